@@ -1,0 +1,70 @@
+"""Write the source back, or backwards: the smallest conditional tasks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.errors import pick
+from rlseq.rewards import accuracy, exact
+from rlseq.types import Reward
+from rlseq.vocab import Vocab
+
+REWARDS: dict[str, Reward] = {"accuracy": accuracy, "exact": exact}
+
+
+class Copy(SequenceEnv):
+    """Read `length` random words; write them, then EOS. Reward: the share of positions that are right.
+
+    Args:
+        vocab_size: V, EOS among them.
+        length: words of a source.
+        reward: "accuracy", "exact", or any callable.
+        items: number of different sources to draw from.
+        data_seed: of the sources.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 8,
+        length: int = 5,
+        reward: str | Reward = "accuracy",
+        items: int = 10_000,
+        data_seed: int = 0,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        if vocab_size < 2 or length < 1 or items < 1:
+            raise ValueError(
+                f"need vocab_size ≥ 2, length ≥ 1, items ≥ 1, got {vocab_size}, {length}, {items}"
+            )
+        generator = torch.Generator().manual_seed(data_seed)
+        source = torch.randint(1, vocab_size, (items, length), generator=generator)
+        reference = torch.cat([self.target(source), torch.zeros(items, 1, dtype=torch.int64)], 1)
+        super().__init__(
+            vocab=Vocab.numbered(vocab_size),
+            max_len=length + 1,
+            reward={reward: pick(REWARDS, reward, "reward")} if isinstance(reward, str) else reward,
+            items={
+                "source": source,
+                "reference": reference,
+                "reference_length": torch.full((items,), length + 1),
+            },
+            **options,
+        )
+        self.metrics = dict(REWARDS)
+
+    def target(self, source: Tensor) -> Tensor:
+        """What is to be written for a source."""
+        return source
+
+
+class Reverse(Copy):
+    """As `Copy`, backwards: the first word to write is the last that was read."""
+
+    def target(self, source: Tensor) -> Tensor:
+        """The source, backwards."""
+        return source.flip(1)

@@ -1,0 +1,58 @@
+"""A task so small that everything about it can be enumerated: the yardstick of every estimator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.types import Context
+from rlseq.vocab import Vocab
+
+
+class Enumerable(SequenceEnv):
+    """At most V^T texts, each with an arbitrary reward from a seeded N(0, 1) table.
+
+    Args:
+        vocab_size: V, at most 4.
+        length: T, at most 4.
+        sources: number of different one-word sources, each with a table of its own; 0 for none.
+        ends: word 0 ends a text; False makes all texts T long.
+        data_seed: of the table.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 3,
+        length: int = 3,
+        sources: int = 0,
+        ends: bool = True,
+        data_seed: int = 0,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        if not (2 <= vocab_size <= 4 and 1 <= length <= 4 and sources >= 0):
+            raise ValueError(
+                "Enumerable stays enumerable: 2 ≤ vocab_size ≤ 4, 1 ≤ length ≤ 4, sources ≥ 0; "
+                f"got {vocab_size}, {length}, {sources}"
+            )
+        generator = torch.Generator().manual_seed(data_seed)
+        table = torch.randn(max(sources, 1), vocab_size**length, generator=generator)
+        items = {"source": torch.arange(1, sources + 1).unsqueeze(1)} if sources else {}
+        super().__init__(
+            vocab=Vocab.numbered(vocab_size, eos=0 if ends else None),
+            source_vocab=Vocab.numbered(sources + 1) if sources else None,
+            max_len=length,
+            reward={"table": self.look_up},
+            items=items,
+            **options,
+        )
+        self.table = table.to(self.device)
+
+    def look_up(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The table's entry of each text; unwritten places count as word 0."""
+        place = len(self.vocab) ** torch.arange(self.max_len - 1, -1, -1, device=tokens.device)
+        code = (tokens.where(mask, 0) * place).sum(1)
+        return self.table[context["index"], code]

@@ -1,0 +1,213 @@
+"""SeqGAN's synthetic task: a random LSTM makes the training set, and judges what a generator writes.
+
+Yu et al. 2017. The oracle knows the exact probability of every text, so a generator can be scored without a
+human: NLL_oracle = −mean log p_oracle(y), in nats per token. Alone it can be gamed (a 2-gram model beats
+SeqGAN, a copy of the training set beats everything); state the oracle's own entropy beside every score.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from rlseq.decode import inverse_cdf
+from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.errors import pick
+from rlseq.policies.recurrent import Recurrent
+from rlseq.types import Context, Evaluation, Reward
+from rlseq.vocab import Vocab
+
+GATES = "ifco"  # PyTorch's order of an LSTM's gates: input, forget, cell, output
+
+
+class Oracle:
+    """A fixed LSTM language model without EOS, that starts from word 0.
+
+    i, f, o = σ(x·W + h·U + b),  c = f·c + i·tanh(x·Wc + h·Uc + bc),  h = o·tanh(c),  logits = h·Wout + bout
+
+    Args:
+        seed: of its parameters, all drawn from N(0, 1).
+        vocab_size: V.
+        length: T, words of a text.
+        hidden: width of embedding and state.
+        device: where it computes.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        vocab_size: int = 5000,
+        length: int = 20,
+        hidden: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = _shapes(vocab_size, hidden, hidden)
+        arrays = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        self._build(arrays, length, device)
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], *, length: int = 20, device: str | torch.device = "cpu"
+    ) -> Oracle:
+        """Read an `.npz`.
+
+        Its arrays: `emb [V,E]`; `W* [E,H]`, `U* [H,H]`, `b* [H]` for each gate * of i f o c; `Wout [H,V]`,
+        `bout [V]`.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(file[name]).float() for name in file.files}
+        oracle = cls.__new__(cls)
+        oracle._build(_checked(arrays, str(path)), length, device)
+        return oracle
+
+    def _build(self, arrays: dict[str, Tensor], length: int, device: str | torch.device) -> None:
+        """The released format as the weights of our own LSTM, so that there is only one in the house."""
+        (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
+        self.vocab_size, self.length = words, length
+        model = Recurrent(nn.LSTM, words=words, ids=words, bos=0, hidden=hidden, embedding=embedding)
+        weights = {
+            "embedding.weight": arrays["emb"],
+            "decoder.weight_ih_l0": torch.cat([arrays[f"W{g}"] for g in GATES], 1).t(),
+            "decoder.weight_hh_l0": torch.cat([arrays[f"U{g}"] for g in GATES], 1).t(),
+            "decoder.bias_ih_l0": torch.cat([arrays[f"b{g}"] for g in GATES]),
+            "decoder.bias_hh_l0": torch.zeros(4 * hidden),
+            "head.weight": arrays["Wout"].t(),
+            "head.bias": arrays["bout"],
+        }
+        model.load_state_dict(weights)
+        self.model = model.requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None, *, batch: int = 1000) -> Tensor:
+        """`[n, T]` texts of the oracle's own."""
+        device = self.model.head.weight.device
+        return torch.cat([self._sample(min(batch, n - i), generator, device) for i in range(0, n, batch)])
+
+    def _sample(self, rows: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        uniform = torch.rand(self.length, rows, generator=generator, device=device, dtype=torch.float64)
+        token, state = (
+            torch.zeros(rows, dtype=torch.int64, device=device),
+            self.model.start({"index": uniform[0]}),
+        )
+        tokens = torch.empty(rows, self.length, dtype=torch.int64, device=device)
+        for t in range(self.length):
+            logits, state = self.model.step(token, state)
+            tokens[:, t] = token = inverse_cdf(logits.softmax(-1), uniform[t])
+        return tokens
+
+    def nll(self, tokens: Tensor) -> Tensor:
+        """−log p of every text, in nats per token, `[n]`."""
+        return -self._evaluate(tokens).log_probs.mean(1)
+
+    def entropy(self, n: int = 10_000, generator: torch.Generator | None = None) -> float:
+        """Its own entropy in nats per token: the exact conditional entropies along `n` texts of its own."""
+        return float(self._evaluate(self.sample(n, generator)).entropy.mean())
+
+    @torch.no_grad()
+    def _evaluate(self, tokens: Tensor) -> Evaluation:
+        tokens = torch.as_tensor(tokens, device=self.model.head.weight.device)
+        if tokens.ndim != 2 or tokens.is_floating_point():
+            raise ValueError(f"tokens must be integers [n, T], got {tokens.dtype} {tuple(tokens.shape)}")
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
+            raise ValueError(
+                f"tokens must be 0 … {self.vocab_size - 1}, got {int(tokens.min())} … {int(tokens.max())}"
+            )
+        return self.model.evaluate(tokens, {"index": tokens[:, 0]})
+
+
+class OracleEnv(SequenceEnv):
+    """Write T words that the oracle finds likely. Reward: its log-likelihood per token.
+
+    Args:
+        oracle: an `Oracle`, or the path of an `.npz`; a random one of `data_seed` when not given.
+        vocab_size: V of the random one.
+        length: T.
+        hidden: its width.
+        reward: "log_likelihood", or any callable.
+        references: size of the training set that it writes.
+        data_seed: of the random oracle, and of the training set.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        oracle: Oracle | str | PathLike[str] | None = None,
+        vocab_size: int = 5000,
+        length: int = 20,
+        hidden: int = 32,
+        reward: str | Reward = "log_likelihood",
+        references: int = 10_000,
+        data_seed: int = 0,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        if oracle is None:
+            oracle = random_oracle(data_seed, vocab_size, length, hidden)
+        elif not isinstance(oracle, Oracle):
+            oracle = Oracle.load(oracle, length=length)
+        rewards: dict[str, Reward] = {"log_likelihood": self.log_likelihood}
+        super().__init__(
+            vocab=Vocab.numbered(oracle.vocab_size, eos=None),
+            max_len=oracle.length,
+            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
+            items=training_set(oracle, references, data_seed),
+            **options,
+        )
+        self.oracle = oracle
+        self.oracle.model.to(self.device)
+        self.metrics = {"nll_oracle": lambda *text: -self.log_likelihood(*text)}
+
+    def log_likelihood(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Mean log p_oracle of what is written, `[B]`."""
+        scores = self.oracle._evaluate(tokens).log_probs
+        return (scores * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@lru_cache(maxsize=4)
+def random_oracle(seed: int, vocab_size: int, length: int, hidden: int) -> Oracle:
+    """Made once: every env of a seed has the same."""
+    return Oracle(seed, vocab_size=vocab_size, length=length, hidden=hidden)
+
+
+@lru_cache(maxsize=4)
+def training_set(oracle: Oracle, size: int, seed: int) -> dict[str, Tensor]:
+    """References that the oracle wrote, made once."""
+    generator = torch.Generator(oracle.model.head.weight.device).manual_seed(seed)
+    reference = oracle.sample(size, generator)
+    return {"reference": reference, "reference_length": torch.full((size,), oracle.length)}
+
+
+def _shapes(words: int, embedding: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    gates: dict[str, tuple[int, ...]] = {}
+    for g in "ifoc":
+        gates |= {f"W{g}": (embedding, hidden), f"U{g}": (hidden, hidden), f"b{g}": (hidden,)}
+    return {"emb": (words, embedding), **gates, "Wout": (hidden, words), "bout": (words,)}
+
+
+def _checked(arrays: dict[str, Any], path: str) -> dict[str, Any]:
+    """All arrays there, with shapes that fit each other."""
+    wanted = _shapes(1, 1, 1)
+    missing = sorted(set(wanted) - set(arrays))
+    if missing:
+        raise ValueError(f"{path}: an oracle needs arrays {', '.join(wanted)}; missing: {', '.join(missing)}")
+    if arrays["emb"].ndim != 2 or arrays["Ui"].ndim != 2:
+        raise ValueError(
+            f"{path}: emb must be [V, E] and Ui [H, H], "
+            f"got {tuple(arrays['emb'].shape)}, {tuple(arrays['Ui'].shape)}"
+        )
+    (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
+    wanted = _shapes(words, embedding, hidden)
+    for name, shape in wanted.items():
+        if tuple(arrays[name].shape) != shape:
+            raise ValueError(f"{path}: {name} must be {shape}, got {tuple(arrays[name].shape)}")
+        if not arrays[name].isfinite().all():
+            raise ValueError(f"{path}: {name} holds NaN or infinity")
+    return arrays

@@ -1,0 +1,72 @@
+"""rlseq: policy gradients for environments that write sequences.
+
+`import rlseq` registers every task with Gymnasium and imports nothing heavier than that; torch comes with
+the first name that needs it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlseq import envs as envs  # registers the tasks; each is imported when it is made
+from rlseq.registry import register as register
+
+if TYPE_CHECKING:
+    from rlseq.agents import make_agent as make_agent
+    from rlseq.decode import Greedy as Greedy
+    from rlseq.decode import Sample as Sample
+    from rlseq.engine import rollout as rollout
+    from rlseq.env import SequenceEnv as SequenceEnv
+    from rlseq.policies import make_policy as make_policy
+    from rlseq.training import evaluate as evaluate
+    from rlseq.training import train as train
+    from rlseq.types import Rollout as Rollout
+    from rlseq.vocab import Vocab as Vocab
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Greedy": "rlseq.decode",
+    "Rollout": "rlseq.types",
+    "Sample": "rlseq.decode",
+    "SequenceEnv": "rlseq.env",
+    "Vocab": "rlseq.vocab",
+    "evaluate": "rlseq.training",
+    "make_agent": "rlseq.agents",
+    "make_policy": "rlseq.policies",
+    "rollout": "rlseq.engine",
+    "train": "rlseq.training",
+}
+_MODULES = {
+    "agents",
+    "baselines",
+    "exact",
+    "losses",
+    "policies",
+    "returns",
+    "rewards",
+    "sb3",
+    "testing",
+    "types",
+}
+
+__all__ = ["__version__", "envs", "make", "register", *_HOMES, *_MODULES]
+
+
+def make(
+    id: str, num_envs: int = 1, device: Any = "cpu", seed: int | None = 0, **options: Any
+) -> SequenceEnv:
+    """See `rlseq.registry.make`."""
+    from rlseq.registry import make
+
+    return make(id, num_envs, device, seed, **options)  # type: ignore[no-any-return]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names and modules, imported when they are first used."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"rlseq.{name}")
+    raise AttributeError(f"module 'rlseq' has no attribute {name!r}")

@@ -1,0 +1,90 @@
+"""Checks at the boundary: a mistake is refused before it changes anything, and says how to mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        have = "cpu" + ", cuda" * torch.cuda.is_available()
+        raise ValueError(f"device {str(device)!r} is not usable here ({error}); use one of: {have}") from None
+
+
+def autoreset_mode_of(mode: str | AutoresetMode) -> AutoresetMode:
+    """Gymnasium's autoreset mode from its name."""
+    if isinstance(mode, AutoresetMode):
+        return mode
+    for known in AutoresetMode:
+        if str(mode).replace("_", "").replace("-", "").lower() == known.value.lower():
+            return known
+    names = ", ".join(known.value for known in AutoresetMode)
+    raise ValueError(f"unknown autoreset_mode {mode!r}; known: {names}")
+
+
+def checked_rows(num_envs: Any) -> int:
+    """A number of rows."""
+    if not isinstance(num_envs, int) or num_envs < 1:
+        raise ValueError(f"num_envs must be an integer ≥ 1, got {num_envs!r}")
+    return num_envs
+
+
+def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -> Tensor:
+    """Tokens `[B]` as int64 on the device."""
+    if not isinstance(actions, Tensor):
+        actions = torch.as_tensor(np.asarray(actions))
+    if actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool:
+        raise TypeError(f"actions must be integers (token ids), got {actions.dtype}")
+    if actions.shape != (rows,):
+        raise ValueError(f"actions must have shape ({rows},), one token per row, got {tuple(actions.shape)}")
+    wrong = (actions < 0) | (actions >= words)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"tokens must be 0 … {words - 1}, got {int(actions[row])} in row {row}")
+    tokens: Tensor = actions.to(device, torch.int64)
+    return tokens
+
+
+def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.device) -> Tensor | None:
+    """Items to start from, `[rows / repeat]` or `[rows]`, each 0 … size−1."""
+    if not isinstance(repeat, int) or repeat < 1 or rows % repeat:
+        raise ValueError(
+            f"repeat must be an integer ≥ 1 that divides num_envs={rows}, got {repeat!r}; "
+            "num_envs is the number of rows, repeats included"
+        )
+    if index is None:
+        return None
+    items: Tensor = torch.as_tensor(index, device=device)
+    if items.is_floating_point() or items.dtype == torch.bool:
+        raise TypeError(f"index must hold integers (item numbers), got {items.dtype}")
+    if items.shape not in ((rows // repeat,), (rows,)):
+        raise ValueError(f"index must have shape ({rows // repeat},), got {tuple(items.shape)}")
+    if ((items < 0) | (items >= size)).any():
+        raise ValueError(f"index must be 0 … {size - 1}, got {int(items.min())} … {int(items.max())}")
+    return items.to(torch.int64)
+
+
+def checked_reward(name: str, value: Any, mask: Tensor) -> Tensor:
+    """What a reward returned: finite floats `[B]` or `[B, T]`."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"reward {name!r} must return a torch.Tensor, got {type(value).__name__}")
+    wanted = (tuple(mask.shape[:1]), tuple(mask.shape))
+    if tuple(value.shape) not in wanted:
+        raise ValueError(
+            f"reward {name!r} must return shape {wanted[0]} (one per text) or {wanted[1]} (one per token), "
+            f"got {tuple(value.shape)}"
+        )
+    reward: Tensor = value.detach().to(mask.device, torch.float32)
+    bad = ~reward.isfinite() & (mask if reward.ndim == 2 else mask[:, 0])
+    if bad.any():
+        row = int(bad.nonzero()[0][0])
+        raise ValueError(f"reward {name!r} is {reward[row].tolist()} in row {row}; it must be finite")
+    return reward

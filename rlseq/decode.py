@@ -1,0 +1,106 @@
+"""How the next token is chosen: `Sample(temperature)` or `Greedy()`, values that a rollout is given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlseq.types import Behaviour
+
+FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
+
+
+class Decode(Protocol):
+    """Chooses tokens from the logits of the distribution that acts."""
+
+    @property
+    def temperature(self) -> float:
+        """Divides the policy's logits."""
+
+    def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Pick a token of every row, `[B]`; also return log Σ exp(logits), `[B]`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw from softmax(logits / temperature), one uniform number per token."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"temperature must be a finite number > 0, got {self.temperature}; "
+                "for the most likely token use Greedy()"
+            )
+
+    def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Inverse CDF. log Σ exp falls out: z − log softmax(z) is the same for every token."""
+        probs = logits.softmax(-1)
+        token = inverse_cdf(probs, uniform)
+        at = token.unsqueeze(1)
+        return token, (logits.gather(1, at) - probs.gather(1, at).log()).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The most likely token; its stored log-probability is the policy's own."""
+
+    @property
+    def temperature(self) -> float:
+        """The policy as it is."""
+        return 1.0
+
+    def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Arg-max; the random number is not looked at."""
+        return logits.argmax(-1), logits.logsumexp(-1)
+
+
+DECODERS: dict[str, Decode] = {"greedy": Greedy(), "sample": Sample()}
+
+
+def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
+    """Logits of the distribution that acts, in float32: tempered, with what is not allowed shut out."""
+    logits = logits.float()
+    if behaviour.temperature != 1.0:
+        logits = logits / behaviour.temperature
+    if behaviour.support is not None:
+        logits = logits.masked_fill(~behaviour.support, FORBIDDEN)
+    return logits
+
+
+def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Sample an index of every row of `weights` `[B, V]` from one uniform number `[B]` in [0, 1).
+
+    Two levels: the block of about √V tokens into which the number falls, then the token inside it.
+    That is one pass over V to sum the blocks, and O(√V) for the rest; drawing V noise values (Gumbel,
+    `torch.multinomial`) costs more than the network that made the weights.
+    """
+    size = weights.shape[1]
+    width = max(1, math.isqrt(size))
+    whole = size // width * width
+    sums = weights[:, :whole].view(len(weights), -1, width).sum(-1)
+    if whole < size:
+        sums = torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], 1)
+    block, rest = _crossing(sums, uniform.double() * sums.sum(-1, dtype=torch.float64))
+    inside = block.unsqueeze(1) * width + torch.arange(width, device=weights.device)
+    tokens = weights.gather(1, inside.clamp(max=size - 1)).masked_fill_(inside >= size, 0.0)
+    return block * width + _crossing(tokens, rest)[0]
+
+
+def _crossing(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Index at which the running sum first exceeds `target`, and what of it is left there.
+
+    Sums run in float64, and the target stays below the last of them whatever was rounded, so that an
+    index of weight zero is never chosen.
+    """
+    running = weights.cumsum(-1, dtype=torch.float64)
+    target = torch.minimum(target, torch.nextafter(running[:, -1], running.new_zeros(())))
+    index = (running <= target.unsqueeze(1)).sum(-1).clamp_(max=weights.shape[1] - 1)
+    at = index.unsqueeze(1)
+    before = (running.gather(1, at) - weights.gather(1, at)).squeeze(1)
+    return index, (target - before).clamp_(min=0.0)

@@ -1,0 +1,166 @@
+"""`SequenceEnv`: writing a text, token by token, as a batch of episodes in lock-step.
+
+The Markov decision process: a state is the context and the prefix written so far, an action is the next
+token, the transition appends it, and the reward judges the finished text. There are two views of it:
+
+* `begin` / `append` / `score`, here, are the engine's: T tokens appended without looking, one judgement;
+* `reset` / `step`, in `view.py`, are Gymnasium's: one token in, this step's reward out.
+
+Both run the same `append` and the same `judge`. Torch is inside, on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.checks import checked_index, checked_reward, usable_device
+from rlseq.layout import observation_space
+from rlseq.types import Context, Reward
+from rlseq.view import GymnasiumView
+from rlseq.vocab import Vocab
+
+
+class EnvOptions(TypedDict, total=False):
+    """Options that every task has, passed on by its constructor."""
+
+    num_envs: int  # B, episodes in lock-step; 1
+    device: str | torch.device  # where contexts, tokens and rewards live; "cpu"
+    seed: int | None  # of contexts and of sampling; None draws one
+    tensors: bool  # True: torch tensors across `reset` and `step`; False: NumPy
+    autoreset_mode: str | AutoresetMode  # NextStep (Gymnasium's default), SameStep or Disabled
+    render_mode: str | None  # ansi or human
+
+
+class SequenceEnv(GymnasiumView):
+    """A task: B episodes that write at most `max_len` tokens each.
+
+    Args:
+        vocab: the words, and which of them starts, ends and pads a text.
+        max_len: T; an episode ends at EOS or after T tokens.
+        reward: `(tokens, mask, context) -> [B]` or `[B, T]`, or a dict of them, whose sum it is. A reward
+            `[B, T]` is dense: its entry at t may depend on the first t tokens only.
+        items: what episodes are about: tensors with one row per item; `source` is observed.
+        source_vocab: words of `source`, where they are not `vocab`; no source contains its pad id.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab: Vocab,
+        max_len: int,
+        reward: Reward | Mapping[str, Reward],
+        items: Context | None = None,
+        source_vocab: Vocab | None = None,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        if max_len < 1:
+            raise ValueError(f"max_len must be ≥ 1, got {max_len}")
+        self.device = usable_device(options.get("device", "cpu"))
+        self.max_len = max_len
+        self.parts: dict[str, Reward] = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
+        self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
+        self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
+        self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
+        self.context: dict[str, Tensor] = {}
+        self.generator = torch.Generator(self.device)
+        self.reseed(options.get("seed"))
+        source = None if self.source_vocab is None else (self.items["source"].shape[1:], self.source_vocab)
+        super().__init__(
+            num_envs=options.get("num_envs", 1),
+            space=observation_space(vocab, max_len, source),
+            vocab=vocab,
+            tensors=options.get("tensors", True),
+            autoreset_mode=options.get("autoreset_mode", AutoresetMode.NEXT_STEP),
+            render_mode=options.get("render_mode"),
+        )
+
+    # ── what a task may override ─────────────────────────────────────────────────────────────────────
+
+    @property
+    def size(self) -> int:
+        """Number of items that episodes are drawn from."""
+        return min((len(value) for value in self.items.values()), default=1)
+
+    def contexts(self, index: Tensor) -> dict[str, Tensor]:
+        """The contexts of items `index` `[B]`."""
+        return {name: value[index] for name, value in self.items.items()}
+
+    def legal(self) -> Tensor | None:
+        """Tokens allowed next, bool `[B, V]` or `[V]`; None when all are."""
+        return None
+
+    # ── the episode ──────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, *, repeat: int = 1, index: Tensor | None = None) -> dict[str, Tensor]:
+        """Start every row afresh and return the contexts.
+
+        Args:
+            repeat: K; rows iK … iK+K−1 share a context.
+            index: the items to use, `[B / K]` or `[B]`; drawn at random when not given.
+        """
+        rows = self.num_envs
+        index = checked_index(index, self.size, rows, repeat, self.device)
+        if index is None:
+            drawn = (rows // repeat,)
+            index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
+        if len(index) != rows:
+            index = index.repeat_interleave(repeat)
+        self.context = {**self.contexts(index), "index": index}
+        # One spare column at the end takes what a finished row would write, so that no step needs a branch.
+        self._tokens = torch.full((rows, self.max_len + 1), self.vocab.pad, device=self.device)
+        self.length = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        self.done = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        return self.context
+
+    def append(self, actions: Tensor) -> None:
+        """The transition: every unfinished row writes its token. No reward, no host synchronisation."""
+        written = actions.masked_fill(self.done, self.vocab.pad)
+        self._tokens.scatter_(1, self.length.unsqueeze(1), written.unsqueeze(1))
+        self.length += ~self.done
+        self.done |= self.length >= self.max_len
+        if self.vocab.eos is not None:
+            self.done |= actions == self.vocab.eos
+
+    def score(self) -> Tensor:
+        """Rewards of the finished batch, `[B, T]`: on the last token, or on every token if dense."""
+        judged = self.judge(self.tokens, self.mask, self.context, self.done)
+        return torch.stack(list(judged.values())).sum(0)
+
+    @property
+    def tokens(self) -> Tensor:
+        """What is written, `[B, T]`, padded."""
+        return self._tokens[:, : self.max_len]
+
+    @property
+    def mask(self) -> Tensor:
+        """True on what is written, EOS included, `[B, T]`."""
+        return torch.arange(self.max_len, device=self.device) < self.length.unsqueeze(1)
+
+    def judge(
+        self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Every part of the reward, laid out as `[B, T]`, for any texts.
+
+        A part that answers `[B]` is due on the last token, and not before the text is `done`.
+        """
+        judged = {}
+        for name, part in self.parts.items():
+            value = checked_reward(name, part(tokens, mask, context), mask)
+            self._dense = bool(self._dense) or value.ndim == 2
+            if value.ndim == 1:
+                value = _at_last(value if done is None else value * done, mask)
+            judged[name] = value * mask
+        return judged
+
+
+def _at_last(value: Tensor, mask: Tensor) -> Tensor:
+    """A reward `[B]` on the last real action of every row, zero elsewhere, `[B, T]`."""
+    last = (mask.sum(1, keepdim=True) - 1).clamp_(min=0)
+    return torch.zeros_like(mask, dtype=value.dtype).scatter_(1, last, value.unsqueeze(1))

@@ -1,0 +1,31 @@
+"""Words for mistakes: what was wanted, what was got, and the nearest name that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'scst'?` where a known name is near, and always the list of known names."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names) or 'none'}"
+
+
+def pick(table: Mapping[str, T], name: str, what: str) -> T:
+    """The entry called `name`, or a `ValueError` that suggests the nearest."""
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}{hint(str(name), table)}")
+    return table[name]
+
+
+def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Refuse keyword options that `owner` does not have."""
+    known = set(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{owner} has no option {name!r}{hint(name, known)}")

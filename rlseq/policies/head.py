@@ -1,0 +1,104 @@
+"""Log-probability and entropy of tokens under a linear softmax head, without ever holding `[B, T, V]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rlseq.decode import acting_logits
+from rlseq.types import Behaviour
+
+CHUNK = 1 << 22  # logits held at a time, 16 MiB: large enough for full speed, small enough to stay cached
+
+
+def token_scores(
+    features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour
+) -> tuple[Tensor, Tensor]:
+    """Log π(a) and H(π), each `[B, T]`, for π = softmax((features·weightᵀ + bias) / temperature).
+
+    Args:
+        features: `[B, T, H]`.
+        weight: `[V, H]`.
+        bias: `[V]`.
+        actions: `[B, T]`.
+        behaviour: temperature, and the tokens that were allowed.
+    """
+    shape, words = actions.shape, weight.shape[0]
+    support = behaviour.support
+    if support is not None:
+        support = support.expand(*shape, words).reshape(-1, words)
+    flat = features.reshape(-1, features.shape[-1])
+    arguments = flat, weight, bias, actions.reshape(-1), behaviour.temperature, support
+    scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
+    return scores[0].view(shape), scores[1].view(shape)
+
+
+class _TokenScores(torch.autograd.Function):
+    """Chunk by chunk; the backward pass computes the logits again rather than keep them.
+
+    With p = softmax(z):  ∂log p_a/∂z = 1_a − p   and   ∂H/∂z = −p·(log p + H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        actions: Tensor,
+        temperature: float,
+        support: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        log_prob, entropy, log_norm = (
+            features.new_empty(len(features), dtype=torch.float32) for _ in range(3)
+        )
+        for rows in _chunks(len(features), len(weight)):
+            z = _logits(features, weight, bias, temperature, support, rows)
+            log_norm[rows] = norm = z.logsumexp(-1)
+            log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
+            entropy[rows] = norm - (z * (z - norm.unsqueeze(1)).exp_()).sum(-1)
+        ctx.save_for_backward(features, weight, bias, actions, support, entropy, log_norm)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
+        return log_prob, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        features, weight, bias, actions, support, entropy, log_norm = ctx.saved_tensors
+        by_features, by_weight = torch.empty_like(features), torch.zeros_like(weight)
+        by_bias = torch.zeros_like(bias)
+        for rows in _chunks(len(features), len(weight)):
+            z = _logits(features, weight, bias, ctx.temperature, support, rows)
+            log_p = z.sub_(log_norm[rows].unsqueeze(1))
+            slope = torch.zeros_like(log_norm[rows])
+            if by_log_prob is not None:
+                slope = slope - by_log_prob[rows]
+            by_z = slope.unsqueeze(1).expand_as(log_p)
+            if by_entropy is not None:
+                by_z = by_z - (log_p + entropy[rows].unsqueeze(1)) * by_entropy[rows].unsqueeze(1)
+            by_z = by_z * log_p.exp_()
+            by_z.scatter_add_(1, actions[rows].unsqueeze(1), -slope.unsqueeze(1))
+            by_z = by_z.div_(ctx.temperature).to(features.dtype)
+            by_features[rows] = by_z @ weight
+            by_weight.addmm_(by_z.t(), features[rows])
+            by_bias += by_z.sum(0)
+        return by_features, by_weight, by_bias, None, None, None
+
+
+def _chunks(rows: int, words: int) -> list[slice]:
+    step = max(1, CHUNK // words)
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _logits(
+    features: Tensor, weight: Tensor, bias: Tensor, temperature: float, support: Tensor | None, rows: slice
+) -> Tensor:
+    allowed = None if support is None else support[rows]
+    logits = torch.addmm(bias, features[rows], weight.t())
+    return acting_logits(logits, Behaviour(temperature, allowed))

@@ -1,0 +1,92 @@
+"""Ids: `register` a task once, and `gym.make`, `gym.make_vec` and `rlseq.make` all know it."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+
+from rlseq.errors import check_options, hint
+
+PREFIX = "rlseq/"
+
+
+def register(id: str, task: str | type) -> None:
+    """Register a task with Gymnasium.
+
+    Args:
+        id: such as `"rlseq/Copy-v0"`.
+        task: a `SequenceEnv` subclass, or `"module:Class"`, imported when it is first made.
+    """
+    gym.register(
+        id,
+        entry_point="rlseq.registry:make_one",
+        vector_entry_point="rlseq.registry:make_many",
+        order_enforce=False,  # the task says it itself, with the mend
+        kwargs={"task": task},
+    )
+
+
+def make(id: str, num_envs: int = 1, device: Any = "cpu", seed: int | None = 0, **options: Any) -> Any:
+    """Make a task that speaks tensors on `device`: a `SequenceEnv` of `num_envs` episodes in lock-step.
+
+    Args:
+        id: a registered id; `rlseq.envs` lists them.
+        num_envs: B, the number of rows.
+        device: where contexts, tokens and rewards live.
+        seed: of contexts and of sampling; None draws one.
+        **options: the task's own, and those of `EnvOptions`.
+    """
+    spec = gym.registry.get(id)
+    if spec is None or "task" not in spec.kwargs:
+        raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
+    return _build(
+        spec.kwargs["task"], {**spec.kwargs, **options}, num_envs=num_envs, device=device, seed=seed
+    )
+
+
+def ids() -> list[str]:
+    """All registered ids that `make` knows."""
+    return sorted(name for name, spec in gym.registry.items() if "task" in spec.kwargs)
+
+
+def make_many(task: str | type, num_envs: int = 1, **options: Any) -> Any:
+    """Entry point of `gym.make_vec`: the same class, handing NumPy across the boundary."""
+    return _build(task, options, num_envs=num_envs, tensors=False)
+
+
+def make_one(task: str | type, **options: Any) -> Any:
+    """Entry point of `gym.make`: one row of the same class."""
+    from rlseq.single import SingleEnv
+
+    for name in ("num_envs", "autoreset_mode", "tensors"):
+        if name in options:
+            raise TypeError(f"gym.make makes one episode; {name} belongs to gym.make_vec or rlseq.make")
+    return SingleEnv(_build(task, options, tensors=False, autoreset_mode="Disabled"))
+
+
+def _build(task: str | type, options: dict[str, Any], **fixed: Any) -> Any:
+    cls = task if isinstance(task, type) else _load(task)
+    options = {name: value for name, value in options.items() if name != "task"}
+    check_options(options, option_names(cls), cls.__name__)
+    return cls(**{**options, **fixed})
+
+
+@cache
+def _load(task: str) -> type:
+    module, name = task.split(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def option_names(cls: type) -> set[str]:
+    """Keyword options of a task: its own, and, where it passes them on, those of every task."""
+    from rlseq.env import EnvOptions
+
+    parameters = inspect.signature(cls).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= set(EnvOptions.__annotations__)
+    return names

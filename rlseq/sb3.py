@@ -1,0 +1,141 @@
+"""The bridge to stable-baselines3: its stock agents on any task of ours.
+
+from stable_baselines3 import PPO
+env = rlseq.sb3.as_vec_env(rlseq.make("rlseq/Copy-v0", num_envs=64))
+PPO("MultiInputPolicy", env, policy_kwargs={"features_extractor_class": rlseq.sb3.TokenExtractor}).learn(100_000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from torch import Tensor, nn
+
+from rlseq.engine import sequence_env
+from rlseq.layout import row_of
+
+
+def as_vec_env(env: Any) -> VecMonitor:
+    """A `VecEnv` with the rows of a task; episode returns and lengths are logged as SB3 expects."""
+    return VecMonitor(SequenceVecEnv(env))
+
+
+class SequenceVecEnv(VecEnv):
+    """SB3 wants NumPy, rows that start again in the same step, and the last observation in `infos`."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = sequence_env(env).viewed(tensors=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.render_mode = self.env.render_mode
+        super().__init__(self.env.num_envs, self.env.single_observation_space, self.env.single_action_space)
+
+    def reset(self) -> Any:
+        """Start all rows; a seed set by `seed(…)` is used once."""
+        observation, info = self.env.reset(seed=self._seeds[0])
+        self.reset_infos = [row_of(info, row) for row in range(self.num_envs)]
+        self._reset_seeds()
+        return observation
+
+    def step_async(self, actions: Any) -> None:
+        """Remember the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """One step of every row."""
+        observation, rewards, terminated, truncated, info = self.env.step(self._actions)
+        infos = [row_of(info, row) for row in range(self.num_envs)]
+        for ended in infos:
+            if "final_obs" in ended:
+                ended["terminal_observation"] = ended.pop("final_obs")
+                ended |= {
+                    name: value for name, value in ended.pop("final_info").items() if name != "action_mask"
+                }
+        return observation, rewards, terminated | truncated, infos
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The same for every row."""
+        return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Rows share one environment, so only all of them together can be set."""
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError(f"rows share one environment; set {attr_name!r} for all of them")
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method once; a result with one entry per row (`action_masks`) is dealt out."""
+        rows = list(self._get_indices(indices))
+        result = getattr(self.env, method_name)(*args, **kwargs)
+        by_row = isinstance(result, (Sequence, np.ndarray)) and len(result) == self.num_envs
+        return [result[row] if by_row else result for row in rows]
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """No row is."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def get_images(self) -> Sequence[Any]:
+        """Texts have no pictures."""
+        return [None] * self.num_envs
+
+
+class TokenExtractor(BaseFeaturesExtractor):
+    """Reads the source, then the prefix, with embeddings and a GRU each.
+
+    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length.
+
+    Args:
+        observation_space: of a task of ours.
+        features_dim: width of what it returns.
+        embedding: width of the embeddings.
+        source_pad: id that fills up short sources.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Dict,
+        features_dim: int = 128,
+        embedding: int = 32,
+        source_pad: int = 0,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        self.source_pad = source_pad
+        self.readers = nn.ModuleDict()
+        for name in ("source", "prefix"):
+            if name in observation_space.spaces:
+                ids = int(observation_space[name].high.max()) + 1  # type: ignore[attr-defined]
+                self.readers[name] = _Reader(ids, embedding, features_dim)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features `[B, features_dim]` of preprocessed (float) observations."""
+        start = None
+        if "source" in self.readers:
+            source = observations["source"].long()
+            start = self.readers["source"](source, (source != self.source_pad).sum(1), None)
+        length = observations["length"].long().squeeze(1)
+        features: Tensor = self.readers["prefix"](observations["prefix"].long(), length, start)
+        return features
+
+
+class _Reader(nn.Module):
+    """The state of a GRU after `length` tokens; its start state where there are none."""
+
+    def __init__(self, ids: int, embedding: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(ids, embedding)
+        self.gru = nn.GRU(embedding, width, batch_first=True)
+
+    def forward(self, tokens: Tensor, length: Tensor, start: Tensor | None) -> Tensor:
+        if start is None:
+            start = torch.zeros(len(tokens), self.gru.hidden_size, device=tokens.device)
+        states, _ = self.gru(self.embedding(tokens), start.unsqueeze(0))
+        states = torch.cat([start.unsqueeze(1), states], 1)
+        return states[torch.arange(len(tokens), device=tokens.device), length]

@@ -1,0 +1,50 @@
+"""The one-row view of a task: what `gym.make` returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from rlseq.env import SequenceEnv
+from rlseq.layout import Info, row_of
+from rlseq.view import Observation
+
+
+class SingleEnv(gym.Env[Observation, int]):
+    """Row 0 of a `SequenceEnv` of one row, as an ordinary Gymnasium environment."""
+
+    def __init__(self, batch: SequenceEnv) -> None:
+        self.batch = batch
+        self.metadata = {name: value for name, value in batch.metadata.items() if name != "autoreset_mode"}
+        self.render_mode = batch.render_mode
+        self.observation_space = batch.single_observation_space
+        self.action_space = batch.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start an episode; `options={"index": [item]}` chooses what it is about."""
+        super().reset(seed=seed)
+        observation, info = self.batch.reset(seed=seed, options=options)
+        return row_of(observation, 0), row_of(info, 0)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+        """Write one token."""
+        observation, reward, terminated, truncated, info = self.batch.step([action])
+        return (
+            row_of(observation, 0),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            row_of(info, 0),
+        )
+
+    def action_masks(self) -> Any:
+        """Legal tokens, bool `[V]`."""
+        return self.batch.action_masks()[0]
+
+    def render(self) -> Any:
+        """Source and prefix as text."""
+        lines = self.batch.render()
+        return lines if lines is None else lines[0]
