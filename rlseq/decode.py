@@ -64,8 +64,8 @@ DECODERS: dict[str, Decode] = {"greedy": Greedy(), "sample": Sample()}
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
-    """Logits of the distribution that acts, in float32: tempered, with what is not allowed shut out."""
-    logits = logits.float()
+    """Logits of the distribution that acts, at least float32: tempered, with what is not allowed shut out."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if behaviour.temperature != 1.0:
         logits = logits / behaviour.temperature
     if behaviour.support is not None:

@@ -30,23 +30,25 @@ def texts(env: SequenceEnv) -> tuple[Tensor, Tensor]:
     return tokens[one_each], mask[one_each]
 
 
+@torch.no_grad()
 def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
-    """J = mean over contexts of Σ_y π(y|x) R(x, y): every text, no sampling; differentiable.
+    """J = mean over contexts of Σ_y π(y|x) R(x, y): every text, no sampling.
 
     Args:
         policy: the policy.
         env: a task with few texts and a legal-token set that does not depend on the prefix.
         behaviour: the distribution that acts, where it is not the policy itself.
     """
-    env = sequence_env(env)
+    return _objective(policy, sequence_env(env), behaviour)
+
+
+def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
     tokens, mask = texts(env)
     items = torch.arange(env.size, device=env.device)
     tokens, mask = tokens.repeat(env.size, 1), mask.repeat(env.size, 1)
     index = items.repeat_interleave(len(tokens) // env.size)
     context: Context = {**env.contexts(index), "index": index}
-    reward = sum(env.judge(tokens, mask, context).values(), torch.zeros_like(mask, dtype=torch.float32)).sum(
-        1
-    )
+    reward = torch.stack(list(env.judge(tokens, mask, context).values())).sum((0, 2))
     with evaluating(policy):
         log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
     objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
@@ -56,7 +58,9 @@ def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:
     """∇J by name of parameter; zeros for parameters that J does not depend on."""
     named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-    grads = torch.autograd.grad(objective(policy, env, behaviour), list(named.values()), allow_unused=True)
+    grads = torch.autograd.grad(
+        _objective(policy, sequence_env(env), behaviour), list(named.values()), allow_unused=True
+    )
     return {
         name: torch.zeros_like(p) if grad is None else grad
         for (name, p), grad in zip(named.items(), grads, strict=True)

@@ -53,6 +53,16 @@ def ids() -> list[str]:
     return sorted(name for name, spec in gym.registry.items() if "task" in spec.kwargs)
 
 
+def describe() -> dict[str, str]:
+    """Every id with the first line of its task's documentation."""
+    lines = {}
+    for id in ids():
+        task = gym.registry[id].kwargs["task"]
+        cls = task if isinstance(task, type) else _load(task)
+        lines[id] = (cls.__doc__ or "").strip().split("\n")[0]
+    return lines
+
+
 def make_many(task: str | type, num_envs: int = 1, **options: Any) -> Any:
     """Entry point of `gym.make_vec`: the same class, handing NumPy across the boundary."""
     return _build(task, options, num_envs=num_envs, tensors=False)

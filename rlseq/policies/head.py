@@ -52,9 +52,8 @@ class _TokenScores(torch.autograd.Function):
         temperature: float,
         support: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        log_prob, entropy, log_norm = (
-            features.new_empty(len(features), dtype=torch.float32) for _ in range(3)
-        )
+        precise = torch.promote_types(features.dtype, torch.float32)
+        log_prob, entropy, log_norm = features.new_empty((3, len(features)), dtype=precise)
         for rows in _chunks(len(features), len(weight)):
             z = _logits(features, weight, bias, temperature, support, rows)
             log_norm[rows] = norm = z.logsumexp(-1)

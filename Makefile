@@ -1,0 +1,35 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench docs clean
+
+demo: $(READY) ## pre-train by likelihood, improve by REINFORCE, show the table
+	@$(BIN)/python -m rlseq demo
+
+test: $(READY) ## all tests
+	@echo "Running the tests (about three minutes on two cores)…"
+	@$(BIN)/python -m pytest -q
+
+check: $(READY) ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## learning and must-read numbers, written to benchmarks/results/
+	$(BIN)/python benchmarks/solve_copy.py
+	$(BIN)/python benchmarks/must_read.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# The environment is made once, and again only when what it is made from changes.
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with the versions in constraints.txt (once; torch is the large part)…"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rlseq needs Python 3.10 or newer, got " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+	@echo "Done."

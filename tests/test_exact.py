@@ -1,0 +1,92 @@
+"""The yardstick itself, measured by hand and by finite differences."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+import rlseq
+from rlseq.exact import texts
+
+
+def tiny(**options: Any) -> tuple[Any, Any]:
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=4, **options)
+    return env, rlseq.make_policy("gru", env, hidden=4, embedding=3).double()
+
+
+@torch.no_grad()
+def by_hand(policy: Any, env: Any) -> float:
+    """Walk every branch of the tree with `step`, one text at a time."""
+    total = 0.0
+    for item in range(env.size):
+        context = {**env.contexts(torch.tensor([item])), "index": torch.tensor([item])}
+        for text in product(range(len(env.vocab)), repeat=env.max_len):
+            written = list(text)
+            if env.vocab.eos in written:
+                written = written[: written.index(env.vocab.eos) + 1]
+                if any(text[len(written) :]):
+                    continue  # counted once, with zeros after its end
+            state, token, log_p = policy.start(context), torch.tensor([env.vocab.bos]), 0.0
+            for word in written:
+                logits, state = policy.step(token, state)
+                log_p += float(logits.log_softmax(1)[0, word])
+                token = torch.tensor([word])
+            code = int("".join(map(str, text)), len(env.vocab))
+            total += float(torch.tensor(log_p).exp()) * float(env.table[item, code])
+    return total / env.size
+
+
+@pytest.mark.parametrize("options", [{}, {"ends": False}, {"sources": 3}, {"vocab_size": 2, "length": 4}])
+def test_the_objective_is_the_sum_over_every_text(options: Any) -> None:
+    env, policy = tiny(**options)
+    assert float(rlseq.exact.objective(policy, env)) == pytest.approx(by_hand(policy, env), abs=1e-6)
+
+
+def test_the_gradient_agrees_with_finite_differences() -> None:
+    env, policy = tiny(sources=2)
+    exact = rlseq.exact.gradient(policy, env)
+    step = 1e-5
+    for name, p in policy.named_parameters():
+        at = int(exact[name].abs().argmax())
+        with torch.no_grad():
+            ends = []
+            for sign in (1, -1):
+                p.view(-1)[at] += sign * step
+                ends.append(float(rlseq.exact.objective(policy, env)))
+                p.view(-1)[at] -= sign * step
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert slope == pytest.approx(float(exact[name].view(-1)[at]), abs=2e-5), name
+
+
+def test_probabilities_of_all_texts_sum_to_one() -> None:
+    env, policy = tiny(length=4, vocab_size=3)
+    env.parts = {"one": lambda t, m, c: torch.ones(len(t))}
+    assert float(rlseq.exact.objective(policy, env)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_every_text_once() -> None:
+    env, _ = tiny(vocab_size=3, length=3)
+    tokens, mask = texts(env)
+    assert (
+        len({tuple(row) for row in tokens.tolist()}) == len(tokens) == 15
+    )  # 2³ that never end, 1 + 2 + 4 that do
+    assert mask.sum(1).tolist() == [1 if t[0] == 0 else 2 if t[1] == 0 else 3 for t in tokens.tolist()]
+
+
+def test_samples_average_to_the_objective() -> None:
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=20_000, sources=2)
+    policy = rlseq.make_policy("lstm", env, hidden=4, embedding=3)
+    returns = rlseq.rollout(policy, env).returns
+    error = float(returns.mean() - rlseq.exact.objective(policy, env))
+    assert abs(error) < 4 * float(returns.std()) / 20_000**0.5
+
+
+def test_what_cannot_be_enumerated_is_refused() -> None:
+    env = rlseq.make("rlseq/Copy-v0")
+    with pytest.raises(ValueError, match="too many to enumerate"):
+        rlseq.exact.objective(None, env)
+    with pytest.raises(ValueError, match="Enumerable stays enumerable"):
+        rlseq.make("rlseq/Enumerable-v0", vocab_size=5)
