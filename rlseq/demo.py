@@ -35,8 +35,8 @@ def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 
     console.print(
         f"[bold]rlseq demo[/bold]: read {task['length']} letters, write them backwards ({TASK}).\n"
         f"1. Likelihood: an LSTM imitates {PAIRS} pairs that have a reference.\n"
-        f"2. REINFORCE: it writes for {sources.size:,} sources whose references it never sees, and is told only "
-        "which share of its letters is right.\n"
+        f"2. REINFORCE: it writes for {sources.size:,} sources without seeing references, and is told "
+        "only which share of its letters is right.\n"
         f"Both are scored on {fresh.size:,} freshly drawn sources. One to two minutes on two cores.\n"
     )
     stages = [_Stage("untrained", policy, fresh)]

@@ -1,0 +1,65 @@
+"""Where benchmark results go: JSON that names commit, machine and command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write(name: str, results: Any) -> Path:
+    """Write `results/NAME.json`, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    command = " ".join(
+        [
+            "python",
+            *(
+                str(Path(part).relative_to(RESULTS.parent.parent))
+                if part == sys.argv[0] and Path(part).is_absolute()
+                else part
+                for part in sys.argv
+            ),
+        ]
+    )
+    content = {"command": command, "commit": _commit(), "machine": machine(), "results": results}
+    path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.json"
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

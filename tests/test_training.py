@@ -1,0 +1,107 @@
+"""`train` and `evaluate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import rlseq
+from rlseq.types import Context
+
+
+def setting(rows: int = 16) -> tuple[Any, Any]:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=rows, items=100)
+    return env, rlseq.make_policy("gru", env, hidden=16, embedding=8)
+
+
+def test_training_is_reproducible_bit_for_bit() -> None:
+    def run() -> tuple[list[dict[str, float]], list[Tensor]]:
+        env, policy = setting()
+        agent = rlseq.make_agent("reinforce", policy, baseline="moving_average", entropy=0.01)
+        return rlseq.train(agent, env, updates=5), list(policy.parameters())
+
+    (history, weights), (again, same) = run(), run()
+    assert history == again
+    assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
+
+
+def test_evaluation_neither_learns_nor_draws() -> None:
+    env, policy = setting()
+    other = rlseq.make("rlseq/Copy-v0", num_envs=7, items=30, data_seed=5)
+
+    def run(eval_env: Any) -> list[float]:
+        torch.manual_seed(0)
+        env, policy = setting()
+        agent = rlseq.make_agent("reinforce", policy)
+        return [row["loss"] for row in rlseq.train(agent, env, updates=4, eval_env=eval_env, eval_every=2)]
+
+    assert run(None) == run(other)
+    before = env.generator.get_state()
+    rlseq.evaluate(policy, env, decode="sample")
+    assert torch.equal(env.generator.get_state(), before)
+
+
+def test_every_item_is_scored_once_whatever_the_batch() -> None:
+    seen: list[int] = []
+
+    def spy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        return context["index"].float()
+
+    scores = []
+    for rows in (1, 7, 100):
+        env = rlseq.make("rlseq/Copy-v0", num_envs=rows, items=100)
+        policy = rlseq.make_policy("gru", env, hidden=16, embedding=8)
+        scores.append(rlseq.evaluate(policy, env, metrics={"item": spy}))
+    assert all(s["item"] == pytest.approx(49.5) for s in scores)
+    assert all(s["reward"] == pytest.approx(scores[0]["reward"]) for s in scores)
+    assert rlseq.evaluate(policy, env, metrics={"item": spy}, limit=10)["item"] == pytest.approx(4.5)
+    assert not seen
+
+
+def test_the_parts_of_a_reward_are_reported() -> None:
+    env, policy = setting()
+    accuracy = env.parts["accuracy"]
+    env.parts = {"accuracy": accuracy, "brevity": lambda t, m, c: -0.1 * m.sum(1)}
+    scores = rlseq.evaluate(policy, env)
+    assert scores["reward"] == pytest.approx(scores["accuracy"] + scores["brevity"])
+    assert scores["brevity"] == pytest.approx(-0.1 * scores["length"])
+
+
+def test_history_has_a_row_for_every_update_and_scores_where_due() -> None:
+    env, policy = setting()
+    told: list[float] = []
+    agent = rlseq.make_agent("mle", policy)
+    history = rlseq.train(
+        agent, env, updates=5, eval_env=env, eval_every=2, on_update=lambda row: told.append(row["update"])
+    )
+    assert told == [row["update"] for row in history] == [1, 2, 3, 4, 5]
+    assert [row["update"] for row in history if "eval_reward" in row] == [2, 4, 5]
+    assert all(isinstance(value, float) for row in history for value in row.values())
+
+
+def test_a_reward_that_raises_stops_training_with_its_own_error() -> None:
+    env, policy = setting()
+
+    def broken(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        raise ZeroDivisionError("inside the reward")
+
+    env.parts = {"broken": broken}
+    with pytest.raises(ZeroDivisionError, match="inside the reward"):
+        rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda env, policy: rlseq.evaluate(policy, env, decode="greedi"), "did you mean 'greedy'"),
+        (lambda env, policy: rlseq.evaluate(policy, env, limit=0), "limit must be ≥ 1"),
+        (lambda env, policy: rlseq.train(rlseq.make_agent("mle", policy), env, updates=0), "must be ≥ 1"),
+    ],
+)
+def test_mistakes(call: Any, message: str) -> None:
+    env, policy = setting()
+    with pytest.raises(ValueError, match=message):
+        call(env, policy)
