@@ -1,8 +1,11 @@
 """The bridge to stable-baselines3: its stock agents on any task of ours.
 
+```python
 from stable_baselines3 import PPO
 env = rlseq.sb3.as_vec_env(rlseq.make("rlseq/Copy-v0", num_envs=64))
-PPO("MultiInputPolicy", env, policy_kwargs={"features_extractor_class": rlseq.sb3.TokenExtractor}).learn(100_000)
+reader = {"features_extractor_class": rlseq.sb3.TokenExtractor}
+PPO("MultiInputPolicy", env, policy_kwargs=reader).learn(100_000)
+```
 """
 
 from __future__ import annotations

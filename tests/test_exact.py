@@ -36,7 +36,7 @@ def by_hand(policy: Any, env: Any) -> float:
                 token = torch.tensor([word])
             code = int("".join(map(str, text)), len(env.vocab))
             total += float(torch.tensor(log_p).exp()) * float(env.table[item, code])
-    return total / env.size
+    return total / int(env.size)
 
 
 @pytest.mark.parametrize("options", [{}, {"ends": False}, {"sources": 3}, {"vocab_size": 2, "length": 4}])

@@ -75,7 +75,7 @@ def test_a_fresh_oracle_of_full_size_scores_as_published() -> None:
 
 
 def test_the_env_rewards_likelihood_and_reports_nll() -> None:
-    env = rlseq.make("rlseq/Oracle-v0", num_envs=50, vocab_size=V, length=T, hidden=H)
+    env: Any = rlseq.make("rlseq/Oracle-v0", num_envs=50, vocab_size=V, length=T, hidden=H)
     policy = rlseq.make_policy("lstm", env, hidden=8, embedding=8)
     batch = rlseq.rollout(policy, env)
     assert torch.equal(batch.mask, torch.ones(50, T, dtype=torch.bool)), "no EOS: every text is T long"
@@ -85,13 +85,13 @@ def test_the_env_rewards_likelihood_and_reports_nll() -> None:
 
 
 def test_the_training_set_is_the_oracles_own() -> None:
-    env = rlseq.make("rlseq/Oracle-v0", vocab_size=V, length=T, hidden=H, references=3000)
+    env: Any = rlseq.make("rlseq/Oracle-v0", vocab_size=V, length=T, hidden=H, references=3000)
     nll = float(env.oracle.nll(env.items["reference"]).mean())
     assert nll == pytest.approx(env.oracle.entropy(5000), abs=0.05)
 
 
 def test_likelihood_moves_a_generator_towards_the_oracle() -> None:
-    env = rlseq.make("rlseq/Oracle-v0", num_envs=64, vocab_size=V, length=T, hidden=H)
+    env: Any = rlseq.make("rlseq/Oracle-v0", num_envs=64, vocab_size=V, length=T, hidden=H)
     policy = rlseq.make_policy("lstm", env, hidden=16, embedding=16)
     before = rlseq.evaluate(policy, env, decode="sample", limit=1000)["nll_oracle"]
     rlseq.train(rlseq.make_agent("mle", policy, lr=1e-2, clip_norm=5.0), env, updates=150)

@@ -26,7 +26,7 @@ READER: dict[str, Any] = {
 def test_stock_agents_train_on_every_task(id: str, agent: type[BaseAlgorithm], kwargs: Any) -> None:
     small = {"vocab_size": 20} if "Enumerable" not in id else {}
     env = as_vec_env(rlseq.make(id, num_envs=4, **small))
-    arguments = {"n_steps": 8} | ({"batch_size": 16} if agent is PPO else {})
+    arguments: dict[str, Any] = {"n_steps": 8} | ({"batch_size": 16} if agent is PPO else {})
     model = agent("MultiInputPolicy", env, policy_kwargs=dict(kwargs), seed=0, device="cpu", **arguments)
     model.learn(32)
     assert model.num_timesteps == 32
@@ -47,7 +47,7 @@ def test_ppo_improves_on_a_small_copy() -> None:
         seed=0,
         device="cpu",
     )
-    rewards = []
+    rewards: list[float] = []
 
     def log(local: dict[str, Any], _: Any) -> bool:
         rewards.extend(info["episode"]["r"] for info in local["infos"] if "episode" in info)
@@ -60,7 +60,8 @@ def test_ppo_improves_on_a_small_copy() -> None:
 
 def test_episodes_end_as_sb3_expects() -> None:
     env = as_vec_env(rlseq.make("rlseq/Copy-v0", num_envs=2, length=2, seed=3))
-    first = env.reset()
+    first: Any = env.reset()
+    observation: Any
     observation, rewards, dones, infos = env.step(np.array([1, 0]))
     assert dones.tolist() == [False, True]
     assert "terminal_observation" not in infos[0]
@@ -103,7 +104,7 @@ def test_action_masks_are_dealt_out_as_maskable_ppo_asks() -> None:
 
 
 def test_the_reader_ignores_what_is_not_written() -> None:
-    env = rlseq.make("rlseq/Copy-v0", num_envs=1)
+    env: Any = rlseq.make("rlseq/Copy-v0", num_envs=1)
     reader = TokenExtractor(env.single_observation_space, 16, 8)
     seen = {
         "prefix": torch.tensor([[3.0, 4, 0, 0, 0, 0], [3, 4, 7, 7, 7, 7]]),
