@@ -83,8 +83,9 @@ def checked_reward(name: str, value: Any, mask: Tensor) -> Tensor:
             f"got {tuple(value.shape)}"
         )
     reward: Tensor = value.detach().to(mask.device, torch.float32)
-    bad = ~reward.isfinite() & (mask if reward.ndim == 2 else mask[:, 0])
+    due = mask if reward.ndim == 2 else due
+    bad = ~reward.isfinite() & due
     if bad.any():
         row = int(bad.nonzero()[0][0])
         raise ValueError(f"reward {name!r} is {reward[row].tolist()} in row {row}; it must be finite")
-    return reward
+    return reward.masked_fill(~due, 0.0)

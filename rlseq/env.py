@@ -150,14 +150,13 @@ class SequenceEnv(GymnasiumView):
 
         A part that answers `[B]` is due on the last token, and not before the text is `done`.
         """
-        judged = {}
-        for name, part in self.parts.items():
-            value = checked_reward(name, part(tokens, mask, context), mask)
-            self._dense = bool(self._dense) or value.ndim == 2
-            if value.ndim == 1:
-                value = _at_last(value if done is None else value * done, mask)
-            judged[name] = value * mask
-        return judged
+        due = mask[:, 0] if done is None else done
+        values = {
+            name: checked_reward(name, part(tokens, mask, context), mask, due)
+            for name, part in self.parts.items()
+        }
+        self._dense = bool(self._dense) or any(value.ndim == 2 for value in values.values())
+        return {name: value if value.ndim == 2 else _at_last(value, mask) for name, value in values.items()}
 
 
 def _at_last(value: Tensor, mask: Tensor) -> Tensor:
