@@ -9,6 +9,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+_INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
 
 def usable_device(device: str | torch.device) -> torch.device:
     """The device, if this machine has it."""
@@ -39,18 +41,14 @@ def checked_rows(num_envs: Any) -> int:
 
 def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -> Tensor:
     """Tokens `[B]` as int64 on the device."""
-    if not isinstance(actions, Tensor):
-        actions = torch.as_tensor(np.asarray(actions))
-    if actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool:
-        raise TypeError(f"actions must be integers (token ids), got {actions.dtype}")
-    if actions.shape != (rows,):
-        raise ValueError(f"actions must have shape ({rows},), one token per row, got {tuple(actions.shape)}")
-    wrong = (actions < 0) | (actions >= words)
+    tokens = _integers("actions", "token ids", actions)
+    if tokens.shape != (rows,):
+        raise ValueError(f"actions must have shape ({rows},), one token per row, got {tuple(tokens.shape)}")
+    wrong = (tokens < 0) | (tokens >= words)
     if wrong.any():
         row = int(wrong.nonzero()[0])
-        raise ValueError(f"tokens must be 0 … {words - 1}, got {int(actions[row])} in row {row}")
-    tokens: Tensor = actions.to(device, torch.int64)
-    return tokens
+        raise ValueError(f"tokens must be 0 … {words - 1}, got {int(tokens[row])} in row {row}")
+    return tokens.to(device)
 
 
 def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.device) -> Tensor | None:
@@ -62,18 +60,27 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
         )
     if index is None:
         return None
-    items: Tensor = torch.as_tensor(index, device=device)
-    if items.is_floating_point() or items.dtype == torch.bool:
-        raise TypeError(f"index must hold integers (item numbers), got {items.dtype}")
+    items = _integers("index", "item numbers", index)
     if items.shape not in ((rows // repeat,), (rows,)):
         raise ValueError(f"index must have shape ({rows // repeat},), got {tuple(items.shape)}")
     if ((items < 0) | (items >= size)).any():
         raise ValueError(f"index must be 0 … {size - 1}, got {int(items.min())} … {int(items.max())}")
-    return items.to(torch.int64)
+    return items.to(device)
 
 
-def checked_reward(name: str, value: Any, mask: Tensor) -> Tensor:
-    """What a reward returned: finite floats `[B]` or `[B, T]`."""
+def _integers(name: str, what: str, values: Any) -> Tensor:
+    """Integers of any kind as int64."""
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        values = torch.from_numpy(array.astype(np.int64)) if array.dtype.kind in "iu" else array
+    if values.dtype not in _INTEGERS:
+        raise TypeError(f"{name} must be integers ({what}), got {values.dtype}")
+    integers: Tensor = values.to(torch.int64)
+    return integers
+
+
+def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
+    """What a reward returned: finite floats `[B]` where `due`, or `[B, T]` where `mask`; 0 elsewhere."""
     if not isinstance(value, Tensor):
         raise TypeError(f"reward {name!r} must return a torch.Tensor, got {type(value).__name__}")
     wanted = (tuple(mask.shape[:1]), tuple(mask.shape))
