@@ -65,6 +65,8 @@ class SequenceEnv(GymnasiumView):
         self.device = usable_device(options.get("device", "cpu"))
         self.max_len = max_len
         self.parts: dict[str, Reward] = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
+        if not self.parts or not all(callable(part) for part in self.parts.values()):
+            raise TypeError(f"reward must be a function, or a dict of functions, got {reward!r}")
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
@@ -86,7 +88,10 @@ class SequenceEnv(GymnasiumView):
     @property
     def size(self) -> int:
         """Number of items that episodes are drawn from."""
-        return min((len(value) for value in self.items.values()), default=1)
+        rows = {name: len(value) for name, value in self.items.items()} or {"nothing": 1}
+        if len(set(rows.values())) > 1 or 0 in rows.values():
+            raise ValueError(f"items must have one row per item each, and at least one; got rows {rows}")
+        return next(iter(rows.values()))
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """The contexts of items `index` `[B]`."""
