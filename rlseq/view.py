@@ -151,7 +151,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
     def action_masks(self) -> Any:
         """Legal tokens of every row, bool `[B, V]`, as sb3-contrib asks for them."""
         self._require_reset()
-        return self._out(self._legal_rows())
+        return self._out(self._legal_rows().clone())  # the caller may write to it
 
     def render(self) -> Any:
         """Source and prefix of every row as text; `human` prints them."""
