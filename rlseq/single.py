@@ -25,8 +25,8 @@ class SingleEnv(gym.Env[Observation, int]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Start an episode; `options={"index": [item]}` chooses what it is about."""
+        observation, info = self.batch.reset(seed=seed, options=options)  # may refuse, and change nothing
         super().reset(seed=seed)
-        observation, info = self.batch.reset(seed=seed, options=options)
         return row_of(observation, 0), row_of(info, 0)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:

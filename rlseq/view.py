@@ -195,7 +195,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         kept = {
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
-            if name in ("_tokens", "length", "done", "context", "seed")
+            if name in ("_tokens", "length", "done", "context", "seed", "_np_random", "_np_random_seed")
         }
         random = self.generator.get_state()
         try:
