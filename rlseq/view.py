@@ -125,6 +125,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
             else:
                 self._require_reset()
                 self._restart(self._checked_mask(rows), **options)
+            self._show()
             return self._observe(), self._info()
 
     def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, Info]:
@@ -141,6 +142,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
             reward, info = self._judge_step(ended, ~finished)
             if self.autoreset_mode is AutoresetMode.NEXT_STEP and finished.any():
                 self._restart(finished)
+            self._show()
             if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
                 info = self._final(ended, info)
                 self._restart(ended)
@@ -162,6 +164,11 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
             return lines
         print("\n".join(lines))  # noqa: T201  (what "human" means)
         return None
+
+    def _show(self) -> None:
+        """What Gymnasium means by "human": every state is shown, unasked."""
+        if self.render_mode == "human":
+            self.render()
 
     def viewed(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
         """The same task with episodes of its own and another boundary; random numbers are shared."""
