@@ -259,7 +259,8 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         return {name: self._out(value.to(torch.int32, copy=True)) for name, value in seen.items()}
 
     def _info(self) -> Info:
-        return {"action_mask": self._out(self._legal_rows().to(torch.int8))}
+        every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return flagged({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
 
     def _legal_rows(self) -> Tensor:
         legal = self.legal()
