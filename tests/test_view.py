@@ -1,0 +1,319 @@
+"""Gymnasium's contract: one task, seen as a vector env, as one row, and as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import Tensor
+
+import rlseq
+from rlseq.registry import ids
+from rlseq.types import Context
+
+torch.set_num_threads(1)
+MODES = list(AutoresetMode)
+SMALL: dict[str, dict[str, Any]] = {
+    "rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8},
+}
+
+
+def steps_of(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """A dense reward: row- and position-coded, rubbish where nothing is written."""
+    places = tokens + 10.0 * torch.arange(tokens.shape[1]) + 100.0 * context["index"].unsqueeze(1)
+    return places.masked_fill(~mask, torch.inf)
+
+
+def both(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    return mask.sum(1) + context["index"]
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{id: (id, SMALL.get(id, {})) for id in ids()},
+    "dense": ("rlseq/Copy-v0", {"reward": steps_of}),
+    "dense without eos": ("rlseq/Oracle-v0", {**SMALL["rlseq/Oracle-v0"], "reward": steps_of}),
+    "dense and terminal": ("rlseq/Reverse-v0", {"reward": {"steps": steps_of, "both": both}}),
+    "fixed length": ("rlseq/Enumerable-v0", {"sources": 5, "ends": False}),
+    "sources": ("rlseq/Enumerable-v0", {"sources": 5}),
+    "length one": ("rlseq/Enumerable-v0", {"length": 1, "sources": 3}),
+}
+every_case = pytest.mark.parametrize("case", CASES)
+every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+
+
+def sync(case: str, rows: int, mode: AutoresetMode) -> SyncVectorEnv:
+    """What Gymnasium itself makes of one-row environments."""
+    id, options = CASES[case]
+    return SyncVectorEnv([lambda: gym.make(id, **options)] * rows, autoreset_mode=mode)
+
+
+def native(case: str, rows: int, mode: AutoresetMode) -> Any:
+    id, options = CASES[case]
+    return gym.make_vec(id, num_envs=rows, autoreset_mode=mode, **options)
+
+
+def agree(ours: Any, theirs: Any, rows: np.ndarray[Any, Any]) -> None:
+    """Equal layout; equal flags in all rows; equal values in `rows`, where an entry is flagged."""
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        mine, there = ours[name], rows & theirs.get(f"_{name}", rows)
+        if isinstance(value, dict):
+            agree(mine, value, there)
+        elif value.dtype == object:
+            assert mine.dtype == object
+            assert [x is None for x in mine] == [x is None for x in value]
+            for a, b in zip(mine[there], value[there], strict=True):
+                equal(a, b)
+        else:
+            assert mine.dtype == value.dtype
+            assert mine.shape == value.shape
+            seen = slice(None) if name.startswith("_") else there
+            np.testing.assert_allclose(mine[seen], value[seen], rtol=1e-6, err_msg=name)
+
+
+def equal(a: Any, b: Any) -> None:
+    """Equal nested values, of equal types."""
+    if isinstance(a, Mapping):
+        assert set(a) == set(b)
+        for name in a:
+            equal(a[name], b[name])
+    elif isinstance(a, tuple):
+        for x, y in zip(a, b, strict=True):
+            equal(x, y)
+    else:
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def agree_in_step(ours: Any, theirs: Any, rows: np.ndarray[Any, Any], mode: AutoresetMode) -> None:
+    """Equal steps in `rows`; their next episodes, which same-step autoreset begins here, may differ."""
+    going_on = rows & ~theirs[2] if mode is AutoresetMode.SAME_STEP else rows
+    agree(ours[0], theirs[0], going_on)
+    np.testing.assert_allclose(ours[1][rows], theirs[1][rows], rtol=1e-6, err_msg="rewards")
+    for i in (2, 3):
+        np.testing.assert_array_equal(ours[i], theirs[i])
+    agree(ours[4], theirs[4], rows)
+
+
+def restart(env: SyncVectorEnv, items: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> Any:
+    """Start some rows of Gymnasium's vector env, each with an item of its own."""
+    for row in rows.nonzero()[0]:
+        only = np.arange(len(rows)) == row
+        observation, _ = env.reset(options={"index": items[[row]], "reset_mask": only})
+    return observation
+
+
+# ── the views are one task ───────────────────────────────────────────────────────────────────────────
+
+ROWS, ROUNDS = 34, 10  # with three modes, 1,020 episodes of each case
+
+
+@every_mode
+@every_case
+def test_the_views_play_the_same_episodes(case: str, mode: AutoresetMode) -> None:
+    """Vector env, one-row envs under Gymnasium's own vectoriser, and append × T + score."""
+    id, options = CASES[case]
+    engine = rlseq.make(id, ROWS, **options)
+    ours, theirs = native(case, ROWS, mode), sync(case, ROWS, mode)
+    random, everyone = np.random.default_rng(0), np.ones(ROWS, bool)
+    theirs.reset()
+    for _ in range(ROUNDS if case in ids() else 2):
+        items = random.integers(engine.size, size=ROWS)
+        actions = random.integers(ours.single_action_space.n, size=(engine.max_len, ROWS))
+        agree(ours.reset(options={"index": items})[0], restart(theirs, items, everyone), everyone)
+        engine.begin(index=torch.from_numpy(items))
+        rewards, first = np.zeros((ROWS, engine.max_len)), everyone.copy()
+        for t, action in enumerate(actions):
+            engine.append(torch.from_numpy(action))
+            step = ours.step(action)
+            agree_in_step(step, theirs.step(action), first, mode)
+            rewards[first, t] = step[1][first]
+            ended = step[2]
+            assert (ended[first] == engine.done.numpy()[first]).all()
+            first = first & ~ended
+            if mode is AutoresetMode.DISABLED and ended.any():
+                begun = ours.reset(options={"index": items, "reset_mask": ended})[0]
+                agree(begun, restart(theirs, items, ended), everyone)
+        assert not first.any()
+        np.testing.assert_allclose(rewards, engine.score().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@every_mode
+@every_case
+def test_one_row_goes_on_as_gymnasium_s_own_vector_env_does(case: str, mode: AutoresetMode) -> None:
+    """With one seed, contexts drawn at every restart are equal too: so is everything."""
+    ours, theirs, row = native(case, 1, mode), sync(case, 1, mode), np.ones(1, bool)
+    for a, b in zip(ours.reset(seed=11), theirs.reset(seed=11), strict=True):
+        agree(a, b, row)
+    random = np.random.default_rng(1)
+    for _ in range(60):
+        action = random.integers(ours.single_action_space.n, size=1)
+        step = ours.step(action)
+        agree_in_step(step, theirs.step(action), row, mode)
+        if mode is AutoresetMode.DISABLED and step[2].all():
+            for a, b in zip(ours.reset(), theirs.reset(), strict=True):
+                agree(a, b, row)
+
+
+@every_mode
+@every_case
+def test_tensors_and_arrays_say_the_same(case: str, mode: AutoresetMode) -> None:
+    id, options = CASES[case]
+    arrays = native(case, 5, mode)
+    tensors = rlseq.make(id, 5, autoreset_mode=mode, **options)
+    equal(arrays.reset(seed=2), tensors.reset(seed=2))
+    assert isinstance(tensors.reset(seed=2)[0]["prefix"], Tensor)
+    arrays.reset(seed=2)
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        action = random.integers(arrays.single_action_space.n, size=5)
+        step, other = tensors.step(torch.from_numpy(action)), arrays.step(action)
+        assert all(isinstance(x, Tensor) for x in step[1:4])
+        assert arrays.observation_space.contains(other[0])
+        for a, b in zip(other[:4], step[:4], strict=True):
+            equal(a, b)
+        assert set(other[4]) == set(step[4])
+        equal(arrays.action_masks(), tensors.action_masks())
+        if mode is AutoresetMode.DISABLED and other[2].any():
+            equal(*(env.reset(options={"reset_mask": other[2]})[0] for env in (arrays, tensors)))
+
+
+@every_case
+def test_the_same_seed_gives_the_same_episodes(case: str) -> None:
+    def play(seed: int | list[int]) -> list[Any]:
+        env = native(case, 4, AutoresetMode.NEXT_STEP)
+        env.reset(seed=3)
+        env.step([0] * 4)
+        seen = [env.reset(seed=seed)]
+        return seen + [env.step([t % 2] * 4)[:4] for t in range(10)]
+
+    equal(tuple(play(5)), tuple(play(5)))
+    equal(tuple(play([5, 6])), tuple(play([5, 6])))
+
+
+def test_another_seed_gives_other_episodes() -> None:
+    env = gym.make_vec("rlseq/Copy-v0", num_envs=8)
+    first, other, lists = (env.reset(seed=seed)[0]["source"] for seed in (1, 2, [1, 2]))  # type: ignore[arg-type]
+    unseeded = [gym.make_vec("rlseq/Copy-v0", num_envs=8).reset()[0]["source"] for _ in range(2)]
+    assert not (first == other).all()
+    assert not (first == lists).all()
+    assert not (unseeded[0] == unseeded[1]).all()
+
+
+# ── autoreset, spelled out ───────────────────────────────────────────────────────────────────────────
+
+
+def play(mode: str, *columns: list[int]) -> list[Any]:
+    """Steps of two rows of Copy, V 3 and length 1, whose sources are `a` and `b`."""
+    env: Any = rlseq.make("rlseq/Copy-v0", 2, vocab_size=3, length=1, autoreset_mode=mode)
+    sources = [int((env.items["source"] == word).nonzero()[0, 0]) for word in (1, 2)]
+    env.reset(options={"index": sources})
+    return [env.step(column) for column in columns]
+
+
+def test_next_step_spends_a_step_on_the_restart() -> None:
+    ended, restarted, going_on = play("NextStep", [0, 2], [2, 0], [1, 1])
+    assert ended[2].tolist() == [True, False]
+    assert ended[0]["prefix"].tolist() == [[0, 0], [2, 0]]
+    assert ended[0]["length"].tolist() == [[1], [1]]
+    assert ended[4]["text"].tolist() == ["", None]
+    assert restarted[2].tolist() == [False, True]
+    assert restarted[1].tolist() == [0, 1]
+    assert restarted[0]["length"].tolist() == [[0], [2]]  # what row 0 was told to write is ignored
+    assert restarted[4]["text"].tolist() == [None, "b"]
+    assert restarted[4]["reward_parts"]["accuracy"].tolist() == [0, 1]
+    assert going_on[0]["length"].tolist() == [[1], [0]]
+
+
+def test_same_step_hands_over_the_last_observation_and_info() -> None:
+    (step,) = play("same_step", [0, 2])
+    assert step[2].tolist() == [True, False]
+    assert step[0]["length"].tolist() == [[0], [1]]
+    assert step[4]["_final_obs"].tolist() == [True, False]
+    assert step[4]["final_obs"][0]["length"].tolist() == [1]
+    assert step[4]["final_info"]["text"].tolist() == ["", None]
+    assert "text" not in step[4]
+
+
+@every_mode
+def test_the_mode_is_declared(mode: AutoresetMode) -> None:
+    for env in (native("sources", 2, mode), rlseq.make("rlseq/Copy-v0", autoreset_mode=mode.value)):
+        assert env.metadata["autoreset_mode"] is mode
+    assert rlseq.make("rlseq/Copy-v0").metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert "autoreset_mode" not in gym.make("rlseq/Copy-v0").metadata
+
+
+def test_another_view_of_a_task_has_episodes_of_its_own() -> None:
+    env: Any = rlseq.make("rlseq/Copy-v0", 2)
+    env.reset()
+    env.step([1, 2])
+    other = env.viewed(tensors=False, autoreset_mode="SameStep")
+    assert other.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    with pytest.raises(ValueError, match="never reset"):
+        other.step([1, 1])
+    assert isinstance(other.reset()[0]["prefix"], np.ndarray)
+    other.step([3, 3])
+    assert env.tokens[:, :2].tolist() == [[1, 0], [2, 0]]
+
+
+# ── what is seen ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_observations_are_not_changed_by_later_steps() -> None:
+    env = gym.make_vec("rlseq/Copy-v0", num_envs=2)
+    seen = [env.reset(seed=0)[0], *(env.step(np.array([t, t]))[0] for t in (1, 2, 3))]
+    assert [x["length"][0, 0] for x in seen] == [0, 1, 2, 3]
+    assert seen[2]["prefix"].tolist() == [[1, 2, 0, 0, 0, 0]] * 2
+
+
+def test_an_episode_ends_with_its_text_and_the_parts_of_its_return() -> None:
+    env: Any = gym.make("rlseq/Copy-v0", reward={"steps": steps_of, "both": both})
+    env.reset(options={"index": [0]})
+    assert env.step(3)[4].keys() == {"action_mask"}
+    env.step(1)
+    _, reward, terminated, truncated, info = env.step(0)
+    assert (reward, terminated, truncated) == (23.0, True, False)
+    assert info["text"] == "c a"
+    assert info["reward_parts"] == {"steps": 3 + 11 + 20, "both": 3}
+
+
+def test_render_shows_source_and_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+    env: Any = gym.make("rlseq/Copy-v0", render_mode="ansi")
+    env.reset(seed=0)
+    source = env.unwrapped.batch.sources()[0]
+    env.step(1)
+    env.step(2)
+    assert env.render() == f"{source} → a b▏"
+    many = gym.make_vec("rlseq/Enumerable-v0", num_envs=2, render_mode="ansi")
+    many.reset()
+    many.step(np.array([1, 2]))
+    assert many.render() == ("a▏", "b▏")
+    assert capsys.readouterr().out == ""
+
+
+def test_human_is_shown_every_step_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+    env: Any = gym.make("rlseq/Enumerable-v0", render_mode="human")
+    env.reset()
+    env.step(1)
+    env.step(2)
+    assert capsys.readouterr().out == "▏\na▏\na b▏\n"
+    assert env.render() is None
+    many: Any = rlseq.make("rlseq/Enumerable-v0", 2, render_mode="human", autoreset_mode="SameStep")
+    many.reset()
+    many.step([1, 0])
+    assert capsys.readouterr().out == "a b▏\n▏\n▏\na▏\n▏\n"
+
+
+def test_action_masks_are_those_of_the_info() -> None:
+    one, many = gym.make("rlseq/Copy-v0"), gym.make_vec("rlseq/Copy-v0", num_envs=3)
+    mask = one.reset()[1]["action_mask"]
+    assert (one.get_wrapper_attr("action_masks")() == mask.astype(bool)).all()
+    assert many.reset()[1]["action_mask"].shape == (3, 8)
+    assert many.unwrapped.action_masks().dtype == bool  # type: ignore[attr-defined]
