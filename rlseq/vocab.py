@@ -24,6 +24,9 @@ class Vocab:
     def __post_init__(self) -> None:
         if not self.words:
             raise ValueError("a vocabulary needs at least one word, got none")
+        if len(set(self.words)) < len(self):
+            twice = next(word for i, word in enumerate(self.words) if word in self.words[:i])
+            raise ValueError(f"words must differ, got {twice!r} more than once")
         if self.eos is not None and not 0 <= self.eos < len(self):
             raise ValueError(f"eos must be a word that can be written, 0 … {len(self) - 1}, got {self.eos}")
         if self.bos < 0 or self.pad < 0:
@@ -62,6 +65,8 @@ class Vocab:
         for i in ids:
             if i == self.eos:
                 break
+            if not 0 <= i < len(self):
+                raise ValueError(f"ids must be 0 … {len(self) - 1}, got {i}")
             words.append(self.words[i])
         return self.separator.join(words)
 
