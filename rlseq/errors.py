@@ -9,17 +9,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def hint(name: str, known: Iterable[str]) -> str:
+def hint(name: object, known: Iterable[str]) -> str:
     """`; did you mean 'scst'?` where a known name is near, and always the list of known names."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names) or 'none'}"
 
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
     """The entry called `name`, or a `ValueError` that suggests the nearest."""
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}{hint(str(name), table)}")
+        raise ValueError(f"unknown {what} {name!r}{hint(name, table)}")
     return table[name]
 
 
