@@ -21,6 +21,8 @@ def register(id: str, task: str | type) -> None:
         id: such as `"rlseq/Copy-v0"`.
         task: a `SequenceEnv` subclass, or `"module:Class"`, imported when it is first made.
     """
+    if not isinstance(task, type) and str(task).count(":") != 1:
+        raise ValueError(f"task must be a SequenceEnv subclass or 'module:Class', got {task!r}")
     gym.register(
         id,
         entry_point="rlseq.registry:make_one",
