@@ -70,3 +70,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"rlseq.{name}")
     raise AttributeError(f"module 'rlseq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a shell offers after `rlseq.`."""
+    return sorted(__all__)
