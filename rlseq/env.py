@@ -160,7 +160,7 @@ class SequenceEnv(GymnasiumView):
             name: checked_reward(name, part(tokens, mask, context), mask, due)
             for name, part in self.parts.items()
         }
-        self._dense = bool(self._dense) or any(value.ndim == 2 for value in values.values())
+        self._dense = any(value.ndim == 2 for value in values.values())
         return {name: value if value.ndim == 2 else _at_last(value, mask) for name, value in values.items()}
 
 
