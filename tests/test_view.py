@@ -13,8 +13,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 import rlseq
+from rlseq.env import SequenceEnv
 from rlseq.registry import ids
 from rlseq.types import Context
+from rlseq.vocab import Vocab
 
 torch.set_num_threads(1)
 MODES = list(AutoresetMode)
@@ -263,9 +265,6 @@ def test_another_view_of_a_task_has_episodes_of_its_own() -> None:
     assert env.tokens[:, :2].tolist() == [[1, 0], [2, 0]]
 
 
-# ── what is seen ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_observations_are_not_changed_by_later_steps() -> None:
     env = gym.make_vec("rlseq/Copy-v0", num_envs=2)
     seen = [env.reset(seed=0)[0], *(env.step(np.array([t, t]))[0] for t in (1, 2, 3))]
@@ -273,47 +272,18 @@ def test_observations_are_not_changed_by_later_steps() -> None:
     assert seen[2]["prefix"].tolist() == [[1, 2, 0, 0, 0, 0]] * 2
 
 
-def test_an_episode_ends_with_its_text_and_the_parts_of_its_return() -> None:
-    env: Any = gym.make("rlseq/Copy-v0", reward={"steps": steps_of, "both": both})
-    env.reset(options={"index": [0]})
-    assert env.step(3)[4].keys() == {"action_mask"}
-    env.step(1)
-    _, reward, terminated, truncated, info = env.step(0)
-    assert (reward, terminated, truncated) == (23.0, True, False)
-    assert info["text"] == "c a"
-    assert info["reward_parts"] == {"steps": 3 + 11 + 20, "both": 3}
+def test_observations_are_the_callers_own() -> None:
+    words = torch.arange(1, 4, dtype=torch.int32).view(3, 1)
+    env: Any = SequenceEnv(
+        vocab=Vocab.numbered(4), max_len=2, reward=both, items={"source": words}, tensors=False, seed=0
+    )
+    env.reset()[0]["source"][:] = 0
+    assert env.context["source"].item() > 0
 
 
-def test_render_shows_source_and_prefix(capsys: pytest.CaptureFixture[str]) -> None:
-    env: Any = gym.make("rlseq/Copy-v0", render_mode="ansi")
-    env.reset(seed=0)
-    source = env.unwrapped.batch.sources()[0]
-    env.step(1)
-    env.step(2)
-    assert env.render() == f"{source} → a b▏"
-    many = gym.make_vec("rlseq/Enumerable-v0", num_envs=2, render_mode="ansi")
-    many.reset()
-    many.step(np.array([1, 2]))
-    assert many.render() == ("a▏", "b▏")
-    assert capsys.readouterr().out == ""
-
-
-def test_human_is_shown_every_step_unasked(capsys: pytest.CaptureFixture[str]) -> None:
-    env: Any = gym.make("rlseq/Enumerable-v0", render_mode="human")
-    env.reset()
-    env.step(1)
-    env.step(2)
-    assert capsys.readouterr().out == "▏\na▏\na b▏\n"
-    assert env.render() is None
-    many: Any = rlseq.make("rlseq/Enumerable-v0", 2, render_mode="human", autoreset_mode="SameStep")
-    many.reset()
-    many.step([1, 0])
-    assert capsys.readouterr().out == "a b▏\n▏\n▏\na▏\n▏\n"
-
-
-def test_action_masks_are_those_of_the_info() -> None:
-    one, many = gym.make("rlseq/Copy-v0"), gym.make_vec("rlseq/Copy-v0", num_envs=3)
-    mask = one.reset()[1]["action_mask"]
-    assert (one.get_wrapper_attr("action_masks")() == mask.astype(bool)).all()
-    assert many.reset()[1]["action_mask"].shape == (3, 8)
-    assert many.unwrapped.action_masks().dtype == bool  # type: ignore[attr-defined]
+def test_parts_of_rewards_are_zero_where_no_episode_ended() -> None:
+    env = gym.make_vec("rlseq/Copy-v0", num_envs=2, reward=steps_of)
+    env.reset(options={"index": [0, 1]})
+    info = env.step(np.array([1, 0]))[4]
+    assert info["reward_parts"]["reward"].tolist() == [0, 100]
+    assert info["_reward_parts"].tolist() == info["reward_parts"]["_reward"].tolist() == [False, True]
