@@ -98,7 +98,10 @@ class SequenceEnv(GymnasiumView):
         return {name: value[index] for name, value in self.items.items()}
 
     def legal(self) -> Tensor | None:
-        """Tokens allowed next, bool `[B, V]` or `[V]`; None when all are."""
+        """Tokens allowed next, bool `[B, V]` or `[V]`; None when all are.
+
+        Finished rows are asked too, and not heeded; their `length` may be T.
+        """
         return None
 
     # ── the episode ──────────────────────────────────────────────────────────────────────────────────
