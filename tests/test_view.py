@@ -20,9 +20,7 @@ from rlseq.vocab import Vocab
 
 torch.set_num_threads(1)
 MODES = list(AutoresetMode)
-SMALL: dict[str, dict[str, Any]] = {
-    "rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8},
-}
+SMALL = {"rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8}}
 
 
 def steps_of(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -170,8 +168,6 @@ def test_tensors_and_arrays_say_the_same(case: str, mode: AutoresetMode) -> None
     arrays = native(case, 5, mode)
     tensors = rlseq.make(id, 5, autoreset_mode=mode, **options)
     equal(arrays.reset(seed=2), tensors.reset(seed=2))
-    assert isinstance(tensors.reset(seed=2)[0]["prefix"], Tensor)
-    arrays.reset(seed=2)
     random = np.random.default_rng(2)
     for _ in range(20):
         action = random.integers(arrays.single_action_space.n, size=5)
@@ -287,3 +283,17 @@ def test_parts_of_rewards_are_zero_where_no_episode_ended() -> None:
     info = env.step(np.array([1, 0]))[4]
     assert info["reward_parts"]["reward"].tolist() == [0, 100]
     assert info["_reward_parts"].tolist() == info["reward_parts"]["_reward"].tolist() == [False, True]
+
+
+def test_a_terminal_reward_is_asked_once_what_it_is_and_then_only_at_the_end() -> None:
+    asked = []
+
+    def reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        asked.append(mask.sum(1).tolist())
+        return mask.sum(1)
+
+    env = gym.make_vec("rlseq/Copy-v0", num_envs=2, reward=reward)
+    env.reset()
+    for actions in ([1, 1], [2, 0], [1, 1], [0, 1]):
+        env.step(np.array(actions))
+    assert asked == [[1, 1], [2], [4]]
