@@ -34,9 +34,9 @@ def autoreset_mode_of(mode: str | AutoresetMode) -> AutoresetMode:
 
 def checked_rows(num_envs: Any) -> int:
     """A number of rows."""
-    if not isinstance(num_envs, int) or num_envs < 1:
+    if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
         raise ValueError(f"num_envs must be an integer ≥ 1, got {num_envs!r}")
-    return num_envs
+    return int(num_envs)
 
 
 def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -> Tensor:
@@ -52,8 +52,8 @@ def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -
 
 
 def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.device) -> Tensor | None:
-    """Items to start from, `[rows / repeat]` or `[rows]`, each 0 … size−1."""
-    if not isinstance(repeat, int) or repeat < 1 or rows % repeat:
+    """Items to start from, `[rows / repeat]`, each 0 … size−1; one number will do for one."""
+    if not isinstance(repeat, (int, np.integer)) or repeat < 1 or rows % repeat:
         raise ValueError(
             f"repeat must be an integer ≥ 1 that divides num_envs={rows}, got {repeat!r}; "
             "num_envs is the number of rows, repeats included"
@@ -61,11 +61,40 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
     if index is None:
         return None
     items = _integers("index", "item numbers", index)
-    if items.shape not in ((rows // repeat,), (rows,)):
+    items = items.reshape(1) if items.ndim == 0 else items
+    if items.shape != (rows // repeat,):
         raise ValueError(f"index must have shape ({rows // repeat},), got {tuple(items.shape)}")
     if ((items < 0) | (items >= size)).any():
         raise ValueError(f"index must be 0 … {size - 1}, got {int(items.min())} … {int(items.max())}")
     return items.to(device)
+
+
+def checked_forcing(
+    forced: Tensor | None, steps: Any, shape: tuple[int, int], words: int, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Forced tokens `[B, F]`, and where they are forced, bool `[B, F]`; `shape` is `(B, T)`."""
+    if forced is None:
+        if steps is not None:
+            raise ValueError(f"forced_steps={steps} without forced tokens; pass forced=[B, F]")
+        return None
+    if forced.ndim != 2 or len(forced) != shape[0] or forced.shape[1] > shape[1]:
+        raise ValueError(
+            f"forced must be [B, F] with B={shape[0]} rows and F ≤ T={shape[1]} tokens, "
+            f"got {tuple(forced.shape)}"
+        )
+    tokens = _integers("forced", "token ids", forced).to(device)
+    steps = torch.as_tensor(forced.shape[1] if steps is None else steps, device=device)
+    if ((steps < 0) | (steps > forced.shape[1])).any():
+        raise ValueError(
+            f"forced_steps must be 0 … {forced.shape[1]}, the forced tokens given, got {steps.tolist()}"
+        )
+    where = torch.arange(forced.shape[1], device=device) < steps.reshape(-1, 1)
+    where = where.expand(tokens.shape)
+    if (((tokens < 0) | (tokens >= words)) & where).any():
+        raise ValueError(
+            f"forced tokens must be 0 … {words - 1}, got {int(forced.min())} … {int(forced.max())}"
+        )
+    return tokens, where
 
 
 def _integers(name: str, what: str, values: Any) -> Tensor:

@@ -21,15 +21,26 @@ class Decode(Protocol):
     def temperature(self) -> float:
         """Divides the policy's logits."""
 
+    def support(self, logits: Tensor) -> Tensor | None:
+        """The tokens it would choose from, bool `[B, V]`; None when all."""
+
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Pick a token of every row, `[B]`; also return log Σ exp(logits), `[B]`."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw from softmax(logits / temperature), one uniform number per token."""
+    """Draw from softmax(logits / temperature), cut to its most likely tokens; one uniform number per token.
+
+    Args:
+        temperature: below 1 sharpens, above 1 flattens.
+        top_k: keep the k most likely tokens.
+        top_p: of these, keep the fewest whose probabilities sum to p (Holtzman et al. 2020).
+    """
 
     temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -37,6 +48,21 @@ class Sample:
                 f"temperature must be a finite number > 0, got {self.temperature}; "
                 "for the most likely token use Greedy()"
             )
+        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+            raise ValueError(f"top_k must be an integer ≥ 1, got {self.top_k!r}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p!r}")
+
+    def support(self, logits: Tensor) -> Tensor | None:
+        """The nucleus of the top k."""
+        if self.top_k is None and self.top_p is None:
+            return None
+        ranked, order = logits.topk(min(self.top_k or logits.shape[1], logits.shape[1]))
+        kept = ranked > FORBIDDEN
+        if self.top_p is not None:
+            probs = ranked.softmax(-1)
+            kept &= probs.cumsum(-1) - probs < self.top_p  # what stands before it does not reach p yet
+        return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, kept)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Inverse CDF. log Σ exp falls out: z − log softmax(z) is the same for every token."""
@@ -55,12 +81,46 @@ class Greedy:
         """The policy as it is."""
         return 1.0
 
+    def support(self, logits: Tensor) -> None:
+        """All tokens: what is reported is the policy's own probability."""
+
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Arg-max; the random number is not looked at."""
         return logits.argmax(-1), logits.logsumexp(-1)
 
 
-DECODERS: dict[str, Decode] = {"greedy": Greedy(), "sample": Sample()}
+@dataclass(frozen=True)
+class Beam:
+    """The likeliest texts, found by going on with the `width` best prefixes (`rlseq.search.beam_search`).
+
+    Texts are ranked by log p / ((5 + length) / 6)^α, with α the length penalty (Wu et al. 2016, eq. 14).
+
+    Args:
+        width: prefixes kept.
+        length_penalty: α; 0 ranks by probability, 1 by about the mean per token.
+        groups: into which the width is split; each avoids what the ones before it write (Vijayakumar 2016).
+        diversity: what a group pays, in nats, for each earlier group that writes the same token.
+    """
+
+    width: int = 5
+    length_penalty: float = 0.0
+    groups: int = 1
+    diversity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.width, int) and isinstance(self.groups, int) and self.width > 0 < self.groups
+        ):
+            raise ValueError(f"width and groups must be integers ≥ 1, got {self.width!r} and {self.groups!r}")
+        if self.width % self.groups:
+            raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
+        if not (math.isfinite(self.length_penalty) and math.isfinite(self.diversity)):
+            raise ValueError(
+                f"length_penalty and diversity must be finite, got {self.length_penalty} and {self.diversity}"
+            )
+
+
+DECODERS: dict[str, Decode | Beam] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:

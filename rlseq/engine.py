@@ -7,18 +7,21 @@ contexts is the self-critical baseline; `repeat=K` gives groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlseq.decode import Decode, Sample, acting_logits
+from rlseq.checks import checked_forcing
+from rlseq.decode import Beam, Decode, Sample, acting_logits
 from rlseq.env import SequenceEnv
-from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout
+from rlseq.state import fork
+from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
 
 LOOK_EVERY = 8  # steps between two looks at whether all rows are done: each look waits for the device
+BLOCK = 1 << 21  # logits of one step that a processor's caches still hold; more rows go block by block
 
 
 @torch.no_grad()
@@ -26,7 +29,7 @@ def rollout(
     policy: Policy,
     env: SequenceEnv,
     *,
-    decode: Decode = Sample(),
+    decode: Decode | Beam = Sample(),
     forced: Tensor | None = None,
     forced_steps: int | Tensor | None = None,
     repeat: int = 1,
@@ -37,36 +40,22 @@ def rollout(
     Args:
         policy: writes; in evaluation mode and without gradients.
         env: is written to; all its rows start afresh.
-        decode: how tokens are chosen, `Sample(temperature)` or `Greedy()`.
+        decode: how tokens are chosen, `Sample(temperature, top_k, top_p)`, `Greedy()` or `Beam(width)`.
         forced: `[B, F]` tokens written instead of the policy's choice, with their probability under it.
         forced_steps: how many of them to force, one number or one per row `[B]`; all F when not given.
         repeat: K; rows iK … iK+K−1 share a context.
-        index: the items to write about, drawn at random when not given.
+        index: the items to write about, `[B / K]`; drawn at random when not given.
     """
     env = sequence_env(env)
-    forced, is_forced = _forcing(env, forced, forced_steps)
+    if isinstance(decode, Beam):
+        return _likeliest(policy, env, decode, forced, repeat, index)
+    forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     context = env.begin(repeat=repeat, index=index)
-    shape = env.num_envs, env.max_len
-    log_probs = torch.zeros(shape, device=env.device)
-    supports: list[Tensor] = []
-    # All random numbers of a rollout are drawn at once: one per token, whatever the vocabulary.
-    uniform = torch.rand(shape[::-1], generator=env.generator, device=env.device, dtype=torch.float64)
     with evaluating(policy):
         state = policy.start(context)
-        token = torch.full(shape[:1], env.vocab.bos, device=env.device)
-        for t in range(env.max_len):
-            logits, state = policy.step(token, state)
-            legal = env.legal()
-            if legal is not None:
-                supports.append(legal)
-            logits = acting_logits(logits, Behaviour(decode.temperature, legal))
-            token, log_norm = decode.choose(logits, uniform[t])
-            if forced is not None and is_forced is not None and t < forced.shape[1]:
-                token = torch.where(is_forced[:, t], forced[:, t], token)
-            log_probs[:, t] = logits.gather(1, token.unsqueeze(1)).squeeze(1) - log_norm
-            env.append(token)
-            if env.vocab.eos is not None and t % LOOK_EVERY == LOOK_EVERY - 1 and env.done.all():
-                break
+        token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
+        at_work = [env.num_envs] * env.max_len
+        log_probs, support = write(policy, env, token, state, at_work, decode, forcing)
     mask = env.mask
     return Rollout(
         actions=env.tokens.where(mask, 0),
@@ -77,8 +66,86 @@ def rollout(
         ends=last_of(mask),
         bootstrap=None,
         context=context,
-        behaviour=Behaviour(decode.temperature, _stack_supports(supports, env)),
+        behaviour=Behaviour(decode.temperature, support),
     )
+
+
+def write(
+    policy: Policy,
+    env: SequenceEnv,
+    token: Tensor,
+    state: State,
+    at_work: Sequence[int],
+    decode: Decode,
+    forcing: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Go on writing in all rows until they are done: the one loop of the house.
+
+    Args:
+        policy: writes.
+        env: is written to.
+        token: `[B]`, the last token of every row, still to be read.
+        state: the policy's state before it.
+        at_work: how many of the first rows may still have something to write, at each step.
+        decode: how tokens are chosen.
+        forcing: tokens `[B, F]`, and where they are written instead of the policy's choice.
+
+    Returns:
+        The log-probability of what was written, `[B, T]`, and the tokens that were allowed, if not all.
+    """
+    # All random numbers are drawn at once: one per token, whatever the vocabulary.
+    shape = len(at_work), env.num_envs
+    uniform = torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
+    log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
+    supports = []
+    for rows in _blocks(env):
+        counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
+        where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
+        block = env.take(rows), token[rows], fork(state, rows), counts
+        supports.append(_write_block(policy, *block, decode, uniform[:, rows], where, log_probs[rows]))
+    return log_probs[:, : env.max_len], _joined(supports, env)
+
+
+def _write_block(
+    policy: Policy,
+    env: SequenceEnv,
+    token: Tensor,
+    state: State,
+    at_work: Sequence[int],
+    decode: Decode,
+    uniform: Tensor,
+    forcing: tuple[Tensor, Tensor] | None,
+    log_probs: Tensor,
+) -> Tensor | None:
+    """Token by token. `env` and `log_probs` are views, so what is written stays; returns what was allowed."""
+    allowed = None
+    for t, rows in enumerate(at_work):
+        if rows < env.num_envs:
+            env, token, state = env.take(slice(rows)), token[:rows], fork(state, slice(rows))
+        logits, state = policy.step(token, state)
+        logits, support = _acting(logits, env.legal(), decode)
+        token, log_norm = decode.choose(logits, uniform[t, :rows])
+        if forcing is not None and t < forcing[0].shape[1]:
+            token = torch.where(forcing[1][:, t], forcing[0][:, t], token)
+        place = env.length.unsqueeze(1)  # a finished row's is the spare column, or has been its end
+        log_probs[:rows].scatter_(1, place, logits.gather(1, token.unsqueeze(1)) - log_norm.unsqueeze(1))
+        if support is not None:
+            if allowed is None:
+                allowed = support.new_ones(*log_probs.shape, len(env.vocab))
+            allowed[torch.arange(rows, device=env.device), env.length] = support
+        env.append(token)
+        if env.vocab.eos is not None and t % LOOK_EVERY == LOOK_EVERY - 1 and env.done.all():
+            break
+    return allowed
+
+
+def _acting(logits: Tensor, legal: Tensor | None, decode: Decode) -> tuple[Tensor, Tensor | None]:
+    """Logits of the distribution that acts, and the tokens it allows, if not all."""
+    logits = acting_logits(logits, Behaviour(decode.temperature, legal))
+    support = decode.support(logits)
+    if support is None:
+        return logits, legal
+    return acting_logits(logits, Behaviour(support=support)), support
 
 
 def demonstrations(env: SequenceEnv) -> Rollout:
@@ -94,16 +161,15 @@ def demonstrations(env: SequenceEnv) -> Rollout:
 
 def rescore(policy: Policy, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
-    if batch.behaviour == RAW:  # a policy that never meets temperature or masks needs no third argument
+    if batch.behaviour == RAW:  # a policy that never meets one needs no third argument
         return policy.evaluate(batch.actions, batch.context)
     return policy.evaluate(batch.actions, batch.context, batch.behaviour)
 
 
 def last_of(mask: Tensor) -> Tensor:
     """True on the last real action of every row, `[B, T]`."""
-    return mask & ~mask.roll(-1, 1).index_fill(
-        1, torch.tensor([mask.shape[1] - 1], device=mask.device), False
-    )
+    following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return mask & ~following
 
 
 def sequence_env(env: Any) -> SequenceEnv:
@@ -128,45 +194,20 @@ def evaluating(policy: Any) -> Iterator[None]:
             policy.train()
 
 
-def _forcing(
-    env: SequenceEnv, forced: Tensor | None, steps: int | Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Check the forced tokens `[B, F]`, and say where they are forced, bool `[B, F]`."""
-    if forced is None:
-        if steps is not None:
-            raise ValueError(f"forced_steps={steps} without forced tokens; pass forced=[B, F]")
-        return None, None
-    if forced.ndim != 2 or len(forced) != env.num_envs or forced.shape[1] > env.max_len:
-        raise ValueError(
-            f"forced must be [B, F] with B={env.num_envs} rows and F ≤ T={env.max_len} tokens, "
-            f"got {tuple(forced.shape)}"
-        )
-    if forced.is_floating_point() or forced.dtype == torch.bool:
-        raise TypeError(f"forced must hold token ids, got {forced.dtype}")
-    forced = forced.to(env.device, torch.int64)
-    steps = torch.as_tensor(forced.shape[1] if steps is None else steps, device=env.device)
-    is_forced = torch.arange(forced.shape[1], device=env.device) < steps.reshape(-1, 1)
-    is_forced = is_forced.expand(forced.shape)
-    if ((steps < 0) | (steps > forced.shape[1])).any():
-        raise ValueError(
-            f"forced_steps must be 0 … {forced.shape[1]}, the forced tokens given, got {steps.tolist()}"
-        )
-    if (((forced < 0) | (forced >= len(env.vocab))) & is_forced).any():
-        raise ValueError(
-            f"forced tokens must be 0 … {len(env.vocab) - 1}, got {int(forced.min())} … {int(forced.max())}"
-        )
-    return forced, is_forced
+def _blocks(env: SequenceEnv) -> list[slice]:
+    """All rows at once on an accelerator; on a processor as many as its caches hold the logits of."""
+    size = env.num_envs if env.device.type != "cpu" else max(1, BLOCK // len(env.vocab))
+    return [slice(i, min(i + size, env.num_envs)) for i in range(0, env.num_envs, size)]
 
 
-def _stack_supports(supports: list[Tensor], env: SequenceEnv) -> Tensor | None:
-    """The legal tokens of every step, bool, broadcastable to `[B, T, V]`; None when all always are."""
-    if not supports:
+def _joined(supports: list[Tensor | None], env: SequenceEnv) -> Tensor | None:
+    """The blocks' allowed tokens as one, bool `[B, T, V]`."""
+    given = [support[:, : env.max_len] for support in supports if support is not None]
+    if not given:
         return None
-    support = torch.stack(supports, dim=-2)  # [(B,) t, V]
-    unseen = support.new_ones(*support.shape[:-2], env.max_len - support.shape[-2], support.shape[-1])
-    support = torch.cat([support, unseen], dim=-2)
-    stuck = env.mask & ~support.any(-1)
+    support = torch.cat(given)
+    stuck = (env.mask & ~support.any(2)).any(1)
     if stuck.any():
-        rows = stuck.any(1).nonzero().flatten().tolist()
+        rows = stuck.nonzero().flatten().tolist()
         raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
     return support

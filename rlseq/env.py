@@ -12,12 +12,13 @@ Both run the same `append` and the same `judge`. Torch is inside, on any device.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import TypedDict
 
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from rlseq.checks import checked_index, checked_reward, usable_device
 from rlseq.layout import observation_space
@@ -111,21 +112,32 @@ class SequenceEnv(GymnasiumView):
 
         Args:
             repeat: K; rows iK … iK+K−1 share a context.
-            index: the items to use, `[B / K]` or `[B]`; drawn at random when not given.
+            index: the items to use, `[B / K]`; drawn at random when not given.
         """
         rows = self.num_envs
         index = checked_index(index, self.size, rows, repeat, self.device)
         if index is None:
             drawn = (rows // repeat,)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
-        if len(index) != rows:
-            index = index.repeat_interleave(repeat)
+        index = index.repeat_interleave(repeat)
         self.context = {**self.contexts(index), "index": index}
         # One spare column at the end takes what a finished row would write, so that no step needs a branch.
         self._tokens = torch.full((rows, self.max_len + 1), self.vocab.pad, device=self.device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=self.device)
         self.done = torch.zeros(rows, dtype=torch.bool, device=self.device)
         return self.context
+
+    def take(self, rows: Tensor | slice) -> Self:
+        """Some rows as a task of their own: indices copy them, as often as named; a slice shares memory."""
+        context = {name: value[rows] for name, value in self.context.items()}
+        return self.resumed(context, self._tokens[rows], self.length[rows], self.done[rows])
+
+    def resumed(self, context: Context, tokens: Tensor, length: Tensor, done: Tensor) -> Self:
+        """The same task with other episodes, under way; `tokens` has a spare column, `[B, T + 1]`."""
+        other = copy(self)
+        other.context, other.num_envs = dict(context), len(tokens)
+        other._tokens, other.length, other.done = tokens, length, done
+        return other
 
     def append(self, actions: Tensor) -> None:
         """The transition: every unfinished row writes its token. No reward, no host synchronisation."""

@@ -1,0 +1,165 @@
+"""Many continuations of a prefix: completions of every prefix, and beam search."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlseq.decode import Beam, Decode, Sample, acting_logits
+from rlseq.engine import evaluating, last_of, sequence_env, write
+from rlseq.env import SequenceEnv
+from rlseq.state import pick_rows
+from rlseq.types import Behaviour, Policy, Rollout, State
+
+
+@torch.no_grad()
+def complete(
+    policy: Policy, env: SequenceEnv, batch: Rollout, *, samples: int, decode: Decode = Sample()
+) -> Rollout:
+    """Complete every prefix of every text: the Monte-Carlo search of SeqGAN, the vines of Schulman et al.
+
+    The texts are read once; every completion goes on from a copy of the state at its own prefix, and all of
+    them together, so that there are at most T−1 steps.
+
+    Args:
+        policy: writes the completions.
+        env: the task of the texts; its episodes are left alone.
+        batch: B finished texts.
+        samples: N, completions of each prefix.
+        decode: how tokens are chosen.
+
+    Returns:
+        A rollout of (T−1)·B·N rows: row (t, b, n) is the n-th completion of the first t+1 tokens of text b,
+        so `.returns.view(T−1, B, N).mean(2)` are the action values. A text that has ended completes itself.
+    """
+    env = sequence_env(env)
+    if samples < 1:
+        raise ValueError(f"samples must be ≥ 1, got {samples}")
+    if not batch.ends.any(1).all():
+        raise ValueError("complete needs finished texts; some rows of the rollout have no end")
+    steps, rows = env.max_len - 1, len(batch.actions)
+    if steps < 1:
+        raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
+    lane = torch.arange(steps * rows * samples, device=env.device) // samples
+    prefix, text = (
+        lane // rows,
+        lane % rows,
+    )  # in ascending order of prefix: who has most to write comes first
+    context = {name: value[text] for name, value in batch.context.items()}
+    length = batch.lengths[text]
+    spare = torch.full_like(batch.actions[:, :1], env.vocab.pad)
+    written = torch.cat([batch.actions, spare], 1)[text]
+    known = torch.arange(env.max_len + 1, device=env.device) <= prefix.unsqueeze(1)
+    known &= torch.arange(env.max_len + 1, device=env.device) < length.unsqueeze(1)
+    tokens = written.where(known, env.vocab.pad)
+    lanes = env.resumed(context, tokens, torch.minimum(length, prefix + 1), length <= prefix + 1)
+    with evaluating(policy):
+        read, states = _read(policy, env, batch)
+        state = pick_rows(states, prefix, text)
+        at_work = [rows * samples * (steps - t) for t in range(steps)]
+        log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
+    mask = lanes.mask
+    return Rollout(
+        actions=lanes.tokens.where(mask, 0),
+        mask=mask,
+        log_probs=log_probs * mask,
+        rewards=lanes.score(),
+        values=None,
+        ends=last_of(mask),
+        bootstrap=None,
+        context=context,
+        behaviour=Behaviour(decode.temperature, support),
+    )
+
+
+def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
+    """For every proper prefix: its last token `[T−1, B]`, still to be read, and the state before that."""
+    state, token = policy.start(batch.context), torch.full_like(batch.actions[:, 0], env.vocab.bos)
+    states = []
+    for t in range(env.max_len - 1):
+        _, state = policy.step(token, state)
+        token = batch.actions[:, t]
+        states.append(state)
+    return batch.actions[:, :-1].t(), states
+
+
+class NBest(NamedTuple):
+    """The n likeliest texts of every row, best first."""
+
+    tokens: Tensor  # [B, n, T], 0 where there is none
+    mask: Tensor  # [B, n, T]
+    log_probs: Tensor  # [B, n, T]
+    scores: Tensor  # [B, n], with the length penalty
+
+
+@torch.no_grad()
+def beam_search(
+    policy: Policy, env: SequenceEnv, beam: Beam = Beam(), *, repeat: int = 1, index: Tensor | None = None
+) -> NBest:
+    """Search every row's likeliest texts, all rows and all prefixes together.
+
+    Args:
+        policy: whose probabilities they are.
+        env: is begun; its episodes stay empty.
+        beam: width, length penalty, groups.
+        repeat: as in `rollout`.
+        index: the items to write about, drawn at random when not given.
+    """
+    env = sequence_env(env)
+    if beam.width > _count(env):
+        raise ValueError(
+            f"only {_count(env)} texts can be written, got width={beam.width}; use a narrower beam"
+        )
+    context = env.begin(repeat=repeat, index=index)
+    lane = torch.arange(env.num_envs, device=env.device).repeat_interleave(beam.width)
+    lanes = env.take(lane)
+    total = torch.full((env.num_envs, beam.width), -torch.inf, device=env.device)
+    total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are still one, which counts once in a group
+    log_probs = torch.zeros(len(lane), env.max_len, device=env.device)
+    with evaluating(policy):
+        state, token = fork(policy.start(context), lane), torch.full_like(lane, env.vocab.bos)
+        for t in range(env.max_len):
+            logits, state = policy.step(token, state)
+            log_p = acting_logits(logits, Behaviour(1.0, lanes.legal())).log_softmax(-1)
+            log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text goes on in one way: it stays
+            log_p[:, 1:].masked_fill_(lanes.done.unsqueeze(1), -torch.inf)
+            parent, token, total = _best(total, log_p, lanes, beam)
+            log_probs, state, lanes = log_probs[parent], fork(state, parent), lanes.take(parent)
+            log_probs[:, t] = log_p[parent, token]
+            lanes.append(token)
+    scores, order = (total / _penalty(lanes.length, beam).view_as(total)).sort(1, descending=True)
+    order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
+    mask = lanes.mask[order]
+    return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order] * mask, scores)
+
+
+def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:
+    """The lanes to go on from, what each of them writes, both `[B·width]`, and log p so far `[B, width]`."""
+    (rows, width), words, each = total.shape, log_p.shape[1], total.shape[1] // beam.groups
+    sums = (total.view(-1, 1) + log_p).view(rows, width, words)
+    length = lanes.length + ~lanes.done
+    ranks = sums / _penalty(length, beam).view(rows, width, 1)
+    written = torch.zeros(rows, 1, words, device=total.device)
+    chosen = []
+    for start in range(0, width, each):
+        lane = slice(start, start + each)
+        place = (ranks[:, lane] - beam.diversity * written).flatten(1).topk(each).indices
+        chosen.append(place + start * words)
+        written.squeeze(1).scatter_add_(1, place % words, torch.ones_like(place, dtype=written.dtype))
+    place = torch.cat(chosen, 1)
+    first = torch.arange(rows, device=total.device).unsqueeze(1) * width
+    return (first + place // words).flatten(), (place % words).flatten(), sums.flatten(1).gather(1, place)
+
+
+def _penalty(length: Tensor, beam: Beam) -> Tensor:
+    return ((5.0 + length) / 6.0) ** beam.length_penalty
+
+
+def _count(env: SequenceEnv) -> int:
+    """Number of texts that can be written."""
+    words, steps = len(env.vocab), env.max_len
+    if env.vocab.eos is None:
+        return words**steps
+    return int(sum((words - 1) ** k for k in range(steps)) + (words - 1) ** steps)
