@@ -14,11 +14,14 @@ from rlseq.registry import register as register
 
 if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
+    from rlseq.decode import Beam as Beam
     from rlseq.decode import Greedy as Greedy
     from rlseq.decode import Sample as Sample
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
+    from rlseq.search import beam_search as beam_search
+    from rlseq.search import complete as complete
     from rlseq.training import evaluate as evaluate
     from rlseq.training import train as train
     from rlseq.types import Rollout as Rollout
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Beam": "rlseq.decode",
     "Greedy": "rlseq.decode",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.decode",
     "SequenceEnv": "rlseq.env",
     "Vocab": "rlseq.vocab",
+    "beam_search": "rlseq.search",
+    "complete": "rlseq.search",
     "evaluate": "rlseq.training",
     "make_agent": "rlseq.agents",
     "make_policy": "rlseq.policies",

@@ -48,7 +48,7 @@ def rollout(
     """
     env = sequence_env(env)
     if isinstance(decode, Beam):
-        return _likeliest(policy, env, decode, forced, repeat, index)
+        return _likeliest(policy, env, decode, forced, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     context = env.begin(repeat=repeat, index=index)
     with evaluating(policy):
@@ -56,17 +56,22 @@ def rollout(
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
         log_probs, support = write(policy, env, token, state, at_work, decode, forcing)
+    return harvest(env, log_probs, Behaviour(decode.temperature, support))
+
+
+def harvest(env: SequenceEnv, log_probs: Tensor, behaviour: Behaviour = RAW) -> Rollout:
+    """The episodes of an environment in which every row is finished, judged."""
     mask = env.mask
     return Rollout(
         actions=env.tokens.where(mask, 0),
         mask=mask,
-        log_probs=log_probs * mask,
+        log_probs=log_probs.where(mask, 0.0),
         rewards=env.score(),
         values=None,
         ends=last_of(mask),
         bootstrap=None,
-        context=context,
-        behaviour=Behaviour(decode.temperature, support),
+        context=env.context,
+        behaviour=behaviour,
     )
 
 
@@ -192,6 +197,19 @@ def evaluating(policy: Any) -> Iterator[None]:
     finally:
         if training:
             policy.train()
+
+
+def _likeliest(policy: Policy, env: SequenceEnv, beam: Beam, forced: Tensor | None, **start: Any) -> Rollout:
+    """The best text of beam search in every row."""
+    from rlseq.search import beam_search  # which stands on this module
+
+    if forced is not None:
+        raise ValueError("beam search starts from nothing; forced tokens go with Sample() or Greedy()")
+    best = beam_search(policy, env, beam, **start)
+    tokens, mask = best.tokens[:, 0], best.mask[:, 0]
+    tokens = torch.cat([tokens.where(mask, env.vocab.pad), torch.full_like(tokens[:, :1], env.vocab.pad)], 1)
+    done = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    return harvest(env.resumed(env.context, tokens, mask.sum(1), done), best.log_probs[:, 0])
 
 
 def _blocks(env: SequenceEnv) -> list[slice]:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.decode import Beam, Decode, Sample, acting_logits
-from rlseq.engine import evaluating, last_of, sequence_env, write
+from rlseq.decode import FORBIDDEN, Beam, Decode, Sample, acting_logits
+from rlseq.engine import evaluating, harvest, sequence_env, write
 from rlseq.env import SequenceEnv
-from rlseq.state import pick_rows
+from rlseq.state import fork, pick_rows
 from rlseq.types import Behaviour, Policy, Rollout, State
 
 
@@ -60,18 +60,7 @@ def complete(
         state = pick_rows(states, prefix, text)
         at_work = [rows * samples * (steps - t) for t in range(steps)]
         log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
-    mask = lanes.mask
-    return Rollout(
-        actions=lanes.tokens.where(mask, 0),
-        mask=mask,
-        log_probs=log_probs * mask,
-        rewards=lanes.score(),
-        values=None,
-        ends=last_of(mask),
-        bootstrap=None,
-        context=context,
-        behaviour=Behaviour(decode.temperature, support),
-    )
+    return harvest(lanes, log_probs, Behaviour(decode.temperature, support))
 
 
 def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
@@ -123,6 +112,7 @@ def beam_search(
         for t in range(env.max_len):
             logits, state = policy.step(token, state)
             log_p = acting_logits(logits, Behaviour(1.0, lanes.legal())).log_softmax(-1)
+            log_p.masked_fill_(log_p < FORBIDDEN / 2, -torch.inf)
             log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text goes on in one way: it stays
             log_p[:, 1:].masked_fill_(lanes.done.unsqueeze(1), -torch.inf)
             parent, token, total = _best(total, log_p, lanes, beam)
@@ -132,7 +122,7 @@ def beam_search(
     scores, order = (total / _penalty(lanes.length, beam).view_as(total)).sort(1, descending=True)
     order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
     mask = lanes.mask[order]
-    return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order] * mask, scores)
+    return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order].where(mask, 0.0), scores)
 
 
 def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,6 +150,6 @@ def _penalty(length: Tensor, beam: Beam) -> Tensor:
 def _count(env: SequenceEnv) -> int:
     """Number of texts that can be written."""
     words, steps = len(env.vocab), env.max_len
-    if env.vocab.eos is None:
-        return words**steps
-    return int(sum((words - 1) ** k for k in range(steps)) + (words - 1) ** steps)
+    unending = words - (env.vocab.eos is not None)  # words that do not end a text
+    every: int = unending**steps
+    return every if unending == words else every + sum(unending**k for k in range(steps))

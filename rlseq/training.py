@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rlseq.agent import Agent
-from rlseq.decode import DECODERS, Decode
+from rlseq.decode import DECODERS, Beam, Decode
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
 from rlseq.types import Reward
@@ -55,7 +55,7 @@ def train(
 def evaluate(
     policy: Any,
     env: Any,
-    decode: str | Decode = "greedy",
+    decode: str | Decode | Beam = "greedy",
     metrics: Mapping[str, Reward] | None = None,
     limit: int | None = None,
 ) -> dict[str, float]:
@@ -64,7 +64,7 @@ def evaluate(
     Args:
         policy: writes.
         env: the task; its random numbers are left as they were found.
-        decode: "greedy", "sample", or a decoder.
+        decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
         limit: number of texts; all items when not given, or 1,000 where there is only one.
 
@@ -88,13 +88,13 @@ def evaluate(
 
 
 def _scores(
-    policy: Any, env: Any, decode: Decode, metrics: Mapping[str, Reward], items: Any
+    policy: Any, env: Any, decode: Decode | Beam, metrics: Mapping[str, Reward], items: Any
 ) -> dict[str, Any]:
     """Scores of one batch of items, `[len(items)]` each; the last batch is filled up and cut."""
     n = len(items)
     index = torch.cat([items, items.new_zeros(env.num_envs - n)])
     batch = rollout(policy, env, decode=decode, index=index)
-    tokens, mask = env.tokens, env.mask
+    tokens, mask = batch.actions, batch.mask
     scores = {"reward": batch.returns, "length": batch.lengths.float()}
     if len(env.parts) > 1:
         scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
