@@ -20,6 +20,7 @@ from rlseq.decode import inverse_cdf
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.errors import pick
 from rlseq.policies.recurrent import Recurrent
+from rlseq.policies.words import Words
 from rlseq.types import Context, Evaluation, Reward
 from rlseq.vocab import Vocab
 
@@ -72,13 +73,13 @@ class Oracle:
         """The released format as the weights of our own LSTM, so that there is only one in the house."""
         (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
         self.vocab_size, self.length = words, length
-        model = Recurrent(nn.LSTM, words=words, ids=words, bos=0, hidden=hidden, embedding=embedding)
+        model = Recurrent(nn.LSTM, Words(words, words), hidden=hidden, embedding=embedding)
         weights = {
             "embedding.weight": arrays["emb"],
-            "decoder.weight_ih_l0": torch.cat([arrays[f"W{g}"] for g in GATES], 1).t(),
-            "decoder.weight_hh_l0": torch.cat([arrays[f"U{g}"] for g in GATES], 1).t(),
-            "decoder.bias_ih_l0": torch.cat([arrays[f"b{g}"] for g in GATES]),
-            "decoder.bias_hh_l0": torch.zeros(4 * hidden),
+            "decoder.rnn.weight_ih_l0": torch.cat([arrays[f"W{g}"] for g in GATES], 1).t(),
+            "decoder.rnn.weight_hh_l0": torch.cat([arrays[f"U{g}"] for g in GATES], 1).t(),
+            "decoder.rnn.bias_ih_l0": torch.cat([arrays[f"b{g}"] for g in GATES]),
+            "decoder.rnn.bias_hh_l0": torch.zeros(4 * hidden),
             "head.weight": arrays["Wout"].t(),
             "head.bias": arrays["bout"],
         }

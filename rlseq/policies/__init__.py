@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,22 +11,19 @@ import torch
 from torch import nn
 
 from rlseq.engine import sequence_env
-from rlseq.env import SequenceEnv
 from rlseq.errors import check_options, pick
+from rlseq.policies.positions import Learned as Learned
+from rlseq.policies.positions import Rotary as Rotary
 from rlseq.policies.recurrent import Recurrent
-
-
-def recurrent(cell: type[nn.LSTM] | type[nn.GRU], env: SequenceEnv, **sizes: Any) -> nn.Module:
-    """A recurrent policy with the vocabularies of a task."""
-    check_options(sizes, {"hidden", "embedding", "value"}, "a recurrent policy")
-    if env.source_vocab is not None:
-        sizes |= {"source_ids": env.source_vocab.num_ids, "source_pad": env.source_vocab.pad}
-    return Recurrent(cell, words=len(env.vocab), ids=env.vocab.num_ids, bos=env.vocab.bos, **sizes)
-
+from rlseq.policies.seq2seq import Seq2Seq
+from rlseq.policies.transformer import Transformer
+from rlseq.policies.words import Words
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
-    "lstm": partial(recurrent, nn.LSTM),
-    "gru": partial(recurrent, nn.GRU),
+    "lstm": partial(Recurrent, nn.LSTM),
+    "gru": partial(Recurrent, nn.GRU),
+    "seq2seq": partial(Seq2Seq, nn.LSTM),
+    "transformer": Transformer,
 }
 
 
@@ -33,13 +31,31 @@ def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -
     """A policy by name, on the task's device.
 
     Args:
-        name: "lstm" or "gru".
+        name: "lstm", "gru", "seq2seq" or "transformer".
         env: the task; it decides vocabularies, source and device.
         seed: of the initial weights; the task's own seed when not given.
-        **sizes: `hidden`, `embedding`, `value=True` for a value head.
+        **sizes: `hidden`, `embedding`, `layers`, `dropout`, `value=True` for a value head; of a transformer
+            also `heads` and `positions` (`Learned` or `Rotary`).
     """
     build = pick(POLICIES, name, "policy")
     env = sequence_env(env)
+    check_options(sizes, _sizes(build), f"policy {name!r}")
+    _check_values(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
-        return build(env, **sizes).to(env.device)
+        return build(Words.of(env), **sizes).to(env.device)
+
+
+def _sizes(build: Callable[..., nn.Module]) -> set[str]:
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _check_values(sizes: Mapping[str, Any]) -> None:
+    """Numbers that can be sizes; which of them fit each other, the policy itself knows."""
+    for name in ("hidden", "embedding", "layers", "heads"):
+        size = sizes.get(name, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name} must be an integer ≥ 1, got {size!r}")
+    if not 0 <= sizes.get("dropout", 0.0) < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {sizes['dropout']!r}")

@@ -1,17 +1,36 @@
-"""Log-probability and entropy of tokens under a linear softmax head, without ever holding `[B, T, V]`."""
+"""The linear softmax head: log-probability and entropy of tokens, without ever holding `[B, T, V]`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlseq.decode import acting_logits
-from rlseq.types import Behaviour
+from rlseq.types import RAW, Behaviour, Evaluation
 
 CHUNK = 1 << 22  # logits held at a time, 16 MiB: large enough for full speed, small enough to stay cached
+
+
+class Head(nn.Linear):
+    """π(·|s) = softmax(W h + b); with `value` also V(s) = w·h + c, on the same trunk h.
+
+    Args:
+        hidden: H, width of h.
+        words: V.
+        value: whether there is a V(s).
+    """
+
+    def __init__(self, hidden: int, words: int, value: bool = False) -> None:
+        super().__init__(hidden, words)
+        self.value = nn.Linear(hidden, 1) if value else None
+
+    def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
+        """Score actions `[B, T]` chosen from h `[B, T, H]`."""
+        scores = token_scores(features, self.weight, self.bias, actions, behaviour)
+        return Evaluation(*scores, None if self.value is None else self.value(features).squeeze(2))
 
 
 def token_scores(

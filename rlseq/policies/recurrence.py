@@ -1,0 +1,86 @@
+"""Recurrent networks in two views of the same weights: one step, and a whole sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Cell = type[nn.LSTM] | type[nn.GRU]
+Memory = tuple[Tensor, ...]  # (h¹, c¹, h², c², …) of an LSTM, (h¹, h², …) of a GRU; `[B, H]` each
+
+
+class Recurrence(nn.Module):
+    """hₜ = g(hₜ₋₁, xₜ), in layers.
+
+    Args:
+        cell: `nn.LSTM` or `nn.GRU`.
+        width: of x.
+        hidden: H, of h.
+        layers: each reads the one below.
+    """
+
+    def __init__(self, cell: Cell, width: int, hidden: int, layers: int = 1) -> None:
+        super().__init__()
+        self.rnn = cell(width, hidden, layers, batch_first=True)
+
+    @property
+    def kinds(self) -> int:
+        """Tensors of memory in a layer: h and c, or h alone."""
+        return 2 if isinstance(self.rnn, nn.LSTM) else 1
+
+    @property
+    def memories(self) -> int:
+        """Tensors in a memory."""
+        return self.rnn.num_layers * self.kinds
+
+    def from_first(self, first: Tensor) -> Memory:
+        """A memory in which every layer's h is `first` `[B, H]`, and every c zero."""
+        return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.rnn.num_layers
+
+    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Read x `[B, E]`; the top layer's h `[B, H]`, and the new memory."""
+        new: list[Tensor] = []
+        for layer in range(self.rnn.num_layers):
+            weights = self.rnn.all_weights[layer]
+            at = layer * self.kinds
+            if self.kinds == 2:
+                new += torch.lstm_cell(x, memory[at : at + 2], *weights)
+            else:
+                new.append(torch.gru_cell(x, memory[at], *weights))
+            x = new[at]
+        return x, tuple(new)
+
+    def unroll(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`."""
+        first: Any = None
+        if memory is not None:
+            first = tuple(torch.stack(memory[kind :: self.kinds]) for kind in range(self.kinds))
+            first = first if self.kinds == 2 else first[0]
+        features: Tensor = self.rnn(x, first)[0]
+        return features
+
+    def train(self, mode: bool = True) -> Recurrence:
+        """There is no dropout inside, and cuDNN only differentiates RNNs that train: so they always do."""
+        super().train(mode)
+        self.rnn.train(True)
+        return self
+
+
+def turned(x: Tensor, present: Tensor) -> Tensor:
+    """Every row of x `[B, S, E]` backwards within its length; the padding stays where it is.
+
+    Read so, padding comes last in both directions, where it cannot touch what was read before it: no packed
+    sequence, whose lengths would have to wait on the host.
+    """
+    place = torch.arange(x.shape[1], device=x.device)
+    length = present.sum(1, keepdim=True)
+    place = torch.where(place < length, length - 1 - place, place)
+    return x.gather(1, place.unsqueeze(2).expand_as(x))
+
+
+def at_end(features: Tensor, present: Tensor) -> Tensor:
+    """What was known after the last real word, `[B, H]`."""
+    last = present.sum(1).sub_(1).view(-1, 1, 1)
+    return features.gather(1, last.expand(-1, 1, features.shape[2])).squeeze(1)

@@ -1,0 +1,93 @@
+"""An attentive encoder–decoder: it learns to align and to translate at once (Bahdanau et al. 2015).
+
+s̄₁…S = encoder, in both directions        hₜ = g(hₜ₋₁, xₜ)
+aₜ = Σᵢ softmaxᵢ(hₜ·K s̄ᵢ / √H) V s̄ᵢ        h̃ₜ = tanh(W [hₜ; aₜ])        π = softmax(W' h̃ₜ + b)
+
+Attention looks from the decoder's output (Luong et al. 2015, eq. 5), and h̃ₜ is not fed back: so the
+recurrence never waits for attention, and a given text is scored by one run of the recurrence and one batched
+product, where input feeding would take T steps.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlseq.policies.head import Head
+from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
+from rlseq.policies.words import Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation
+
+Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`, and which words are present `[B, 1, S]`
+State = tuple[Memory, Source]
+
+
+class Seq2Seq(nn.Module):
+    """Bidirectional encoder, attention, decoder.
+
+    Args:
+        cell: `nn.LSTM` or `nn.GRU`.
+        words: what is written and read; there must be a source.
+        hidden: H, width of the state.
+        embedding: width of the embeddings.
+        layers: of each direction of the encoder, and of the decoder.
+        dropout: share of entries dropped in training.
+        value: add a value head V(sₜ) on the shared trunk.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        words: Words,
+        *,
+        hidden: int = 256,
+        embedding: int = 128,
+        layers: int = 1,
+        dropout: float = 0.0,
+        value: bool = False,
+    ) -> None:
+        super().__init__()
+        if words.source is None:
+            raise ValueError("seq2seq reads a source, and this task has none; use lstm, gru or transformer")
+        self.words = words
+        self.embedding = nn.Embedding(words.read, embedding)
+        self.source_embedding = nn.Embedding(words.source, embedding)
+        self.forwards = Recurrence(cell, embedding, hidden, layers)
+        self.backwards = Recurrence(cell, embedding, hidden, layers)
+        self.bridge = nn.Linear(2 * hidden, hidden)
+        self.keys_values = nn.Linear(2 * hidden, 2 * hidden, bias=False)
+        self.decoder = Recurrence(cell, embedding, hidden, layers)
+        self.combine = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = Head(hidden, words.written, value)
+
+    def start(self, context: Context) -> State:
+        """Read the source in both directions; the decoder starts from what each knew at its end."""
+        source = context["source"]
+        present = self.words.present(source)
+        x = self.dropout(self.source_embedding(source))
+        there, back = self.forwards.unroll(x), self.backwards.unroll(turned(x, present))
+        first = self.bridge(torch.cat([at_end(there, present), at_end(back, present)], 1)).tanh()
+        read = self.dropout(torch.cat([there, turned(back, present)], 2))
+        keys, values = self.keys_values(read).chunk(2, 2)
+        return self.decoder.from_first(first), (keys, values, present.unsqueeze(1))
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read a token."""
+        memory, source = state
+        h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
+        return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
+
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        """All steps at once, reading the given actions."""
+        memory, source = self.start(context)
+        h = self.decoder.unroll(self.dropout(self.embedding(self.words.before(actions))), memory)
+        return self.head.evaluate(self._attend(h, source), actions, behaviour)
+
+    def _attend(self, h: Tensor, source: Source) -> Tensor:
+        """h̃ `[B, T, H]`."""
+        keys, values, present = source
+        a = F.scaled_dot_product_attention(h, keys, values, attn_mask=present)
+        attended: Tensor = self.dropout(self.combine(torch.cat([h, a], 2)).tanh())
+        return attended

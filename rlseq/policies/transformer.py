@@ -1,0 +1,134 @@
+"""A transformer: decoder-only, or encoder–decoder where the task has a source (Vaswani et al. 2017).
+
+Every layer, pre-norm (Xiong et al. 2020):   x ← x + Attention(LN x)      over the words so far
+                                             x ← x + Attention(LN x, s̄)   over the source, if there is one
+                                             x ← x + W₂ gelu(W₁ LN x)
+Attention(q, k, v) = softmax(q·kᵀ/√d) v,   π = softmax(W LN x + b)
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rlseq.policies.head import Head
+from rlseq.policies.layer import Embedding, KeysValues, Layer
+from rlseq.policies.positions import Learned, Positions
+from rlseq.policies.words import Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation
+
+Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and which words are present, `[B, 1, 1, S]`
+State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
+
+
+class Transformer(nn.Module):
+    """Reads and writes words.
+
+    `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
+    older state stays good, as it never looks beyond its own place; but of two continuations of one state, at
+    least one must be a copy (`rlseq.state.fork`), and `step` is not to be differentiated.
+
+    Args:
+        words: what is written and read.
+        hidden: H, width of the trunk.
+        embedding: width of the embeddings, H when not given; narrower ones spare memory.
+        layers: of the decoder, and of the encoder.
+        heads: of attention; H is divided among them.
+        dropout: share of entries dropped in training.
+        positions: how places are known, `Learned` or `Rotary`, or your own.
+        value: add a value head V(sₜ) on the shared trunk.
+    """
+
+    def __init__(
+        self,
+        words: Words,
+        *,
+        hidden: int = 256,
+        embedding: int | None = None,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        positions: Positions = Learned,
+        value: bool = False,
+    ) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise ValueError(f"hidden must be divisible by heads, got hidden={hidden} and heads={heads}")
+        self.words, self.heads = words, heads
+        self.embedding = Embedding(words.read, embedding or hidden, hidden)
+        self.positions = positions(hidden, heads, words.length)
+        crosses = words.source is not None
+        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
+        if words.source is not None:
+            self.source_embedding = Embedding(words.source, embedding or hidden, hidden)
+            self.source_positions = positions(hidden, heads, words.source_length)
+            self.encoder = nn.ModuleList(Layer(hidden, heads, dropout, False) for _ in range(layers))
+            self.source_norm = nn.LayerNorm(hidden)
+        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
+        self.head = Head(hidden, words.written, value)
+
+    def start(self, context: Context) -> State:
+        """Read the source, if there is one, and lay out the caches."""
+        rows, weight = len(context["index"]), self.head.weight
+        shape = rows, self.heads, self.words.length, weight.shape[1] // self.heads
+        # Zeros, not whatever lies there: what is masked has weight 0, but 0 · NaN is NaN.
+        empty = partial(weight.new_zeros, shape, dtype=_working_dtype(weight))
+        caches = tuple((empty(), empty()) for _ in self.decoder)
+        return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
+        place, caches, source = state
+        x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
+        x = self.dropout(x)
+        seen = torch.arange(self.words.length, device=place.device) <= place.view(-1, 1, 1, 1)
+        # A cache seen as lines of d numbers: this word's go to lines (row · heads + head) · T + place.
+        lines = torch.arange(len(token) * self.heads, device=place.device).view(len(token), -1)
+        lines = (lines * self.words.length + place.unsqueeze(1)).flatten()
+        for i, layer in enumerate(self.decoder):
+            x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
+        return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
+
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        """All steps at once, reading the given actions."""
+        source = self._read(context)
+        x = self.embedding(self.words.before(actions))
+        x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
+        x = self.dropout(x)
+        for i, layer in enumerate(self.decoder):
+            x = layer(x, turn, source=_of_layer(source, i))
+        return self.head.evaluate(self.norm(x), actions, behaviour)
+
+    def _read(self, context: Context) -> Source | tuple[()]:
+        """Keys and values of the source, for every layer that will look at it."""
+        if self.words.source is None:
+            return ()
+        present = self.words.present(context["source"])[:, None, None]
+        x = self.source_embedding(context["source"])
+        x, turn = self.source_positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
+        x = self.dropout(x)
+        for layer in self.encoder:
+            x = layer(x, turn, present)
+        x = self.source_norm(x)
+        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present
+
+
+def _of_layer(source: Source | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:
+    return (source[0][layer], source[1]) if source else None
+
+
+def _write(cache: KeysValues, lines: Tensor, *new: Tensor) -> KeysValues:
+    """Put new keys and values `[B, heads, 1, d]` into their lines of a cache, and return all of it."""
+    for all_words, word in zip(cache, new, strict=True):
+        width = word.shape[-1]
+        all_words.view(-1, width).index_copy_(0, lines, word.reshape(-1, width).to(all_words.dtype))
+    return cache
+
+
+def _working_dtype(weight: Tensor) -> torch.dtype:
+    """In which matrix products are done here: autocast's type, or else the weights'."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
