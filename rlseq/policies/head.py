@@ -97,10 +97,10 @@ class _TokenScores(torch.autograd.Function):
             slope = torch.zeros_like(log_norm[rows])
             if by_log_prob is not None:
                 slope = slope - by_log_prob[rows]
-            by_z = slope.unsqueeze(1).expand_as(log_p)
-            if by_entropy is not None:
-                by_z = by_z - (log_p + entropy[rows].unsqueeze(1)) * by_entropy[rows].unsqueeze(1)
-            by_z = by_z * log_p.exp_()
+            p = log_p.exp()
+            by_z = p * slope.unsqueeze(1)
+            if by_entropy is not None:  # p first: what is forbidden has log p near the last float, and p = 0
+                by_z -= log_p.add_(entropy[rows].unsqueeze(1)).mul_(p).mul_(by_entropy[rows].unsqueeze(1))
             by_z.scatter_add_(1, actions[rows].unsqueeze(1), -slope.unsqueeze(1))
             by_z = by_z.div_(ctx.temperature).to(features.dtype)
             by_features[rows] = by_z @ weight
