@@ -61,8 +61,8 @@ class Layer(nn.Module):
             (keys, values), present = source
             (q,) = self._split(self.source_q(self.source_norm(x)), 1)
             x = x + self.dropout(self.source_out(_attention(q, keys, values, present)))
-        x = x + self.dropout(self.wide(x))
-        return x
+        added: Tensor = self.dropout(self.wide(x))
+        return x + added
 
     def look_at(self, source: Tensor) -> KeysValues:
         """Keys and values of a source `[B, S, H]`, made once."""

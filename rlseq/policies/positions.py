@@ -56,6 +56,11 @@ class Learned(nn.Module):
 
     def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Turn]:
         """`place` `[B, n]` or `[1, n]`."""
+        if place.shape[1] > self.table.num_embeddings:
+            raise ValueError(
+                f"this policy has learned {self.table.num_embeddings} places, got {place.shape[1]} words; "
+                "make it with a longer task, or with positions=Rotary"
+            )
         return x + self.table(place), _as_it_is
 
 
