@@ -50,7 +50,8 @@ class Layer(nn.Module):
         Args:
             x: n words.
             turn: what positions do to queries and keys.
-            seen: what may be looked at, bool, broadcastable to `[B, heads, n, m]`; None for the words so far.
+            seen: what may be looked at, broadcastable to `[B, heads, n, m]`, as bool or as 0 and −∞; None for
+                the words so far.
             recall: adds the n words to a memory of m ≥ n; without it only they are seen.
             source: keys and values (see `look_at`), and which of them are present.
         """

@@ -84,7 +84,9 @@ class Transformer(nn.Module):
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
         x = self.dropout(x)
-        seen = torch.arange(self.words.length, device=place.device) <= place.view(-1, 1, 1, 1)
+        later = torch.arange(self.words.length, device=place.device) > place.view(-1, 1, 1, 1)
+        # Attention wants numbers: made once here, and not from a bool in every layer again.
+        seen = torch.zeros_like(later, dtype=caches[0][0].dtype).masked_fill_(later, -torch.inf)
         # A cache seen as lines of d numbers: this word's go to lines (row · heads + head) · T + place.
         lines = torch.arange(len(token) * self.heads, device=place.device).view(len(token), -1)
         lines = (lines * self.words.length + place.unsqueeze(1)).flatten()
