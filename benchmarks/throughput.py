@@ -1,0 +1,260 @@
+"""How fast the engine writes, beside what else could be used, in one run on one machine.
+
+    python benchmarks/throughput.py [--device cuda] [--rows 64 512 4096] [--repeats 5] [--threads 2]
+
+Two models on SeqGAN's synthetic task (V 5,000, T 20, no EOS; the reward here is a constant, so that only
+writing is measured): an LSTM (embedding and hidden 32) and a transformer (width 128, 4 layers, 4 heads).
+Every line is a ratio of medians over repeats that are interleaved, so that a machine that slows down slows
+all of them. Compared are, in tokens per second:
+
+* a plain loop: the same policy, `torch.multinomial` on its softmax, the log-probability from `log_softmax`;
+* stable-baselines3's PPO and A2C collecting on the same task over the bridge, with a reader of this width;
+* `transformers`' `generate` with sampling, a GPT-2 of the same size (skipped where it is not installed);
+* the floor: one teacher-forced `evaluate` of the same tokens, without gradients.
+
+Then: completing every prefix (16 × 19 × 64 rows) against one prefix at a time, with our engine and with the
+plain loop; twice the length; and where the time of a training step goes, with the oracle's own log-likelihood
+as the reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import record
+import torch
+from torch import Tensor
+
+import rlseq
+from rlseq.engine import evaluating, rescore
+from rlseq.types import Context
+
+Run = Callable[[], Any]
+V, T = 5000, 20
+SIZES: dict[str, dict[str, Any]] = {
+    "lstm": {"hidden": 32, "embedding": 32},
+    "transformer": {"hidden": 128, "layers": 4, "heads": 4},
+}
+
+
+def nothing(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """A reward that costs nothing."""
+    return torch.ones(len(tokens), device=tokens.device)
+
+
+def medians(runs: dict[str, Run], repeats: int, device: str) -> dict[str, float]:
+    """Seconds of every run, the median of interleaved repeats after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            _wait(device)
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: sorted(times)[len(times) // 2] for name, times in seconds.items()}
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def setting(name: str, rows: int, device: str, length: int = T, **options: Any) -> tuple[Any, Any]:
+    """The task and a policy."""
+    options = {"reward": nothing, **options}
+    env = rlseq.make("rlseq/Oracle-v0", num_envs=rows, device=device, length=length, references=64, **options)
+    return env, rlseq.make_policy(name, env, **SIZES[name])
+
+
+@torch.no_grad()
+def plain_loop(policy: Any, env: Any, prefix: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What one would write first; a given prefix is read, and not sampled."""
+    with evaluating(policy):
+        state = policy.start(env.begin())
+        token = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+        tokens, log_probs = [], []
+        for t in range(env.max_len):
+            logits, state = policy.step(token, state)
+            if prefix is not None and t < prefix.shape[1]:
+                token = prefix[:, t]
+                continue
+            token = torch.multinomial(logits.softmax(-1), 1).squeeze(1)
+            tokens.append(token)
+            log_probs.append(logits.log_softmax(-1).gather(1, token.unsqueeze(1)).squeeze(1))
+        return torch.stack(tokens, 1), torch.stack(log_probs, 1)
+
+
+def collecting(agent: str, rows: int, device: str) -> Run:
+    """One collection of T steps by a stock agent."""
+    import stable_baselines3
+    from stable_baselines3.common.utils import configure_logger
+
+    env = rlseq.sb3.as_vec_env(setting("lstm", rows, device)[0])
+    reader = {
+        "features_extractor_class": rlseq.sb3.TokenExtractor,
+        "features_extractor_kwargs": {"features_dim": 32, "embedding": 32},
+        "net_arch": [],
+    }
+    cls = getattr(stable_baselines3, agent)
+    model = cls("MultiInputPolicy", env, policy_kwargs=reader, n_steps=T, device=device)
+    _, callback = model._setup_learn(10**9, None)
+    model.set_logger(configure_logger(0))
+
+    def run() -> None:
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, n_rollout_steps=T)
+
+    return run
+
+
+def generating(rows: int, device: str) -> Run | None:
+    """`transformers`' own generation with a model of the transformer's size."""
+    if importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=V, n_positions=T + 1, n_embd=128, n_layer=4, n_head=4)
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, None, 0
+    model = GPT2LMHeadModel(config).to(device).eval()
+    prompt = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+    options = {"do_sample": True, "top_k": 0, "max_new_tokens": T, "min_new_tokens": T, "use_cache": True}
+
+    def run() -> None:
+        with torch.no_grad():
+            assert model.generate(prompt, attention_mask=torch.ones_like(prompt), **options).shape[1] == T + 1
+
+    return run
+
+
+def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]:
+    """Tokens per second of everything that can write with this model."""
+    env, policy = setting(name, rows, device)
+    batch = rlseq.rollout(policy, env)
+
+    def floor() -> None:
+        with torch.no_grad():
+            rescore(policy, batch)
+
+    runs: dict[str, Run | None] = {
+        "rollout": lambda: rlseq.rollout(policy, env),
+        "plain loop": lambda: plain_loop(policy, env),
+        "floor": floor,
+    }
+    if name == "lstm":
+        runs |= {f"sb3 {agent}": collecting(agent, rows, device) for agent in ("PPO", "A2C")}
+    else:
+        runs["transformers.generate"] = generating(rows, device)
+    seconds = medians({name: run for name, run in runs.items() if run is not None}, repeats, device)
+    tokens = rows * T
+    return {
+        "model": name,
+        "rows": rows,
+        "tokens_per_second": {name: round(tokens / s) for name, s in seconds.items()},
+        "rollout_divided_by": {
+            name: round(s / seconds["rollout"], 2) for name, s in seconds.items() if name != "rollout"
+        },
+    }
+
+
+def completing(device: str, repeats: int, rows: int = 64, samples: int = 16) -> dict[str, Any]:
+    """Every prefix at once from copied states, against one prefix at a time from the start."""
+    env, policy = setting("lstm", rows, device)
+    batch = rlseq.rollout(policy, env)
+    wide, _ = setting("lstm", rows * samples, device)
+    index = batch.context["index"].repeat_interleave(samples)
+
+    def one_at_a_time() -> None:
+        for t in range(1, T):
+            rlseq.rollout(
+                policy, wide, forced=batch.actions[:, :t].repeat_interleave(samples, 0), index=index
+            )
+
+    def plainly() -> None:
+        for t in range(1, T):
+            plain_loop(policy, wide, batch.actions[:, :t].repeat_interleave(samples, 0))
+
+    runs: dict[str, Run] = {
+        "complete": lambda: rlseq.complete(policy, env, batch, samples=samples),
+        "rollout, one prefix at a time": one_at_a_time,
+        "plain loop, one prefix at a time": plainly,
+    }
+    seconds = medians(runs, repeats, device)
+    return {
+        "rows": rows * samples * (T - 1),
+        "seconds": {name: round(s, 4) for name, s in seconds.items()},
+        "divided_by_complete": {name: round(s / seconds["complete"], 2) for name, s in seconds.items()},
+    }
+
+
+def doubling(device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
+    """Cost of a rollout of 2T over one of T."""
+    runs: dict[str, Run] = {}
+    for length in (T, 2 * T):
+        env, policy = setting("lstm", rows, device, length)
+        runs[str(length)] = lambda env=env, policy=policy: rlseq.rollout(policy, env)
+    seconds = medians(runs, repeats, device)
+    return {"rows": rows, "cost_of_2T_over_T": round(seconds[str(2 * T)] / seconds[str(T)], 3)}
+
+
+def training_step(name: str, device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
+    """Where a step's time goes."""
+    env, policy = setting(name, rows, device, reward="log_likelihood")
+    agent = rlseq.make_agent("reinforce", policy)
+    batch = agent.collect(env)
+    parts = env.parts
+
+    def writing() -> None:
+        env.parts = {"nothing": nothing}
+        agent.collect(env)
+        env.parts = parts
+
+    def backward() -> None:
+        agent.optimizer.zero_grad()
+        agent.loss(batch)[0].backward()  # type: ignore[no-untyped-call]
+
+    runs: dict[str, Run] = {
+        "rollout": writing,
+        "reward": lambda: env.judge(batch.actions, batch.mask, batch.context),
+        "evaluate and backward": backward,
+        "optimiser": agent.optimizer.step,
+    }
+    seconds = medians(runs, repeats, device)
+    total = sum(seconds.values())
+    return {"model": name, "rows": rows, "seconds": round(total, 4)} | {
+        part: round(s / total, 3) for part, s in seconds.items()
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 512, 4096])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results: dict[str, Any] = {"writing": []}
+    for name in SIZES:
+        for rows in options.rows:
+            results["writing"].append(one_model(name, rows, options.device, options.repeats))
+            print(results["writing"][-1], flush=True)
+    results["completing"] = completing(options.device, options.repeats)
+    results["doubling"] = doubling(options.device, options.repeats)
+    results["training_step"] = [training_step(name, options.device, options.repeats) for name in SIZES]
+    for part in ("completing", "doubling", "training_step"):
+        print(part, results[part], flush=True)
+    machine = (
+        torch.cuda.get_device_name().replace(" ", "-") if options.device == "cuda" else platform.machine()
+    )
+    print(record.write(f"throughput-{machine.lower()}", results))
+
+
+if __name__ == "__main__":
+    main()
