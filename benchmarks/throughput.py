@@ -24,6 +24,7 @@ import importlib.util
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import record
@@ -197,7 +198,7 @@ def doubling(device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
     runs: dict[str, Run] = {}
     for length in (T, 2 * T):
         env, policy = setting("lstm", rows, device, length)
-        runs[str(length)] = lambda env=env, policy=policy: rlseq.rollout(policy, env)
+        runs[str(length)] = partial(rlseq.rollout, policy, env)
     seconds = medians(runs, repeats, device)
     return {"rows": rows, "cost_of_2T_over_T": round(seconds[str(2 * T)] / seconds[str(T)], 3)}
 
