@@ -50,6 +50,8 @@ def token_scores(
     if support is not None:
         support = support.expand(*shape, words).reshape(-1, words)
     flat = features.reshape(-1, features.shape[-1])
+    # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
+    flat, weight, bias = (x.to(working_dtype(x)) for x in (flat, weight, bias))
     arguments = flat, weight, bias, actions.reshape(-1), behaviour.temperature, support
     scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
     return scores[0].view(shape), scores[1].view(shape)
@@ -89,8 +91,8 @@ class _TokenScores(torch.autograd.Function):
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         features, weight, bias, actions, support, entropy, log_norm = ctx.saved_tensors
-        by_features, by_weight = torch.empty_like(features), torch.zeros_like(weight)
-        by_bias = torch.zeros_like(bias)
+        by_features, by_weight = torch.empty_like(features), torch.zeros_like(weight, dtype=entropy.dtype)
+        by_bias = torch.zeros_like(bias, dtype=entropy.dtype)  # sums over chunks, precise under autocast, too
         for rows in _chunks(len(features), len(weight)):
             z = _logits(features, weight, bias, ctx.temperature, support, rows)
             log_p = z.sub_(log_norm[rows].unsqueeze(1))
@@ -104,9 +106,15 @@ class _TokenScores(torch.autograd.Function):
             by_z.scatter_add_(1, actions[rows].unsqueeze(1), -slope.unsqueeze(1))
             by_z = by_z.div_(ctx.temperature).to(features.dtype)
             by_features[rows] = by_z @ weight
-            by_weight.addmm_(by_z.t(), features[rows])
+            by_weight += by_z.t() @ features[rows]
             by_bias += by_z.sum(0)
         return by_features, by_weight, by_bias, None, None, None
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """In which matrix products with x are done here: autocast's type, or else its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _chunks(rows: int, words: int) -> list[slice]:
