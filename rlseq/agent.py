@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import Decode, Sample
-from rlseq.engine import rescore, rollout
+from rlseq.engine import evaluating, rescore, rollout
 from rlseq.losses import per_sequence, per_token, score_function
 from rlseq.types import Metrics, Rollout
 
@@ -74,7 +74,8 @@ class PolicyGradient(Agent):
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Score-function loss, less what entropy is worth."""
-        seen = rescore(self.policy, batch)
+        with evaluating(self.policy):  # dropout would score another policy than the one that wrote
+            seen = rescore(self.policy, batch)
         self._check_ratio(seen.log_probs, batch)
         loss = self.aggregate(score_function(seen.log_probs, self.advantages(batch)), batch.mask)
         entropy = per_token(seen.entropy, batch.mask)

@@ -54,16 +54,14 @@ def test_values_and_gradients(
     behaviour = Behaviour(temperature, a_support(actions) if masked else None)
     by_score = torch.randn(2, B, T, generator=torch.Generator().manual_seed(2))
     results = []
-    for score, dtype in ((token_scores, torch.float32), (plain, torch.float64)):
-        features, weight, bias = leaves = [part.to(dtype).requires_grad_() for part in parts]
+    for score in (token_scores, plain):
+        features, weight, bias = leaves = [part.double().requires_grad_() for part in parts]
         scores = score(features, weight, bias, actions, behaviour)
         # A score of weight 0 is left out, as in an agent without entropy: its gradient never arrives.
-        terms = [
-            w * (s * by.to(dtype)).sum() for w, s, by in zip(weights, scores, by_score, strict=True) if w
-        ]
+        terms = [w * (s * by).sum() for w, s, by in zip(weights, scores, by_score, strict=True) if w]
         results.append([*scores, *torch.autograd.grad(sum(terms[1:], terms[0]), leaves)])
     for got, wanted in zip(*results, strict=True):
-        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_hand_computed() -> None:

@@ -1,5 +1,6 @@
 """Every policy keeps the protocol, learns, and refuses sizes that do not fit."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rlseq.policies import POLICIES, Learned, Rotary
 from rlseq.policies.recurrence import Recurrence, at_end, turned
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.words import Words
+from rlseq.search import complete
 from rlseq.state import fork
 from rlseq.testing import check_policy
 from rlseq.types import State
@@ -196,15 +198,68 @@ def test_words() -> None:
     assert words.present(torch.tensor([[1, 0], [0, 0]])).tolist() == [[True, False], [True, False]]
 
 
-def test_under_autocast() -> None:
+@pytest.mark.parametrize("name", POLICIES)
+def test_under_autocast(name: str) -> None:
+    """Products in bfloat16, probabilities in float32, and gradients that arrive."""
     env = task("rlseq/Copy-v0")
-    policy = rlseq.make_policy("transformer", env, **SMALL["transformer"], value=True).eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        batch = rlseq.rollout(policy, env)
-        seen = policy.evaluate(batch.actions, batch.context)
-    assert seen.log_probs.dtype == torch.float32
-    gap = ((seen.log_probs - batch.log_probs).abs() * batch.mask).max()
-    assert gap < 0.05
+    policy = rlseq.make_policy(name, env, **SMALL[name], value=True)
+    gradients = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            if enabled:
+                batch = rlseq.rollout(policy, env)
+            seen = policy.evaluate(batch.actions, batch.context)
+        assert seen.log_probs.dtype == torch.float32
+        assert ((seen.log_probs - batch.log_probs).abs() * batch.mask).max() < 0.05
+        loss = (seen.log_probs * batch.mask).sum() + (seen.entropy * batch.mask).sum()
+        gradients.append(torch.autograd.grad(loss, policy.head.weight)[0])
+    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_copies_have_weights_of_their_own(name: str) -> None:
+    env = task("rlseq/Copy-v0")
+    policy = rlseq.make_policy(name, env, **SMALL[name])
+    copy = deepcopy(policy)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.mul_(1.5)
+    check_policy(copy, env)
+    copy.load_state_dict(policy.state_dict())
+    check_policy(copy, env)
+    batch = rlseq.rollout(policy, env)
+    again = copy.evaluate(batch.actions, batch.context).log_probs
+    torch.testing.assert_close(again * batch.mask, batch.log_probs)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_step_is_one_graph(name: str) -> None:
+    env = task("rlseq/Copy-v0")
+    policy = rlseq.make_policy(name, env, **SMALL[name]).eval()
+    traced: Any = torch.compile(policy.step, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        state, token = policy.start(env.begin()), torch.zeros(8, dtype=torch.int64)
+        torch.testing.assert_close(traced(token, state)[0], policy.step(token, state)[0])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_dropout_is_off_in_updates_by_policy_gradients(name: str) -> None:
+    env = task("rlseq/Copy-v0")
+    policy = rlseq.make_policy(name, env, **SMALL[name], dropout=0.5)
+    agent = rlseq.make_agent("reinforce", policy)
+    agent.update(agent.collect(env))  # checks that the ratio is 1
+    assert policy.training
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_greedy_completions_of_greedy_texts_are_these_texts(name: str) -> None:
+    """Copied states of every prefix go on as the text itself did."""
+    env = task("rlseq/Copy-v0")
+    policy = rlseq.make_policy(name, env, **SMALL[name])
+    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy())
+    done = complete(policy, env, batch, samples=2, decode=rlseq.Greedy())
+    wanted = batch.actions.repeat_interleave(2, 0).repeat(env.max_len - 1, 1)
+    assert torch.equal(done.actions, wanted)
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,18 @@ def token_scores(
     support = behaviour.support
     if support is not None:
         support = support.expand(*shape, words).reshape(-1, words)
+    # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
     flat = _with_one(features.reshape(-1, features.shape[-1]))
-    arguments = flat, _with_bias(weight, bias), actions.reshape(-1), behaviour.temperature, support
+    flat, weights = (x.to(working_dtype(x)) for x in (flat, _with_bias(weight, bias)))
+    arguments = flat, weights, actions.reshape(-1), behaviour.temperature, support
     scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
     return scores[0].view(shape), scores[1].view(shape)
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """In which matrix products with x are done here: autocast's type, or else its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _with_one(h: Tensor) -> Tensor:
@@ -103,7 +111,8 @@ class _TokenScores(torch.autograd.Function):
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         features, weight, actions, support, entropy, log_norm = ctx.saved_tensors
-        by_features, by_weight = torch.empty_like(features), torch.zeros_like(weight)
+        by_features = torch.empty_like(features)
+        by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
         for rows in _chunks(len(features), len(weight), _chunk(features)):
             z, p = _distribution(features, weight, ctx.temperature, support, rows)
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
@@ -116,7 +125,7 @@ class _TokenScores(torch.autograd.Function):
                 by_z -= p.mul_(slope)
             by_z = by_z.scatter_add_(1, actions[rows].unsqueeze(1), slope).to(features.dtype)
             torch.mm(by_z, weight, out=by_features[rows])
-            by_weight.addmm_(by_z.t(), features[rows])
+            by_weight += by_z.t() @ features[rows]
         return by_features, by_weight, None, None, None
 
 

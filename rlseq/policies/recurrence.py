@@ -23,27 +23,24 @@ class Recurrence(nn.Module):
 
     def __init__(self, cell: Cell, width: int, hidden: int, layers: int = 1) -> None:
         super().__init__()
+        self.layers, self.kinds = layers, 2 if cell is nn.LSTM else 1  # a layer remembers h and c, or h alone
         self.rnn = cell(width, hidden, layers, batch_first=True)
-
-    @property
-    def kinds(self) -> int:
-        """Tensors of memory in a layer: h and c, or h alone."""
-        return 2 if isinstance(self.rnn, nn.LSTM) else 1
+        # The same parameters, for `step`: a compiler refuses to trace code that touches an nn.LSTM.
+        self._weights: list[list[nn.Parameter]] = self.rnn.all_weights
 
     @property
     def memories(self) -> int:
         """Tensors in a memory."""
-        return self.rnn.num_layers * self.kinds
+        return self.layers * self.kinds
 
     def from_first(self, first: Tensor) -> Memory:
         """A memory in which every layer's h is `first` `[B, H]`, and every c zero."""
-        return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.rnn.num_layers
+        return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.layers
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Read x `[B, E]`; the top layer's h `[B, H]`, and the new memory."""
         new: list[Tensor] = []
-        for layer in range(self.rnn.num_layers):
-            weights = self.rnn.all_weights[layer]
+        for layer, weights in enumerate(self._weights):
             at = layer * self.kinds
             if self.kinds == 2:
                 new += torch.lstm_cell(x, memory[at : at + 2], *weights)

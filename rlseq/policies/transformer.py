@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rlseq.policies.head import Head
+from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
 from rlseq.policies.positions import Learned, Positions
 from rlseq.policies.words import Words
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
         rows, weight = len(context["index"]), self.head.weight
         shape = rows, self.heads, self.words.length, weight.shape[1] // self.heads
         # Zeros, not whatever lies there: what is masked has weight 0, but 0 · NaN is NaN.
-        empty = partial(weight.new_zeros, shape, dtype=_working_dtype(weight))
+        empty = partial(weight.new_zeros, shape, dtype=working_dtype(weight))
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
@@ -128,9 +128,3 @@ def _write(cache: KeysValues, lines: Tensor, *new: Tensor) -> KeysValues:
         width = word.shape[-1]
         all_words.view(-1, width).index_copy_(0, lines, word.reshape(-1, width).to(all_words.dtype))
     return cache
-
-
-def _working_dtype(weight: Tensor) -> torch.dtype:
-    """In which matrix products are done here: autocast's type, or else the weights'."""
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
