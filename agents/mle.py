@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from rlseq.agent import Agent
-from rlseq.engine import demonstrations, rescore
+from rlseq.engine import rescore
 from rlseq.losses import per_token
+from rlseq.references import demonstrations
 from rlseq.types import Metrics, Rollout
 
 

@@ -2,9 +2,11 @@
 
     python benchmarks/must_read.py
 
-All lines count, docstrings and blank lines too. The gate is 1,000. For scale, counted in the same way by the
-plan of the house (docs/design.md): 312 in cleanrl's single-file PPO, 5,961 in stable-baselines3's A2C, 9,219
-in RL4LMs' PPO, 26,092 in torchrl's Reinforce.
+The path is what docs/design.md calls it: the agent, agent.py, the engine, the env, one policy with all it is
+made of, and returns, baselines and losses. All lines count, docstrings and blank lines too, of whole files. The
+gate is 1,000. Beside the path, and not on it, stand the values and names that it speaks of; they are printed
+too. For scale: 312 lines in cleanrl's single-file PPO, 5,961 in stable-baselines3's A2C, 9,219 in RL4LMs' PPO,
+26,092 in torchrl's Reinforce (as counted when the house was planned).
 """
 
 from __future__ import annotations
@@ -21,23 +23,28 @@ PATH = [
     "rlseq/returns.py",
     "rlseq/losses.py",
     "rlseq/engine.py",
-    "rlseq/decode.py",
     "rlseq/env.py",
     "rlseq/policies/recurrent.py",
+    "rlseq/policies/recurrence.py",
+    "rlseq/policies/words.py",
     "rlseq/policies/head.py",
-    "rlseq/types.py",
 ]
+BESIDE = ["rlseq/types.py", "rlseq/decode.py", "rlseq/state.py"]
 
 
 def main() -> int:
     """Print the count of every file; fail above the gate."""
-    total = 0
-    for name in PATH:
-        lines = (ROOT / name).read_text(encoding="utf-8").count("\n")
-        total += lines
-        print(f"{lines:5d}  {name}")
-    print(f"{total:5d}  of at most {GATE}")
+    total = sum(_show(name) for name in PATH)
+    print(f"{total:5d}  of at most {GATE}; beside the path:")
+    for name in BESIDE:
+        _show(name)
     return int(total > GATE)
+
+
+def _show(name: str) -> int:
+    lines = (ROOT / name).read_text(encoding="utf-8").count("\n")
+    print(f"{lines:5d}  {name}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -31,17 +31,7 @@ def machine() -> dict[str, Any]:
 def write(name: str, results: Any) -> Path:
     """Write `results/NAME.json`, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
-    command = " ".join(
-        [
-            "python",
-            *(
-                str(Path(part).relative_to(RESULTS.parent.parent))
-                if part == sys.argv[0] and Path(part).is_absolute()
-                else part
-                for part in sys.argv
-            ),
-        ]
-    )
+    command = " ".join(["python", *sys.argv])
     content = {"command": command, "commit": _commit(), "machine": machine(), "results": results}
     path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.json"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -49,6 +49,7 @@ _MODULES = {
     "baselines",
     "exact",
     "losses",
+    "metrics",
     "policies",
     "returns",
     "rewards",

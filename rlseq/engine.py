@@ -48,7 +48,9 @@ def rollout(
     """
     env = sequence_env(env)
     if isinstance(decode, Beam):
-        return _likeliest(policy, env, decode, forced, repeat=repeat, index=index)
+        from rlseq.search import likeliest  # which stands on this module
+
+        return likeliest(policy, env, decode, forced, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     context = env.begin(repeat=repeat, index=index)
     with evaluating(policy):
@@ -153,17 +155,6 @@ def _acting(logits: Tensor, legal: Tensor | None, decode: Decode) -> tuple[Tenso
     return acting_logits(logits, Behaviour(support=support)), support
 
 
-def demonstrations(env: SequenceEnv) -> Rollout:
-    """The references of a fresh batch of contexts, as if they had been acted; they are not judged."""
-    context = sequence_env(env).begin()
-    if "reference" not in context:
-        raise ValueError(f"{type(env).__name__} has no references to learn from; MLE needs them")
-    actions, length = context["reference"], context["reference_length"]
-    mask = torch.arange(actions.shape[1], device=actions.device) < length.unsqueeze(1)
-    nothing = torch.zeros(actions.shape, device=actions.device)
-    return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
-
-
 def rescore(policy: Policy, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
     if batch.behaviour == RAW:  # a policy that never meets one needs no third argument
@@ -197,19 +188,6 @@ def evaluating(policy: Any) -> Iterator[None]:
     finally:
         if training:
             policy.train()
-
-
-def _likeliest(policy: Policy, env: SequenceEnv, beam: Beam, forced: Tensor | None, **start: Any) -> Rollout:
-    """The best text of beam search in every row."""
-    from rlseq.search import beam_search  # which stands on this module
-
-    if forced is not None:
-        raise ValueError("beam search starts from nothing; forced tokens go with Sample() or Greedy()")
-    best = beam_search(policy, env, beam, **start)
-    tokens, mask = best.tokens[:, 0], best.mask[:, 0]
-    tokens = torch.cat([tokens.where(mask, env.vocab.pad), torch.full_like(tokens[:, :1], env.vocab.pad)], 1)
-    done = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    return harvest(env.resumed(env.context, tokens, mask.sum(1), done), best.log_probs[:, 0])
 
 
 def _blocks(env: SequenceEnv) -> list[slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,6 +123,17 @@ def beam_search(
     order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
     mask = lanes.mask[order]
     return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order].where(mask, 0.0), scores)
+
+
+def likeliest(policy: Policy, env: SequenceEnv, beam: Beam, forced: Tensor | None, **start: Any) -> Rollout:
+    """The best text of beam search in every row."""
+    if forced is not None:
+        raise ValueError("beam search starts from nothing; forced tokens go with Sample() or Greedy()")
+    best = beam_search(policy, env, beam, **start)
+    tokens, mask = best.tokens[:, 0], best.mask[:, 0]
+    tokens = torch.cat([tokens.where(mask, env.vocab.pad), torch.full_like(tokens[:, :1], env.vocab.pad)], 1)
+    done = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    return harvest(env.resumed(env.context, tokens, mask.sum(1), done), best.log_probs[:, 0])
 
 
 def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:

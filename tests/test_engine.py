@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine import demonstrations, rescore, sequence_env
+from rlseq.engine import rescore, sequence_env
 from rlseq.env import SequenceEnv
+from rlseq.references import demonstrations
 from rlseq.types import Context, Rollout
 from rlseq.vocab import Vocab
 

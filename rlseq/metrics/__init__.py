@@ -1,0 +1,75 @@
+"""Exact metrics on integer tokens: rewards, sentence scores and corpus figures in one object each.
+
+cider = CIDErD(references)              # references[i] = list of texts or id lists of item i
+cider.score(hypotheses)                 # Tensor [N]
+cider.corpus(hypotheses)                # float
+cider(tokens, mask, context)            # the reward, [B]; items by context["index"]
+cider.increments(tokens, mask, context) # what each token adds, [B, T]
+0.5 * BLEU(references) + cider          # a reward too
+"""
+
+from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU
+from rlseq.metrics.chrf import ChrF
+from rlseq.metrics.cider import CIDEr, CIDErD, DocumentFrequency
+from rlseq.metrics.combine import (
+    Composable,
+    Constant,
+    KLShaped,
+    LengthPenalty,
+    Overlong,
+    Shuffled,
+    WeightedSum,
+)
+from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, SelfBLEU
+from rlseq.metrics.edit import (
+    EditDistance,
+    ErrorRate,
+    Exact,
+    TokenErrorRate,
+    negative,
+    one_minus_rate,
+)
+from rlseq.metrics.external import METEOR, SPICE, Unavailable, unavailable
+from rlseq.metrics.report import Report, evaluate
+from rlseq.metrics.rouge import ROUGEL, ROUGEN, f_measure, recall_only
+from rlseq.metrics.ter import TER
+
+__all__ = [
+    "BLEU",
+    "COCO",
+    "METEOR",
+    "MIXER",
+    "ROUGEL",
+    "ROUGEN",
+    "SACREBLEU",
+    "SPICE",
+    "TER",
+    "CIDEr",
+    "CIDErD",
+    "ChrF",
+    "Commonness",
+    "Composable",
+    "Constant",
+    "DistinctN",
+    "DocumentFrequency",
+    "EditDistance",
+    "ErrorRate",
+    "Exact",
+    "KLShaped",
+    "Length",
+    "LengthPenalty",
+    "Overlong",
+    "Repetition",
+    "Report",
+    "SelfBLEU",
+    "Shuffled",
+    "TokenErrorRate",
+    "Unavailable",
+    "WeightedSum",
+    "evaluate",
+    "f_measure",
+    "negative",
+    "one_minus_rate",
+    "recall_only",
+    "unavailable",
+]

@@ -1,0 +1,244 @@
+"""What all metrics share: fitting, the reward call, scores of texts, and credit for each token."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.combine import Composable
+from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count
+from rlseq.metrics.ngrams import PAD
+from rlseq.metrics.tokenize import Tokenize, whitespace
+from rlseq.types import Context
+
+VERSION = "0.1"
+_CELLS = 2**22  # token pairs compared at a time: a few megabytes, however many rows there are
+
+
+class Batch:
+    """B sequences to judge as they ended: ids [B, T] padded with PAD, and the item of each row.
+
+    A metric is written once, in terms of `total` and `last`. Here they look at the whole sequence,
+    [B, 1]; in `Prefixes` at every prefix, [B, T].
+    """
+
+    def __init__(self, ids: Tensor, rows: Tensor) -> None:
+        """Ids [B, T] padded with PAD, rows [B]."""
+        self.ids, self.rows = ids, rows
+        self.real = ids >= 0
+        self.lengths = self.total(self.real)
+
+    def total(self, x: Tensor) -> Tensor:
+        """[B, T, …] what each token adds → [B, 1, …] the sum.
+
+        Fractions are added from left to right, so that padding cannot change a single bit.
+        """
+        return x.cumsum(1)[:, -1:] if x.is_floating_point() else x.sum(1, keepdim=True)
+
+    def feed(self) -> Tensor:
+        """[B, T] the tokens in the order a recursion reads them: pushed to the right, PAD first."""
+        width = self.ids.shape[1]
+        shift = torch.arange(width, device=self.ids.device) - width + self.lengths
+        return torch.where(shift >= 0, self.ids.gather(1, shift.clamp(min=0)), PAD)
+
+    def last(self, states: Iterable[list[Tensor]]) -> list[Tensor]:
+        """The states of a recursion, after each token [B, …] → the last, [B, 1, …]."""
+        (final,) = deque(states, maxlen=1)
+        return [part[:, None] for part in final]
+
+
+class Prefixes(Batch):
+    """The same sequences, judged after every token."""
+
+    def total(self, x: Tensor) -> Tensor:
+        """[B, T, …] → [B, T, …], the running sum."""
+        return x.cumsum(1)
+
+    def feed(self) -> Tensor:
+        """[B, T] the tokens as they are, PAD last."""
+        return self.ids
+
+    def last(self, states: Iterable[list[Tensor]]) -> list[Tensor]:
+        """[B, T, …] all of them."""
+        return [torch.stack(parts, 1) for parts in zip(*states, strict=True)]
+
+
+M = TypeVar("M", bound="Metric")
+
+
+@dataclass(eq=False)
+class Metric(Composable):
+    """A metric fitted on references: a reward on tokens, a score of texts, a corpus figure.
+
+    Args:
+        references: `references[i]` is the list of the references of item i, as texts or id lists.
+        tokenize: from a text to its words (or ids); by default as the reference implementation.
+        eos: the id of EOS, which then counts as a word; scoring stops at the first one.
+        vocab_size: ids at or above it are an error.
+        dtype: precision of the scores.
+    """
+
+    references: References = field(repr=False)
+    _: KW_ONLY
+    tokenize: Tokenize | None = field(default=None, repr=False)
+    eos: int | None = None
+    vocab_size: int | None = None
+    dtype: torch.dtype = torch.float32
+
+    name: ClassVar[str]
+    words: ClassVar[Tokenize] = staticmethod(whitespace)
+
+    def __post_init__(self) -> None:
+        """Encodes the references, fits on them, and lets the texts go."""
+        self.tokenize = self.tokenize or type(self).words
+        self.encoder = Encoder(self.tokenize, self.eos, self.vocab_size, self.vocabulary())
+        table = self.encoder.references(self.references)
+        self.counts = [len(item) for item in self.references]
+        self.fingerprint = table.fingerprint(self.encoder.words)
+        self.references = ()
+        self.fit(table)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Words that have ids already, for a metric that shares a table with another."""
+        return {}
+
+    @abstractmethod
+    def fit(self, table: RefTable) -> None:
+        """Precomputes what the references contribute, as tensors in attributes."""
+
+    @abstractmethod
+    def judge(self, batch: Batch) -> Tensor:
+        """The score of every sequence [B, 1], or of every prefix [B, T], as `batch` asks."""
+
+    def reward(self, batch: Batch) -> Tensor:
+        """The score as something to maximise, [B, 1] or [B, T]."""
+        return self.judge(batch)
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The reward of B sequences, [B]; `context["index"]` names the item of each."""
+        ids, rows = self.read(tokens, mask, context)
+        return self.chunked(self.reward, Batch, ids, rows)[:, 0]
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """What each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
+
+        Potential-based shaping (Ng, Harada & Russell 1999): the sum over a row is its reward.
+        """
+        ids, rows = self.read(tokens, mask, context)
+        values = self.chunked(self.reward, Prefixes, ids, rows)
+        gains = torch.diff(values, dim=1, prepend=torch.zeros_like(values[:, :1]))
+        return torch.where(ids >= 0, gains, 0)
+
+    def score(self, hypotheses: Sequence[Line]) -> Tensor:
+        """Hypothesis i against references[i], [N]."""
+        return self.chunked(self.judge, Batch, *self.lines(hypotheses))[:, 0]
+
+    def corpus(self, hypotheses: Sequence[Line]) -> float:
+        """The figure of the whole set: the mean score, unless the metric pools its counts."""
+        return float(self.score(hypotheses).double().mean())
+
+    @property
+    def signature(self) -> str:
+        """All that the score depends on, in one string to store beside it."""
+        refs = f"{min(self.counts)}-{max(self.counts)}" if len(set(self.counts)) > 1 else f"{self.counts[0]}"
+        unit = "ids" if self.encoder.integral else getattr(self.tokenize, "__name__", "custom")
+        eos = "" if self.eos is None else f"|eos:{self.eos}"
+        parts = "".join(f"|{key}:{value}" for key, value in self.settings().items())
+        return f"{self.name}{parts}|tok:{unit}{eos}|refs:{refs}|rlseq:{VERSION}"
+
+    def settings(self) -> dict[str, object]:
+        """The metric's own parameters, for the signature."""
+        return {}
+
+    def to(self: M, device: torch.device | str) -> M:
+        """Moves the fitted tensors; the reward call does so itself when tokens live elsewhere."""
+        for key, value in vars(self).items():
+            if isinstance(value, Tensor) or hasattr(value, "to"):
+                setattr(self, key, value.to(torch.device(device)))
+        self._device = torch.device(device)
+        return self
+
+    # --- reading -----------------------------------------------------------------------------
+
+    _device = torch.device("cpu")
+
+    def read(self, tokens: Tensor, mask: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Tokens as ids [B, T], PAD outside the mask and after the first EOS; rows [B]."""
+        if self.encoder.integral is False:
+            raise TypeError(
+                f"{self.name} was fitted on words, so token ids mean nothing to it; give "
+                "references as id lists, or a tokenize= that returns the environment's ids"
+            )
+        if tokens.shape != mask.shape or tokens.dim() != 2:
+            raise ValueError(
+                f"tokens and mask must be [B, T], got {list(tokens.shape)} and {list(mask.shape)}"
+            )
+        if "index" not in context:
+            raise ValueError('context has no "index", the item of each row; the env provides it')
+        if tokens.device != self._device:
+            self.to(tokens.device)
+        rows = context["index"]
+        self.check(torch.where(mask, tokens, 0), rows)
+        return scored(tokens, mask, self.eos), rows
+
+    def check(self, tokens: Tensor, rows: Tensor) -> None:
+        """Refuses ids and items out of range, on the CPU, where looking costs nothing.
+
+        On a GPU looking would stop the queue at every reward; there an item out of range fails in
+        the gather, and an unknown token simply matches nothing.
+        """
+        if rows.shape != tokens.shape[:1]:
+            raise ValueError(
+                f'context["index"] must be [B], got {list(rows.shape)} for {tokens.shape[0]} rows'
+            )
+        if tokens.device.type != "cpu" or not tokens.numel():
+            return
+        low, high = torch.aminmax(rows)
+        if low < 0 or high >= len(self.counts):
+            raise ValueError(
+                f'context["index"] must lie in [0, {len(self.counts)}), the items {self.name} was '
+                f"fitted on, got {int(low if low < 0 else high)}; fit it on the same split"
+            )
+        low, high = torch.aminmax(tokens)
+        limit = 2**31 if self.vocab_size is None else self.vocab_size
+        if low < 0 or high >= limit:
+            raise ValueError(
+                f"tokens must lie in [0, {limit}) where the mask is True, got {int(low if low < 0 else high)}"
+            )
+
+    def lines(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
+        """One hypothesis for each item, as ids [N, T] and rows [N]."""
+        ids, _ = self.encoder.hypotheses(hypotheses)
+        check_count(len(hypotheses), self.counts)
+        return ids.to(self._device), torch.arange(len(hypotheses), device=self._device)
+
+    def chunked(
+        self,
+        judge: Callable[[Batch], Tensor],
+        view: type[Batch],
+        ids: Tensor,
+        rows: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Judges a bounded number of rows at a time, so that memory stays bounded too."""
+        size = max(1, _CELLS // self.cells(ids.shape[1]))
+        parts = zip(torch.split(ids, size), torch.split(rows, size), strict=True)
+        return torch.cat([judge(view(*part)) for part in parts]).to(dtype or self.dtype)
+
+    def cells(self, width: int) -> int:
+        """Memory cells that one row of this width asks for."""
+        return (width + 1) ** 2
+
+
+def scored(tokens: Tensor, mask: Tensor, eos: int | None) -> Tensor:
+    """[B, T] the tokens that count: those under the mask, up to the first EOS; PAD elsewhere."""
+    if eos is not None:
+        is_eos = tokens == eos
+        mask = mask & ((is_eos & mask).cumsum(1) - is_eos.long() <= 0)
+    return torch.where(mask, tokens, PAD)

@@ -1,0 +1,168 @@
+"""BLEU (Papineni et al. 2002): clipped n-gram precisions and a brevity penalty.
+
+    BLEU = BP · exp( 1/N Σₙ log pₙ ),    BP = min(1, exp(1 − r/c))
+
+with pₙ = clipped matches / n-grams of the hypothesis, c its length and r that of the closest
+reference. What happens where a match count is 0 differs from one implementation to the next; each
+way has a name here, and the name is part of the signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.dynamic import least
+from rlseq.metrics.encode import Line, RefTable
+from rlseq.metrics.ngrams import Trie, repeats, take
+from rlseq.metrics.tokenize import Tokenize, mteval_13a
+
+# (matches [..., N], n-grams [..., N], length [...], reference length [...]) -> BLEU in [0, 1]
+Formula = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def brevity(length: Tensor, ref_length: Tensor) -> Tensor:
+    """min(1, exp(1 − r/c)), 0 for an empty hypothesis."""
+    penalty = torch.exp((1 - ref_length / length.clamp(min=1)).clamp(max=0))
+    return torch.where(length > 0, penalty, 0)
+
+
+def plain(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
+    """No smoothing: 0 as soon as one order has no match."""
+    precision = matches / ngrams.clamp(min=1)
+    return brevity(length, ref_length) * torch.exp(torch.log(precision).mean(-1))
+
+
+def exponential(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
+    """The k-th order without a match counts as 2⁻ᵏ matches (sacreBLEU's corpus score)."""
+    score = _exponential(matches, ngrams, torch.ones_like(ngrams, dtype=torch.bool))
+    return torch.where((ngrams > 0).all(-1), score, 0) * brevity(length, ref_length)
+
+
+def effective(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
+    """The same over the orders that a short hypothesis has (sacreBLEU's sentence score)."""
+    return _exponential(matches, ngrams, ngrams > 0) * brevity(length, ref_length)
+
+
+def _exponential(matches: Tensor, ngrams: Tensor, used: Tensor) -> Tensor:
+    """Geometric mean of the smoothed precisions of the orders used; 0 without any match at all."""
+    halvings = (matches == 0).cumsum(-1)
+    smoothed = torch.where(matches > 0, matches, torch.exp2(-halvings.to(matches.dtype)))
+    logs = torch.where(used, torch.log(smoothed / ngrams.clamp(min=1)), 0)
+    mean = logs.sum(-1) / used.sum(-1).clamp(min=1)
+    return torch.where((matches > 0).any(-1), torch.exp(mean), 0)
+
+
+def plus_one(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
+    """(matches + 1) / (n-grams + 1) for every order that both sides have; BP on r + 1.
+
+    The reward of MIXER (Ranzato et al. 2016) as its code computes it.
+    """
+    order = torch.arange(matches.shape[-1], device=matches.device)
+    used = order < torch.minimum(length, ref_length)[..., None]
+    logs = torch.where(used, torch.log((matches + 1) / (ngrams + 1)), 0)
+    mean = logs.sum(-1) / used.sum(-1).clamp(min=1)
+    longer = torch.where(length < ref_length, ref_length + 1, ref_length)
+    return torch.where(used.any(-1), torch.exp(mean), 0) * brevity(length, longer)
+
+
+def epsilon(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
+    """Every match count + 10⁻¹⁵, every n-gram count + 10⁻⁹ (pycocoevalcap)."""
+    tiny, small = 1e-15, 1e-9
+    mean = torch.log((matches + tiny) / (ngrams + small)).mean(-1)
+    ratio = (length + tiny) / (ref_length + small)
+    return torch.exp(mean + (1 - 1 / ratio).clamp(max=0))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A BLEU that has a name: what a sentence scores, what a corpus scores, and on which scale."""
+
+    name: str
+    sentence: Formula
+    corpus: Formula
+    scale: float
+
+
+SACREBLEU = Definition("sacrebleu", effective, exponential, 100.0)
+COCO = Definition("coco", epsilon, epsilon, 1.0)
+MIXER = Definition("mixer", plus_one, plain, 1.0)
+
+
+@dataclass(eq=False)
+class BLEU(Metric):
+    """BLEU-N against any number of references, sentence and corpus.
+
+    Args:
+        order: N, the longest n-gram.
+        definition: `SACREBLEU` (0–100), `COCO` (0–1, pycocoevalcap) or `MIXER` (0–1, +1 smoothing).
+    """
+
+    order: int = 4
+    definition: Definition = SACREBLEU
+
+    name: ClassVar[str] = "bleu"
+    words: ClassVar[Tokenize] = staticmethod(mteval_13a)
+
+    def fit(self, table: RefTable) -> None:
+        """For every n-gram of an item, its largest count in one reference."""
+        self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
+        self.most = counts(levels, self.trie.nodes, table).amax(1)
+        self.ref_lengths = table.spread(table.lengths, fill=_FAR)
+
+    def judge(self, batch: Batch) -> Tensor:
+        """BLEU of each sentence, or of each prefix."""
+        return self.definition.scale * self.definition.sentence(*self.statistics(batch))
+
+    def corpus(self, hypotheses: Sequence[Line]) -> float:
+        """BLEU of the summed counts of all sentences."""
+        ids, rows = self.lines(hypotheses)
+        pooled = self.chunked(self._packed, Batch, ids, rows, torch.float64).sum(0)
+        found, ngrams, lengths = torch.split(pooled, [self.order, self.order, 2])
+        return self.definition.scale * float(self.definition.corpus(found, ngrams, *lengths))
+
+    def _packed(self, batch: Batch) -> Tensor:
+        """[B, 2·order + 2]: the statistics of a sentence side by side, to be summed."""
+        found, ngrams, length, closest = self.statistics(batch, torch.float64)
+        return torch.cat([found, ngrams, length[..., None], closest[..., None]], -1)[:, 0]
+
+    def statistics(
+        self, batch: Batch, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Matches [B, P, N], n-grams [B, P, N], length [B, P], length of the closest reference."""
+        walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)
+        matches = [batch.total(seen < take(self.most, node)) for node, seen in walk]
+        length = batch.lengths
+        orders = torch.arange(self.order, device=length.device)
+        ngrams = (length[..., None] - orders).clamp(min=0)
+        closest = closest_length(length, self.ref_lengths[batch.rows])
+        found = torch.stack(matches, -1).to(dtype or self.dtype)
+        return found, ngrams.to(found.dtype), length.to(found.dtype), closest.to(found.dtype)
+
+    def settings(self) -> dict[str, object]:
+        """Order and definition."""
+        return {"n": self.order, "def": self.definition.name, "scale": f"{self.definition.scale:g}"}
+
+
+_FAR = 2**30  # the length of a reference that an item does not have
+
+
+def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
+    """[nodes, width] how often each n-gram occurs in each reference of its item."""
+    found = torch.zeros(nodes, table.width, dtype=torch.int16)
+    for level in levels:
+        row, position = (level > 0).nonzero(as_tuple=True)
+        one = torch.ones(len(row), dtype=torch.int16)
+        found.index_put_((level[row, position], table.slot[row]), one, accumulate=True)
+    return found
+
+
+def closest_length(length: Tensor, ref_lengths: Tensor) -> Tensor:
+    """[B, P], [B, R] → [B, P] the reference length nearest to the length, the shorter of two."""
+    gap = (ref_lengths[:, None, :] - length[..., None]).abs()
+    return least((gap << 32) + ref_lengths[:, None, :]) & (2**32 - 1)

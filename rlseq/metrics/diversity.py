@@ -1,0 +1,212 @@
+"""How varied a set of sequences is: self-BLEU, distinct n-grams, repetition, duplicates, length.
+
+These need no references. As rewards they judge each row, some of them against its batch; as
+monitors they show mode collapse and generic answers, which BLEU and CIDEr do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.base import VERSION, scored
+from rlseq.metrics.bleu import SACREBLEU, Definition
+from rlseq.metrics.combine import Composable
+from rlseq.metrics.encode import Encoder, Line
+from rlseq.metrics.ngrams import PAD, Trie, repeats
+from rlseq.metrics.tokenize import Tokenize, whitespace
+from rlseq.types import Context
+
+
+@dataclass(eq=False)
+class SetMetric(Composable):
+    """A figure of each sequence of a set [N], and one of the set.
+
+    Args:
+        tokenize: from a text to its words.
+        eos: the id of EOS, at which a sequence of ids ends.
+        dtype: precision of the scores.
+    """
+
+    _: KW_ONLY
+    tokenize: Tokenize = whitespace
+    eos: int | None = None
+    dtype: torch.dtype = torch.float32
+
+    name: ClassVar[str]
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """Ids [N, T], padded with PAD → [N]."""
+        raise NotImplementedError
+
+    def pool(self, ids: Tensor) -> Tensor:
+        """Ids [N, T] → the figure of the set; by default the mean."""
+        return self.judge(ids).double().mean()
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B], each row within its batch."""
+        return self.judge(scored(tokens, mask, self.eos)).to(self.dtype)
+
+    def score(self, hypotheses: Sequence[Line]) -> Tensor:
+        """[N], each sequence within the set."""
+        return self.judge(self._ids(hypotheses)).to(self.dtype)
+
+    def corpus(self, hypotheses: Sequence[Line]) -> float:
+        """The figure of the set."""
+        return float(self.pool(self._ids(hypotheses)))
+
+    def _ids(self, hypotheses: Sequence[Line]) -> Tensor:
+        return Encoder(self.tokenize, self.eos).hypotheses(hypotheses)[0]
+
+    @property
+    def signature(self) -> str:
+        """Name, settings and version."""
+        parts = "".join(f"|{key}:{value}" for key, value in self.settings().items())
+        return f"{self.name}{parts}|tok:{getattr(self.tokenize, '__name__', 'custom')}|rlseq:{VERSION}"
+
+    def settings(self) -> dict[str, object]:
+        """The metric's own parameters."""
+        return {}
+
+
+@dataclass(eq=False)
+class Length(SetMetric):
+    """Tokens of a sequence; the mean of a set."""
+
+    name: ClassVar[str] = "length"
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """[N]."""
+        return (ids >= 0).sum(1)
+
+
+@dataclass(eq=False)
+class DistinctN(SetMetric):
+    """Distinct n-grams over n-grams (Li et al. 2016): within a sequence, or over the whole set.
+
+    Args:
+        order: n.
+    """
+
+    order: int = 2
+
+    name: ClassVar[str] = "distinct"
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """[N]; a sequence without n-grams counts as 0."""
+        *_, seen = repeats(ids, self.order)
+        whole = _whole(ids, self.order)
+        return (whole & (seen == 0)).sum(1) / whole.sum(1).clamp(min=1)
+
+    def pool(self, ids: Tensor) -> Tensor:
+        """Distinct n-grams of the set over all its n-grams."""
+        _, (*_, level) = Trie.grow(ids.cpu(), torch.zeros(len(ids), dtype=torch.int64), 1, self.order)
+        whole = level > 0
+        return torch.tensor(len(torch.unique(level[whole])) / max(1, int(whole.sum())), dtype=torch.float64)
+
+    def settings(self) -> dict[str, object]:
+        """The order."""
+        return {"n": self.order}
+
+
+@dataclass(eq=False)
+class Repetition(DistinctN):
+    """Share of n-grams that occurred in the sequence before (Welleck et al. 2020, "rep-n")."""
+
+    order: int = 4
+
+    name: ClassVar[str] = "repetition"
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """[N]; 0 without n-grams."""
+        *_, seen = repeats(ids, self.order)
+        return (seen > 0).sum(1) / _whole(ids, self.order).sum(1).clamp(min=1)
+
+    def pool(self, ids: Tensor) -> Tensor:
+        """The mean over sequences."""
+        return self.judge(ids).double().mean()
+
+
+@dataclass(eq=False)
+class Commonness(SetMetric):
+    """Share of the set that equals a sequence; of a set the largest: its generic answer."""
+
+    name: ClassVar[str] = "commonness"
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """[N], at least 1/N."""
+        _, which, count = torch.unique(ids, dim=0, return_inverse=True, return_counts=True)
+        share: Tensor = count[which] / max(1, len(ids))
+        return share
+
+    def pool(self, ids: Tensor) -> Tensor:
+        """The share of the most frequent sequence."""
+        return self.judge(ids).double().amax()
+
+
+@dataclass(eq=False)
+class SelfBLEU(SetMetric):
+    """BLEU of each sequence against all others of the set (Zhu et al. 2018); high means alike.
+
+    Args:
+        order: the longest n-gram.
+        definition: which BLEU, as in `BLEU`.
+    """
+
+    order: int = 4
+    definition: Definition = SACREBLEU
+
+    name: ClassVar[str] = "self_bleu"
+
+    def judge(self, ids: Tensor) -> Tensor:
+        """[N]; in one pass: of each n-gram only the two sequences richest in it matter."""
+        if len(ids) < 2:
+            raise ValueError(f"SelfBLEU compares sequences with each other, got {len(ids)}")
+        row = torch.arange(len(ids), device=ids.device)
+        root = torch.zeros(len(ids), dtype=torch.int64)
+        trie, levels = Trie.grow(ids.cpu(), root, 1, self.order)
+        matches = []
+        for level, seen in zip(levels, repeats(ids, self.order), strict=True):
+            most = _most_elsewhere(level.to(ids.device), seen, trie.nodes)
+            matches.append((seen < most).sum(1))
+        length = (ids >= 0).sum(1)
+        ngrams = (length[:, None] - torch.arange(self.order, device=ids.device)).clamp(min=0)
+        others = _closest_other(length)[row]
+        stats = [torch.stack(matches, -1), ngrams, length, others]
+        return self.definition.scale * self.definition.sentence(*(s.to(self.dtype) for s in stats))
+
+    def settings(self) -> dict[str, object]:
+        """Order and definition."""
+        return {"n": self.order, "def": self.definition.name, "scale": f"{self.definition.scale:g}"}
+
+
+def _whole(ids: Tensor, order: int) -> Tensor:
+    """[N, T] where an n-gram of this order ends."""
+    return (ids != PAD) & (torch.arange(ids.shape[1], device=ids.device) >= order - 1)
+
+
+def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
+    """[N, T] the largest count of the n-gram at each position in any one other row."""
+    rows = len(level)
+    row = torch.arange(rows, device=level.device)[:, None].expand_as(level)
+    rank = torch.where(level > 0, (seen + 1) * rows + row, 0)  # count first, then row
+    empty = torch.zeros(nodes, dtype=torch.int64, device=level.device)
+    first = empty.scatter_reduce(0, level.reshape(-1), rank.reshape(-1), "amax")[level]
+    rest = torch.where(first % rows == row, 0, rank)  # ranks in rows other than the richest
+    second = empty.scatter_reduce(0, level.reshape(-1), rest.reshape(-1), "amax")[level]
+    most = torch.where(first % rows == row, second, first) // rows
+    return torch.where(level > 0, most, 0)
+
+
+def _closest_other(length: Tensor) -> Tensor:
+    """[N] the length, among all other sequences, closest to one's own; the shorter of two."""
+    sizes = torch.arange(int(length.max()) + 1, device=length.device)
+    there = torch.bincount(length, minlength=len(sizes)) - torch.eye(
+        len(sizes), dtype=torch.int64, device=length.device
+    )
+    gap = torch.where(there > 0, (sizes - sizes[:, None]).abs(), 2 * len(sizes))
+    return (gap * len(sizes) + sizes).amin(1)[length] % len(sizes)

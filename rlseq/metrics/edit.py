@@ -1,0 +1,161 @@
+"""Edit distance and its rates against the nearest reference; exact match; token error rate.
+
+Distances are to be small, rewards to be large: `score` is the distance or the rate, and the reward
+call is 1 − rate, or what `gain` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.dynamic import Patterns, bit_count, edit_states, least
+from rlseq.metrics.encode import Line, RefTable
+
+Gain = Callable[[Tensor, Tensor], Tensor]  # (distance, length of the reference) -> reward
+
+
+def one_minus_rate(distance: Tensor, ref_length: Tensor) -> Tensor:
+    """1 − d/|r|: 1 for a match, below 0 for more errors than words."""
+    return 1 - distance / ref_length.clamp(min=1)
+
+
+def negative(distance: Tensor, ref_length: Tensor) -> Tensor:
+    """−d, the reward of Practical_RL's self-critical notebook."""
+    return -distance
+
+
+@dataclass(eq=False)
+class EditDistance(Metric):
+    """Levenshtein distance to the nearest reference (insert, delete, replace, each at cost 1).
+
+    The unit is the token: phonemes or words as they come, characters with `tokenize=characters`.
+
+    Args:
+        gain: the reward, of the distance and the length of the nearest reference.
+    """
+
+    gain: Gain = one_minus_rate
+
+    name: ClassVar[str] = "edit_distance"
+
+    def fit(self, table: RefTable) -> None:
+        """Where each token occurs in each reference."""
+        self.patterns = Patterns(table)
+
+    def judge(self, batch: Batch) -> Tensor:
+        """The distance."""
+        return self.nearest(batch)[0]
+
+    def reward(self, batch: Batch) -> Tensor:
+        """The gain."""
+        return self.gain(*self.nearest(batch))
+
+    def nearest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """[B, P] distance to the nearest reference, and its length; the longest of equally near."""
+        ones = self.patterns.ones.index_select(0, batch.rows)
+        ids = batch.feed()
+        matches = self.patterns.matches(ids, batch.rows)
+        state = batch.last(edit_states(matches, ids >= 0, list(ones.unbind(-1))))
+        climb = torch.zeros((), dtype=torch.int64, device=ids.device)
+        for rises, falls, inside in zip(
+            state[: len(state) // 2], state[len(state) // 2 :], ones.unbind(-1), strict=True
+        ):
+            inside = inside[:, None]
+            climb = climb + bit_count(rises & inside) - bit_count(falls & inside)
+        ref_lengths = self.patterns.lengths.index_select(0, batch.rows)[:, None]
+        distance = torch.where(ref_lengths < 0, _FAR, climb + batch.lengths[..., None])
+        key = least((distance << 32) - ref_lengths)  # nearest first, then longest
+        nearest = (key + (2**32 - 1)) >> 32
+        return nearest.to(self.dtype), ((nearest << 32) - key).to(self.dtype)
+
+    def cells(self, width: int) -> int:
+        """A few words for each position and reference."""
+        return 4 * (width + 1) * self.patterns.where[0].numel()
+
+    def settings(self) -> dict[str, object]:
+        """The gain."""
+        return {"gain": self.gain.__name__}
+
+
+@dataclass(eq=False)
+class ErrorRate(EditDistance):
+    """Distance over reference length: word, character or phoneme error rate, by the tokens given.
+
+    The corpus figure is all errors over all reference tokens, as WER is reported.
+    """
+
+    name: ClassVar[str] = "error_rate"
+
+    def judge(self, batch: Batch) -> Tensor:
+        """The rate."""
+        distance, ref_length = self.nearest(batch)
+        return distance / ref_length.clamp(min=1)
+
+    def corpus(self, hypotheses: Sequence[Line]) -> float:
+        """Σ distance / Σ reference length."""
+        pairs = self.chunked(self._pair, Batch, *self.lines(hypotheses), torch.float64)
+        errors, tokens = pairs.sum(0)
+        return float(errors / tokens.clamp(min=1))
+
+    def _pair(self, batch: Batch) -> Tensor:
+        return torch.cat(self.nearest(batch), 1)
+
+
+@dataclass(eq=False)
+class Exact(Metric):
+    """1 where the sequence equals one of the references, else 0."""
+
+    name: ClassVar[str] = "exact"
+
+    def fit(self, table: RefTable) -> None:
+        """The references themselves."""
+        self.table = table.spread(table.ids, fill=-1)
+        self.ref_lengths = table.spread(table.lengths, fill=-1)
+
+    def judge(self, batch: Batch) -> Tensor:
+        """All positions right and the length right."""
+        right = batch.total(_agree(batch, self.table)) == batch.lengths[..., None]
+        ended = batch.lengths[..., None] == self.ref_lengths[batch.rows, None]
+        return (right & ended).any(-1).to(self.dtype)
+
+    def cells(self, width: int) -> int:
+        """Every position is compared with every reference."""
+        return (width + 1) * self.table.shape[1]
+
+
+@dataclass(eq=False)
+class TokenErrorRate(Exact):
+    """Share of wrong positions (Hamming):  Δ(ŷ, y) = Σₜ 1[ŷₜ ≠ yₜ] / max(|ŷ|, |y|).
+
+    Positions that one of the two lacks are wrong. The least over references; reward 1 − Δ.
+    """
+
+    name: ClassVar[str] = "token_error_rate"
+
+    def judge(self, batch: Batch) -> Tensor:
+        """The rate."""
+        right = batch.total(_agree(batch, self.table)).to(self.dtype)
+        ref_lengths = self.ref_lengths[batch.rows, None]
+        longer = torch.maximum(batch.lengths[..., None], ref_lengths).clamp(min=1)
+        return torch.where(ref_lengths < 0, 1, 1 - right / longer).amin(-1)
+
+    def reward(self, batch: Batch) -> Tensor:
+        """1 − Δ."""
+        return 1 - self.judge(batch)
+
+
+_FAR = 2**28  # the distance to a reference that an item does not have
+
+
+def _agree(batch: Batch, table: Tensor) -> Tensor:
+    """[B, T], [items, R, L] → [B, T, R] whether reference and sequence have the same token at t."""
+    width = batch.ids.shape[1]
+    aligned = torch.nn.functional.pad(table[:, :, :width], (0, max(0, width - table.shape[2])), value=-1)
+    same = batch.ids[:, :, None] == aligned[batch.rows].transpose(1, 2)
+    return same & batch.real[:, :, None]

@@ -1,0 +1,210 @@
+"""References and hypotheses, texts or token ids, become padded integers; bad input stops here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlseq.metrics.ngrams import PAD
+from rlseq.metrics.tokenize import Tokenize
+
+Line = str | Sequence[int] | Tensor  # one sequence: a text, or the ids of its tokens
+References = Sequence[Sequence[Line]]  # references[i]: the list of the references of item i
+
+
+@dataclass(frozen=True, eq=False)
+class RefTable:
+    """All references in one table: row s is reference number `slot[s]` of item `item[s]`."""
+
+    ids: Tensor  # [S, L], padded with PAD
+    lengths: Tensor  # [S]
+    item: Tensor  # [S]
+    slot: Tensor  # [S]
+    items: int
+    width: int  # the largest number of references of an item
+
+    def spread(self, values: Tensor, fill: float = 0) -> Tensor:
+        """[S, …] → [items, width, …]: one value a reference, `fill` where an item has fewer."""
+        table = values.new_full((self.items, self.width, *values.shape[1:]), fill)
+        table[self.item, self.slot] = values
+        return table
+
+    def fingerprint(self, words: Iterable[str]) -> str:
+        """A hash of all references, in order, and of what their ids mean."""
+        digest = hashlib.sha256("\n".join(words).encode())
+        for part in (self.ids, self.lengths, self.item):
+            digest.update(np.ascontiguousarray(part.numpy()).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(eq=False)
+class Encoder:
+    """Turns lines into ids: words through a vocabulary that grows with the references, ids as is.
+
+    With `eos`, finished lines end in it: references and texts always, a hypothesis given as ids
+    only if it does so already, since a policy may have been cut off before it stopped.
+    """
+
+    tokenize: Tokenize
+    eos: int | None = None
+    vocab_size: int | None = None
+    words: dict[str, int] = field(default_factory=dict)
+    integral: bool | None = None  # whether lines are token ids; settled by the first reference
+
+    def references(self, references: References) -> RefTable:
+        """All references of all items; unseen words join the vocabulary."""
+        check_references(references)
+        lines = [line for item in references for line in item]
+        counts = [len(item) for item in references]
+        rows = [self._close(self._line(line, self.words)) for line in lines]
+        ids, lengths = pad(rows)
+        return RefTable(
+            ids,
+            lengths,
+            torch.repeat_interleave(torch.tensor(counts)),
+            torch.cat([torch.arange(count) for count in counts]),
+            len(references),
+            max(counts),
+        )
+
+    def hypotheses(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
+        """Ids [N, T] and lengths [N]; words that no reference holds get ids of their own."""
+        check_lines(hypotheses, "hypotheses")
+        unseen: dict[str, int] = {}
+        rows = []
+        for line in hypotheses:
+            row = self._line(line, unseen)
+            rows.append(self._close(row) if isinstance(line, str) else self._cut(row))
+        return pad(rows)
+
+    def _line(self, line: Line, fresh: dict[str, int]) -> list[int]:
+        """The ids of one line; new words enter `fresh`."""
+        tokens = self.tokenize(line) if isinstance(line, str) else _listed(line)
+        integral = not isinstance(tokens[0], str) if len(tokens) else None
+        if integral is None:
+            return []
+        if self.integral is None:
+            self.integral = integral
+        if integral != self.integral:
+            raise TypeError(
+                f"lines must be all texts or all token ids, got {'ids' if integral else 'words'} "
+                f"after {'ids' if self.integral else 'words'}: {line!r:.80}"
+            )
+        return self._ids(tokens) if integral else self._words(tokens, fresh)
+
+    def _words(self, tokens: Sequence[Any], fresh: dict[str, int]) -> list[int]:
+        """Known words by the vocabulary, others in order of appearance after it."""
+        if self.eos is not None:
+            raise TypeError(
+                f"eos={self.eos} is a token id, but the lines are words; give token ids, or a "
+                "tokenize= that returns them"
+            )
+        base = 0 if fresh is self.words else len(self.words)
+        return [
+            self.words[word] if word in self.words else fresh.setdefault(word, base + len(fresh))
+            for word in tokens
+        ]
+
+    def _ids(self, tokens: Sequence[Any]) -> list[int]:
+        """Ids as they are, within the vocabulary."""
+        ids = [int(token) for token in tokens]
+        check_range(min(ids), max(ids), self.vocab_size)
+        return ids
+
+    def _cut(self, row: list[int]) -> list[int]:
+        """Up to the first EOS, which counts."""
+        if self.eos is None or self.eos not in row:
+            return row
+        return row[: row.index(self.eos) + 1]
+
+    def _close(self, row: list[int]) -> list[int]:
+        """Up to the first EOS, which is added where there is none."""
+        row = self._cut(row)
+        missing = self.eos is not None and (not row or row[-1] != self.eos)
+        return [*row, self.eos] if missing and self.eos is not None else row
+
+
+def _listed(line: Sequence[int] | Tensor) -> list[int]:
+    """A list, tuple, array or tensor of ids as a list of Python integers."""
+    values = line.tolist() if hasattr(line, "tolist") else list(line)
+    if any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in values):
+        raise TypeError(f"a sequence must be a text or a list of token ids, got {values!r:.80}")
+    return values
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of any length → ids [N, T] filled up with PAD, and lengths [N]."""
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    table = np.full((len(rows), max(1, int(lengths.max(initial=0)))), PAD, dtype=np.int64)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = np.fromiter(
+        (token for row in rows for token in row), dtype=np.int64, count=int(lengths.sum())
+    )
+    return torch.from_numpy(table), torch.from_numpy(lengths)
+
+
+def check_range(low: int, high: int, vocab_size: int | None) -> None:
+    """Token ids must lie in [0, vocab_size), and below 2³¹ in any case."""
+    limit = 2**31 if vocab_size is None else vocab_size
+    if low < 0 or high >= limit:
+        raise ValueError(
+            f"token ids must lie in [0, {limit}), got {low if low < 0 else high}; "
+            "is this sequence encoded with another vocabulary?"
+        )
+
+
+def check_lines(lines: Iterable[object], name: str) -> None:
+    """A list of sequences, not one text and not a single sequence of ids."""
+    if isinstance(lines, str) or not isinstance(lines, Sequence):
+        raise TypeError(f"{name} must be a list of texts or of id lists, got {type(lines).__name__}")
+    for line in lines:
+        if not isinstance(line, (str, Sequence, np.ndarray, Tensor)):
+            raise TypeError(
+                f"{name} must be a list of texts or of id lists, got a list with a "
+                f"{type(line).__name__}: {line!r:.60}"
+            )
+
+
+def check_references(references: References) -> None:
+    """A list with one non-empty list of lines for every item."""
+    if isinstance(references, str) or not isinstance(references, Sequence):
+        raise TypeError(f"references must be a list per item, got {type(references).__name__}")
+    if not references:
+        raise ValueError("references is empty; give one list of references for every item")
+    texts = sum(isinstance(item, str) for item in references)
+    if texts:
+        raise TypeError(
+            f"references must be a list per item, got {texts} strings for {len(references)} items; "
+            "wrap each in a list: [[text] for text in references]"
+        )
+    for i, item in enumerate(references):
+        if not isinstance(item, Sequence):
+            raise TypeError(
+                f"references[{i}] must be a list of references, got {type(item).__name__} "
+                f"{item!r:.60}; wrap it in a list"
+            )
+        if not len(item):
+            raise ValueError(f"references[{i}] is empty; every item needs at least one reference")
+        if isinstance(item[0], int):
+            raise TypeError(
+                f"references[{i}] must be a list of references, got a list of numbers, which is "
+                "one reference; wrap it in a list: [[ids] for ids in references]"
+            )
+        check_lines(item, f"references[{i}]")
+
+
+def check_count(hypotheses: int, counts: Sequence[int]) -> None:
+    """One hypothesis for each item; says so where references look transposed."""
+    if hypotheses == len(counts):
+        return
+    hint = (
+        "; they look transposed: pass [list(r) for r in zip(*references)]"
+        if set(counts) == {hypotheses}
+        else "; references[i] must hold all references of hypothesis i"
+    )
+    raise ValueError(f"got {hypotheses} hypotheses for {len(counts)} items of references{hint}")

@@ -1,0 +1,283 @@
+"""METEOR and SPICE by their reference implementations in Java (pycocoevalcap), supervised.
+
+For evaluation. Every answer has a time limit, processes end with their owner, and what is missing
+is named by `unavailable` before an hour of training instead of after. METEOR may serve as a reward,
+sentence batches being spread over a few processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.base import VERSION, scored
+from rlseq.metrics.combine import Composable
+from rlseq.metrics.encode import References, check_count, check_references
+from rlseq.types import Context
+
+Detokenize = Callable[[list[int]], str]
+
+
+class Unavailable(RuntimeError):
+    """A metric cannot run on this machine; the message says what is missing and where to get it."""
+
+
+def unavailable(name: str) -> str | None:
+    """Why "meteor" or "spice" cannot run here, or None if it can."""
+    if shutil.which("java") is None:
+        return f"{name} needs Java: no `java` on PATH; install a runtime of version 8 or later"
+    home = _home()
+    if home is None:
+        return f"{name} needs pycocoevalcap: pip install pycocoevalcap"
+    if name == "meteor" and not (home / "meteor" / "meteor-1.5.jar").exists():
+        return "meteor needs meteor-1.5.jar, which this pycocoevalcap lacks; reinstall it"
+    if name == "spice":
+        if not (home / "spice" / "spice-1.0.jar").exists():
+            return "spice needs spice-1.0.jar, which this pycocoevalcap lacks; reinstall it"
+        if not list((home / "spice" / "lib").glob("stanford-corenlp-*-models.jar")):
+            return (
+                "spice needs Stanford CoreNLP 3.6.0 with its models in pycocoevalcap/spice/lib; "
+                "pycocoevalcap downloads them on first use where the network allows it"
+            )
+    return None
+
+
+def _home() -> Path | None:
+    spec = importlib.util.find_spec("pycocoevalcap")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def _require(name: str) -> Path:
+    reason = unavailable(name)
+    home = _home()
+    if reason is not None or home is None:
+        raise Unavailable(reason)
+    return home / name
+
+
+class LineProcess:
+    """A program that answers every line with lines; a silent one is ended, not waited for."""
+
+    def __init__(self, command: Sequence[str], folder: Path | None, timeout: float) -> None:
+        """Starts the program; `timeout` in seconds holds for each answer."""
+        self.command, self.timeout = list(command), timeout
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            bufsize=1,
+        )
+        self.answers: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_drain, args=(self.process, self.answers), daemon=True).start()
+        self.close = weakref.finalize(self, _stop, self.process)
+
+    def send(self, line: str) -> None:
+        """One line to the program."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise self._failure("has ended") from error
+
+    def receive(self) -> str:
+        """The next line of its answer."""
+        try:
+            line = self.answers.get(timeout=self.timeout)
+        except queue.Empty:
+            raise self._failure(f"gave no answer within {self.timeout:g} s") from None
+        if line is None:
+            raise self._failure("has ended")
+        return line.strip()
+
+    def _failure(self, what: str) -> RuntimeError:
+        self.close()
+        code = self.process.poll()
+        return RuntimeError(f"`{' '.join(self.command)}` {what} (exit code {code})")
+
+
+def _drain(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:
+    """Reads as fast as the program writes, so that neither side ever waits for the other."""
+    assert process.stdout is not None
+    with contextlib.suppress(ValueError, OSError):
+        for line in process.stdout:
+            answers.put(line)
+    answers.put(None)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.close()
+
+
+@dataclass(eq=False)
+class _Judge(Composable):
+    """What METEOR and SPICE share: texts as references, and the reward call through texts.
+
+    Args:
+        references: `references[i]` is the list of the reference texts of item i.
+        detokenize: from token ids to a text, for the reward call.
+        eos: the id of EOS, which is not part of the text.
+        timeout: seconds for one answer.
+    """
+
+    references: References = field(repr=False)
+    _: KW_ONLY
+    detokenize: Detokenize | None = field(default=None, repr=False)
+    eos: int | None = None
+    timeout: float = 300.0
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Checks the references."""
+        check_references(self.references)
+        self.texts = [[_clean(line) for line in item] for item in self.references]
+
+    def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
+        """The score of text k against item rows[k], and of all together."""
+        raise NotImplementedError
+
+    def score(self, hypotheses: Sequence[str]) -> Tensor:
+        """Hypothesis i against references[i], [N]."""
+        return torch.tensor(self._all(hypotheses)[0])
+
+    def corpus(self, hypotheses: Sequence[str]) -> float:
+        """The figure that the reference implementation prints."""
+        return self._all(hypotheses)[1]
+
+    def _all(self, hypotheses: Sequence[str]) -> tuple[list[float], float]:
+        check_count(len(hypotheses), [len(item) for item in self.texts])
+        return self.judge([_clean(text) for text in hypotheses], range(len(hypotheses)))
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The reward, [B], by way of texts on the CPU."""
+        if self.detokenize is None:
+            raise TypeError(f"{self.name} as a reward needs detokenize=, from token ids to a text")
+        ids = scored(tokens, mask, self.eos).tolist()
+        texts = [self.detokenize([t for t in row if t >= 0 and t != self.eos]) for row in ids]
+        scores = self.judge([_clean(text) for text in texts], context["index"].tolist())[0]
+        return torch.tensor(scores, device=tokens.device)
+
+    @property
+    def signature(self) -> str:
+        """Name and implementation."""
+        return f"{self.name}|impl:pycocoevalcap|rlseq:{VERSION}"
+
+
+def _clean(line: object) -> str:
+    """One line without the separator of METEOR's protocol, as pycocoevalcap passes it."""
+    if not isinstance(line, str):
+        raise TypeError(f"METEOR and SPICE judge texts, got {type(line).__name__}: {line!r:.60}")
+    return line.replace("|||", "").replace("\n", " ").replace("  ", " ")
+
+
+_METEOR = ["java", "-jar", "-Xmx2G", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
+
+
+@dataclass(eq=False)
+class METEOR(_Judge):
+    """METEOR 1.5 (Denkowski & Lavie 2014), English, 0–1.
+
+    Args:
+        processes: how many Java processes share a batch; each takes about a gigabyte.
+    """
+
+    processes: int = 1
+
+    name: ClassVar[str] = "meteor"
+
+    def __post_init__(self) -> None:
+        """Starts the processes, or says what is missing."""
+        super().__post_init__()
+        folder = _require("meteor")
+        self.pool = [LineProcess(_METEOR, folder, self.timeout) for _ in range(self.processes)]
+
+    def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
+        """All sentences are sent before the first answer is read, so that the processes overlap."""
+        if not texts:
+            return [], 0.0
+        turns = [self.pool[k % len(self.pool)] for k in range(len(texts))]
+        for process, text, row in zip(turns, texts, rows, strict=True):
+            process.send(" ||| ".join(["SCORE", *self.texts[row], text]))
+        statistics = [process.receive() for process in turns]
+        first = self.pool[0]
+        first.send(" ||| ".join(["EVAL", *statistics]))
+        scores = [float(first.receive()) for _ in texts]
+        return scores, float(first.receive())
+
+    def close(self) -> None:
+        """Ends the processes now; otherwise they end with this object."""
+        for process in self.pool:
+            process.close()
+
+
+@dataclass(eq=False)
+class SPICE(_Judge):
+    """SPICE (Anderson et al. 2016): F₁ of scene-graph tuples, 0–1; it takes minutes."""
+
+    timeout: float = 3600.0
+
+    name: ClassVar[str] = "spice"
+
+    def __post_init__(self) -> None:
+        """Says what is missing before anything is computed."""
+        super().__post_init__()
+        self.folder = _require("spice")
+
+    def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
+        """One run of the program over files."""
+        items = [
+            {"image_id": k, "test": text, "refs": self.texts[row]}
+            for k, (text, row) in enumerate(zip(texts, rows, strict=True))
+        ]
+        with _workspace() as place:
+            (place / "in.json").write_text(json.dumps(items), encoding="utf-8")
+            options = ["-cache", str(place), "-out", str(place / "out.json"), "-subset", "-silent"]
+            command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(place / "in.json"), *options]
+            _run(command, self.folder, self.timeout)
+            found = json.loads((place / "out.json").read_text(encoding="utf-8"))
+        by_id = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in found}
+        scores = [by_id[k] for k in range(len(texts))]
+        return scores, sum(scores) / max(1, len(scores))
+
+
+@contextlib.contextmanager
+def _workspace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rlseq-spice-") as folder:
+        yield Path(folder)
+
+
+def _run(command: Sequence[str], folder: Path, timeout: float) -> None:
+    """Runs a program silently; its last words are in the error."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, timeout=timeout, capture_output=True, text=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"`{' '.join(command[:4])}` did not finish within {timeout:g} s") from None
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(command[:4])}` failed: {done.stderr.strip()[-500:]}")

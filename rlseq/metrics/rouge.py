@@ -1,0 +1,104 @@
+"""ROUGE (Lin 2004): the longest common subsequence, or the n-grams, shared with a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.bleu import counts
+from rlseq.metrics.dynamic import Patterns, bit_count, common_states, greatest
+from rlseq.metrics.encode import RefTable
+from rlseq.metrics.ngrams import Trie, repeats, take
+from rlseq.metrics.tokenize import Tokenize, single_space
+
+Combine = Callable[[Tensor, Tensor], Tensor]  # (precision, recall) -> score
+
+
+def f_measure(precision: Tensor, recall: Tensor, beta: float = 1.0) -> Tensor:
+    """F_β = (1 + β²)PR / (R + β²P), 0 where both are 0."""
+    weight = beta * beta
+    return (1 + weight) * precision * recall / (recall + weight * precision).clamp(min=_TINY)
+
+
+def recall_only(precision: Tensor, recall: Tensor) -> Tensor:
+    """Recall, ROUGE-N as first published."""
+    return recall
+
+
+@dataclass(eq=False)
+class ROUGEL(Metric):
+    """ROUGE-L as pycocoevalcap computes it, 0–1:  F_β of  P = max_r LCS/|h|,  R = max_r LCS/|r|.
+
+    Args:
+        beta: weight of recall.
+    """
+
+    beta: float = 1.2
+
+    name: ClassVar[str] = "rouge_l"
+    words: ClassVar[Tokenize] = staticmethod(single_space)
+
+    def fit(self, table: RefTable) -> None:
+        """Where each token occurs in each reference."""
+        self.patterns = Patterns(table)
+
+    def judge(self, batch: Batch) -> Tensor:
+        """Best precision and best recall, not necessarily against the same reference."""
+        ones = self.patterns.ones.index_select(0, batch.rows).unbind(-1)
+        states = common_states(self.patterns.matches(batch.feed(), batch.rows), list(ones))
+        closed = zip(ones, batch.last(states), strict=True)
+        common = sum(bit_count(word[:, None] & ~open_) for word, open_ in closed)
+        common = torch.as_tensor(common).to(self.dtype)
+        ref_lengths = self.patterns.lengths[batch.rows, None].clamp(min=1)
+        precision = greatest(common) / batch.lengths.clamp(min=1)
+        return f_measure(precision, greatest(common / ref_lengths), self.beta)
+
+    def cells(self, width: int) -> int:
+        """A few words for each position and reference."""
+        return 4 * (width + 1) * self.patterns.where[0].numel()
+
+    def settings(self) -> dict[str, object]:
+        """β."""
+        return {"beta": f"{self.beta:g}"}
+
+
+@dataclass(eq=False)
+class ROUGEN(Metric):
+    """ROUGE-N, 0–1: clipped n-gram matches against the best reference.
+
+    Args:
+        order: N.
+        combine: what to make of precision and recall: `f_measure` (F₁) or `recall_only`.
+    """
+
+    order: int = 2
+    combine: Combine = f_measure
+
+    name: ClassVar[str] = "rouge_n"
+
+    def fit(self, table: RefTable) -> None:
+        """How often each n-gram occurs in each reference."""
+        self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
+        self.count = counts(levels, self.trie.nodes, table)
+        self.ngrams = table.spread((table.lengths - self.order + 1).clamp(min=0))
+
+    def judge(self, batch: Batch) -> Tensor:
+        """The best over references."""
+        *_, node = self.trie.walk(batch.ids, batch.rows)
+        *_, seen = repeats(batch.ids, self.order)
+        matches = batch.total(seen[..., None] < take(self.count, node)).to(self.dtype)
+        own = (batch.lengths - self.order + 1).clamp(min=1)[..., None]
+        theirs = self.ngrams[batch.rows, None].clamp(min=1)
+        return greatest(self.combine(matches / own, matches / theirs))
+
+    def settings(self) -> dict[str, object]:
+        """N and the combination."""
+        return {"n": self.order, "value": self.combine.__name__}
+
+
+_TINY = 1e-30
