@@ -54,7 +54,9 @@ def rollout(
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     context = env.begin(repeat=repeat, index=index)
     with evaluating(policy):
-        state = policy.start(context)
+        state = policy.start({name: value[::repeat] for name, value in context.items()})
+        if repeat > 1:  # rows that share a context share its encoding
+            state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
         log_probs, support = write(policy, env, token, state, at_work, decode, forcing)
