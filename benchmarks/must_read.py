@@ -2,11 +2,11 @@
 
     python benchmarks/must_read.py
 
-The path is what docs/design.md calls it: the agent, agent.py, the engine, the env, one policy with all it is
-made of, and returns, baselines and losses. All lines count, docstrings and blank lines too, of whole files. The
-gate is 1,000. Beside the path, and not on it, stand the values and names that it speaks of; they are printed
-too. For scale: 312 lines in cleanrl's single-file PPO, 5,961 in stable-baselines3's A2C, 9,219 in RL4LMs' PPO,
-26,092 in torchrl's Reinforce (as counted when the house was planned).
+The path is what docs/design.md calls it: the agent, agent.py, the engine, the env, one policy with all that
+it is made of, and returns, baselines and losses. All lines count, docstrings and blank lines too, of whole
+files. The gate is 1,000. Beside the path, and not on it, stand the values and names that it speaks of; they
+are printed too. For scale: 312 lines in cleanrl's single-file PPO, 5,961 in stable-baselines3's A2C, 9,219 in
+RL4LMs' PPO, 26,092 in torchrl's Reinforce (as counted when the house was planned).
 """
 
 from __future__ import annotations

@@ -30,6 +30,12 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_tables_are_those_of_the_committed_results() -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):

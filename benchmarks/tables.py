@@ -1,0 +1,139 @@
+"""Write the tables of the docs from the committed JSON, so that no number in them is typed.
+
+    python benchmarks/tables.py [--check]
+
+Fills every region between `<!-- table: NAME -->` and `<!-- end -->` in README.md and docs/*.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def origin(run: dict[str, Any]) -> str:
+    """Where the numbers are from."""
+    machine = run["machine"]
+    place = (
+        machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    )
+    return f"\n`{run['command']}` at `{run['commit']}`, {place}, torch {machine['torch']}.\n"
+
+
+def runs(pattern: str) -> list[dict[str, Any]]:
+    """The JSON files of a benchmark."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
+
+
+def throughput() -> str:
+    """Every model and number of rows, and the rest of the run."""
+    return "\n".join(_throughput(run) for run in runs("throughput-*"))
+
+
+def _throughput(run: dict[str, Any]) -> str:
+    results, text = run["results"], ""
+    for model in ("lstm", "transformer"):
+        lines = [line for line in results["writing"] if line["model"] == model]
+        others = list(lines[0]["rollout_divided_by"])
+        rows = []
+        for line in lines:
+            ratios = [f"{line['rollout_divided_by'][name]:.2f}×" for name in others]
+            rows.append([line["rows"], f"{line['tokens_per_second']['rollout']:,}", *ratios])
+        text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
+    done = results["completing"]
+    slower = [
+        f"{ratio:.1f}× the time of `complete`: {name}" for name, ratio in done["divided_by_complete"].items()
+    ]
+    text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
+    text += f"Twice the length costs {results['doubling']['cost_of_2T_over_T']:.2f}×.\n\n"
+    parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
+    rows = [
+        [
+            f"{line['model']}, {line['reward']}",
+            f"{1e3 * line['seconds']:.0f}",
+            *(f"{line[p]:.1%}" for p in parts),
+        ]
+        for line in results["training_step"]
+    ]
+    text += markdown([f"training step of {results['training_step'][0]['rows']} rows", "ms", *parts], rows)
+    return text + origin(run)
+
+
+def rewards() -> str:
+    """The ratios, and the milliseconds by number of rows."""
+    return "\n".join(_rewards(run) for run in runs("rewards-*"))
+
+
+def _rewards(run: dict[str, Any]) -> str:
+    results = run["results"]
+    rows = []
+    for name, found in results["ratios"].items():
+        others = {who: ms for who, ms in found["ms"].items() if who != "rlseq"}
+        best = min(others, key=lambda who: others[who])
+        rows.append([name, f"{found['ms']['rlseq']:.1f}", f"{others[best]:.1f}", f"{found['ratio']:.2f}×"])
+    head = [f"{results['rows']:,} × {results['references']}", "ms", "reference implementation, ms", "ratio"]
+    return markdown(head, rows) + origin(run)
+
+
+def solve_copy() -> str:
+    """Seconds of REINFORCE to 0.95; PPO's first and last reward."""
+    text = ""
+    for run in runs("solve-copy"):
+        ours, theirs = run["results"]["reinforce"], run["results"]["sb3_ppo"]
+        rows = [
+            [a["seed"], a["seconds_to_0.95"], f"{b['first']:.2f} → {b['last']:.2f}"]
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        head = [
+            "seed",
+            "REINFORCE: seconds to a greedy reward of 0.95",
+            "SB3 PPO: mean episode reward in a minute",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "rewards": rewards,
+    "solve-copy": solve_copy,
+    "throughput": throughput,
+}
+
+
+def filled(page: str) -> str:
+    """A page with its regions written anew."""
+    return REGION.sub(lambda m: m.group(1) + TABLES[m.group(2)]() + m.group(3), page)
+
+
+def main() -> int:
+    """Fill all pages; with --check only say which are not what the results say."""
+    stale = 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        page = path.read_text("utf-8")
+        if filled(page) == page:
+            continue
+        stale += 1
+        if "--check" in sys.argv:
+            print(f"{path.relative_to(ROOT)} is not what benchmarks/results says; run benchmarks/tables.py")
+        else:
+            path.write_text(filled(page), encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return stale if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
