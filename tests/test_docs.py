@@ -31,7 +31,7 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
 
 
 def test_tables_are_those_of_the_committed_results() -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"]
+    command: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
