@@ -32,7 +32,7 @@ def write(name: str, results: Any) -> Path:
     """Write `results/NAME.json`, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     command = " ".join(["python", *sys.argv])
-    content = {"command": command, "commit": _commit(), "machine": machine(), "results": results}
+    content = {"command": command, "commit": COMMIT, "machine": machine(), "results": results}
     path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.json"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
@@ -53,3 +53,6 @@ def _processor() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+COMMIT = _commit()  # when the run starts: what is written meanwhile is not what ran

@@ -80,8 +80,7 @@ class Oracle:
             "decoder.rnn.weight_hh_l0": torch.cat([arrays[f"U{g}"] for g in GATES], 1).t(),
             "decoder.rnn.bias_ih_l0": torch.cat([arrays[f"b{g}"] for g in GATES]),
             "decoder.rnn.bias_hh_l0": torch.zeros(4 * hidden),
-            "head.weight": arrays["Wout"].t(),
-            "head.bias": arrays["bout"],
+            "head.weight": torch.cat([arrays["Wout"], arrays["bout"].unsqueeze(0)]).t(),
         }
         model.load_state_dict(weights)
         self.model = model.requires_grad_(False).to(device)

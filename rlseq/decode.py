@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rlseq.types import Behaviour
@@ -141,15 +143,21 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     `torch.multinomial`) costs more than the network that made the weights.
     """
     size = weights.shape[1]
-    width = max(1, math.isqrt(size))
-    whole = size // width * width
-    sums = weights[:, :whole].view(len(weights), -1, width).sum(-1)
-    if whole < size:
-        sums = torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], 1)
+    width = _block_width(size)
+    if size % width:
+        weights = F.pad(weights, (0, width - size % width))
+    sums = weights.view(len(weights), -1, width).sum(-1)
     block, rest = _crossing(sums, uniform.double() * sums.sum(-1, dtype=torch.float64))
     inside = block.unsqueeze(1) * width + torch.arange(width, device=weights.device)
-    tokens = weights.gather(1, inside.clamp(max=size - 1)).masked_fill_(inside >= size, 0.0)
-    return block * width + _crossing(tokens, rest)[0]
+    return block * width + _crossing(weights.gather(1, inside), rest)[0]
+
+
+@lru_cache
+def _block_width(size: int) -> int:
+    """Tokens in a block: a divisor near √V, so that nothing must be filled up, or else √V."""
+    root = math.isqrt(size)
+    near = [width for width in range(max(1, root // 2), 2 * root + 1) if size % width == 0]
+    return min(near, key=lambda width: abs(width - root), default=root)
 
 
 def _crossing(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,9 @@ def rollout(
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
         log_probs, support = write(policy, env, token, state, at_work, decode, forcing)
+    if not log_probs.isfinite().all():
+        rows = (~log_probs.isfinite().all(1)).nonzero().flatten().tolist()
+        raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
     return harvest(env, log_probs, Behaviour(decode.temperature, support))
 
 
@@ -132,6 +135,11 @@ def _write_block(
         if rows < env.num_envs:
             env, token, state = env.take(slice(rows)), token[:rows], fork(state, slice(rows))
         logits, state = policy.step(token, state)
+        if logits.shape != (rows, len(env.vocab)):
+            raise ValueError(
+                f"a policy's step must return logits [B, V] = {(rows, len(env.vocab))}, "
+                f"got {tuple(logits.shape)}"
+            )
         logits, support = _acting(logits, env.legal(), decode)
         token, log_norm = decode.choose(logits, uniform[t, :rows])
         if forcing is not None and t < forcing[0].shape[1]:
@@ -194,8 +202,10 @@ def evaluating(policy: Any) -> Iterator[None]:
 
 def _blocks(env: SequenceEnv) -> list[slice]:
     """All rows at once on an accelerator; on a processor as many as its caches hold the logits of."""
-    size = env.num_envs if env.device.type != "cpu" else max(1, BLOCK // len(env.vocab))
-    return [slice(i, min(i + size, env.num_envs)) for i in range(0, env.num_envs, size)]
+    rows = env.num_envs
+    blocks = 1 if env.device.type != "cpu" else -(-rows * len(env.vocab) // BLOCK)
+    size = -(-rows // blocks)  # all alike: a small last one would cost as many steps as a large one
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
 def _joined(supports: list[Tensor | None], env: SequenceEnv) -> Tensor | None:

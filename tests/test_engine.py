@@ -225,3 +225,24 @@ def test_anything_that_is_not_a_task_is_refused() -> None:
     assert sequence_env(gym.make("rlseq/Copy-v0")).num_envs == 1
     with pytest.raises(TypeError, match="expected a SequenceEnv"):
         sequence_env(gym.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda logits: logits[:, :-1], r"logits \[B, V\] = \(12, 8\), got \(12, 7\)"),
+        (lambda logits: logits.index_fill(0, torch.tensor([3]), torch.nan), r"NaN or infinity in rows \[3\]"),
+    ],
+)
+def test_a_policy_whose_logits_are_none_is_stopped(change: Any, message: str) -> None:
+    env = make()
+    policy = policy_for(env)
+    step = policy.step
+
+    def broken(token: Tensor, state: Any) -> Any:
+        logits, state = step(token, state)
+        return change(logits), state
+
+    policy.step = broken
+    with pytest.raises(ValueError, match=message):
+        rlseq.rollout(policy, env)

@@ -100,7 +100,9 @@ def test_the_head_scores_and_values(value: bool) -> None:
     (features, *_), actions = numbers()
     policy_head = Head(H, V, value)
     seen = policy_head.evaluate(features, actions)
-    wanted = token_scores(features, policy_head.weight, policy_head.bias, actions, Behaviour())
+    wanted = token_scores(
+        features, policy_head.weight[:, :-1], policy_head.weight[:, -1], actions, Behaviour()
+    )
     assert torch.equal(seen.log_probs, wanted[0])
     assert torch.equal(seen.entropy, wanted[1])
     assert (seen.values is not None) == value

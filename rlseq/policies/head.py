@@ -15,8 +15,10 @@ from rlseq.types import RAW, Behaviour, Evaluation
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
 
 
-class Head(nn.Linear):
-    """π(·|s) = softmax(W h + b); with `value` also V(s) = w·h + c, on the same trunk h.
+class Head(nn.Module):
+    """π(·|s) = softmax(W [h; 1]); with `value` also V(s) = w·h + c, on the same trunk h.
+
+    The bias is the last column of W: adding it to all the logits would take half as long as making them.
 
     Args:
         hidden: H, width of h.
@@ -25,39 +27,45 @@ class Head(nn.Linear):
     """
 
     def __init__(self, hidden: int, words: int, value: bool = False) -> None:
-        super().__init__(hidden, words)
+        super().__init__()
+        bound = hidden**-0.5
+        self.weight = nn.Parameter(torch.empty(words, hidden + 1).uniform_(-bound, bound))
         self.value = nn.Linear(hidden, 1) if value else None
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits `[B, V]` of h `[B, H]`."""
-        return _with_one(h) @ _with_bias(self.weight, self.bias).t()
+        return _with_one(h) @ self.weight.t()
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T]` chosen from h `[B, T, H]`."""
-        scores = token_scores(features, self.weight, self.bias, actions, behaviour)
+        scores = _scores(features, self.weight, actions, behaviour)
         return Evaluation(*scores, None if self.value is None else self.value(features).squeeze(2))
 
 
 def token_scores(
-    features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour
+    features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour = RAW
 ) -> tuple[Tensor, Tensor]:
-    """Log π(a) and H(π), each `[B, T]`, for π = softmax((features·weightᵀ + bias) / temperature).
+    """Log π(a) and H(π), each `[B, T]`, for π = softmax((W h + b) / temperature) of any linear head.
 
     Args:
-        features: `[B, T, H]`.
-        weight: `[V, H]`.
-        bias: `[V]`.
+        features: h, `[B, T, H]`.
+        weight: W, `[V, H]`.
+        bias: b, `[V]`.
         actions: `[B, T]`.
         behaviour: temperature, and the tokens that were allowed.
     """
+    return _scores(features, torch.cat([weight, bias.unsqueeze(1)], 1), actions, behaviour)
+
+
+def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, Tensor]:
     shape, words = actions.shape, weight.shape[0]
     support = behaviour.support
     if support is not None:
         support = support.expand(*shape, words).reshape(-1, words)
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
     flat = _with_one(features.reshape(-1, features.shape[-1]))
-    flat, weights = (x.to(working_dtype(x)) for x in (flat, _with_bias(weight, bias)))
-    arguments = flat, weights, actions.reshape(-1), behaviour.temperature, support
+    flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
+    arguments = flat, weight, actions.reshape(-1), behaviour.temperature, support
     scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
     return scores[0].view(shape), scores[1].view(shape)
 
@@ -70,11 +78,6 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 def _with_one(h: Tensor) -> Tensor:
     return F.pad(h, (0, 1), value=1.0)
-
-
-def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
-    """The bias as one more column: adding it to all the logits would take half as long as making them."""
-    return torch.cat([weight, bias.unsqueeze(1)], 1)
 
 
 class _TokenScores(torch.autograd.Function):

@@ -73,7 +73,7 @@ class Transformer(nn.Module):
     def start(self, context: Context) -> State:
         """Read the source, if there is one, and lay out the caches."""
         rows, weight = len(context["index"]), self.head.weight
-        shape = rows, self.heads, self.words.length, weight.shape[1] // self.heads
+        shape = rows, self.heads, self.words.length, self.norm.weight.shape[0] // self.heads
         # Zeros, not whatever lies there: what is masked has weight 0, but 0 · NaN is NaN.
         empty = partial(weight.new_zeros, shape, dtype=working_dtype(weight))
         caches = tuple((empty(), empty()) for _ in self.decoder)
