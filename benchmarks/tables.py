@@ -107,7 +107,21 @@ def solve_copy() -> str:
     return text
 
 
+def demo() -> str:
+    """Reward after each stage of the demonstration."""
+    text = ""
+    for run in runs("demo"):
+        rows = [
+            [s["after"], f"{s['greedy']:.3f}", f"{s['sampled']:.3f}", f"{s['exact']:.1%}"]
+            for s in run["results"]["stages"]
+        ]
+        text += markdown(["after", "greedy", "sampled", "all letters right (greedy)"], rows)
+        text += f"\n{run['results']['seconds']:.0f} seconds. " + origin(run).strip() + "\n"
+    return text
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "demo": demo,
     "rewards": rewards,
     "solve-copy": solve_copy,
     "throughput": throughput,

@@ -18,13 +18,16 @@ PAIRS = 200  # with references, for likelihood
 SHOWN = 5  # sample outputs
 
 
-def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 1000) -> None:
+def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 1000) -> list[Stage]:
     """Pre-train by likelihood, improve by REINFORCE, and show what each has learned.
 
     Args:
         seed: of everything.
         likelihood_updates: gradient steps on references.
         reinforce_updates: gradient steps on rewards.
+
+    Returns:
+        What the policy could do at each stage.
     """
     console, started = Console(), time.perf_counter()
     task: dict[str, Any] = {"vocab_size": 10, "length": 6}
@@ -39,7 +42,7 @@ def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 
         "only which share of its letters is right.\n"
         f"Both are scored on {fresh.size:,} freshly drawn sources. One to two minutes on two cores.\n"
     )
-    stages = [_Stage("untrained", policy, fresh)]
+    stages = [Stage("untrained", policy, fresh)]
     for name, agent, env, updates in (
         ("likelihood", rlseq.make_agent("mle", policy, lr=3e-3), pairs, likelihood_updates),
         (
@@ -50,13 +53,14 @@ def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 
         ),
     ):
         _train(console, name, agent, env, updates)
-        stages.append(_Stage(name, policy, fresh))
+        stages.append(Stage(name, policy, fresh))
     console.print(_scores(stages), _samples(stages, fresh))
     console.print(f"seed {seed}, {time.perf_counter() - started:.0f} seconds, torch {torch.__version__}")
+    return stages
 
 
-class _Stage:
-    """Scores and texts of the policy as it is now."""
+class Stage:
+    """Scores and texts of a policy as it is now."""
 
     def __init__(self, name: str, policy: Any, env: Any) -> None:
         self.name = name
@@ -84,7 +88,7 @@ def _train(console: Console, name: str, agent: Agent, env: Any, updates: int) ->
         rlseq.train(agent, env, updates=updates, on_update=show)
 
 
-def _scores(stages: list[_Stage]) -> Table:
+def _scores(stages: list[Stage]) -> Table:
     table = Table(title="Reward on fresh sources: share of letters right, the end included")
     for name in ("after", "greedy", "sampled", "all right (greedy)"):
         table.add_column(name, justify="left" if name == "after" else "right")
@@ -95,7 +99,7 @@ def _scores(stages: list[_Stage]) -> Table:
     return table
 
 
-def _samples(stages: list[_Stage], env: Any) -> Table:
+def _samples(stages: list[Stage], env: Any) -> Table:
     """What each stage writes, greedily, for the first sources; wrong letters in red."""
     table = Table(title="Sample outputs")
     for name in ("source", "wanted", *[s.name for s in stages[1:]]):
