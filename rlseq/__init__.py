@@ -14,12 +14,12 @@ from rlseq.registry import register as register
 
 if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
-    from rlseq.decode import Beam as Beam
     from rlseq.decode import Greedy as Greedy
     from rlseq.decode import Sample as Sample
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
+    from rlseq.search import Beam as Beam
     from rlseq.search import beam_search as beam_search
     from rlseq.search import complete as complete
     from rlseq.training import evaluate as evaluate
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Beam": "rlseq.decode",
+    "Beam": "rlseq.search",
     "Greedy": "rlseq.decode",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.decode",

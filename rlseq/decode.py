@@ -1,17 +1,17 @@
-"""How the next token is chosen: `Sample(temperature)` or `Greedy()`, values that a rollout is given."""
+"""How the next token is chosen: values that a rollout is given, as `Sample(temperature)` or `Greedy()`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlseq.types import Behaviour
+from rlseq.types import Behaviour, Rollout
 
 FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
 
@@ -28,6 +28,14 @@ class Decode(Protocol):
 
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Pick a token of every row, `[B]`; also return log Σ exp(logits), `[B]`."""
+
+
+@runtime_checkable
+class Search(Protocol):
+    """Chooses whole texts, in a loop of its own (`rlseq.search.Beam`)."""
+
+    def best(self, policy: Any, env: Any, *, repeat: int, index: Tensor | None) -> Rollout:
+        """One text for every row."""
 
 
 @dataclass(frozen=True)
@@ -89,40 +97,6 @@ class Greedy:
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Arg-max; the random number is not looked at."""
         return logits.argmax(-1), logits.logsumexp(-1)
-
-
-@dataclass(frozen=True)
-class Beam:
-    """The likeliest texts, found by going on with the `width` best prefixes (`rlseq.search.beam_search`).
-
-    Texts are ranked by log p / ((5 + length) / 6)^α, with α the length penalty (Wu et al. 2016, eq. 14).
-
-    Args:
-        width: prefixes kept.
-        length_penalty: α; 0 ranks by probability, 1 by about the mean per token.
-        groups: into which the width is split; each avoids what the ones before it write (Vijayakumar 2016).
-        diversity: what a group pays, in nats, for each earlier group that writes the same token.
-    """
-
-    width: int = 5
-    length_penalty: float = 0.0
-    groups: int = 1
-    diversity: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (
-            isinstance(self.width, int) and isinstance(self.groups, int) and self.width > 0 < self.groups
-        ):
-            raise ValueError(f"width and groups must be integers ≥ 1, got {self.width!r} and {self.groups!r}")
-        if self.width % self.groups:
-            raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
-        if not (math.isfinite(self.length_penalty) and math.isfinite(self.diversity)):
-            raise ValueError(
-                f"length_penalty and diversity must be finite, got {self.length_penalty} and {self.diversity}"
-            )
-
-
-DECODERS: dict[str, Decode | Beam] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.checks import checked_forcing
-from rlseq.decode import Beam, Decode, Sample, acting_logits
+from rlseq.decode import Decode, Sample, Search, acting_logits
 from rlseq.env import SequenceEnv
 from rlseq.state import fork
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
@@ -29,7 +29,7 @@ def rollout(
     policy: Policy,
     env: SequenceEnv,
     *,
-    decode: Decode | Beam = Sample(),
+    decode: Decode | Search = Sample(),
     forced: Tensor | None = None,
     forced_steps: int | Tensor | None = None,
     repeat: int = 1,
@@ -47,10 +47,10 @@ def rollout(
         index: the items to write about, `[B / K]`; drawn at random when not given.
     """
     env = sequence_env(env)
-    if isinstance(decode, Beam):
-        from rlseq.search import likeliest  # which stands on this module
-
-        return likeliest(policy, env, decode, forced, repeat=repeat, index=index)
+    if isinstance(decode, Search):
+        if forced is not None:
+            raise ValueError("a search starts from nothing; forced tokens go with Sample() or Greedy()")
+        return decode.best(policy, env, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     context = env.begin(repeat=repeat, index=index)
     with evaluating(policy):

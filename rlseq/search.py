@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlseq.decode import FORBIDDEN, Beam, Decode, Sample, acting_logits
+from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
 from rlseq.engine import evaluating, harvest, sequence_env, write
 from rlseq.env import SequenceEnv
 from rlseq.state import fork, pick_rows
@@ -74,6 +76,46 @@ def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, lis
     return batch.actions[:, :-1].t(), states
 
 
+@dataclass(frozen=True)
+class Beam:
+    """The likeliest texts, found by going on with the `width` best prefixes (`beam_search`).
+
+    Texts are ranked by log p / ((5 + length) / 6)^α, with α the length penalty (Wu et al. 2016, eq. 14).
+
+    Args:
+        width: prefixes kept.
+        length_penalty: α; 0 ranks by probability, 1 by about the mean per token.
+        groups: into which the width is split; each avoids what the ones before it write (Vijayakumar 2016).
+        diversity: what a group pays, in nats, for each earlier group that writes the same token.
+    """
+
+    width: int = 5
+    length_penalty: float = 0.0
+    groups: int = 1
+    diversity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.width, int) and isinstance(self.groups, int) and self.width > 0 < self.groups
+        ):
+            raise ValueError(f"width and groups must be integers ≥ 1, got {self.width!r} and {self.groups!r}")
+        if self.width % self.groups:
+            raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
+        if not (math.isfinite(self.length_penalty) and math.isfinite(self.diversity)):
+            raise ValueError(
+                f"length_penalty and diversity must be finite, got {self.length_penalty} and {self.diversity}"
+            )
+
+    def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
+        """The first of the n best of every row, judged."""
+        found = beam_search(policy, env, self, repeat=repeat, index=index)
+        tokens, mask = found.tokens[:, 0], found.mask[:, 0]
+        spare = torch.full_like(tokens[:, :1], env.vocab.pad)
+        tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
+        done = torch.ones_like(mask[:, 0])
+        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0])
+
+
 class NBest(NamedTuple):
     """The n likeliest texts of every row, best first."""
 
@@ -123,17 +165,6 @@ def beam_search(
     order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
     mask = lanes.mask[order]
     return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order].where(mask, 0.0), scores)
-
-
-def likeliest(policy: Policy, env: SequenceEnv, beam: Beam, forced: Tensor | None, **start: Any) -> Rollout:
-    """The best text of beam search in every row."""
-    if forced is not None:
-        raise ValueError("beam search starts from nothing; forced tokens go with Sample() or Greedy()")
-    best = beam_search(policy, env, beam, **start)
-    tokens, mask = best.tokens[:, 0], best.mask[:, 0]
-    tokens = torch.cat([tokens.where(mask, env.vocab.pad), torch.full_like(tokens[:, :1], env.vocab.pad)], 1)
-    done = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    return harvest(env.resumed(env.context, tokens, mask.sum(1), done), best.log_probs[:, 0])
 
 
 def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from rlseq.agent import Agent
-from rlseq.decode import DECODERS, Beam, Decode
+from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
+from rlseq.search import Beam
 from rlseq.types import Reward
 
+DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 History = list[dict[str, float]]
 
 
@@ -55,7 +57,7 @@ def train(
 def evaluate(
     policy: Any,
     env: Any,
-    decode: str | Decode | Beam = "greedy",
+    decode: str | Decode | Search = "greedy",
     metrics: Mapping[str, Reward] | None = None,
     limit: int | None = None,
 ) -> dict[str, float]:
@@ -88,7 +90,7 @@ def evaluate(
 
 
 def _scores(
-    policy: Any, env: Any, decode: Decode | Beam, metrics: Mapping[str, Reward], items: Any
+    policy: Any, env: Any, decode: Decode | Search, metrics: Mapping[str, Reward], items: Any
 ) -> dict[str, Any]:
     """Scores of one batch of items, `[len(items)]` each; the last batch is filled up and cut."""
     n = len(items)

@@ -62,7 +62,9 @@ def test_arrows_run_one_way(module: str) -> None:
 
 
 def test_there_is_no_circle() -> None:
-    graph = {name: imports(path, everywhere=False) - {"rlseq", name} for name, path in MODULES.items()}
+    graph = {name: imports(path, everywhere=True) - {"rlseq", name} for name, path in MODULES.items()}
+    for facade in FACADES:
+        graph[facade] = set()
     state: dict[str, int] = {}
 
     def visit(name: str, path: tuple[str, ...]) -> None:
