@@ -7,6 +7,7 @@ SeqGAN, a copy of the training set beats everything); state the oracle's own ent
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
 from functools import lru_cache
 from os import PathLike
 from typing import Any
@@ -85,6 +86,14 @@ class Oracle:
         model.load_state_dict(weights)
         self.model = model.requires_grad_(False).to(device)
 
+    def to(self, device: str | torch.device) -> Oracle:
+        """This oracle on a device; a copy if it is elsewhere, as others may be using it there."""
+        if torch.device(device) == self.model.head.weight.device:
+            return self
+        other = copy(self)
+        other.model = deepcopy(self.model).to(device)
+        return other
+
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, *, batch: int = 1000) -> Tensor:
         """`[n, T]` texts of the oracle's own."""
@@ -161,8 +170,7 @@ class OracleEnv(SequenceEnv):
             items=training_set(oracle, references, data_seed),
             **options,
         )
-        self.oracle = oracle
-        self.oracle.model.to(self.device)
+        self.oracle = oracle.to(self.device)
         self.metrics = {"nll_oracle": lambda *text: -self.log_likelihood(*text)}
 
     def log_likelihood(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:

@@ -123,3 +123,11 @@ def test_tokens_must_be_words_of_the_oracle() -> None:
         oracle.nll(torch.tensor([[0, 60]]))
     with pytest.raises(ValueError, match="integers"):
         oracle.nll(torch.zeros(2, 3))
+
+
+def test_an_oracle_moves_to_a_device_as_a_copy() -> None:
+    oracle = Oracle(0, vocab_size=V, length=T, hidden=H)
+    assert oracle.to("cpu") is oracle
+    moved = oracle.to("meta")
+    assert moved.model.head.weight.device.type == "meta"
+    assert oracle.model.head.weight.device.type == "cpu", "tasks on another device may share it"
