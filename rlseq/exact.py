@@ -36,8 +36,8 @@ def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
 
     Args:
         policy: the policy.
-        env: a task with few texts and a legal-token set that does not depend on the prefix.
-        behaviour: the distribution that acts, where it is not the policy itself.
+        env: a task with few texts; what it does not allow is never written.
+        behaviour: the distribution that acts, where it is not the policy on the tokens that are legal.
     """
     return _objective(policy, sequence_env(env), behaviour)
 
@@ -49,10 +49,25 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
     index = items.repeat_interleave(len(tokens) // env.size)
     context: Context = {**env.contexts(index), "index": index}
     reward = torch.stack(list(env.judge(tokens, mask, context).values())).sum((0, 2))
+    if behaviour.support is None:
+        behaviour = behaviour._replace(support=_legal(env, tokens, context))
     with evaluating(policy):
         log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
     objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
     return objective
+
+
+def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
+    """What the task allows after every prefix of every text, bool `[N, T, V]`; None where that is all."""
+    spare = torch.full_like(tokens[:, :1], env.vocab.pad)
+    done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+    steps = []
+    for t in range(env.max_len):
+        prefix = torch.cat([tokens[:, :t], spare.expand(-1, env.max_len + 1 - t)], 1)
+        steps.append(env.resumed(context, prefix, torch.full_like(tokens[:, 0], t), done).legal())
+    if steps[0] is None:
+        return None
+    return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)
 
 
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:

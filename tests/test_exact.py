@@ -90,3 +90,28 @@ def test_what_cannot_be_enumerated_is_refused() -> None:
         rlseq.exact.objective(None, env)
     with pytest.raises(ValueError, match="Enumerable stays enumerable"):
         rlseq.make("rlseq/Enumerable-v0", vocab_size=5)
+
+
+@pytest.mark.parametrize("by_prefix", [False, True])
+def test_what_a_task_does_not_allow_is_never_written(by_prefix: bool) -> None:
+    class Restricted(rlseq.SequenceEnv):
+        def __init__(self, **options: Any) -> None:
+            vocab = rlseq.Vocab.numbered(3, eos=None)
+            super().__init__(vocab=vocab, max_len=2, reward=self.ones, **options)
+
+        def ones(self, tokens: torch.Tensor, mask: torch.Tensor, context: Any) -> torch.Tensor:
+            return (tokens == 1).float().sum(1)
+
+        def legal(self) -> torch.Tensor:
+            if not by_prefix:
+                return torch.tensor([True, False, True])
+            repeated = self.tokens[:, :1] == torch.arange(3)  # no word twice
+            return ~(repeated & (self.length > 0).unsqueeze(1))
+
+    env = Restricted(num_envs=4000, seed=0)
+    policy = rlseq.make_policy("gru", env, hidden=4, embedding=3)
+    returns = rlseq.rollout(policy, env).returns
+    error = float(returns.std()) / len(returns) ** 0.5
+    assert float(rlseq.exact.objective(policy, env)) == pytest.approx(
+        float(returns.mean()), abs=4 * error + 1e-6
+    )
