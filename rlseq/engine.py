@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rlseq.checks import checked_forcing
 from rlseq.decode import Decode, Sample, Search, acting_logits
 from rlseq.env import SequenceEnv
-from rlseq.state import fork
+from rlseq.state import checked_state, fork
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
 
 LOOK_EVERY = 8  # steps between two looks at whether all rows are done: each look waits for the device
@@ -55,6 +55,7 @@ def rollout(
     context = env.begin(repeat=repeat, index=index)
     with evaluating(policy):
         state = policy.start({name: value[::repeat] for name, value in context.items()})
+        state = checked_state(state, env.num_envs // repeat)
         if repeat > 1:  # rows that share a context share its encoding
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
 from rlseq.engine import evaluating, harvest, sequence_env, write
 from rlseq.env import SequenceEnv
-from rlseq.state import fork, pick_rows
+from rlseq.state import checked_state, fork, pick_rows
 from rlseq.types import Behaviour, Policy, Rollout, State
 
 
@@ -67,7 +67,8 @@ def complete(
 
 def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
     """For every proper prefix: its last token `[T−1, B]`, still to be read, and the state before that."""
-    state, token = policy.start(batch.context), torch.full_like(batch.actions[:, 0], env.vocab.bos)
+    state = checked_state(policy.start(batch.context), len(batch.actions))
+    token = torch.full_like(batch.actions[:, 0], env.vocab.bos)
     states = []
     for t in range(env.max_len - 1):
         _, state = policy.step(token, state)
@@ -150,7 +151,8 @@ def beam_search(
     total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are still one, which counts once in a group
     log_probs = torch.zeros(len(lane), env.max_len, device=env.device)
     with evaluating(policy):
-        state, token = fork(policy.start(context), lane), torch.full_like(lane, env.vocab.bos)
+        state = fork(checked_state(policy.start(context), env.num_envs), lane)
+        token = torch.full_like(lane, env.vocab.bos)
         for t in range(env.max_len):
             logits, state = policy.step(token, state)
             log_p = acting_logits(logits, Behaviour(1.0, lanes.legal())).log_softmax(-1)

@@ -17,6 +17,23 @@ def fork(state: State, rows: Tensor | slice) -> State:
     return tuple(fork(part, rows) for part in state)
 
 
+def checked_state(state: State, rows: int) -> State:
+    """A policy's first state, if its rows can be forked; lists become tuples."""
+    if isinstance(state, Tensor):
+        if state.ndim and len(state) == rows:
+            return state
+        raise ValueError(
+            f"every tensor of a policy's state must have B = {rows} rows, got shape {tuple(state.shape)}; "
+            "put the rows first (nn.LSTM and nn.GRU put layers there: h.transpose(0, 1))"
+        )
+    if isinstance(state, (tuple, list)):
+        return tuple(checked_state(part, rows) for part in state)
+    raise TypeError(
+        "a policy's state must be a tensor or a tuple of states, so that its rows can be forked, "
+        f"got {type(state).__name__}; without memory it is ()"
+    )
+
+
 def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
     """Copies of rows of several states: row `rows[i]` of state `which[i]`."""
     first = states[0]

@@ -28,6 +28,8 @@ def check_policy(policy: Any, env: Any, tolerance: float = 1e-4) -> None:
     * that a row depends neither on its batch-mates, nor on how its source is filled up;
     * that rows of a state can be copied and go on alike, while their originals go elsewhere.
 
+    Logits or a state of the wrong shape are refused by the engine itself, with `ValueError` or `TypeError`.
+
     Args:
         policy: any object with the three methods of `rlseq.types.Policy`.
         env: a task whose contexts and vocabulary it reads.
@@ -112,8 +114,6 @@ class _Exam:
             _, state = self.policy.step(token, state)
             token = self.actions[:, t]
         rows = len(self.actions)
-        for leaf in _leaves(state):
-            assert len(leaf) == rows, f"every tensor of a state must have B = {rows} rows, got {len(leaf)}"
         order = torch.arange(rows - 1, -1, -1, device=self.place.device)
         copy = fork(state, order)
         self.policy.step(self.others[:, 0], state)
@@ -169,7 +169,3 @@ class _Exam:
         row, step = divmod(int(gap.argmax()), gap.shape[1])
         worst = float(gap.max())
         assert worst <= self.tolerance, f"{message}, by {worst:.3g} at row {row}, step {step}"
-
-
-def _leaves(state: State) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else [leaf for part in state for leaf in _leaves(part)]

@@ -186,13 +186,48 @@ def test_good(env: Any, kind: Any) -> None:
         (ForgetsTemperature, "under temperature and support"),
         (ForgetsSupport, "under temperature and support"),
         (KeepsStateToItself, "copied rows of a state do not go on alike"),
-        (StateOfAnotherLayout, "every tensor of a state must have B = 8 rows, got 1"),
     ],
 )
 def test_broken(env: Any, broken: Any, message: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(AssertionError, match=message):
         check_policy(broken(env), env)
+
+
+class StateInADict(Good):
+    def start(self, context: Context) -> Any:
+        return {"memory": super().start(context)}
+
+
+class NoState(Good):
+    def start(self, context: Context) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "message"),
+    [
+        (
+            StateOfAnotherLayout,
+            ValueError,
+            r"must have B = \d+ rows, got shape \(1, \d+, .*put the rows first",
+        ),
+        (StateInADict, TypeError, "tensor or a tuple of states.*got dict"),
+        (NoState, TypeError, r"got NoneType; without memory it is \(\)"),
+    ],
+)
+def test_states_whose_rows_cannot_be_forked(env: Any, broken: Any, error: Any, message: str) -> None:
+    policy = broken(env)
+    batch = rlseq.rollout(Good(env), env)
+    for use in (
+        lambda: check_policy(policy, env),
+        lambda: rlseq.rollout(policy, env),
+        lambda: rlseq.rollout(policy, env, repeat=4),
+        lambda: rlseq.beam_search(policy, env, rlseq.Beam(2)),
+        lambda: rlseq.complete(policy, env, batch, samples=2),
+    ):
+        with pytest.raises(error, match=message):
+            use()
 
 
 def test_a_mean_over_the_batch_in_both_views() -> None:
