@@ -217,7 +217,8 @@ def test_under_autocast(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_copies_have_weights_of_their_own(name: str) -> None:
+@pytest.mark.parametrize("assign", [False, True])
+def test_copies_have_weights_of_their_own(name: str, assign: bool) -> None:
     env = task("rlseq/Copy-v0")
     policy = rlseq.make_policy(name, env, **SMALL[name])
     copy = deepcopy(policy)
@@ -225,7 +226,7 @@ def test_copies_have_weights_of_their_own(name: str) -> None:
         for parameter in copy.parameters():
             parameter.mul_(1.5)
     check_policy(copy, env)
-    copy.load_state_dict(policy.state_dict())
+    copy.load_state_dict(deepcopy(policy.state_dict()), assign=assign)
     check_policy(copy, env)
     batch = rlseq.rollout(policy, env)
     again = copy.evaluate(batch.actions, batch.context).log_probs

@@ -25,7 +25,11 @@ class Recurrence(nn.Module):
         super().__init__()
         self.layers, self.kinds = layers, 2 if cell is nn.LSTM else 1  # a layer remembers h and c, or h alone
         self.rnn = cell(width, hidden, layers, batch_first=True)
-        # The same parameters, for `step`: a compiler refuses to trace code that touches an nn.LSTM.
+        self._look_up()
+        self.register_load_state_dict_post_hook(Recurrence._look_up)  # type: ignore[no-untyped-call]
+
+    def _look_up(self, *_: Any) -> None:
+        """For `step`, as compilers refuse code that touches an nn.LSTM; again when weights are assigned."""
         self._weights: list[list[nn.Parameter]] = self.rnn.all_weights
 
     @property
