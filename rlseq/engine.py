@@ -190,15 +190,15 @@ def sequence_env(env: Any) -> SequenceEnv:
 
 @contextmanager
 def evaluating(policy: Any) -> Iterator[None]:
-    """Dropout off inside, and the policy's mode restored after."""
-    training = isinstance(policy, nn.Module) and policy.training
-    if training:
-        policy.eval()
+    """Dropout off inside, and the mode of every module restored after."""
+    modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
+    for module, _ in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
+        module.train(isinstance(module, nn.RNNBase) and not module.dropout)
     try:
         yield
     finally:
-        if training:
-            policy.train()
+        for module, mode in modes:
+            module.training = mode
 
 
 def _blocks(env: SequenceEnv) -> list[slice]:

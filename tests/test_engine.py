@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import rlseq
-from rlseq.engine import rescore, sequence_env
+from rlseq.engine import evaluating, rescore, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.references import demonstrations
 from rlseq.types import Context, Rollout
@@ -188,6 +188,20 @@ def test_dropout_is_off_and_the_mode_is_restored() -> None:
     assert modes
     assert not any(modes)
     assert policy.training
+
+
+def test_modules_keep_their_own_modes() -> None:
+    policy = policy_for(make())
+    policy.frozen, policy.rnn = nn.Dropout().eval(), nn.LSTM(2, 2)
+    policy.deep = nn.LSTM(2, 2, num_layers=2, dropout=0.5)
+    before = [module.training for module in policy.modules()]
+    with evaluating(policy):
+        assert not policy.training
+        assert not policy.dropout.training
+        assert not policy.deep.training
+        assert policy.rnn.training  # or cuDNN would refuse to differentiate it
+    assert [module.training for module in policy.modules()] == before
+    assert not policy.frozen.training
 
 
 @pytest.mark.parametrize(
