@@ -146,7 +146,8 @@ def _write_block(
         if forcing is not None and t < forcing[0].shape[1]:
             token = torch.where(forcing[1][:, t], forcing[0][:, t], token)
         place = env.length.unsqueeze(1)  # a finished row's is the spare column, or has been its end
-        log_probs[:rows].scatter_(1, place, logits.gather(1, token.unsqueeze(1)) - log_norm.unsqueeze(1))
+        log_prob = logits.gather(1, token.unsqueeze(1)) - log_norm.unsqueeze(1)
+        log_probs[:rows].scatter_(1, place, log_prob.float())
         if support is not None:
             if allowed is None:
                 allowed = support.new_ones(*log_probs.shape, len(env.vocab))

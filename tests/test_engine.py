@@ -190,6 +190,15 @@ def test_dropout_is_off_and_the_mode_is_restored() -> None:
     assert policy.training
 
 
+def test_a_policy_in_double_precision_writes_too() -> None:
+    env = make()
+    policy = policy_for(env).double()
+    batch = rlseq.rollout(policy, env)
+    assert batch.log_probs.dtype == torch.float32
+    rlseq.testing.check_policy(policy, env)
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1)
+
+
 def test_modules_keep_their_own_modes() -> None:
     policy = policy_for(make())
     policy.frozen, policy.rnn = nn.Dropout().eval(), nn.LSTM(2, 2)
