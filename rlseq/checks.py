@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
+
+from rlseq.types import Reward
 
 _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
@@ -70,31 +73,41 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
 
 
 def checked_forcing(
-    forced: Tensor | None, steps: Any, shape: tuple[int, int], words: int, device: torch.device
+    forced: Any, steps: Any, shape: tuple[int, int], words: int, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:
     """Forced tokens `[B, F]`, and where they are forced, bool `[B, F]`; `shape` is `(B, T)`."""
     if forced is None:
         if steps is not None:
             raise ValueError(f"forced_steps={steps} without forced tokens; pass forced=[B, F]")
         return None
-    if forced.ndim != 2 or len(forced) != shape[0] or forced.shape[1] > shape[1]:
+    tokens = _integers("forced", "token ids", forced).to(device)
+    if tokens.ndim != 2 or len(tokens) != shape[0] or tokens.shape[1] > shape[1]:
         raise ValueError(
             f"forced must be [B, F] with B={shape[0]} rows and F ≤ T={shape[1]} tokens, "
-            f"got {tuple(forced.shape)}"
+            f"got {tuple(tokens.shape)}"
         )
-    tokens = _integers("forced", "token ids", forced).to(device)
-    steps = torch.as_tensor(forced.shape[1] if steps is None else steps, device=device)
-    if ((steps < 0) | (steps > forced.shape[1])).any():
-        raise ValueError(
-            f"forced_steps must be 0 … {forced.shape[1]}, the forced tokens given, got {steps.tolist()}"
-        )
-    where = torch.arange(forced.shape[1], device=device) < steps.reshape(-1, 1)
-    where = where.expand(tokens.shape)
+    longest = tokens.shape[1]
+    steps = _integers("forced_steps", "numbers of tokens", longest if steps is None else steps).to(device)
+    if steps.shape not in ((), (shape[0],)):
+        raise ValueError(f"forced_steps must be one number or ({shape[0]},), got {tuple(steps.shape)}")
+    if ((steps < 0) | (steps > longest)).any():
+        raise ValueError(f"forced_steps must be 0 … {longest}, the forced tokens given, got {steps.tolist()}")
+    where = (torch.arange(longest, device=device) < steps.reshape(-1, 1)).expand(tokens.shape)
     if (((tokens < 0) | (tokens >= words)) & where).any():
         raise ValueError(
-            f"forced tokens must be 0 … {words - 1}, got {int(forced.min())} … {int(forced.max())}"
+            f"forced tokens must be 0 … {words - 1}, got {int(tokens.min())} … {int(tokens.max())}"
         )
     return tokens, where
+
+
+def named_functions(metrics: Any) -> Mapping[str, Reward]:
+    """Metrics by name."""
+    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
+        raise TypeError(
+            'metrics must be a dict of name → function, such as {"bleu": rlseq.metrics.BLEU(references)}, '
+            f"got {metrics!r:.60}"
+        )
+    return metrics
 
 
 def _integers(name: str, what: str, values: Any) -> Tensor:

@@ -99,6 +99,13 @@ class Greedy:
         return logits.argmax(-1), logits.logsumexp(-1)
 
 
+def checked_decoder(decode: Any) -> Any:
+    """What can choose tokens, or whole texts."""
+    if isinstance(decode, Search) or hasattr(decode, "choose"):
+        return decode
+    raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {decode!r:.60}")
+
+
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
     """Logits of the distribution that acts, at least float32: tempered, with what is not allowed shut out."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

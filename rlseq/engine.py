@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.checks import checked_forcing
-from rlseq.decode import Decode, Sample, Search, acting_logits
+from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, fork
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
@@ -46,7 +46,7 @@ def rollout(
         repeat: K; rows iK … iK+K−1 share a context.
         index: the items to write about, `[B / K]`; drawn at random when not given.
     """
-    env = sequence_env(env)
+    env, decode = sequence_env(env), checked_decoder(decode)
     if isinstance(decode, Search):
         if forced is not None:
             raise ValueError("a search starts from nothing; forced tokens go with Sample() or Greedy()")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rlseq.agent import Agent
+from rlseq.checks import checked_reward, named_functions
 from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
@@ -75,6 +76,7 @@ def evaluate(
     """
     env = sequence_env(env)
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
+    metrics = named_functions(env.metrics if metrics is None else metrics)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be ≥ 1, got {limit}")
     rows = limit or (env.size if env.size > 1 else 1000)
@@ -82,8 +84,7 @@ def evaluate(
     sums: dict[str, Any] = {}
     found = env.generator.get_state()
     for batch in items.split(env.num_envs):
-        scores = _scores(policy, env, decode, env.metrics if metrics is None else metrics, batch)
-        for name, value in scores.items():
+        for name, value in _scores(policy, env, decode, metrics, batch).items():
             sums[name] = sums.get(name, 0.0) + value.double().sum()
     env.generator.set_state(found)
     return {name: float(value) / rows for name, value in sums.items()}
@@ -101,6 +102,6 @@ def _scores(
     if len(env.parts) > 1:
         scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
     for name, metric in metrics.items():
-        value = metric(tokens, mask, batch.context)
-        scores[name] = value if value.ndim == 1 else (value * mask).sum(1)
+        value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])
+        scores[name] = value if value.ndim == 1 else value.sum(1)
     return {name: value[:n] for name, value in scores.items()}

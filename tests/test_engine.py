@@ -225,7 +225,11 @@ def test_modules_keep_their_own_modes() -> None:
             ValueError,
             r"forced_steps must",
         ),
+        ({"forced": [[1, 2]] * 3}, ValueError, r"B=12 rows .*got \(3, 2\)"),
+        ({"forced": [[1, 2]] * 12, "forced_steps": 1.5}, TypeError, "forced_steps must be integers"),
+        ({"forced": [[1, 2]] * 12, "forced_steps": [1, 2]}, ValueError, r"one number or \(12,\), got \(2,\)"),
         ({"forced_steps": 3}, ValueError, "without forced tokens"),
+        ({"decode": "greedy"}, TypeError, r"decode must be Sample\(…\).* got 'greedy'"),
         ({"repeat": 5}, ValueError, r"divides num_envs=12"),
         ({"index": torch.tensor([0] * 11 + [10_000])}, ValueError, r"0 … 9999"),
     ],
@@ -239,6 +243,21 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], error: type[Except
     assert torch.equal(env.tokens, before[0])
     assert torch.equal(env.generator.get_state(), before[1])
     assert env.context == before[2]
+
+
+def test_lists_will_do() -> None:
+    env, forced, steps = make(), [[3, 4]] * 12, [2, 1] * 6
+    policy, more = policy_for(env), dict[str, Any](forced=forced, forced_steps=steps)
+    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy(), **more)
+    assert (batch.actions[:, 0] == 3).all()
+    assert (batch.actions[::2, 1] == 4).all()
+    more = {
+        "forced": torch.tensor(forced),
+        "forced_steps": torch.tensor(steps),
+        "index": batch.context["index"],
+    }
+    again = rlseq.rollout(policy, env, decode=rlseq.Greedy(), **more)
+    assert torch.equal(again.actions, batch.actions)
 
 
 def test_anything_that_is_not_a_task_is_refused() -> None:

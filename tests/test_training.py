@@ -105,3 +105,23 @@ def test_mistakes(call: Any, message: str) -> None:
     env, policy = setting()
     with pytest.raises(ValueError, match=message):
         call(env, policy)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "message"),
+    [
+        (["bleu"], TypeError, r"metrics must be a dict of name → function.*got \['bleu'\]"),
+        ({"bleu": "bleu"}, TypeError, "metrics must be a dict"),
+        ({"one": lambda tokens, mask, context: 1.0}, TypeError, "'one' must return a torch.Tensor"),
+        (
+            {"sum": lambda tokens, mask, context: tokens.sum()},
+            ValueError,
+            r"'sum' must return shape .*got \(\)",
+        ),
+        ({"nan": lambda tokens, mask, context: mask.sum(1) * torch.nan}, ValueError, "'nan' is nan in row 0"),
+    ],
+)
+def test_metrics_that_are_none(metrics: Any, error: type[Exception], message: str) -> None:
+    env, policy = setting()
+    with pytest.raises(error, match=message):
+        rlseq.evaluate(policy, env, metrics=metrics)
