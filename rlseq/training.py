@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         policy: writes.
-        env: the task; its random numbers are left as they were found.
+        env: the task; its episodes and random numbers are left as they were found.
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
         limit: number of texts; all items when not given, or 1,000 where there is only one.
@@ -82,11 +82,17 @@ def evaluate(
     rows = limit or (env.size if env.size > 1 else 1000)
     items = torch.arange(rows, device=env.device) % env.size
     sums: dict[str, Any] = {}
-    found = env.generator.get_state()
-    for batch in items.split(env.num_envs):
-        for name, value in _scores(policy, env, decode, metrics, batch).items():
-            sums[name] = sums.get(name, 0.0) + value.double().sum()
-    env.generator.set_state(found)
+    episodes = {
+        name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)
+    }
+    random = env.generator.get_state()
+    try:
+        for batch in items.split(env.num_envs):
+            for name, value in _scores(policy, env, decode, metrics, batch).items():
+                sums[name] = sums.get(name, 0.0) + value.double().sum()
+    finally:
+        vars(env).update(episodes)
+        env.generator.set_state(random)
     return {name: float(value) / rows for name, value in sums.items()}
 
 

@@ -125,3 +125,16 @@ def test_metrics_that_are_none(metrics: Any, error: type[Exception], message: st
     env, policy = setting()
     with pytest.raises(error, match=message):
         rlseq.evaluate(policy, env, metrics=metrics)
+
+
+def test_evaluation_leaves_episodes_alone_even_when_it_fails() -> None:
+    env, policy = setting()
+    env.reset(seed=1)
+    env.step(torch.ones(env.num_envs, dtype=torch.int64))
+    before = env.tokens.clone(), env.length.clone(), env.generator.get_state(), env.context
+    rlseq.evaluate(policy, env, decode="sample")
+    with pytest.raises(ValueError, match="must return shape"):
+        rlseq.evaluate(policy, env, decode="sample", metrics={"one": lambda *text: torch.zeros(())})
+    after = env.tokens, env.length, env.generator.get_state()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False))
+    assert env.context is before[3]
