@@ -72,6 +72,27 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
     return items.to(device)
 
 
+def checked_context(context: dict[str, Any], source_vocab: Any) -> dict[str, Tensor]:
+    """Contexts as a task's `contexts` gave them: tensors with one row per index, where the index is."""
+    index = context["index"]
+    for name, value in context.items():
+        if not isinstance(value, Tensor) or value.shape[:1] != index.shape or value.device != index.device:
+            got = (
+                f"{tuple(value.shape)} on {value.device}"
+                if isinstance(value, Tensor)
+                else type(value).__name__
+            )
+            raise ValueError(
+                f"context {name!r} must be a tensor with B = {len(index)} rows on {index.device}, got {got}"
+            )
+    if "source" in context and source_vocab is None:
+        raise ValueError(
+            "contexts gives a source, but items has none, so that nobody would read it; "
+            "pass items={'source': …} too (one row will do), so that its width is known"
+        )
+    return context
+
+
 def checked_forcing(
     forced: Any, steps: Any, shape: tuple[int, int], words: int, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 from typing_extensions import Self, Unpack
 
-from rlseq.checks import checked_index, checked_reward, usable_device
+from rlseq.checks import checked_context, checked_index, checked_reward, usable_device
 from rlseq.layout import observation_space
 from rlseq.types import Context, Reward
 from rlseq.view import GymnasiumView
@@ -120,7 +120,7 @@ class SequenceEnv(GymnasiumView):
             drawn = (rows // repeat,)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
         index = index.repeat_interleave(repeat)
-        self.context = {**self.contexts(index), "index": index}
+        self.context = checked_context({**self.contexts(index), "index": index}, self.source_vocab)
         # One spare column at the end takes what a finished row would write, so that no step needs a branch.
         self._tokens = torch.full((rows, self.max_len + 1), self.vocab.pad, device=self.device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=self.device)
