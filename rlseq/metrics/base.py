@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.combine import Composable
-from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count
+from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count, check_settings
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
@@ -96,6 +96,7 @@ class Metric(Composable):
 
     def __post_init__(self) -> None:
         """Encodes the references, fits on them, and lets the texts go."""
+        check_settings(self)
         self.tokenize = self.tokenize or type(self).words
         self.encoder = Encoder(self.tokenize, self.eos, self.vocab_size, self.vocabulary())
         table = self.encoder.references(self.references)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -288,7 +289,7 @@ def _terms(reward: Reward) -> list[tuple[float, Reward]]:
 
 
 def _number(weight: float) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+    if isinstance(weight, bool) or not isinstance(weight, Real):  # NumPy's numbers, too
         raise TypeError(f"a weight must be a number, got {type(weight).__name__} {weight!r:.60}")
     if not math.isfinite(weight):
         raise ValueError(f"a weight must be finite, got {weight}")

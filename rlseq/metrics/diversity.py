@@ -16,7 +16,7 @@ from torch import Tensor
 from rlseq.metrics.base import VERSION, scored
 from rlseq.metrics.bleu import SACREBLEU, Definition
 from rlseq.metrics.combine import Composable
-from rlseq.metrics.encode import Encoder, Line
+from rlseq.metrics.encode import Encoder, Line, check_settings
 from rlseq.metrics.ngrams import PAD, Trie, repeats
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
@@ -38,6 +38,10 @@ class SetMetric(Composable):
     dtype: torch.dtype = torch.float32
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_settings(self)
 
     def judge(self, ids: Tensor) -> Tensor:
         """Ids [N, T], padded with PAD → [N]."""

@@ -148,6 +148,22 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(table), torch.from_numpy(lengths)
 
 
+def check_settings(metric: Any) -> None:
+    """Settings with which no score would be a number."""
+    order, sigma = getattr(metric, "order", 1), getattr(metric, "sigma", 1.0)
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"order, the longest n-gram, must be an integer ≥ 1, got {order!r}")
+    if not sigma > 0:
+        raise ValueError(f"sigma must be > 0, got {sigma!r}")
+    if not metric.dtype.is_floating_point:
+        raise ValueError(f"dtype must be a type of fractions, such as torch.float32, got {metric.dtype}")
+    words = getattr(metric, "vocab_size", None)
+    if metric.eos is not None and not 0 <= metric.eos < (2**31 if words is None else words):
+        raise ValueError(
+            f"eos must be a token id of the vocabulary, got eos={metric.eos}, vocab_size={words}"
+        )
+
+
 def check_range(low: int, high: int, vocab_size: int | None) -> None:
     """Token ids must lie in [0, vocab_size), and below 2³¹ in any case."""
     limit = 2**31 if vocab_size is None else vocab_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -169,3 +170,24 @@ def test_unknown_metrics_and_options() -> None:
 
 def test_edit_distance_of_an_empty_hypothesis() -> None:
     assert EditDistance(REFS).score(["", "", ""]).tolist() == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BLEU(REFS, order=0), "order.* must be an integer ≥ 1, got 0"),
+        (lambda: DistinctN(order=0), "order.* must be an integer ≥ 1, got 0"),
+        (lambda: CIDErD(REFS, sigma=0), "sigma must be > 0, got 0"),
+        (lambda: BLEU(REFS, dtype=torch.int32), "dtype must be a type of fractions.*got torch.int32"),
+        (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be a token id of the vocabulary, got eos=9"),
+        (lambda: DistinctN(eos=-1), "eos must be a token id"),
+    ],
+)
+def test_settings_without_sense(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_weights_may_be_numpys() -> None:
+    half: Any = np.float32(0.5)
+    assert (BLEU(REFS) * half).terms[0][0] == 0.5
