@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine import evaluating, rescore
+from rlseq.engine import rescore
+from rlseq.state import evaluating
 from rlseq.types import Context
 
 Run = Callable[[], Any]

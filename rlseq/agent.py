@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import Decode, Sample
-from rlseq.engine import evaluating, rescore, rollout
+from rlseq.engine import rescore, rollout
 from rlseq.losses import per_sequence, per_token, score_function
+from rlseq.state import evaluating
 from rlseq.types import Metrics, Rollout
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]

@@ -7,17 +7,16 @@ contexts is the self-critical baseline; `repeat=K` gives groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlseq.checks import checked_forcing
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.env import SequenceEnv
-from rlseq.state import checked_state, fork
+from rlseq.state import checked_state, evaluating, fork
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
 
 LOOK_EVERY = 8  # steps between two looks at whether all rows are done: each look waits for the device
@@ -187,19 +186,6 @@ def sequence_env(env: Any) -> SequenceEnv:
     if not isinstance(inner, SequenceEnv):
         raise TypeError(f"expected a SequenceEnv, as rlseq.make returns it, got {type(env).__name__}")
     return inner
-
-
-@contextmanager
-def evaluating(policy: Any) -> Iterator[None]:
-    """Dropout off inside, and the mode of every module restored after."""
-    modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
-    for module, _ in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
-        module.train(isinstance(module, nn.RNNBase) and not module.dropout)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _blocks(env: SequenceEnv) -> list[slice]:

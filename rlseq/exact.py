@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine import evaluating, sequence_env
+from rlseq.engine import sequence_env
 from rlseq.env import SequenceEnv
+from rlseq.state import evaluating
 from rlseq.types import RAW, Behaviour, Context
 
 LIMIT = 1_000_000  # texts × contexts

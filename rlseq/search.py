@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
-from rlseq.engine import evaluating, harvest, sequence_env, write
+from rlseq.engine import harvest, sequence_env, write
 from rlseq.env import SequenceEnv
-from rlseq.state import checked_state, fork, pick_rows
+from rlseq.state import checked_state, evaluating, fork, pick_rows
 from rlseq.types import Behaviour, Policy, Rollout, State
 
 

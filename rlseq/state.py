@@ -1,11 +1,13 @@
-"""A policy's state as a tree of tensors with B rows."""
+"""A policy's state as a tree of tensors with B rows; and its mode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlseq.types import State
 
@@ -42,3 +44,16 @@ def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
     if all(state is first for state in states):  # a cache that is written in place is the same in all
         return first[rows]
     return torch.stack(list(states))[which, rows]
+
+
+@contextmanager
+def evaluating(policy: Any) -> Iterator[None]:
+    """Dropout off inside, and the mode of every module restored after."""
+    modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
+    for module, _ in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
+        module.train(isinstance(module, nn.RNNBase) and not module.dropout)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import acting_logits
-from rlseq.engine import evaluating, rescore, rollout, sequence_env
-from rlseq.state import fork
+from rlseq.engine import rescore, rollout, sequence_env
+from rlseq.state import evaluating, fork
 from rlseq.types import RAW, Behaviour, Context, Evaluation, State
 
 Scores = Iterable[Tensor | None]  # log_probs, entropy, values; None is not compared

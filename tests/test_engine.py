@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.engine import evaluating, rescore, sequence_env
+from rlseq.engine import rescore, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.references import demonstrations
+from rlseq.state import evaluating
 from rlseq.types import Context, Rollout
 from rlseq.vocab import Vocab
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlseq.state import evaluating
 from rlseq.types import Context, Reward
 
 
@@ -170,8 +171,9 @@ class KLShaped(Composable):
     @torch.no_grad()
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """[B, T]."""
-        acted = self.policy.evaluate(tokens, context).log_probs
-        gap = acted - self.reference.evaluate(tokens, context).log_probs
+        with evaluating(self.policy), evaluating(self.reference):
+            acted = self.policy.evaluate(tokens, context).log_probs
+            gap = acted - self.reference.evaluate(tokens, context).log_probs
         value = self.reward(tokens, mask, context)
         paid = value if value.dim() == 2 else at_end(value, mask)
         return paid - torch.where(mask, self.beta * gap, 0)

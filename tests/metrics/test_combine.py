@@ -126,3 +126,15 @@ def test_kl_shaping(case: Any) -> None:
     assert list(shaped.parts) == ["edit_distance"]
     dense = KLShaped(edit.dense(), Uniform(-1.0), Uniform(-3.0), beta=0.1)
     assert torch.allclose(dense(tokens, mask, context).sum(1), value.sum(1), atol=1e-5)
+
+
+def test_dropout_is_no_divergence(case: Any) -> None:
+    class Dropping(torch.nn.Module):
+        def evaluate(self, actions: Tensor, context: Any) -> Any:
+            noise = torch.nn.functional.dropout(torch.ones(actions.shape), 0.5, self.training)
+            return SimpleNamespace(log_probs=-noise)
+
+    policy = Dropping().train()
+    shaped = KLShaped(Constant(0.0), policy, policy, beta=1.0)
+    assert not shaped(*case[1:]).any()
+    assert policy.training
