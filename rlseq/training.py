@@ -68,7 +68,8 @@ def evaluate(
         policy: writes.
         env: the task; its episodes and random numbers are left as they were found.
         decode: "greedy", "sample", "beam", or a decoder.
-        metrics: what to report beside the reward, name → reward function; the task's own when not given.
+        metrics: what to report beside the reward, name → reward function; the task's own when not given; of a
+            metric that is what it pays as a reward: of errors and distances 1 − rate.
         limit: number of texts; all items when not given, or 1,000 where there is only one.
 
     Returns:
