@@ -22,6 +22,9 @@ bench: $(READY) ## learning and must-read numbers, written to benchmarks/results
 	$(BIN)/python benchmarks/solve_copy.py
 	$(BIN)/python benchmarks/must_read.py
 
+docs: $(READY) ## the tables in README.md and docs/, from benchmarks/results/
+	$(BIN)/python benchmarks/tables.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
