@@ -65,13 +65,14 @@ class Sample:
 
     def support(self, logits: Tensor) -> Tensor | None:
         """The nucleus of the top k."""
-        if self.top_k is None and self.top_p is None:
+        top_p = None if self.top_p == 1 else self.top_p  # rounding must not cut off what p = 1 keeps
+        if self.top_k is None and top_p is None:
             return None
         ranked, order = logits.topk(min(self.top_k or logits.shape[1], logits.shape[1]))
         kept = ranked > FORBIDDEN
-        if self.top_p is not None:
+        if top_p is not None:
             probs = ranked.softmax(-1)
-            kept &= probs.cumsum(-1) - probs < self.top_p  # what stands before it does not reach p yet
+            kept &= probs.cumsum(-1) - probs < top_p  # what stands before it does not reach p yet
         return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, kept)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
