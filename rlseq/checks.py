@@ -93,6 +93,22 @@ def checked_context(context: dict[str, Any], source_vocab: Any) -> dict[str, Ten
     return context
 
 
+def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Tensor | None:
+    """The tokens that a task allows, as its `legal` answers; no look at values, which would wait for them."""
+    wanted = (words,), (rows, words)
+    if legal is None or (
+        isinstance(legal, Tensor)
+        and legal.dtype == torch.bool
+        and tuple(legal.shape) in wanted
+        and legal.device == device
+    ):
+        return legal
+    got = type(legal).__name__
+    if isinstance(legal, Tensor):
+        got = f"{legal.dtype} {tuple(legal.shape)} on {legal.device}"
+    raise ValueError(f"`legal` must return bool {wanted[1]} or {wanted[0]} on {device}, or None, got {got}")
+
+
 def checked_forcing(
     forced: Any, steps: Any, shape: tuple[int, int], words: int, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:

@@ -140,7 +140,7 @@ def _write_block(
                 f"a policy's step must return logits [B, V] = {(rows, len(env.vocab))}, "
                 f"got {tuple(logits.shape)}"
             )
-        logits, support = _acting(logits, env.legal(), decode)
+        logits, support = _acting(logits, env.allowed(), decode)
         token, log_norm = decode.choose(logits, uniform[t, :rows])
         if forcing is not None and t < forcing[0].shape[1]:
             token = torch.where(forcing[1][:, t], forcing[0][:, t], token)

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 from typing_extensions import Self, Unpack
 
-from rlseq.checks import checked_context, checked_index, checked_reward, usable_device
+from rlseq.checks import checked_context, checked_index, checked_legal, checked_reward, usable_device
 from rlseq.layout import observation_space
 from rlseq.types import Context, Reward
 from rlseq.view import GymnasiumView
@@ -104,6 +104,10 @@ class SequenceEnv(GymnasiumView):
         Finished rows are asked too, and not heeded; their `length` may be T.
         """
         return None
+
+    def allowed(self) -> Tensor | None:
+        """What `legal` answers, checked: `[B, V]` or `[V]`."""
+        return checked_legal(self.legal(), self.num_envs, len(self.vocab), self.device)
 
     # ── the episode ──────────────────────────────────────────────────────────────────────────────────
 

@@ -65,7 +65,7 @@ def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
     steps = []
     for t in range(env.max_len):
         prefix = torch.cat([tokens[:, :t], spare.expand(-1, env.max_len + 1 - t)], 1)
-        steps.append(env.resumed(context, prefix, torch.full_like(tokens[:, 0], t), done).legal())
+        steps.append(env.resumed(context, prefix, torch.full_like(tokens[:, 0], t), done).allowed())
     if steps[0] is None:
         return None
     return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)

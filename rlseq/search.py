@@ -155,7 +155,7 @@ def beam_search(
         token = torch.full_like(lane, env.vocab.bos)
         for t in range(env.max_len):
             logits, state = policy.step(token, state)
-            log_p = acting_logits(logits, Behaviour(1.0, lanes.legal())).log_softmax(-1)
+            log_p = acting_logits(logits, Behaviour(1.0, lanes.allowed())).log_softmax(-1)
             log_p.masked_fill_(log_p < FORBIDDEN / 2, -torch.inf)
             log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text goes on in one way: it stays
             log_p[:, 1:].masked_fill_(lanes.done.unsqueeze(1), -torch.inf)

@@ -100,7 +100,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         """The parts of the reward."""
 
     @abstractmethod
-    def legal(self) -> Tensor | None:
+    def allowed(self) -> Tensor | None:
         """The tokens allowed next."""
 
     def reset(
@@ -263,7 +263,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         return flagged({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
 
     def _legal_rows(self) -> Tensor:
-        legal = self.legal()
+        legal = self.allowed()
         if legal is None:
             legal = torch.ones(1, dtype=torch.bool, device=self.device)
         legal = legal.expand(self.num_envs, len(self.vocab))

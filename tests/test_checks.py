@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import rlseq
 from rlseq.env import SequenceEnv
 from rlseq.types import Context
 from rlseq.vocab import Vocab
@@ -243,49 +242,3 @@ def test_a_task_that_makes_no_sense_is_refused(name: str) -> None:
 def test_a_reward_is_a_function_or_a_dict_of_functions(reward: Any) -> None:
     with pytest.raises(TypeError, match="must be a function, or a dict of functions, got"):
         make(reward)
-
-
-class Computed(rlseq.SequenceEnv):
-    """Contexts made from their index."""
-
-    def __init__(self, context: Any, **options: Any) -> None:
-        super().__init__(vocab=rlseq.Vocab.numbered(5), max_len=3, reward=lambda t, m, c: m.sum(1), **options)
-        self.made = context
-
-    @property
-    def size(self) -> int:
-        return 9
-
-    def contexts(self, index: Tensor) -> dict[str, Tensor]:
-        return {name: make(index) for name, make in self.made.items()}
-
-
-@pytest.mark.parametrize(
-    ("context", "message"),
-    [
-        (
-            {"x": lambda index: index[:1]},
-            r"context 'x' must be a tensor with B = 4 rows on cpu, got \(1,\) on cpu",
-        ),
-        ({"x": lambda index: index.to("meta")}, "got .* on meta"),
-        ({"x": lambda index: index.tolist()}, "got list"),
-        (
-            {"source": lambda index: index.unsqueeze(1)},
-            "contexts gives a source, but items has none.*one row will do",
-        ),
-    ],
-)
-def test_computed_contexts_that_cannot_be(context: Any, message: str) -> None:
-    env = Computed(context, num_envs=4)
-    with pytest.raises(ValueError, match=message):
-        env.reset()
-    assert not env.context
-
-
-def test_a_computed_source_whose_width_is_known() -> None:
-    placeholder = {"source": torch.ones(1, 2, dtype=torch.int64)}
-    env = Computed(
-        {"source": lambda index: index.unsqueeze(1) % 4 + torch.ones(2).long()}, items=placeholder, num_envs=4
-    )
-    assert env.reset()[0]["source"].shape == (4, 2)
-    rlseq.testing.check_policy(rlseq.make_policy("seq2seq", env, hidden=8, embedding=4), env)
