@@ -35,6 +35,7 @@ def complete(
     Returns:
         A rollout of (T−1)·B·N rows: row (t, b, n) is the n-th completion of the first t+1 tokens of text b,
         so `.returns.view(T−1, B, N).mean(2)` are the action values. A text that has ended completes itself.
+        `log_probs` are 0 on the prefix, which was not written here.
     """
     env = sequence_env(env)
     if samples < 1:

@@ -140,6 +140,7 @@ def test_completions_keep_their_prefix_their_context_and_their_place(id: str, na
     )
     again = policy.evaluate(done.actions, done.context).log_probs.detach()
     torch.testing.assert_close(done.log_probs * new, again * new, atol=1e-5, rtol=0)
+    assert not (done.log_probs * ~new).any()
 
 
 def test_completions_are_samples_of_the_policy() -> None:
