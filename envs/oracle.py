@@ -137,9 +137,9 @@ class OracleEnv(SequenceEnv):
 
     Args:
         oracle: an `Oracle`, or the path of an `.npz`; a random one of `data_seed` when not given.
-        vocab_size: V of the random one.
-        length: T.
-        hidden: its width.
+        vocab_size: V of the random one, 5,000 when not given.
+        length: T, 20 when not given.
+        hidden: width of the random one, 32 when not given.
         reward: "log_likelihood", or any callable.
         references: size of the training set that it writes.
         data_seed: of the random oracle, and of the training set.
@@ -150,18 +150,23 @@ class OracleEnv(SequenceEnv):
         self,
         *,
         oracle: Oracle | str | PathLike[str] | None = None,
-        vocab_size: int = 5000,
-        length: int = 20,
-        hidden: int = 32,
+        vocab_size: int | None = None,
+        length: int | None = None,
+        hidden: int | None = None,
         reward: str | Reward = "log_likelihood",
         references: int = 10_000,
         data_seed: int = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
+        given = {"vocab_size": vocab_size, "hidden": hidden}
         if oracle is None:
-            oracle = random_oracle(data_seed, vocab_size, length, hidden)
+            oracle = random_oracle(data_seed, vocab_size or 5000, length or 20, hidden or 32)
+        elif any(given.values()) or (isinstance(oracle, Oracle) and length):
+            raise TypeError(
+                f"{given | {'length': length}} are those of the oracle that was given; leave them out"
+            )
         elif not isinstance(oracle, Oracle):
-            oracle = Oracle.load(oracle, length=length)
+            oracle = Oracle.load(oracle, length=length or 20)
         rewards: dict[str, Reward] = {"log_likelihood": self.log_likelihood}
         super().__init__(
             vocab=Vocab.numbered(oracle.vocab_size, eos=None),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.checks import check_samples
 from rlseq.decode import Decode, Sample
 from rlseq.engine import rescore, rollout
 from rlseq.losses import per_sequence, per_token, score_function
@@ -64,6 +65,10 @@ class PolicyGradient(Agent):
     entropy: float = 0.0  # weight of the policy's entropy in the objective
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
     aggregate: Aggregate = per_sequence  # how the loss of tokens is summed up
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_samples(self.decode)
 
     @abstractmethod
     def advantages(self, batch: Rollout) -> Tensor:

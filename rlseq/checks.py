@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from rlseq.decode import Decode
 from rlseq.types import Reward
 
 _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -156,6 +158,24 @@ def _integers(name: str, what: str, values: Any) -> Tensor:
         raise TypeError(f"{name} must be integers ({what}), got {values.dtype}")
     integers: Tensor = values.to(torch.int64)
     return integers
+
+
+def check_takes_behaviour(policy: Any) -> None:
+    """Refuse a policy that could only score itself, where another distribution acted."""
+    if len(signature(policy.evaluate).parameters) < 3:
+        raise TypeError(
+            f"{type(policy).__name__}.evaluate(actions, context) cannot score what was written with a "
+            "temperature, top-k, top-p or a task's mask; let it take `behaviour` too (rlseq.types.Behaviour)"
+        )
+
+
+def check_samples(decode: Any) -> None:
+    """Refuse to train on texts that are no samples of the policy."""
+    if not isinstance(decode, Decode):
+        raise TypeError(
+            f"decode must choose tokens, as Sample(temperature) or Greedy(), got {decode!r}; "
+            "texts that a search chose are no samples of the policy"
+        )
 
 
 def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:

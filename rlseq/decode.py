@@ -16,6 +16,7 @@ from rlseq.types import Behaviour, Rollout
 FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
 
 
+@runtime_checkable
 class Decode(Protocol):
     """Chooses tokens from the logits of the distribution that acts."""
 

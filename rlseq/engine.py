@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.checks import checked_forcing
+from rlseq.checks import check_takes_behaviour, checked_forcing
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork
@@ -170,6 +170,7 @@ def rescore(policy: Policy, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
     if batch.behaviour == RAW:  # a policy that never meets one needs no third argument
         return policy.evaluate(batch.actions, batch.context)
+    check_takes_behaviour(policy)
     return policy.evaluate(batch.actions, batch.context, batch.behaviour)
 
 

@@ -44,8 +44,8 @@ class SequenceEnv(GymnasiumView):
     Args:
         vocab: the words, and which of them starts, ends and pads a text.
         max_len: T; an episode ends at EOS or after T tokens.
-        reward: `(tokens, mask, context) -> [B]` or `[B, T]`, or a dict of them, whose sum it is. A reward
-            `[B, T]` is dense: its entry at t may depend on the first t tokens only.
+        reward: `(tokens, mask, context) -> [B]` or `[B, T]`; a dict or a weighted sum of them is reported by
+            its parts. A reward `[B, T]` is dense: its entry at t may depend on the first t tokens only.
         items: what episodes are about: tensors with one row per item; `source` is observed.
         source_vocab: words of `source`, where they are not `vocab`; no source contains its pad id.
         **options: see `EnvOptions`.
@@ -65,7 +65,7 @@ class SequenceEnv(GymnasiumView):
             raise ValueError(f"max_len must be ≥ 1, got {max_len}")
         self.device = usable_device(options.get("device", "cpu"))
         self.max_len = max_len
-        self.parts: dict[str, Reward] = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
+        self.parts: dict[str, Reward] = _parts(reward)
         if not self.parts or not all(callable(part) for part in self.parts.values()):
             raise TypeError(f"reward must be a function, or a dict of functions, got {reward!r}")
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
@@ -181,6 +181,11 @@ class SequenceEnv(GymnasiumView):
         }
         self._dense = any(value.ndim == 2 for value in values.values())
         return {name: value if value.ndim == 2 else _at_last(value, mask) for name, value in values.items()}
+
+
+def _parts(reward: Reward | Mapping[str, Reward]) -> dict[str, Reward]:
+    """A reward by its parts: those of a dict, or of a weighted sum; else itself."""
+    return dict(reward if isinstance(reward, Mapping) else getattr(reward, "addends", {"reward": reward}))
 
 
 def _at_last(value: Tensor, mask: Tensor) -> Tensor:

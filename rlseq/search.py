@@ -45,25 +45,27 @@ def complete(
     steps, rows = env.max_len - 1, len(batch.actions)
     if steps < 1:
         raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
+    # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
     lane = torch.arange(steps * rows * samples, device=env.device) // samples
-    prefix, text = (
-        lane // rows,
-        lane % rows,
-    )  # in ascending order of prefix: who has most to write comes first
-    context = {name: value[text] for name, value in batch.context.items()}
-    length = batch.lengths[text]
-    spare = torch.full_like(batch.actions[:, :1], env.vocab.pad)
-    written = torch.cat([batch.actions, spare], 1)[text]
-    known = torch.arange(env.max_len + 1, device=env.device) <= prefix.unsqueeze(1)
-    known &= torch.arange(env.max_len + 1, device=env.device) < length.unsqueeze(1)
-    tokens = written.where(known, env.vocab.pad)
-    lanes = env.resumed(context, tokens, torch.minimum(length, prefix + 1), length <= prefix + 1)
+    prefix, text = lane // rows, lane % rows
+    lanes = _under_way(env, batch, text, prefix + 1)
     with evaluating(policy):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         at_work = [rows * samples * (steps - t) for t in range(steps)]
         log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
     return harvest(lanes, log_probs, Behaviour(decode.temperature, support))
+
+
+def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:
+    """Texts of a batch as they were after their first `length` tokens."""
+    context = {name: value[text] for name, value in batch.context.items()}
+    whole = batch.lengths[text]
+    spare = torch.full_like(batch.actions[:, :1], env.vocab.pad)
+    written = torch.cat([batch.actions, spare], 1)[text]
+    known = torch.arange(env.max_len + 1, device=env.device) < torch.minimum(whole, length).unsqueeze(1)
+    tokens = written.where(known, env.vocab.pad)
+    return env.resumed(context, tokens, torch.minimum(whole, length), whole <= length)
 
 
 def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
@@ -166,6 +168,8 @@ def beam_search(
             lanes.append(token)
     scores, order = (total / _penalty(lanes.length, beam).view_as(total)).sort(1, descending=True)
     order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
+    if scores.isnan().any():
+        raise ValueError("the policy's logits hold NaN; nothing was found")
     mask = lanes.mask[order]
     return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order].where(mask, 0.0), scores)
 

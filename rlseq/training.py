@@ -109,6 +109,7 @@ def _scores(
     if len(env.parts) > 1:
         scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
     for name, metric in metrics.items():
+        metric = getattr(metric, "value", metric)  # an edit distance's own figure, not what it is as a reward
         value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])
         scores[name] = value if value.ndim == 1 else value.sum(1)
     return {name: value[:n] for name, value in scores.items()}

@@ -199,3 +199,21 @@ def test_mistakes_in_making_an_agent(name: str, hyper: Any, error: Any, message:
     _, policy = setting()
     with pytest.raises(error, match=message):
         rlseq.make_agent(name, policy, **hyper)
+
+
+@pytest.mark.parametrize("decode", [rlseq.Beam(3), "sample"])
+def test_only_samples_may_train(decode: Any) -> None:
+    _, policy = setting()
+    with pytest.raises(TypeError, match="no samples of the policy"):
+        rlseq.make_agent("reinforce", policy, decode=decode)
+
+
+def test_a_policy_that_cannot_score_what_acted_is_told_so() -> None:
+    env, policy = setting()
+    honest = policy.evaluate
+    policy.evaluate = lambda actions, context: honest(actions, context)
+    agent = rlseq.make_agent("reinforce", policy)
+    agent.update(agent.collect(env))
+    tempered = rlseq.make_agent("reinforce", policy, decode=rlseq.Sample(0.5))
+    with pytest.raises(TypeError, match="let it take `behaviour` too"):
+        tempered.update(tempered.collect(env))

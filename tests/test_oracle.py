@@ -131,3 +131,11 @@ def test_an_oracle_moves_to_a_device_as_a_copy() -> None:
     moved = oracle.to("meta")
     assert moved.model.head.weight.device.type == "meta"
     assert oracle.model.head.weight.device.type == "cpu", "tasks on another device may share it"
+
+
+def test_sizes_of_an_oracle_that_was_given_are_its_own() -> None:
+    oracle = Oracle(0, vocab_size=V, length=T, hidden=H)
+    assert rlseq.make("rlseq/Oracle-v0", oracle=oracle, references=5).max_len == T
+    for option in ({"vocab_size": 7}, {"length": 9}, {"hidden": 4}):
+        with pytest.raises(TypeError, match="those of the oracle that was given"):
+            rlseq.make("rlseq/Oracle-v0", oracle=oracle, **option)

@@ -138,3 +138,29 @@ def test_evaluation_leaves_episodes_alone_even_when_it_fails() -> None:
     after = env.tokens, env.length, env.generator.get_state()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False))
     assert env.context is before[3]
+
+
+def test_the_terms_of_a_weighted_sum_are_reported_by_name() -> None:
+    env, policy = setting()
+    references = [[source] for source in env.items["source"].tolist()]
+    bleu, edit = rlseq.metrics.BLEU(references, eos=0), rlseq.metrics.EditDistance(references, eos=0)
+    env = rlseq.make("rlseq/Copy-v0", num_envs=16, items=100, reward=0.01 * bleu + 2 * edit)
+    scores = rlseq.evaluate(policy, env)
+    assert scores["reward"] == pytest.approx(scores["bleu"] + scores["edit_distance"])
+    env.reset()
+    while not (step := env.step(torch.zeros(16, dtype=torch.int64)))[2].all():
+        pass
+    parts = step[4]["reward_parts"]
+    torch.testing.assert_close(parts["bleu"] + parts["edit_distance"], step[1])
+
+
+def test_a_metric_is_reported_on_its_own_scale() -> None:
+    """As a reward an edit distance is 1 − rate; as a figure it is a distance."""
+    env, policy = setting()
+    edit = rlseq.metrics.EditDistance([[source] for source in env.items["source"].tolist()], eos=0)
+    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy(), index=torch.arange(16))
+    texts = [row[:n] for row, n in zip(batch.actions.tolist(), batch.lengths.tolist(), strict=True)]
+    wanted = edit.score(texts + [[1]] * 84)[:16].mean()
+    got = rlseq.evaluate(policy, env, metrics={"edit_distance": edit}, limit=16)["edit_distance"]
+    assert got == pytest.approx(float(wanted))
+    assert got > 1

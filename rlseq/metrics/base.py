@@ -126,6 +126,11 @@ class Metric(Composable):
         ids, rows = self.read(tokens, mask, context)
         return self.chunked(self.reward, Batch, ids, rows)[:, 0]
 
+    def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The metric's own figure, [B], where the reward is another (an edit distance, say)."""
+        ids, rows = self.read(tokens, mask, context)
+        return self.chunked(self.judge, Batch, ids, rows)[:, 0]
+
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
 

@@ -89,6 +89,11 @@ class WeightedSum(Composable):
             found[name] = reward
         return found
 
+    @property
+    def addends(self) -> dict[str, Reward]:
+        """The weighted components by name, whose sum this is: a task reports each on its own."""
+        return {name: WeightedSum([term]) for name, term in zip(self.parts, self.terms, strict=True)}
+
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """[B], or [B, T] as soon as one component has a value for each token."""
         values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]

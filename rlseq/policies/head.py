@@ -97,7 +97,7 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
         log_prob, entropy, log_norm = features.new_empty((3, len(features)), dtype=precise)
-        for rows in _chunks(len(features), len(weight), _chunk(features)):
+        for rows in _chunks(features, len(weight)):
             z, p = _distribution(features, weight, temperature, support, rows)
             # log Σ exp z, from any token: the likeliest is the safest, and softmax is faster than logsumexp.
             log_norm[rows] = norm = z.amax(-1) - p.amax(-1).log_()
@@ -116,7 +116,7 @@ class _TokenScores(torch.autograd.Function):
         features, weight, actions, support, entropy, log_norm = ctx.saved_tensors
         by_features = torch.empty_like(features)
         by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
-        for rows in _chunks(len(features), len(weight), _chunk(features)):
+        for rows in _chunks(features, len(weight)):
             z, p = _distribution(features, weight, ctx.temperature, support, rows)
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
             slope = slope.unsqueeze(1) / ctx.temperature
@@ -132,13 +132,10 @@ class _TokenScores(torch.autograd.Function):
         return by_features, by_weight, None, None, None
 
 
-def _chunk(features: Tensor) -> int:
-    return CHUNK if features.device.type == "cpu" else 16 * CHUNK  # a GPU wants larger kernels
-
-
-def _chunks(rows: int, words: int, chunk: int) -> list[slice]:
+def _chunks(features: Tensor, words: int) -> list[slice]:
+    chunk = CHUNK if features.device.type == "cpu" else 16 * CHUNK  # a GPU wants larger kernels
     step = max(1, chunk // words)
-    return [slice(start, start + step) for start in range(0, rows, step)]
+    return [slice(start, start + step) for start in range(0, len(features), step)]
 
 
 def _distribution(
