@@ -63,7 +63,7 @@ def _throughput(run: dict[str, Any]) -> str:
     parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
     rows = [
         [
-            f"{line['model']}, {line['reward']}",
+            f"{line['model']}, {line['judge']}",
             f"{1e3 * line['seconds']:.0f}",
             *(f"{line[p]:.1%}" for p in parts),
         ]

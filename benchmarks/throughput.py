@@ -235,7 +235,7 @@ def training_step(name: str, reward: str, device: str, repeats: int, rows: int =
     }
     seconds = medians(runs, repeats, device)
     total = sum(seconds.values())
-    return {"model": name, "reward": reward, "rows": rows, "seconds": round(total, 4)} | {
+    return {"model": name, "judge": reward, "rows": rows, "seconds": round(total, 4)} | {
         part: round(s / total, 3) for part, s in seconds.items()
     }
 
