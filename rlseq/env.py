@@ -22,6 +22,7 @@ from typing_extensions import Self, Unpack
 
 from rlseq.checks import checked_context, checked_index, checked_legal, checked_reward, usable_device
 from rlseq.layout import observation_space
+from rlseq.returns import at_last
 from rlseq.types import Context, Reward
 from rlseq.view import GymnasiumView
 from rlseq.vocab import Vocab
@@ -180,15 +181,9 @@ class SequenceEnv(GymnasiumView):
             for name, part in self.parts.items()
         }
         self._dense = any(value.ndim == 2 for value in values.values())
-        return {name: value if value.ndim == 2 else _at_last(value, mask) for name, value in values.items()}
+        return {name: value if value.ndim == 2 else at_last(value, mask) for name, value in values.items()}
 
 
 def _parts(reward: Reward | Mapping[str, Reward]) -> dict[str, Reward]:
     """A reward by its parts: those of a dict, or of a weighted sum; else itself."""
     return dict(reward if isinstance(reward, Mapping) else getattr(reward, "addends", {"reward": reward}))
-
-
-def _at_last(value: Tensor, mask: Tensor) -> Tensor:
-    """A reward `[B]` on the last real action of every row, zero elsewhere, `[B, T]`."""
-    last = (mask.sum(1, keepdim=True) - 1).clamp_(min=0)
-    return torch.zeros_like(mask, dtype=value.dtype).scatter_(1, last, value.unsqueeze(1))

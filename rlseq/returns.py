@@ -16,3 +16,9 @@ def reward_to_go(rewards: Tensor, ends: Tensor, gamma: float = 1.0) -> Tensor:
     for t in reversed(range(rewards.shape[1])):
         returns[:, t] = later = rewards[:, t] + going_on[:, t] * later
     return returns
+
+
+def at_last(value: Tensor, mask: Tensor) -> Tensor:
+    """A value `[B]` on the last real action of every row, 0 elsewhere, `[B, T]`."""
+    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    return torch.where(last, value.unsqueeze(1), 0)

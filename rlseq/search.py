@@ -180,13 +180,15 @@ def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple
     sums = (total.view(-1, 1) + log_p).view(rows, width, words)
     length = lanes.length + ~lanes.done
     ranks = sums / _penalty(length, beam).view(rows, width, 1)
+    live = (~lanes.done).view(rows, width).float()  # a finished text writes nothing that others could avoid
     written = torch.zeros(rows, 1, words, device=total.device)
     chosen = []
     for start in range(0, width, each):
         lane = slice(start, start + each)
-        place = (ranks[:, lane] - beam.diversity * written).flatten(1).topk(each).indices
-        chosen.append(place + start * words)
-        written.squeeze(1).scatter_add_(1, place % words, torch.ones_like(place, dtype=written.dtype))
+        paid = beam.diversity * written * live[:, lane].unsqueeze(2)
+        place = (ranks[:, lane] - paid).flatten(1).topk(each).indices + start * words
+        chosen.append(place)
+        written.squeeze(1).scatter_add_(1, place % words, live.gather(1, place // words))
     place = torch.cat(chosen, 1)
     first = torch.arange(rows, device=total.device).unsqueeze(1) * width
     return (first + place // words).flatten(), (place % words).flatten(), sums.flatten(1).gather(1, place)

@@ -68,8 +68,8 @@ def evaluate(
         policy: writes.
         env: the task; its episodes and random numbers are left as they were found.
         decode: "greedy", "sample", "beam", or a decoder.
-        metrics: what to report beside the reward, name → reward function; the task's own when not given; of a
-            metric that is what it pays as a reward: of errors and distances 1 − rate.
+        metrics: what to report beside the reward, name → reward function; the task's own when not given.
+            A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
         limit: number of texts; all items when not given, or 1,000 where there is only one.
 
     Returns:

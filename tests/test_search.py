@@ -86,6 +86,24 @@ def test_groups_write_different_things() -> None:
     assert first_tokens(rlseq.Beam(6)) < 30 * 6
 
 
+def test_a_finished_group_is_not_avoided() -> None:
+    """Group 1 must not end with group 0 at the first step; at the second nobody else does, so it may."""
+
+    class Ends(torch.nn.Module):
+        """Likes to end, always."""
+
+        def start(self, context: Context) -> Tensor:
+            return torch.zeros(len(context["index"]), 1)
+
+        def step(self, token: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.tensor([[2.0, 0.0]]).expand(len(token), 2), state
+
+    env = rlseq.make("rlseq/Enumerable-v0", vocab_size=2, length=4)
+    found = beam_search(Ends(), env, rlseq.Beam(2, groups=2, diversity=100.0))  # type: ignore[arg-type]
+    assert found.mask[0].sum(1).tolist() == [1, 2]
+    assert found.tokens[0].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+
+
 def test_evaluation_by_beam() -> None:
     env, policy = setting("rlseq/Copy-v0", items=50)
     scores = rlseq.evaluate(policy, env, decode="beam")

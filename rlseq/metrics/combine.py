@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlseq.returns import at_last
 from rlseq.state import evaluating
 from rlseq.types import Context, Reward
 
@@ -98,7 +99,7 @@ class WeightedSum(Composable):
         """[B], or [B, T] as soon as one component has a value for each token."""
         values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]
         if any(value.dim() == 2 for value in values):
-            values = [value if value.dim() == 2 else at_end(value, mask) for value in values]
+            values = [value if value.dim() == 2 else at_last(value, mask) for value in values]
         return torch.stack(values).sum(0)
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -180,7 +181,7 @@ class KLShaped(Composable):
             acted = self.policy.evaluate(tokens, context).log_probs
             gap = acted - self.reference.evaluate(tokens, context).log_probs
         value = self.reward(tokens, mask, context)
-        paid = value if value.dim() == 2 else at_end(value, mask)
+        paid = value if value.dim() == 2 else at_last(value, mask)
         return paid - torch.where(mask, self.beta * gap, 0)
 
 
@@ -267,13 +268,7 @@ def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -
         gains: Tensor = reward.increments(tokens, mask, context)
         return gains
     value = reward(tokens, mask, context)
-    return value if value.dim() == 2 else at_end(value, mask)
-
-
-def at_end(value: Tensor, mask: Tensor) -> Tensor:
-    """[B] → [B, T]: the value at the last real token, 0 elsewhere."""
-    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
-    return torch.where(last, value[:, None], 0)
+    return value if value.dim() == 2 else at_last(value, mask)
 
 
 def name_of(reward: Reward) -> str:

@@ -17,7 +17,7 @@ from rlseq.metrics import (
     Overlong,
     Shuffled,
 )
-from rlseq.metrics.combine import at_end
+from rlseq.returns import at_last
 
 EOS = 0
 
@@ -121,7 +121,7 @@ def test_kl_shaping(case: Any) -> None:
     edit = EditDistance(references, eos=EOS)
     shaped = KLShaped(edit, Uniform(-1.0), Uniform(-3.0), beta=0.1)
     value = shaped(tokens, mask, context)
-    wanted = at_end(edit(tokens, mask, context), mask) - 0.2 * mask
+    wanted = at_last(edit(tokens, mask, context), mask) - 0.2 * mask
     assert torch.allclose(value, wanted, atol=1e-6)
     assert list(shaped.parts) == ["edit_distance"]
     dense = KLShaped(edit.dense(), Uniform(-1.0), Uniform(-3.0), beta=0.1)
