@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlseq.baselines import Baseline
 from rlseq.engine import rollout, sequence_env
+from rlseq.factors import check_task
 from rlseq.losses import per_token
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.references import demonstrations
@@ -53,12 +54,13 @@ class MIXER(PolicyGradient):
     def collect(self, env: Any) -> Rollout:
         """References as far as s, and what the policy writes after that."""
         env = sequence_env(env)
+        check_task(self, env)
         lesson = demonstrations(env)
         steps = lesson.lengths.clamp(max=self.forced(env.max_len))
         index, words = lesson.context["index"], lesson.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
-        place = torch.arange(words.shape[1], device=words.device)
-        given = replace(lesson, mask=place < steps.unsqueeze(1))
+        place = torch.arange(env.max_len, device=words.device)
+        given = replace(batch, mask=place < steps.unsqueeze(1))
         return self.enriched(replace(batch, lesson=given), env)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:

@@ -121,14 +121,16 @@ def mean_gradient(agent: Any, batch: Rollout, chance: Tensor) -> dict[str, Tenso
     starts = range(0, len(batch.actions), rows)
     judged = [agent.judged(batch.take(slice(start, start + rows))) for start in starts]
     counts = chance.float().repeat_interleave(rows).unsqueeze(1)
-    parts = {
-        name: torch.cat([getattr(one, name) for one in judged])
-        for name in ("advantages", "targets", "weights")
-    }
     lesson = batch.lesson
     if lesson is not None and judged[0].lesson.weights is not None:
         lesson = replace(lesson, weights=counts * torch.cat([one.lesson.weights for one in judged]))
-    whole = replace(batch, **{**parts, "weights": counts * parts["weights"]}, lesson=lesson)
+    whole = replace(
+        batch,
+        advantages=torch.cat([one.advantages for one in judged]),
+        targets=torch.cat([one.targets for one in judged]),
+        weights=counts * torch.cat([one.weights for one in judged]),
+        lesson=lesson,
+    )
     return _slopes(agent.policy, -agent.loss(whole)[0])
 
 

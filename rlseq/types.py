@@ -93,6 +93,7 @@ class Rollout:
     samples: int = 1  # K: rows iK … iK+K−1 share a context
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
+    price: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
     lesson: Rollout | None = None  # demonstrations of the same contexts
