@@ -39,10 +39,10 @@ class MIXER(PolicyGradient):
                 "MIXER needs xent_updates ≥ 0, stage_updates ≥ 1, delta ≥ 1 and xent_weight in (0, 1), got "
                 f"{self.xent_updates}, {self.stage_updates}, {self.delta}, {self.xent_weight}"
             )
-        if self.samples > 1 or self.mle:
+        if self.samples > 1 or self.mle or self.epochs > 1:
             raise ValueError(
-                "MIXER goes on from one reference a row, and has a likelihood of its own; leave samples at 1 "
-                f"and mle at 0, got samples={self.samples}, mle={self.mle}"
+                "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "
+                f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
             )
         self.schedule = Schedule()
 

@@ -18,7 +18,8 @@ class MRT(PolicyGradient):
     """Minimise E[ Σₖ Qₖ · (−Aₖ) ],   Q = softmaxₖ(α log π(yₖ|x)) over K sampled texts of a context.
 
     Shen et al. 2016. Q is made from the samples alone, so this follows a risk of its own, not the expected
-    reward (Choshen et al. 2020): what is likely counts twice, once as it is sampled, once in Q.
+    reward (Choshen et al. 2020): what is likely counts twice, once as it is sampled, once in Q. As α → 0,
+    Q is 1/K and the gradient RLOO's times α(K−1)/K: small beside penalties, whose weights must be as small.
     """
 
     samples: int = 8  # K, texts of each context
@@ -29,8 +30,8 @@ class MRT(PolicyGradient):
         super().__post_init__()
         if self.samples < 2 or not self.sharpness > 0:
             raise ValueError(
-                f"{type(self).__name__} weighs the texts of one context and needs samples ≥ 2 and sharpness > 0, "
-                f"got samples={self.samples}, sharpness={self.sharpness}"
+                f"{type(self).__name__} weighs the texts of one context and needs samples ≥ 2 and sharpness "
+                f"> 0, got samples={self.samples}, sharpness={self.sharpness}"
             )
 
     def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:

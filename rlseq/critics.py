@@ -94,7 +94,9 @@ class Regression(Remembers):
 
     def __post_init__(self) -> None:
         if hasattr(self.beside, "learn"):
-            raise ValueError(f"what stands beside a regression must not learn itself, got {self.beside!r:.60}")
+            raise ValueError(
+                f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"
+            )
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside it needs."""

@@ -106,9 +106,7 @@ def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tenso
     index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
     nobody = torch.zeros_like(forced[:, 0])
     wide, random = env.resumed({}, nobody, nobody, nobody), env.generator.get_state()
-    batch = rollout(
-        agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index
-    )
+    batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
     batch = agent.enriched(replace(batch, samples=agent.samples), wide)
     env.generator.set_state(random)
     chance = batch.log_probs.double().sum(1).view(-1, rows).sum(1).exp() / env.size**groups

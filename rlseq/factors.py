@@ -88,12 +88,15 @@ def check_factors(agent: Any) -> None:
     for name in ("entropy", "l2", "kl", "kl_reward", "mle", "value_weight"):
         if not getattr(agent, name) >= 0:
             raise ValueError(f"{name} is a weight and must be ≥ 0, got {getattr(agent, name)!r}")
+    for name in ("clip", "clip_high"):
+        if not getattr(agent, name, 1.0) > 0:
+            raise ValueError(f"{name} must be > 0, got {getattr(agent, name)!r}")
     if not 0 <= agent.gamma <= 1:
         raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
     if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
-            f"{type(agent.credit).__name__} credits actions with judgements, which neither gamma nor kl_reward "
-            f"would reach; leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
+            f"{type(agent.credit).__name__} credits actions with judgements, which neither gamma nor "
+            f"kl_reward would reach; leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
         )
     grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
     if grouped and agent.samples < 2:
@@ -121,8 +124,8 @@ def check_task(agent: Any, env: SequenceEnv) -> None:
     if agent.minibatches * agent.micro_batches > contexts:
         raise ValueError(
             f"{contexts} contexts (num_envs={env.num_envs}, samples={agent.samples}) cannot be split into "
-            f"minibatches={agent.minibatches} of micro_batches={agent.micro_batches}; make more rows, or fewer "
-            "parts"
+            f"minibatches={agent.minibatches} of micro_batches={agent.micro_batches}; make more rows, "
+            "or fewer parts"
         )
     if agent.mle:
         check_references(env)

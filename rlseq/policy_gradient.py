@@ -62,6 +62,11 @@ class PolicyGradient(Agent):
         super().__post_init__()
         name_factors(self)
         check_factors(self)
+        if self.epochs > 1 and type(self).surrogate is PolicyGradient.surrogate:
+            raise ValueError(
+                f"{type(self).__name__} learns from fresh samples only, got epochs={self.epochs}; leave epochs "
+                "at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
+            )
         self.shuffle = Shuffle()
         if (self.kl or self.kl_reward) and self.reference is None:
             self.reference = deepcopy(self.policy).requires_grad_(False)
