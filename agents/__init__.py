@@ -42,6 +42,19 @@ def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
 
 
 __all__ = [
-    *("A2C", "AGENTS", "DAPO", "GRPO", "MIXER", "MLE", "MRT", "PPO", "PPOKL", "REINFORCE", "RLOO", "SCST"),
-    *("DrGRPO", "MRTCorrected", "make_agent"),
+    "A2C",
+    "AGENTS",
+    "DAPO",
+    "GRPO",
+    "MIXER",
+    "MLE",
+    "MRT",
+    "PPO",
+    "PPOKL",
+    "REINFORCE",
+    "RLOO",
+    "SCST",
+    "DrGRPO",
+    "MRTCorrected",
+    "make_agent",
 ]

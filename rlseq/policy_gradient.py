@@ -64,8 +64,8 @@ class PolicyGradient(Agent):
         check_factors(self)
         if self.epochs > 1 and type(self).surrogate is PolicyGradient.surrogate:
             raise ValueError(
-                f"{type(self).__name__} learns from fresh samples only, got epochs={self.epochs}; leave epochs "
-                "at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
+                f"{type(self).__name__} learns from fresh samples only, got epochs={self.epochs}; leave "
+                "epochs at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
             )
         self.shuffle = Shuffle()
         if (self.kl or self.kl_reward) and self.reference is None:

@@ -138,7 +138,7 @@ HYPER: dict[str, dict[str, Any]] = {
 def made(tiny: Any, name: str, sources: int = 2) -> tuple[Any, Any]:
     env, _ = tiny(rows=ROWS, sources=sources)
     policy = Table(env.size)
-    agent = rlseq.make_agent(name, policy, **HYPER.get(name, {}))
+    agent: Any = rlseq.make_agent(name, policy, **HYPER.get(name, {}))
     if agent.reference is not None:
         agent.reference = Table(env.size).requires_grad_(False)
         agent.reference.logits.mul_(0.5)
@@ -168,7 +168,9 @@ def test_an_agent_gathers_what_is_enumerated(tiny: Any, name: str, sources: int)
 @pytest.mark.parametrize("updates", [0, 1, 2, 3])
 def test_mixer_gathers_what_is_enumerated(tiny: Any, updates: int) -> None:
     env, policy = tiny(rows=ROWS // 2)[0], Table(2)
-    agent = rlseq.make_agent("mixer", policy, xent_updates=1, stage_updates=1, delta=1, baseline="greedy")
+    agent: Any = rlseq.make_agent(
+        "mixer", policy, xent_updates=1, stage_updates=1, delta=1, baseline="greedy"
+    )
     agent.schedule.updates += updates
     given = torch.arange(STEPS) < STEPS - updates
     batch, _ = every_batch(rlseq.make_agent("scst", policy), env, 1)
@@ -196,7 +198,7 @@ def test_baselines_lower_the_variance(tiny: Any) -> None:
     env.parts = {"shifted": lambda t, m, c: env.look_up(t, m, c) + 5}
     variance = {}
     for name in ("none", "mean", "moving_average", "leave_one_out", "greedy"):
-        agent = rlseq.make_agent("reinforce", Table(2), baseline=name, samples=2)
+        agent: Any = rlseq.make_agent("reinforce", Table(2), baseline=name, samples=2)
         for _ in range(3):
             batch = agent.judged(agent.collect(env))
             if name == "moving_average":
@@ -214,6 +216,7 @@ def test_completions_find_what_actions_are_worth(tiny: Any) -> None:
     wide = env.resumed({}, *[torch.zeros(len(batch.actions), dtype=torch.int64)] * 3)
     n = 4000
     credit = Completions(n).prepare(batch, policy, wide).credit
+    assert credit is not None
     chance = batch.log_probs.sum(1).exp()
     for i in range(len(batch.actions)):
         for t in range(int(batch.lengths[i])):

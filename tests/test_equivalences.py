@@ -124,7 +124,7 @@ def test_one_step_of_ppo_is_a2c(tiny: Any, cls: Any) -> None:
         policy.load_state_dict(before)
         agent.update(batch)
         results.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
-    assert torch.allclose(*results, atol=1e-6)
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)
 
 
 PENALTIES = {"entropy": 0.1, "l2": 0.1, "kl": 0.1, "kl_reward": 0.1, "mle": 0.1}
