@@ -3,9 +3,9 @@
     python benchmarks/variance.py
 
 The task is `rlseq/Enumerable-v0` with two contexts; its rewards, of standard deviation 1, have mean 2 in both
-contexts ("alike"), or 1 in one and 3 in the other ("apart"). The policy is an LSTM with random weights.
-Every estimate is made of at most 64 texts, greedy ones and completions counted. V and regressions have learned
-from 800 batches before, on the hidden states as they are.
+("alike"), or 1 in one and 3 in the other ("apart"). The policy is an LSTM with random weights. Every estimate
+is made of at most 64 texts, greedy ones and completions counted. V and regressions have learned from 800
+batches before, on the hidden states as they are.
 
 Estimates are divided by the constant that an agent states, or, where it follows an objective of its own, by
 the one that makes its mean as long along ∇J as ∇J is. Then, of each,
