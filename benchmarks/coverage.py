@@ -88,7 +88,7 @@ def of_probability() -> list[dict[str, Any]]:
 
 
 def of_tests() -> list[dict[str, Any]]:
-    """How often Welch's test at 5 % tells two equal agents apart, and two that differ by two standard deviations."""
+    """How often Welch's test at 5 % tells apart two equal agents, and two that are 2 SD apart."""
     lines = []
     for name, law in SCORES.items():
         for seeds in SEEDS:

@@ -1,9 +1,9 @@
 """What can be said about agents from few seeds, and about their texts from the same test items.
 
-Seeds are the unit when *agents* are compared: how much better does training turn out? Items are the unit when
-two sets of *texts* are: would the difference be there on other items? Percentile bootstraps over three to ten
-seeds are too narrow (at four seeds they hold 88 % instead of 95 %, and 51 % for a clear probability of
-improvement; `benchmarks/results/coverage.json`), so intervals over seeds are studentised, or inverted score tests.
+Seeds are the unit when *agents* are compared: how much better does training turn out? Items are the unit
+when two sets of *texts* are: would the difference be there on other items? Percentile bootstraps over few
+seeds are too narrow (`benchmarks/results/coverage.json`: at four they hold 88 % instead of 95 %, and 51 %
+where one agent is clearly better), so intervals over seeds are studentised, or inverted score tests.
 
 Every function takes leading axes too, so that curves and simulations are one call.
 """
@@ -36,10 +36,10 @@ class Interval(NamedTuple):
 
 
 def iqm(scores: ArrayLike, level: float = LEVEL, resamples: int = 400) -> Interval:
-    """Interquartile mean: the mean of the middle half of all runs, over tasks and seeds (Agarwal et al. 2021).
+    """Interquartile mean over tasks and seeds: the mean of the middle half (Agarwal et al. 2021).
 
     IQM ± q · SE.  SE is the stratified bootstrap's (seeds drawn within each task), times √(n/(n−1)) for its
-    bias; q is the quantile of |IQM − μ| / SE for normal scores of the same layout: Student's t of this estimator.
+    bias; q is the quantile of |IQM − μ| / SE for as many normal scores: what Student's t is for the mean.
 
     Args:
         scores: `[…, seeds]` of one task, or `[…, tasks, seeds]`, on one scale.
@@ -164,7 +164,7 @@ def paired_bootstrap(
 
 
 def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999, seed: int = 0) -> float:
-    """p of "who wrote which text does not matter": the two scores of an item change places at random.
+    """How likely, if it did not matter who wrote what: an item's two scores change places at random.
 
     p = (1 + #{|d*| ≥ |d|}) / (1 + R),  d the mean difference (Noreen 1989; Riezler & Maxwell 2005);
     exact where there are no more than R exchanges.
@@ -214,7 +214,7 @@ def _middle(runs: Floats) -> Floats:
 
 
 def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
-    """Standard error of the IQM by resampling seeds within each task; the same draws for every leading index."""
+    """Standard error of the IQM, seeds drawn within each task; the same draws for every leading index."""
     tasks, seeds = runs.shape[-2:]
     draws = np.random.default_rng(0).integers(seeds, size=(resamples, tasks, seeds))
     each = np.stack([_middle(runs[..., np.arange(tasks)[:, None], draw]) for draw in draws])
@@ -231,10 +231,11 @@ def _critical(tasks: int, seeds: int, level: float) -> float:
 
 
 def _paired(a: ArrayLike, b: ArrayLike) -> Floats:
-    """a − b, item by item."""
+    """Differences, item by item."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
         raise ValueError(
-            f"paired tests need one score per item from each, on the same items [N]; got {x.shape} and {y.shape}"
+            "paired tests need one score per item from each, on the same items [N]; "
+            f"got {x.shape} and {y.shape}"
         )
     return x - y
