@@ -15,7 +15,7 @@ from rlseq.types import Rollout
 
 
 def demonstrations(env: SequenceEnv) -> Rollout:
-    """A fresh batch of contexts with one reference each, drawn at random, as if acted; they are not judged."""
+    """A fresh batch of contexts, one reference each, drawn at random, as if acted; they are not judged."""
     env = sequence_env(env)
     context = env.begin()
     if "references" not in context:
@@ -25,6 +25,7 @@ def demonstrations(env: SequenceEnv) -> Rollout:
     chosen = (drawn * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
     actions, length = context["references"][rows, chosen], lengths[rows, chosen]
+    env.counts.read += length.sum()
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)

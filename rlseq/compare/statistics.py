@@ -2,7 +2,7 @@
 
 Seeds are the unit when *agents* are compared: how much better does training turn out? Items are the unit
 when two sets of *texts* are: would the difference be there on other items? Percentile bootstraps over few
-seeds are too narrow (`benchmarks/results/coverage.json`: at four they hold 88 % instead of 95 %, and 51 %
+seeds are too narrow (`benchmarks/results/coverage.json`: at four they hold 88 % instead of 95 %, and half
 where one agent is clearly better), so intervals over seeds are studentised, or inverted score tests.
 
 Every function takes leading axes too, so that curves and simulations are one call.
