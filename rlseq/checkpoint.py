@@ -122,7 +122,8 @@ def state_of(agent: Any, env: Any) -> Tree:
     """Everything that later updates depend on: the agent's state, and every random generator."""
     python, legacy = random.getstate(), np.random.get_state()
     return {
-        "agent": agent.state_dict() if hasattr(agent, "state_dict") else _bare_state(agent),
+        "policy": agent.policy.state_dict(),
+        "agent": agent.state_dict(),
         "generators": {path: _generator_state(found) for path, found in _generators(agent, env)},
         "torch": torch.get_rng_state(),
         "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else [],
@@ -133,11 +134,8 @@ def state_of(agent: Any, env: Any) -> Tree:
 
 def restore(agent: Any, env: Any, state: Tree) -> None:
     """Put an agent, its environment and all random generators back to where `state_of` saw them."""
-    if hasattr(agent, "load_state_dict"):
-        agent.load_state_dict(state["agent"])
-    else:
-        agent.policy.load_state_dict(state["agent"]["policy"])
-        agent.optimizer.load_state_dict(state["agent"]["optimizer"])
+    agent.policy.load_state_dict(state["policy"])
+    agent.load_state_dict(state["agent"])
     found = dict(_generators(agent, env))
     if set(found) != set(state["generators"]):
         differ = ", ".join(sorted(set(found) ^ set(state["generators"])))
@@ -150,10 +148,6 @@ def restore(agent: Any, env: Any, state: Tree) -> None:
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-
-
-def _bare_state(agent: Any) -> Tree:
-    return {"policy": agent.policy.state_dict(), "optimizer": agent.optimizer.state_dict()}
 
 
 def _generators(agent: Any, env: Any) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,3 +57,16 @@ def evaluating(policy: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+class Remembers:
+    """A part of an agent that learns beside the policy: its tensors are what a checkpoint must keep."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        for name, value in state.items():
+            setattr(self, name, value.clone())

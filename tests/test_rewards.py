@@ -18,9 +18,9 @@ def judged(reward: object, *texts: tuple[int, list[int]], width: int = 4) -> lis
         mask[row, : len(text)] = True
     items = torch.tensor([item for item, _ in texts])
     context = {"references": REFERENCES[items], "reference_lengths": LENGTHS[items]}
-    value = reward(tokens, mask, context)  # type: ignore[operator]
+    value = reward(tokens, mask, context)
     assert isinstance(value, Tensor)
-    return value.tolist()  # type: ignore[no-any-return]
+    return value.tolist()
 
 
 def test_accuracy_is_that_of_the_best_reference() -> None:
