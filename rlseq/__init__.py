@@ -47,6 +47,7 @@ _HOMES = {
 _MODULES = {
     "agents",
     "baselines",
+    "checkpoint",
     "exact",
     "losses",
     "metrics",
