@@ -120,14 +120,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def state_of(agent: Any, env: Any) -> Tree:
     """Everything that later updates depend on: the agent's state, and every random generator."""
-    python, legacy = random.getstate(), np.random.get_state()
+    legacy: Any = np.random.get_state()
     return {
         "policy": agent.policy.state_dict(),
         "agent": agent.state_dict(),
         "generators": {path: _generator_state(found) for path, found in _generators(agent, env)},
         "torch": torch.get_rng_state(),
-        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else [],
-        "python": python,
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "python": random.getstate(),
         "numpy": (legacy[0], torch.from_numpy(legacy[1].astype(np.int64)), *legacy[2:]),
     }
 

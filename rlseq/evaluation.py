@@ -97,14 +97,14 @@ def judged(
         vars(env).update(kept)
         env.generator.set_state(random)
         vars(env.counts).update(vars(counts))
-    columns = (torch.cat(parts) for parts in zip(*(f[:3] for f in found), strict=True))
+    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
-    return Judged(items, *columns, scores)
+    return Judged(items, actions, mask, log_probs, scores)
 
 
 def _judged(
     policy: Any, env: Any, decode: Decode | Search, metrics: Mapping[str, Reward], items: Tensor
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+) -> tuple[Any, ...]:
     """One batch of items: texts and their scores; the last batch is filled up and cut."""
     n = len(items)
     index = torch.cat([items, items.new_zeros(env.num_envs - n)])

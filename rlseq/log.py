@@ -234,12 +234,12 @@ def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | 
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)
 
     def tell(row: Row) -> None:
         for name, value in row.items():
             if name != "update":
-                writer.add_scalar(name, value, int(row["update"]))  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, int(row["update"]))
 
     return tell, writer.close
 

@@ -17,13 +17,13 @@ import torch
 import rlseq
 from rlseq.log import RunFolder
 
-TASK = {"num_envs": 8, "items": 20, "length": 3}
+TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
 
 
 def setting(**hyper: Any) -> tuple[Any, Any, Any]:
-    env = rlseq.make("rlseq/Copy-v0", **TASK)  # type: ignore[arg-type]
+    env = rlseq.make("rlseq/Copy-v0", **TASK)
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
-    fresh = rlseq.make("rlseq/Copy-v0", data_seed=1, **TASK)  # type: ignore[arg-type]
+    fresh = rlseq.make("rlseq/Copy-v0", data_seed=1, **TASK)
     return rlseq.make_agent("reinforce", policy, **{"baseline": "moving_average", **hyper}), env, fresh
 
 
