@@ -110,11 +110,12 @@ def write(
     uniform = torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     supports = []
-    for rows in _blocks(env):
-        counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
-        where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
-        block = env.take(rows), token[rows], fork(state, rows), counts
-        supports.append(_write_block(policy, *block, decode, uniform[:, rows], where, log_probs[rows]))
+    with env.counts.writing(env):
+        for rows in _blocks(env):
+            counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
+            where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
+            block = env.take(rows), token[rows], fork(state, rows), counts
+            supports.append(_write_block(policy, *block, decode, uniform[:, rows], where, log_probs[rows]))
     return log_probs[:, : env.max_len], _joined(supports, env)
 
 

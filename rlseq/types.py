@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,27 @@ Metrics = dict[str, Tensor]
 
 Reward = Callable[[Tensor, Tensor, Context], Tensor]
 """`(tokens [B, T], mask [B, T], context) -> [B]` for the finished text, or `[B, T]` per token."""
+
+
+@dataclass(eq=False)
+class Counts:
+    """What has been used up in a task so far, evaluation apart; tensors while nobody looks."""
+
+    written: Any = 0  # tokens written in rollouts, forced ones too
+    read: Any = 0  # tokens of references imitated
+    judged: Any = 0  # texts finished, each of which a reward is asked about
+
+    @contextmanager
+    def writing(self, env: Any) -> Iterator[None]:
+        """Counts what is written inside."""
+        before = env.length.sum()
+        yield
+        self.written, self.judged = self.written + env.length.sum() - before, self.judged + env.num_envs
+
+    def numbers(self) -> dict[str, int]:
+        """The counts so far, and `tokens`, the sum of what was written and read."""
+        found = {name: int(value) for name, value in vars(self).items()}
+        return {"tokens": found["written"] + found["read"], **found}
 
 
 class Behaviour(NamedTuple):
