@@ -20,7 +20,7 @@ Ranges = Mapping[str, tuple[float, float]]  # of items: their lowest and highest
 def observation_space(
     vocab: Vocab, max_len: int, source_vocab: Vocab | None, items: Context, observed: Ranges
 ) -> gym.spaces.Dict:
-    """`prefix` [T] and `length` [1]; `source`, where there are words for it; and items `observed` beside it."""
+    """`prefix` [T] and `length` [1]; `source`, where there are words for it; what is `observed` beside."""
     spaces: dict[str, gym.Space[Any]] = {
         "prefix": gym.spaces.Box(0, vocab.num_ids - 1, (max_len,), np.int32),
         "length": gym.spaces.Box(0, max_len, (1,), np.int32),
