@@ -207,7 +207,7 @@ def doubling(device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
 def training_step(name: str, reward: str, device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
     """Where a step's time goes, with the oracle's likelihood or a metric on 10,000 texts as the reward."""
     env, policy = setting(name, rows, device, references=10_000)
-    texts = [[text] for text in env.items["reference"].tolist()]
+    texts = env.items["references"].tolist()
     metrics = {
         "BLEU": rlseq.metrics.BLEU,
         "CIDEr-D": rlseq.metrics.CIDErD,

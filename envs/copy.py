@@ -43,15 +43,15 @@ class Copy(SequenceEnv):
             )
         generator = torch.Generator().manual_seed(data_seed)
         source = torch.randint(1, vocab_size, (items, length), generator=generator)
-        reference = torch.cat([self.target(source), torch.zeros(items, 1, dtype=torch.int64)], 1)
+        written = torch.cat([self.target(source), torch.zeros(items, 1, dtype=torch.int64)], 1)
         super().__init__(
             vocab=Vocab.numbered(vocab_size),
             max_len=length + 1,
             reward={reward: pick(REWARDS, reward, "reward")} if isinstance(reward, str) else reward,
             items={
                 "source": source,
-                "reference": reference,
-                "reference_length": torch.full((items,), length + 1),
+                "references": written.unsqueeze(1),
+                "reference_lengths": torch.full((items, 1), length + 1),
             },
             **options,
         )

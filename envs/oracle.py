@@ -194,8 +194,8 @@ def random_oracle(seed: int, vocab_size: int, length: int, hidden: int) -> Oracl
 def training_set(oracle: Oracle, size: int, seed: int) -> dict[str, Tensor]:
     """References that the oracle wrote, made once."""
     generator = torch.Generator(oracle.model.head.weight.device).manual_seed(seed)
-    reference = oracle.sample(size, generator)
-    return {"reference": reference, "reference_length": torch.full((size,), oracle.length)}
+    references = oracle.sample(size, generator).unsqueeze(1)
+    return {"references": references, "reference_lengths": torch.full((size, 1), oracle.length)}
 
 
 def _shapes(words: int, embedding: int, hidden: int) -> dict[str, tuple[int, ...]]:

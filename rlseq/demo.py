@@ -104,7 +104,9 @@ def _samples(stages: list[Stage], env: Any) -> Table:
     table = Table(title="Sample outputs")
     for name in ("source", "wanted", *[s.name for s in stages[1:]]):
         table.add_column(name)
-    for row, (source, wanted) in enumerate(zip(env.sources(), env.items["reference"].tolist(), strict=False)):
+    for row, (source, wanted) in enumerate(
+        zip(env.sources(), env.items["references"][:, 0].tolist(), strict=False)
+    ):
         if row == SHOWN:
             break
         right = env.vocab.decode(wanted)

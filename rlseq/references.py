@@ -1,4 +1,9 @@
-"""References as rollouts: what likelihood learns from."""
+"""References as rollouts: what likelihood learns from.
+
+A task with references has two tensors among its items: `references` `[N, R, T]`, ids padded with any id, and
+`reference_lengths` `[N, R]`, EOS counted. An item with fewer than R has them in its first places, and length
+0 in the others.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,16 @@ from rlseq.types import Rollout
 
 
 def demonstrations(env: SequenceEnv) -> Rollout:
-    """The references of a fresh batch of contexts, as if they had been acted; they are not judged."""
-    context = sequence_env(env).begin()
-    if "reference" not in context:
+    """A fresh batch of contexts with a reference each, drawn at random, as if acted; not judged."""
+    env = sequence_env(env)
+    context = env.begin()
+    if "references" not in context:
         raise ValueError(f"{type(env).__name__} has no references to learn from; MLE needs them")
-    actions, length = context["reference"], context["reference_length"]
-    mask = torch.arange(actions.shape[1], device=actions.device) < length.unsqueeze(1)
-    nothing = torch.zeros(actions.shape, device=actions.device)
+    lengths = context["reference_lengths"]
+    drawn = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
+    chosen = (drawn * (lengths > 0).sum(1)).long()
+    rows = torch.arange(len(lengths), device=env.device)
+    actions, length = context["references"][rows, chosen], lengths[rows, chosen]
+    mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
+    nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)

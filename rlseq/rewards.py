@@ -9,19 +9,25 @@ from rlseq.types import Context
 
 
 def accuracy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """Share of positions written right, out of the longer of text and reference; EOS is a position."""
+    """Share of positions written right, out of the longer of text and reference; EOS is a position.
+
+    The best over an item's references.
+    """
     right, longest = _compare(tokens, mask, context)
-    return right / longest
+    return (right / longest).amax(1)
 
 
 def exact(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """1 where the text is its reference, EOS included, else 0."""
+    """1 where the text is one of its references, EOS included, else 0."""
     right, longest = _compare(tokens, mask, context)
-    return (right == longest).float()
+    return (right == longest).any(1).float()
 
 
 def _compare(tokens: Tensor, mask: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-    reference, length = context["reference"], context["reference_length"]
-    real = torch.arange(tokens.shape[1], device=tokens.device) < length.unsqueeze(1)
-    right = ((tokens == reference) & mask & real).sum(1)
-    return right, torch.maximum(mask.sum(1), length).clamp(min=1)
+    """Positions written right, and positions there are, for each reference, `[B, R]`."""
+    references, lengths = context["references"], context["reference_lengths"]
+    width = min(tokens.shape[1], references.shape[2])
+    real = torch.arange(width, device=tokens.device) < lengths.unsqueeze(2)
+    same = tokens[:, None, :width] == references[:, :, :width]
+    right = (same & real & mask[:, None, :width]).sum(2)
+    return right, torch.maximum(mask.sum(1, keepdim=True), lengths).clamp(min=1)

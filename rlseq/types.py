@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 Context = Mapping[str, Tensor]
-"""What an episode is about ("index", "source", "reference", …); every tensor has B rows."""
+"""What an episode is about ("index", "source", "references", …); every tensor has B rows."""
 
 State = Any
 """A policy's memory of a prefix: nested tuples of tensors with B rows (so rows can be forked)."""

@@ -116,7 +116,7 @@ def test_teacher_forcing_is_all_tokens_forced() -> None:
     env = make()
     policy = policy_for(env)
     index = torch.arange(12)
-    reference = env.items["reference"][:12]
+    reference = env.items["references"][:12, 0]
     batch = rlseq.rollout(policy, env, forced=reference, index=index)
     assert torch.equal(batch.actions, reference)
     assert batch.returns.tolist() == [1.0] * 12
@@ -125,7 +125,7 @@ def test_teacher_forcing_is_all_tokens_forced() -> None:
 def test_demonstrations_are_references() -> None:
     env = make()
     batch = demonstrations(env)
-    assert torch.equal(batch.actions, env.items["reference"][batch.context["index"]])
+    assert torch.equal(batch.actions, env.items["references"][batch.context["index"], 0])
     assert batch.mask.all()
     with pytest.raises(ValueError, match="no references"):
         demonstrations(make("rlseq/Enumerable-v0"))

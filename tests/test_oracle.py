@@ -86,7 +86,7 @@ def test_the_env_rewards_likelihood_and_reports_nll() -> None:
 
 def test_the_training_set_is_the_oracles_own() -> None:
     env: Any = rlseq.make("rlseq/Oracle-v0", vocab_size=V, length=T, hidden=H, references=3000)
-    nll = float(env.oracle.nll(env.items["reference"]).mean())
+    nll = float(env.oracle.nll(env.items["references"][:, 0]).mean())
     assert nll == pytest.approx(env.oracle.entropy(5000), abs=0.05)
 
 
