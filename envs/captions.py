@@ -90,7 +90,8 @@ class Captions(SequenceEnv):
             reward={reward: pick(rewards, reward, "reward")()} if isinstance(reward, str) else reward,
             items={
                 **_padded(references, vocab, max_len),
-                self.pictures.item: torch.zeros(1, *self.pictures.shape),  # its shape; the rest by `contexts`
+                # Its shape and type; the pictures themselves come by `contexts`.
+                self.pictures.item: torch.zeros(1, *self.pictures.shape, dtype=self.pictures.dtype),
             },
             **options,
         )

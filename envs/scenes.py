@@ -14,7 +14,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-SIDE = 32  # pixels
+SIDE = 36  # pixels; the least that stable-baselines3 takes for an image
 GRID = 3  # cells a side; no two objects share one
 OBJECTS = 3  # at most; and at least two
 REFERENCES = 5  # sentences a scene
@@ -30,7 +30,7 @@ COLOURS = {
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (128, 128, 128), "black": (10, 10, 10)}
 SHAPES = (("circle", "disc"), ("square", "box"), ("triangle",), ("cross", "plus"))  # each by its names
 SIZES = (("small", "little", "tiny"), ("large", "big"))
-RADII = (2.6, 4.6)  # of small and large ones, in pixels
+RADII = (2.9, 5.2)  # of small and large ones, in pixels
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 SIDEWAYS = {
     1: (("left", "of"), ("to", "the", "left", "of")),

@@ -31,13 +31,15 @@ def observation_space(
     for name, (low, high) in observed.items():
         if name not in items:
             raise ValueError(f"observed {name!r} is not among items {sorted(items)}; one row of it will do")
-        dtype = np.float32 if items[name].is_floating_point() else np.int32
-        spaces[name] = gym.spaces.Box(low, high, tuple(items[name].shape[1:]), dtype)
+        shown = seen_as(items[name][:1]).numpy(force=True)
+        spaces[name] = gym.spaces.Box(low, high, shown.shape[1:], shown.dtype.type)
     return gym.spaces.Dict(spaces)
 
 
 def seen_as(value: Tensor) -> Tensor:
-    """A copy in the type of its space: float32 of any float, int32 of any integer."""
+    """A copy in the type of its space: float32 of any float, bytes (images) as they are, else int32."""
+    if value.dtype == torch.uint8:
+        return value.clone()
     return value.to(torch.float32 if value.is_floating_point() else torch.int32, copy=True)
 
 

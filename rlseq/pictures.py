@@ -1,6 +1,6 @@
 """Pictures of a data set, by item: images or features, held in memory or decoded when they are first used.
 
-A store is asked for items `[B]` and answers float32 `[B, …]` on the device of the question.
+A store is asked for items `[B]` and answers `[B, …]` on the device of the question.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Pictures(Protocol):
 
     item: str  # what a context calls them: "image" or "features"
     shape: tuple[int, ...]  # of one
+    dtype: torch.dtype
     range: tuple[float, float]  # the lowest and the highest number
 
     def __call__(self, index: Tensor) -> Tensor:
@@ -38,17 +39,17 @@ class Pictures(Protocol):
 
 
 class Images:
-    """Images in memory: uint8 `[N, C, H, W]` on the device, N·C·H·W bytes; given as floats 0 … 1."""
+    """Images in memory: uint8 `[N, C, H, W]` on the device, N·C·H·W bytes."""
 
     item = "image"
-    range = (0.0, 1.0)
+    range = (0.0, 255.0)
 
     def __init__(self, pixels: Tensor) -> None:
-        self.pixels, self.shape = pixels, tuple(pixels.shape[1:])
+        self.pixels, self.shape, self.dtype = pixels, tuple(pixels.shape[1:]), pixels.dtype
 
     def __call__(self, index: Tensor) -> Tensor:
         """Those of items `[B]`."""
-        return self.pixels[index].float() / 255
+        return self.pixels[index]
 
     def to(self, device: torch.device) -> None:
         """Move the pixels to the device."""
@@ -129,7 +130,7 @@ class Features:
     item = "features"
 
     def __init__(self, table: Tensor) -> None:
-        self.table, self.shape = table, tuple(table.shape[1:])
+        self.table, self.shape, self.dtype = table, tuple(table.shape[1:]), torch.float32
         self.range = float(table.min()), float(table.max())
 
     def __call__(self, index: Tensor) -> Tensor:

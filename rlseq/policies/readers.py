@@ -8,6 +8,7 @@ Words become one vector each; an image one for each field of a grid; features on
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class WordReader(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """An image as a grid of at most 7 × 7 fields: convolutions, each of which halves it.
+    """An image, bytes or floats 0 … 1, as a grid of at most 7 × 7 fields: convolutions, each halves it.
 
     Places are added as learned vectors: what is left of what cannot be told from content. Groups are
     normalised within an image (Wu & He 2018), so that no image sees its batch-mates.
@@ -74,15 +75,17 @@ class ConvNet(nn.Module):
             sides = [(side + 1) // 2 for side in sides]
             last = max(sides) <= 7
             wider = hidden if last else min(channels, hidden)
-            steps += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.GroupNorm(1, wider), nn.ReLU()]
+            steps += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.GroupNorm(gcd(8, wider), wider), nn.ReLU()]
             width, channels = wider, 2 * channels
         self.grid = nn.Sequential(*steps, *[] if steps else [nn.Conv2d(width, hidden, 1)])
-        self.places = nn.Parameter(torch.randn(sides[0] * sides[1], hidden) * hidden**-0.5)
+        self.places = nn.Parameter(torch.randn(sides[0] * sides[1], hidden))
         self.mix = nn.Linear(hidden, hidden)
 
     def forward(self, context: Context) -> Read:
         """One vector a field, row by row."""
-        fields = self.grid(context["image"]).flatten(2).transpose(1, 2)
+        image = context["image"]
+        image = image.to(self.places.dtype) / 127.5 - 1 if image.dtype == torch.uint8 else 2 * image - 1
+        fields = self.grid(image).flatten(2).transpose(1, 2)
         x: Tensor = self.mix(fields + self.places).relu()
         return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
 
