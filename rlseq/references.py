@@ -11,20 +11,34 @@ import torch
 
 from rlseq.engine import last_of, sequence_env
 from rlseq.env import SequenceEnv
-from rlseq.types import Rollout
+from rlseq.types import Context, Rollout
 
 
-def demonstrations(env: SequenceEnv) -> Rollout:
-    """A fresh batch of contexts with a reference each, drawn at random, as if acted; not judged."""
+def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
+    """One reference of every context, drawn at random, as if acted; they are not judged.
+
+    Args:
+        env: the task.
+        context: of which rows; a fresh batch when not given.
+    """
     env = sequence_env(env)
-    context = env.begin()
-    if "references" not in context:
-        raise ValueError(f"{type(env).__name__} has no references to learn from; MLE needs them")
+    context = env.begin() if context is None else context
+    check_references(env, context)
     lengths = context["reference_lengths"]
     drawn = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
     chosen = (drawn * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
     actions, length = context["references"][rows, chosen], lengths[rows, chosen]
+    env.counts.read += length.sum()
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
+
+
+def check_references(env: SequenceEnv, context: Context) -> None:
+    """Refuse a task that has no references."""
+    if "references" not in context:
+        raise ValueError(
+            f"{type(env).__name__} has no references to learn from; likelihood, and agents that mix it in, "
+            'need items with "references" and "reference_lengths"'
+        )

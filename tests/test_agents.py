@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from scipy.stats import chi2
 from torch import Tensor
 
 import rlseq
-from rlseq.agent import PolicyGradient
 from rlseq.agents.reinforce import REINFORCE
 from rlseq.engine import rescore
+from rlseq.policy_gradient import PolicyGradient
 from rlseq.types import Context, Rollout
 
 ROWS, BATCHES = 64, 500
@@ -45,7 +46,10 @@ def estimates(agent: PolicyGradient, env: Any, batches: int = BATCHES) -> Tensor
     rows = []
     for _ in range(batches):
         agent.policy.zero_grad(set_to_none=False)
-        loss, _ = agent.loss(agent.collect(env))
+        batch = agent.judged(agent.collect(env))
+        loss, _ = agent.loss(batch)
+        if hasattr(agent.baseline, "learn"):
+            agent.baseline.learn(batch.targets, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         rows.append(torch.cat([-p.grad.flatten() for p in agent.policy.parameters()]).double())
     return torch.stack(rows)
@@ -85,45 +89,40 @@ def test_reinforce_under_temperature_estimates_the_gradient_of_what_acts() -> No
     assert p_value(samples, flat(rlseq.exact.gradient(policy, env))) < ALPHA
 
 
+@dataclass(eq=False)
 class ImmediateReward(REINFORCE):
     """Wrong: an action is credited only with what it is paid at once (SCOPE A12)."""
 
-    def advantages(self, batch: Rollout) -> Tensor:
-        return batch.rewards
+    credit: Any = "immediate"
 
 
 class WrongSign(REINFORCE):
     """Wrong: goes downhill."""
 
-    def advantages(self, batch: Rollout) -> Tensor:
-        return -super().advantages(batch)
+    def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
+        return -super().advantages(returns, batch)
 
 
 class ShiftedMask(REINFORCE):
     """Wrong: the last action is forgotten."""
 
     def loss(self, batch: Rollout) -> Any:
-        from dataclasses import replace
-
-        return super().loss(replace(batch, mask=batch.mask & ~batch.ends))
+        batch = self.judged(batch)
+        return super().loss(replace(batch, weights=batch.weights * ~batch.ends))
 
 
 class OwnRewardAsBaseline(REINFORCE):
     """Wrong: the baseline has seen the action that it judges."""
 
-    def advantages(self, batch: Rollout) -> Tensor:
-        returns = batch.returns.unsqueeze(1).expand_as(batch.rewards)
+    def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
         return returns - 0.3 * returns.square()
 
 
+@dataclass(eq=False)
 class TokenMean(REINFORCE):
     """Biased: the mean over tokens weighs a text by its batch's length."""
 
-    def loss(self, batch: Rollout) -> Any:
-        from rlseq.losses import per_token
-
-        self.aggregate = per_token
-        return super().loss(batch)
+    aggregate: Any = "per_token"
 
 
 @pytest.mark.parametrize("wrong", [ImmediateReward, WrongSign, ShiftedMask, OwnRewardAsBaseline, TokenMean])

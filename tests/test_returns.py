@@ -7,8 +7,16 @@ import torch
 from torch import Tensor
 
 from rlseq.baselines import MovingAverage, mean, none
-from rlseq.losses import per_sequence, per_token, score_function
+from rlseq.engine import last_of
+from rlseq.losses import per_sequence, per_step, per_text, per_token, score_function
 from rlseq.returns import reward_to_go
+from rlseq.types import Rollout
+
+
+def written(rewards: Tensor, mask: Tensor, samples: int = 1) -> Rollout:
+    """A batch in which only rewards matter."""
+    nothing = torch.zeros_like(rewards)
+    return Rollout(nothing.long(), mask, nothing, rewards, None, last_of(mask), None, {}, samples=samples)
 
 
 def last(rewards: Tensor) -> Tensor:
@@ -50,7 +58,7 @@ def test_the_loss_is_cross_entropy_weighted_by_the_return() -> None:
     actions = torch.tensor([[1, 4], [0, 2]])
     weights = torch.tensor([[2.0, 2.0], [1.0, 1.0]])
     log_probs = logits.log_softmax(2).gather(2, actions.unsqueeze(2)).squeeze(2)
-    ours = per_sequence(score_function(log_probs, weights), torch.ones(2, 2, dtype=torch.bool))
+    ours = (score_function(log_probs, weights) * per_sequence(torch.ones(2, 2))).sum()
     each = torch.nn.functional.cross_entropy(logits.view(4, 5), actions.view(4), reduction="none")
     torch.testing.assert_close(ours, (each * torch.tensor([2.0, 2.0, 1.0, 1.0])).sum() / 2)
 
@@ -60,9 +68,8 @@ def step_of(rewards: list[float], sampled: list[int], baseline: float) -> Tensor
     logits = torch.zeros(3, requires_grad=True)
     log_probs = logits.log_softmax(0)[torch.tensor(sampled)].unsqueeze(1)
     advantages = torch.tensor([[rewards[a] - baseline] for a in sampled])
-    per_sequence(
-        score_function(log_probs, advantages), torch.ones(len(sampled), 1, dtype=torch.bool)
-    ).backward()  # type: ignore[no-untyped-call]
+    loss = score_function(log_probs, advantages) * per_sequence(torch.ones(len(sampled), 1))
+    loss.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     return (logits - logits.grad).softmax(0).detach()
 
@@ -77,22 +84,34 @@ def test_an_action_that_was_not_sampled_loses_only_without_a_baseline() -> None:
 def test_the_mean_baseline_leaves_its_own_row_out() -> None:
     returns = torch.tensor([[1.0, 10.0], [3.0, 0.0], [5.0, 30.0]])
     mask = torch.tensor([[True, True], [True, False], [True, True]])
-    assert mean(returns, mask).tolist() == [[4.0, 30.0], [3.0, 20.0], [2.0, 10.0]]
-    assert mean(returns[:1], mask[:1]).tolist() == [[0.0, 0.0]], "alone, there is nothing to compare with"
-    assert none(returns, mask).count_nonzero() == 0
+    batch = written(returns, mask)
+    assert mean(returns, batch).tolist() == [[4.0, 30.0], [3.0, 20.0], [2.0, 10.0]]
+    alone = mean(returns[:1], batch.take(slice(1))).tolist()
+    assert alone == [[0.0, 0.0]], "there is nothing to compare with"
+    assert none(returns, batch).count_nonzero() == 0
 
 
 def test_the_moving_average_knows_earlier_batches_only() -> None:
-    average, mask = MovingAverage(decay=0.5), torch.ones(2, 1, dtype=torch.bool)
-    seen = [float(average(torch.tensor([[r], [r]]), mask)[0, 0]) for r in (4.0, 8.0, 0.0)]
+    average, seen = MovingAverage(decay=0.5), []
+    for reward in (4.0, 8.0, 0.0):
+        returns = torch.tensor([[reward], [reward]])
+        batch = written(returns, torch.ones(2, 1, dtype=torch.bool))
+        seen.append(float(average(returns, batch)[0, 0]))
+        average.learn(returns, batch)
     assert seen == pytest.approx([0.0, 4.0, (0.25 * 4 + 0.5 * 8) / 0.75])
 
 
 def test_aggregations_differ_as_they_say() -> None:
     values = torch.tensor([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert per_sequence(values, mask) == (1 + 2 + 3) / 2
-    assert per_token(values, mask) == (1 + 2 + 3) / 3
+    wanted = {
+        per_sequence: (1 + 2 + 3) / 2,
+        per_token: (1 + 2 + 3) / 3,
+        per_text: (1.5 + 3) / 2,
+        per_step: 1.0,
+    }
+    for aggregate, total in wanted.items():
+        assert float((values * aggregate(mask)).sum()) == pytest.approx(total)
 
 
 def test_the_advantage_carries_no_gradient() -> None:

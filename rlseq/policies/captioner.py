@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head
 from rlseq.policies.readers import READERS, picture_reader
-from rlseq.policies.words import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.policies.words import Embedding, Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
 Picture = tuple[
     Tensor, Tensor, Tensor
@@ -50,7 +50,7 @@ class Att2in(nn.Module):
         self.words, self.hidden = words, hidden
         _check_picture(words)
         self.reader = picture_reader(words, hidden)
-        self.embedding = nn.Embedding(words.read, embedding)
+        self.embedding = Embedding(words.read, embedding)
         self.read_word, self.recall = (
             nn.Linear(embedding, 5 * hidden),
             nn.Linear(hidden, 5 * hidden, bias=False),
@@ -68,15 +68,22 @@ class Att2in(nn.Module):
         nothing = keys.new_zeros(len(keys), self.hidden)
         return nothing, nothing, (keys, values, absent)
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a word."""
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
         """Word by word, as attention waits for the state; words and picture are mapped at once."""
         state = self.start(context)
-        read = self.read_word(self.dropout(self.embedding(self.words.before(actions))))
+        before = self.words.before(actions if written is None else written)
+        read = self.read_word(self.dropout(self.embedding(before)))
         h = []
         for word in read.unbind(1):
             state = self._advance(word, state)

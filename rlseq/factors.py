@@ -1,0 +1,117 @@
+"""The factors of policy gradients by name, and what may be combined with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.baselines import Baseline, MovingAverage, group_mean, leave_one_out, mean, none
+from rlseq.checks import check_samples
+from rlseq.credit import CREDITS, Lambda, NStep
+from rlseq.critics import GreedyReturn, Regression, Value
+from rlseq.errors import pick
+from rlseq.losses import AGGREGATES
+from rlseq.penalties import DIVERGENCES
+from rlseq.state import Remembers
+from rlseq.types import Rollout
+
+Scale = Callable[[Tensor, Rollout], Tensor]
+
+
+def as_it_is(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A."""
+    return advantages
+
+
+def by_group(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A / (s + 10⁻⁴), s the standard deviation of the K returns of the context (GRPO)."""
+    spread = batch.returns.view(-1, batch.samples).std(1) + 1e-4
+    return advantages / spread.repeat_interleave(batch.samples).unsqueeze(1)
+
+
+def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
+    """(A − mean) / (s + 10⁻⁸) over all real tokens of the batch ("whitening")."""
+    real = batch.mask / batch.mask.sum().clamp(min=1)
+    centred = advantages - (advantages * real).sum()
+    return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
+
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "none": lambda: none,
+    "mean": lambda: mean,
+    "moving_average": MovingAverage,
+    "value": Value,
+    "regression": Regression,
+    "greedy": GreedyReturn,
+    "greedy_corrected": lambda: Regression(beside=GreedyReturn()),
+    "leave_one_out": lambda: leave_one_out,
+    "group_mean": lambda: group_mean,
+}
+SCALES: dict[str, Scale] = {"none": as_it_is, "by_group": by_group, "by_batch": by_batch}
+GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
+LOOK_AT_VALUES = (Value, Lambda, NStep)
+
+_NAMES: dict[str, Mapping[str, Any]] = {
+    "credit": CREDITS,
+    "baseline": BASELINES,
+    "scale": {name: (lambda scale=scale: scale) for name, scale in SCALES.items()},
+    "aggregate": {name: (lambda way=way: way) for name, way in AGGREGATES.items()},
+    "divergence": {name: (lambda kind=kind: kind) for name, kind in DIVERGENCES.items()},
+}
+
+
+def name_factors(agent: Any) -> None:
+    """Replace the names among an agent's factors by what they name."""
+    for factor, known in _NAMES.items():
+        given = getattr(agent, factor)
+        if isinstance(given, str):
+            setattr(agent, factor, pick(known, given, factor)())
+        elif not callable(given):
+            raise TypeError(
+                f"{factor} must be a name or a function, got {given!r:.60}; known: {', '.join(known)}"
+            )
+
+
+def check_factors(agent: Any) -> None:
+    """Refuse, before anything is sampled, what cannot be combined."""
+    check_samples(agent.decode)
+    for name in ("samples", "epochs", "minibatches", "micro_batches"):
+        number = getattr(agent, name)
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+    for name in ("entropy", "l2", "kl", "kl_reward", "mle", "value_weight"):
+        if not getattr(agent, name) >= 0:
+            raise ValueError(f"{name} is a weight and must be ≥ 0, got {getattr(agent, name)!r}")
+    if not 0 <= agent.gamma <= 1:
+        raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
+    grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
+    if grouped and agent.samples < 2:
+        raise ValueError(
+            f"{type(agent).__name__} compares the texts of one context ({grouped[0]}) and needs samples ≥ 2, "
+            f"got samples={agent.samples}; pass samples=4, or another baseline"
+        )
+    valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, LOOK_AT_VALUES)]
+    head = getattr(agent.policy, "head", None)
+    if valued and head is not None and getattr(head, "value", head) is None:
+        raise ValueError(
+            f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
+            "head; make it with rlseq.make_policy(…, value=True)"
+        )
+
+
+class Shuffle(Remembers):
+    """The order in which rows are learned from: another every time, and the same in every run."""
+
+    def __init__(self) -> None:
+        self.times = torch.zeros((), dtype=torch.int64)
+
+    def __call__(self, batch: Rollout, parts: int) -> Iterator[Tensor]:
+        """All rows in `parts` parts, the texts of a context together."""
+        self.times = self.times + 1
+        contexts = len(batch.actions) // batch.samples
+        order = torch.randperm(contexts, generator=torch.Generator().manual_seed(int(self.times)))
+        rows = order.unsqueeze(1) * batch.samples + torch.arange(batch.samples)
+        return (part.flatten().to(batch.actions.device) for part in rows.tensor_split(parts))
