@@ -210,6 +210,7 @@ def _digest(data: bytes) -> str:
 
 
 def differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    """Where two trees of plain values differ, a line each."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
             yield from differences(there.get(name), here.get(name), f"{path}.{name}")

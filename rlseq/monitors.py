@@ -15,6 +15,7 @@ from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
 
 COMPARED = 500  # texts that are compared with each other
+NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu"}
 LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
 
 
@@ -63,8 +64,3 @@ def hacked(
         ) > tolerance * abs(first[name]):
             alarms.append(f"{rise}, but {name} from {first[name]:.3f} to {last[name]:.3f}")
     return sorted(alarms)
-
-
-NOT_QUALITY = {
-    "length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu",
-}  # fmt: skip

@@ -230,7 +230,7 @@ def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
     level = {frozenset((p["a"], p["b"])): p["p_holm"] for p in pairs}
     close = [a["name"] for a in ranked[1:] if level[frozenset((best, a["name"]))] > ALPHA]
     if not close:
-        return f"{best} is best: significantly better than every other agent ({n} seeds, p ≤ {ALPHA} after Holm)."
+        return f"{best} is significantly better than every other agent ({n} seeds, p ≤ {ALPHA} after Holm)."
     beaten = [a["name"] for a in ranked[1:] if a["name"] not in close]
     text = f"{best} has the highest reward, but no significant difference from {_listed(close)}"
     text += f"; it is significantly better than {_listed(beaten)}" if beaten else ""

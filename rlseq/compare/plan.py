@@ -13,7 +13,7 @@ import torch
 from rlseq.agents import AGENTS
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.tasks import CONTROLS
-from rlseq.errors import hint
+from rlseq.errors import hint, pick
 
 START = "start"  # the name of the shared start
 STOCK = ("sb3-a2c", "sb3-ppo")
@@ -35,6 +35,7 @@ class Plan:
     start: str | None
     start_tokens: int | None
     start_hyper: Options | None
+    mle_options: Options | None
     temperatures: bool
     evaluations: int
     texts: int | None
@@ -46,6 +47,10 @@ class Plan:
                 raise ValueError(f"{name} must be ≥ 1, got {number}")
         if self.control is not None and self.control not in CONTROLS:
             raise ValueError(f"unknown control {self.control!r}{hint(self.control, CONTROLS)}")
+        for _, settings in self.variants():
+            pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
+        if START in named(self.agents):
+            raise ValueError(f"{START!r} is the name of what all agents start from; give the agent another")
         if not named(self.envs) or not named(self.agents):
             raise ValueError(f"nothing to compare: envs={self.envs!r}, agents={self.agents!r}")
 
@@ -64,12 +69,11 @@ class Plan:
         ]
 
     def variants(self) -> Iterator[tuple[str, Options]]:
-        """Agents as asked for, and again for every other reward; likelihood has none."""
-        known = {*AGENTS, *STOCK}
+        """The start, agents as asked for, and these again for every other reward; likelihood has none."""
+        if self.start is not None:
+            yield START, {"agent": self.start, **(self.start_hyper or {})}
         for name, hyper in named(self.agents).items():
             algorithm = hyper.get("agent", name)
-            if algorithm not in known:
-                raise ValueError(f"unknown agent {algorithm!r}{hint(algorithm, known)}")
             yield name, {"agent": algorithm, **hyper}
             if algorithm != "mle" and "reward" not in hyper:
                 for reward in (*self.rewards, *([self.control] if self.control else [])):
@@ -80,32 +84,26 @@ class Plan:
     ) -> Iterator[Job]:
         """The runs of one task and seed: the shared start, and every agent from there."""
         shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
-        common: dict[str, Any] = {
-            "env": id,
-            "options": options,
-            "seed": seed,
-            "policy": shape.pop("name", "lstm"),
-            "sizes": shape,
-            "evaluations": self.evaluations,
-            "metrics": None if self.metrics is None else tuple(self.metrics),
-            "texts": self.texts,
-        }
-        first = None
-        if self.start is not None:
-            first = str(place / START / str(seed))
-            common |= {"budget_tokens": self.start_tokens or self.budget_tokens}
-            yield Job(first, agent=START, algorithm=self.start, hyper=self.start_hyper or {}, reward=None, **common)
-        common |= {"budget_tokens": self.budget_tokens, "start": first}
-        for name, options in variants.items():
-            hyper = {key: value for key, value in options.items() if key not in ("agent", "reward")}
+        policy = shape.pop("name", "lstm")
+        for name, settings in variants.items():
+            starts, likelihood = name == START, settings["agent"] == "mle"
             yield Job(
-                str(place / name / str(seed)),
+                folder=str(place / name / str(seed)),
+                env=id,
+                options={**options, **((self.mle_options or {}) if likelihood else {})},
                 agent=name,
-                algorithm=options["agent"],
-                hyper=hyper,
-                reward=options.get("reward"),
-                sweep=self.temperatures and options["agent"] == "mle",
-                **common,
+                algorithm=settings["agent"],
+                hyper={key: value for key, value in settings.items() if key not in ("agent", "reward")},
+                reward=settings.get("reward"),
+                policy=policy,
+                sizes=shape,
+                seed=seed,
+                budget_tokens=(self.start_tokens if starts else None) or self.budget_tokens,
+                evaluations=self.evaluations,
+                metrics=None if self.metrics is None else tuple(self.metrics),
+                texts=self.texts,
+                start=None if starts or self.start is None else str(place / START / str(seed)),
+                sweep=self.temperatures and likelihood and not starts,
             )
 
 

@@ -30,6 +30,7 @@ def compare(
     start: str | None = "mle",
     start_tokens: int | None = None,
     start_hyper: Options | None = None,
+    mle_options: Options | None = None,
     temperatures: bool = False,
     evaluations: int = 10,
     texts: int | None = 500,
@@ -38,8 +39,8 @@ def compare(
 ) -> Comparison:
     """Train every agent on every task, from the same start, with the same budget, and compare them.
 
-    Runs are processes. One that fails is reported and the rest goes on; the same call again makes only what is
-    missing, and with more agents, tasks or seeds only what is new.
+    Runs are processes. One that fails is reported and the rest goes on; the same call again makes only what
+    is missing, and with more agents, tasks or seeds only what is new.
 
     Args:
         envs: ids of tasks, or id → options. Tested on held-out items.
@@ -54,6 +55,7 @@ def compare(
         start: the agent that makes what all others start from, once a seed; None starts from nothing.
         start_tokens: its budget; as the others' when not given.
         start_hyper: its hyper-parameters.
+        mle_options: options of the task for likelihood alone; `{"items": 200}`, say: few references.
         temperatures: test likelihood's samples at several temperatures, too.
         evaluations: tests of every run, at equal distances.
         texts: items of a test; all when None.
