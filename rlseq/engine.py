@@ -167,12 +167,16 @@ def _acting(logits: Tensor, legal: Tensor | None, decode: Decode) -> tuple[Tenso
     return acting_logits(logits, Behaviour(support=support)), support
 
 
-def rescore(policy: Policy, batch: Rollout) -> Evaluation:
+def rescore(policy: Any, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
-    if batch.behaviour == RAW:  # a policy that never meets one needs no third argument
-        return policy.evaluate(batch.actions, batch.context)
-    check_takes_behaviour(policy)
-    return policy.evaluate(batch.actions, batch.context, batch.behaviour)
+    more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
+    if batch.written is not None:
+        more = batch.behaviour, batch.written
+    elif batch.behaviour != RAW:
+        check_takes_behaviour(policy)
+        more = (batch.behaviour,)
+    evaluation: Evaluation = policy.evaluate(batch.actions, batch.context, *more)
+    return evaluation
 
 
 def last_of(mask: Tensor) -> Tensor:

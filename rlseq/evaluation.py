@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -89,17 +90,24 @@ def judged(
         raise ValueError(f"limit must be ≥ 1, got {limit}")
     rows = limit or (env.size if env.size > 1 else 1000)
     items = torch.arange(rows, device=env.device) % env.size
+    with left_as_found(env):
+        found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
+    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
+    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
+    return Judged(items, actions, mask, log_probs, scores)
+
+
+@contextmanager
+def left_as_found(env: Any) -> Iterator[None]:
+    """Whatever is written inside, the task's episodes, random numbers and counts are as before after it."""
     kept = {name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)}
     random, counts = env.generator.get_state(), copy(env.counts)
     try:
-        found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
+        yield
     finally:
         vars(env).update(kept)
         env.generator.set_state(random)
         vars(env.counts).update(vars(counts))
-    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
-    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
-    return Judged(items, actions, mask, log_probs, scores)
 
 
 def _judged(

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from rlseq import checkpoint
 from rlseq.agent import Agent
+from rlseq.alarms import Watchman
 from rlseq.engine import sequence_env
 from rlseq.evaluation import judged
+from rlseq.examine import Examiner
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
 from rlseq.monitors import monitored
+from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
 from rlseq.types import Metrics
 
@@ -42,6 +45,8 @@ def train(
     resume: bool = True,
     eval_texts: int | None = None,
     wandb_project: str | None = None,
+    alarms: str | Callable[[str], None] = "warn",
+    examine: bool = True,
 ) -> History:
     """Run `updates` of `collect`, `update`.
 
@@ -60,6 +65,9 @@ def train(
         resume: False refuses a folder that already has a run, instead of going on with it.
         eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
+        alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
+        examine: take a closer look at a policy gradient at every evaluation, for the price of about three
+            updates (rlseq.examine).
 
     Returns:
         The metrics of every update.
@@ -69,8 +77,11 @@ def train(
         name = "updates" if budget_tokens is None else "budget_tokens"
         raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
     run = _Run(agent, sequence_env(env), None if eval_env is None else sequence_env(eval_env), eval_texts)
+    run.sinks = [Watchman(alarms)]
     if on_update is not None:
-        run.sinks, run.held = [on_update], 1
+        run.sinks, run.held = [*run.sinks, on_update], 1
+    if examine and isinstance(agent, PolicyGradient):
+        run.closer = Examiner(agent, run.env)
     with ExitStack() as stack:
         if out is not None:
             _open(run, out, resume, wandb_project, stack)
@@ -101,6 +112,7 @@ class _Run:
     best: tuple[float, int] | None = None  # reward, update
     saved: int = -1
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
+    closer: Callable[[], Metrics] | None = None
 
     def done(self, unit: str) -> int:
         """How far it is."""
@@ -131,6 +143,8 @@ class _Run:
 
     def look(self) -> None:
         """Evaluate, tell, and save."""
+        if self.closer is not None:
+            self.waiting[-1][2].update(self.closer())
         if self.eval_env is None:
             self.tell()
         else:

@@ -117,6 +117,10 @@ class _Run:
         path = max((self.path / "samples").glob("*.jsonl"))
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
+    def alarms(self) -> list[str]:
+        """What training warned of."""
+        return list(json.loads((self.path / "alarms.json").read_text("utf-8")))
+
     def temperatures(self) -> list[dict[str, float]]:
         """Scores of samples at several temperatures, if that was asked for."""
         path = self.path / "temperatures.json"
@@ -161,7 +165,7 @@ def _agent(name: str, runs: Sequence[_Run]) -> Tree:
         "alarms": [
             {"seed": run.job.seed, "alarm": alarm}
             for run in runs
-            for alarm in hacked(run.curve(), job.reward if job.reward in run.final else "reward")
+            for alarm in (*run.alarms(), *hacked(run.curve(), job.reward if job.reward in run.final else "reward"))
         ],
         "temperatures": _sweep([run.temperatures() for run in runs]),
     }

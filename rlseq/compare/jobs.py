@@ -86,6 +86,7 @@ def run(job: Job) -> None:
     if not (folder / "start.json").exists():
         first = judged(agent.policy, fresh, limit=job.texts)
         write_json(folder / "start.json", {**first.means(), **monitored(first)})
+    alarms: list[str] = []
     rlseq.train(
         agent,
         env,
@@ -94,7 +95,10 @@ def run(job: Job) -> None:
         eval_texts=job.texts,
         budget_tokens=job.budget_tokens,
         out=folder,
+        alarms=alarms.append,
+        examine=False,
     )
+    write_json(folder / "alarms.json", alarms)
     if job.sweep:
         write_json(
             folder / "temperatures.json", [_at(agent.policy, fresh, t, job.texts) for t in TEMPERATURES]

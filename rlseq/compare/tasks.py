@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from rlseq.errors import hint, pick
+import torch
+
+from rlseq.errors import hint
 from rlseq.metrics import Constant, Shuffled
 from rlseq.metrics.report import BY_NAME, OF_SETS
 from rlseq.registry import make, option_names, task_of
-from rlseq.types import Reward
+from rlseq.types import Context, Reward
 
 CONTROLS = ("constant", "shuffled")
 ALWAYS = ("reward", "length")  # reported of every task
@@ -25,21 +28,25 @@ def held_out(id: str) -> dict[str, Any]:
 
 
 def train_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
-    """The task as an agent sees it: with its own reward, with a metric as its reward, or with a control."""
-    env = make(id, **{"num_envs": 64, **options, "seed": seed})
+    """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
+    options = {"num_envs": 64, **options, "seed": seed}
+    env = make(id, **options)
     if reward == "constant":
         env.parts = {"constant": Constant()}
     elif reward == "shuffled":
         env.parts = {f"shuffled_{name}": Shuffled(part, seed=seed) for name, part in env.parts.items()}
     elif reward is not None:
+        if "reward" in option_names(task_of(id)):
+            with suppress(ValueError):  # not one of the task's own
+                return make(id, **{**options, "reward": reward})
         env.parts = {reward: metric(env, reward)}
     return env
 
 
 def test_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
     """The task as it is tested: held-out items, its own reward, and the metrics asked for."""
-    known = {name: value for name, value in options.items() if name != "num_envs"}
-    env = make(id, **{"num_envs": 250, **known, **held_out(id), "seed": 0})
+    own = {**options, **held_out(id), "num_envs": 250, "seed": 0}
+    env = make(id, **own)
     if metrics is not None:
         env.metrics = {name: metric(env, name) for name in metrics if name not in ALWAYS}
     return env
@@ -55,24 +62,22 @@ def metric(env: Any, name: str) -> Reward:
         return counted
     if name not in BY_NAME:
         raise ValueError(f"unknown metric {name!r}{hint(name, {*env.metrics, *BY_NAME, *OF_SETS, *ALWAYS})}")
-    if "references" not in env.items:
+    context = env.contexts(torch.arange(env.size, device=env.device))
+    if "references" not in context:
         raise ValueError(
             f"{type(env).__name__} cannot have the metric {name!r}, which needs references; "
             f"it has: {', '.join(sorted({*env.metrics, *OF_SETS, *ALWAYS}))}"
         )
-    make_metric = pick(BY_NAME, name, "metric")
-    cls: Any = make_metric.func if isinstance(make_metric, partial) else make_metric
-    options = {"eos": env.vocab.eos} if "eos" in {f.name for f in fields(cls)} else {}
-    fitted: Reward = make_metric(reference_ids(env), **options)
+    build: Any = BY_NAME[name]
+    names = {field.name for field in fields(build.func if isinstance(build, partial) else build)}
+    fitted: Reward = build(reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {}))
     return fitted
 
 
-def reference_ids(env: Any) -> list[list[list[int]]]:
+def reference_ids(context: Context, end: int | None) -> list[list[list[int]]]:
     """The references of every item as ids, without EOS."""
-    end = env.vocab.eos
+    references, lengths = context["references"].tolist(), context["reference_lengths"].tolist()
     return [
-        [[i for i in row[:n] if i != end] for row, n in zip(rows, lengths, strict=True) if n]
-        for rows, lengths in zip(
-            env.items["references"].tolist(), env.items["reference_lengths"].tolist(), strict=True
-        )
+        [[i for i in row[:n] if i != end] for row, n in zip(rows, sizes, strict=True) if n]
+        for rows, sizes in zip(references, lengths, strict=True)
     ]
