@@ -48,6 +48,7 @@ _MODULES = {
     "agents",
     "baselines",
     "checkpoint",
+    "compare",
     "exact",
     "losses",
     "metrics",

@@ -43,6 +43,7 @@ def train(
     budget_tokens: int | None = None,
     out: str | PathLike[str] | None = None,
     resume: bool = True,
+    eval_texts: int | None = None,
     wandb_project: str | None = None,
     alarms: str | Callable[[str], None] = "warn",
     examine: bool = True,
@@ -62,6 +63,7 @@ def train(
         budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
         out: the folder.
         resume: False refuses a folder that already has a run, instead of going on with it.
+        eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
         alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
         examine: take a closer look at a policy gradient at every evaluation, for the price of about three
@@ -74,7 +76,7 @@ def train(
     if limit < 1 or eval_every < 1:
         name = "updates" if budget_tokens is None else "budget_tokens"
         raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
-    run = _Run(agent, sequence_env(env), None if eval_env is None else sequence_env(eval_env))
+    run = _Run(agent, sequence_env(env), None if eval_env is None else sequence_env(eval_env), eval_texts)
     run.sinks = [Watchman(alarms)]
     if on_update is not None:
         run.sinks, run.held = [*run.sinks, on_update], 1
@@ -100,6 +102,7 @@ class _Run:
     agent: Agent
     env: Any
     eval_env: Any
+    eval_texts: int | None = None
     folder: RunFolder | None = None
     sinks: list[Sink] = field(default_factory=list)
     held: int = HELD
@@ -145,7 +148,7 @@ class _Run:
         if self.eval_env is None:
             self.tell()
         else:
-            found = judged(self.agent.policy, self.eval_env)
+            found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
             scores = {**found.means(), **monitored(found)}
             spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
             self.tell({**spent, **{f"eval_{name}": value for name, value in scores.items()}})

@@ -43,14 +43,15 @@ def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -
     """
     build = pick(POLICIES, name, "policy")
     env = sequence_env(env)
-    check_options(sizes, _sizes(build), f"policy {name!r}")
+    check_options(sizes, size_names(build), f"policy {name!r}")
     _check_values(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
         return build(Words.of(env), **sizes).to(env.device)
 
 
-def _sizes(build: Callable[..., nn.Module]) -> set[str]:
+def size_names(build: Callable[..., nn.Module]) -> set[str]:
+    """The sizes that a policy has."""
     parameters = inspect.signature(build).parameters.values()
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
