@@ -15,7 +15,7 @@ from rlseq.types import Rollout
 
 
 def demonstrations(env: SequenceEnv) -> Rollout:
-    """A fresh batch of contexts with one reference each, drawn at random, as if acted; they are not judged."""
+    """A fresh batch of contexts with a reference each, drawn at random, as if acted; not judged."""
     env = sequence_env(env)
     context = env.begin()
     if "references" not in context:

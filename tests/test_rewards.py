@@ -20,7 +20,7 @@ def judged(reward: object, *texts: tuple[int, list[int]], width: int = 4) -> lis
     context = {"references": REFERENCES[items], "reference_lengths": LENGTHS[items]}
     value = reward(tokens, mask, context)  # type: ignore[operator]
     assert isinstance(value, Tensor)
-    return value.tolist()  # type: ignore[no-any-return]
+    return value.tolist()
 
 
 def test_accuracy_is_that_of_the_best_reference() -> None:
