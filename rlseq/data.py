@@ -1,7 +1,7 @@
 """From texts to a corpus: read, divide, count words, encode; once, and then from the cache.
 
-Everything goes line by line. What memory holds while reading is 16 bytes a reference, to know which sources
-are alike, and the words of the vocabulary; ids go to a file as they come.
+Large files go line by line, four times: what memory holds meanwhile is 16 bytes a reference, to know which
+sources are alike, and the words of the vocabulary; ids go to a file as they come.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rlseq.splits import PARTS, Assign, Origin, by_seed
 from rlseq.vocab import LEVELS, Vocab
 
 SHOWN = 5  # problems that a message names
+HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
 VERSION = 1  # of what the cache holds
 Level = str | tuple[str, str] | None
 
@@ -105,6 +106,8 @@ def _named(origins: Mapping[str, Origin]) -> str:
 
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
     """Read everything, and write each part's arrays, and notes, into a folder."""
+    if sum(file.stat().st_size for origin in origins.values() for file in origin.files) < HELD:
+        origins = {name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()}
     surveys = {name: survey(origin, reading.seed) for name, origin in origins.items()}
     problems = [problem for seen in surveys.values() for problem in seen.problems]
     checked(problems, reading.skip_bad)

@@ -171,12 +171,15 @@ def dictionary(path: Path, stress: bool = False) -> Rows:
             continue
         if line.startswith(";;;"):
             continue
-        word, *phonemes = line.split("#")[0].split() or [""]
-        if not phonemes:
+        word, _, sounds = line.partition("#")[0].strip().partition(" ")
+        sounds = sounds.strip() if stress else sounds.strip().translate(_DIGITS)
+        if not sounds:
             yield Problem(path, number, f"expected a word and its phonemes, got {line!r:.60}")
         else:
-            sounds = " ".join(phonemes)
-            yield Pair(re.sub(r"\(\d+\)$", "", word).lower(), sounds if stress else re.sub(r"\d", "", sounds))
+            yield Pair(re.sub(r"\(\d+\)$", "", word).lower() if word[-1] == ")" else word.lower(), sounds)
+
+
+_DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
 
 def _pairs(
