@@ -13,8 +13,8 @@ from typing_extensions import Unpack
 from rlseq.corpus import Corpus, HasReferences
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.errors import pick
-from rlseq.fitting import Fitted, Tokens, Words
-from rlseq.metrics import BLEU, ROUGEL, TER, CIDErD, ChrF, EditDistance, ErrorRate, Exact
+from rlseq.fitting import Fitted, Reader, Tokens, Words
+from rlseq.metrics import BLEU, ROUGEL, TER, ChrF, CIDErD, EditDistance, ErrorRate, Exact
 from rlseq.metrics.tokenize import whitespace
 from rlseq.types import Reward
 
@@ -24,7 +24,7 @@ METRICS: dict[str, Any] = {"edit_distance": EditDistance, "per": ErrorRate, "exa
 SCALE = {"bleu": 0.01, "chrf": 0.01, "cider_d": 0.1}  # so that rewards are 1 at best
 
 
-def reward_named(name: str, corpus: HasReferences, once: bool = True) -> Reward:
+def reward_named(name: str, corpus: HasReferences, once: bool = True) -> Fitted:
     """A reward by name, 1 at best, to which a text's end counts.
 
     "edit" (1 − errors / length) and "exact" are of tokens, "chrf" of characters, the others of words.
@@ -32,15 +32,13 @@ def reward_named(name: str, corpus: HasReferences, once: bool = True) -> Reward:
     make = pick(REWARDS, name, "reward")
     check_once(name, once)
     words_written = corpus.vocab.separator == " " and name != "chrf"
-    if name not in OF_WORDS or words_written:
-        reward = Fitted(name, make, Tokens(corpus), once)
-    else:
-        tokenize = ChrF.words if name == "chrf" else whitespace
-        reward = Fitted(name, make, Words(corpus, tokenize, ends=True), once)
-    return SCALE[name] * reward if name in SCALE else reward
+    read: Reader = Tokens(corpus)
+    if name in OF_WORDS and not words_written:
+        read = Words(corpus, ChrF.words if name == "chrf" else whitespace, ends=True)
+    return Fitted(name, make, read, once, SCALE.get(name, 1.0))
 
 
-def metric_named(name: str, corpus: HasReferences, once: bool = True) -> Reward:
+def metric_named(name: str, corpus: HasReferences, once: bool = True) -> Fitted:
     """A metric by name, as it is reported: of the text alone, as its reference implementation cuts it."""
     make = pick(METRICS, name, "metric")
     check_once(name, once)

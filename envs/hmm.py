@@ -2,7 +2,8 @@
 
 Labels y and letters x, with order mixed by α (α = 1 is a plain hidden Markov model):
 
-p(yᵢ | …) = α P(yᵢ | yᵢ₋₁) + (1 − α) P(yᵢ | yᵢ₋₁, yᵢ₋₂)        p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
+p(yᵢ | …) = α P(yᵢ | yᵢ₋₁) + (1 − α) P(yᵢ | yᵢ₋₁, yᵢ₋₂)
+p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ class HMM:
     """
 
     def __init__(
-        self, labels: int = 5, letters: int = 26, *, alpha: float = 0.5, seed: int = 0, concentration: float = 0.3
+        self,
+        labels: int = 5,
+        letters: int = 26,
+        *,
+        alpha: float = 0.5,
+        seed: int = 0,
+        concentration: float = 0.3,
     ) -> None:
         if not 0 <= alpha <= 1 or labels < 2 or letters < 2 or not concentration > 0:
             raise ValueError(
@@ -66,21 +73,23 @@ class HMM:
         return torch.stack(x, 1), torch.stack(y, 1)
 
     def joint(self, x: Tensor, y: Tensor) -> Tensor:
-        """log p(x, y), `[n]`."""
+        """The joint log p(x, y), `[n]`."""
         one, two, letter = (_shifted(values, by) for values, by in ((y, 1), (y, 2), (x, 1)))
         return (self.step[one, two, y].log() + self.emit[y, letter, x].log()).sum(1)
 
     def evidence(self, x: Tensor) -> Tensor:
-        """log p(x) = log Σ_y p(x, y), by the forward recursion on pairs of labels, `[n]`."""
+        """The evidence log p(x) = log Σ_y p(x, y), by the forward recursion on pairs of labels, `[n]`."""
         return self._forward(x, torch.logsumexp)
 
     def best(self, x: Tensor) -> Tensor:
-        """max over y of log p(x, y), `[n]` (Viterbi)."""
+        """The most, max over y of log p(x, y), `[n]` (Viterbi)."""
         return self._forward(x, torch.amax)
 
     def _forward(self, x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
         step, emit = self.step.log(), self.emit.log()
-        paths = torch.full((len(x), self.labels, self.labels), -torch.inf, dtype=torch.float64, device=x.device)
+        paths = torch.full(
+            (len(x), self.labels, self.labels), -torch.inf, dtype=torch.float64, device=x.device
+        )
         paths[:, 0, 0] = 0.0  # [n, yᵢ, yᵢ₋₁]
         for letter, before in zip(x.t(), _shifted(x, 1).t(), strict=True):
             onward = reduce(paths.unsqueeze(3) + step, 2).transpose(1, 2)
@@ -147,7 +156,7 @@ class Labels(SequenceEnv):
         self.metrics = rewards
 
     def log_posterior(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """log p(y | x) / T, exactly, `[B]`; an unfinished text counts with label 0 where it is unwritten."""
+        """The exact log p(y | x) / T, `[B]`; an unfinished text counts with label 0 where it is unwritten."""
         x = context["source"] - 1
         return (self.hmm.joint(x, tokens.where(mask, 0)) - self.hmm.evidence(x)) / self.max_len
 

@@ -19,7 +19,11 @@ from rlseq.types import Reward
 from rlseq.vocab import EOS, Vocab
 
 LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
-SPLITS: dict[str, Sequence[int]] = {"train": range(17), "dev": (19,), "test": (17, 18)}  # of a number modulo 20
+SPLITS: dict[str, Sequence[int]] = {
+    "train": range(17),
+    "dev": (19,),
+    "test": (17, 18),
+}  # of a number modulo 20
 
 
 class Numbers(SequenceEnv):
@@ -53,7 +57,9 @@ class Numbers(SequenceEnv):
             raise ValueError(f"below must be ≥ 20, so that every part has numbers, got {below}")
         known = {name: name for name in ("digits", *LANGUAGES)}
         targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
-        self.pairs = NumberPairs(pick(known, source, "language"), targets, below, pick(SPLITS, split, "split"))
+        self.pairs = NumberPairs(
+            pick(known, source, "language"), targets, below, pick(SPLITS, split, "split")
+        )
         pairs = self.pairs
         super().__init__(
             vocab=pairs.vocab,

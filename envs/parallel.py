@@ -55,9 +55,7 @@ class Parallel(CorpusTask):
         corpus = load(origins, split, reading)
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
-        super().__init__(
-            corpus, reward=reward, metrics=METRICS, max_len=max_len, stream=stream, **options
-        )
+        super().__init__(corpus, reward=reward, metrics=METRICS, max_len=max_len, stream=stream, **options)
 
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────

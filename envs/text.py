@@ -17,11 +17,9 @@ from rlseq.envs.corpus import CorpusTask
 from rlseq.errors import pick
 from rlseq.metrics import BLEU, DistinctN
 from rlseq.metrics.encode import RefTable
-from rlseq.readers import Pair, plain
-from rlseq.splits import Origin, Where, find
+from rlseq.readers import Pair
+from rlseq.splits import TEXTS, Origin, Where, find
 from rlseq.types import Context, Reward
-
-FORMATS = {".txt": plain}
 
 
 class Text(CorpusTask):
@@ -56,12 +54,15 @@ class Text(CorpusTask):
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
-        origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, FORMATS)
+        origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
         corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
-        rewards = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
-        if isinstance(reward, str):
-            reward = {reward: pick(rewards, reward, "reward")}
-        super().__init__(corpus, reward=reward, max_len=max_len, **options)
+        rewards: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
+        super().__init__(
+            corpus,
+            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
+            max_len=max_len,
+            **options,
+        )
         self.metrics = {**rewards, "distinct_2": DistinctN(order=2, eos=0), "copied": partial(copied, corpus)}
 
 
@@ -95,21 +96,25 @@ def _known(corpus: Corpus) -> frozenset[str]:
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────
 
+RULES = """
+SENTENCE = WHO DOES WHAT | WHO DOES WHAT WHERE | WHEN WHO DOES WHAT | WHO GOES WHERE | WHEN WHO GOES WHERE
+WHO      = ONE | ONE | ONE and ONE
+ONE      = the PERSON | the KIND PERSON | a PERSON | my PERSON
+PERSON   = sailor | teacher | child | baker | poet | farmer | queen | stranger
+KIND     = old | young | quiet | happy | tired | clever
+DOES     = buys | paints | finds | carries | forgets | wants
+WHAT     = the THING | a SUCH THING | the COLOUR THING | nothing
+SUCH     = small | heavy | broken | new
+COLOUR   = red | blue | green | golden
+THING    = boat | lamp | letter | apple | clock | violin | map
+GOES     = sleeps | waits | walks | sings | dreams
+WHERE    = in the PLACE | near the PLACE | behind the PLACE
+PLACE    = harbour | garden | market | forest | kitchen | library
+WHEN     = today | in the evening | every morning | long ago
+"""
 GRAMMAR = {
-    "SENTENCE": ("WHO DOES WHAT", "WHO DOES WHAT WHERE", "WHEN WHO DOES WHAT", "WHO GOES WHERE", "WHEN WHO GOES WHERE"),
-    "WHO": ("ONE", "ONE", "ONE and ONE"),
-    "ONE": ("the PERSON", "the KIND PERSON", "a PERSON", "my PERSON"),
-    "PERSON": tuple("sailor teacher child baker poet farmer queen stranger".split()),
-    "KIND": tuple("old young quiet happy tired clever".split()),
-    "DOES": tuple("buys paints finds carries forgets wants".split()),
-    "WHAT": ("the THING", "a SUCH THING", "the COLOUR THING", "nothing"),
-    "SUCH": tuple("small heavy broken new".split()),
-    "THING": tuple("boat lamp letter apple clock violin map".split()),
-    "COLOUR": tuple("red blue green golden".split()),
-    "GOES": tuple("sleeps waits walks sings dreams".split()),
-    "WHERE": ("in the PLACE", "near the PLACE", "behind the PLACE"),
-    "PLACE": tuple("harbour garden market forest kitchen library".split()),
-    "WHEN": ("today", "in the evening", "every morning", "long ago"),
+    symbol.strip(): [choice.split() for choice in choices.split("|")]
+    for symbol, choices in (rule.split("=") for rule in RULES.strip().splitlines())
 }
 
 
@@ -126,4 +131,4 @@ def _sentence(symbol: str, draw: Random) -> str:
     """A symbol written out."""
     if symbol not in GRAMMAR:
         return symbol
-    return " ".join(_sentence(part, draw) for part in draw.choice(GRAMMAR[symbol]).split())
+    return " ".join(_sentence(part, draw) for part in draw.choice(GRAMMAR[symbol]))

@@ -74,7 +74,9 @@ def _writable() -> Path | None:
             TemporaryDirectory(dir=place).cleanup()
     except OSError as error:
         mend = "set RLSEQ_CACHE to a folder that can be written, or to nothing"
-        warnings.warn(f"what is read is not kept, as {place} cannot be written ({error}); {mend}", stacklevel=2)
+        warnings.warn(
+            f"what is read is not kept, as {place} cannot be written ({error}); {mend}", stacklevel=2
+        )
         return None
     return place
 

@@ -125,6 +125,19 @@ class Corpus:
             notes=self.notes,
         )
 
+    def without(self, items: Tensor, drop: Tensor) -> Corpus:
+        """Items `[n]`, each without its reference number `drop` `[n]`: what is left to judge that one by."""
+        counts = self.starts.diff()[items]
+        at = torch.arange(self.width, device=items.device)
+        stays = (at < counts.unsqueeze(1)) & (at != drop.unsqueeze(1))
+        order = self.order[(self.starts[items].unsqueeze(1) + at)[stays]]
+        starts = torch.cat([counts.new_zeros(1), (counts - 1).cumsum(0)])
+        return Corpus(
+            *(self.vocab, None, None, self.references, order, starts),
+            strangers=self.strangers,
+            notes=self.notes,
+        )
+
     def to(self, device: torch.device) -> Corpus:
         """With its arrays on a device."""
         return Corpus(
@@ -170,7 +183,9 @@ class Corpus:
         table = self.table(index)
         found: list[list[str]] = [[] for _ in range(table.items)]
         words = (*self.vocab.words, *self.strangers)
-        for item, ids, length in zip(table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True):
+        for item, ids, length in zip(
+            table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
+        ):
             found[item].append(self.vocab.join(words[i] for i in ids[:length] if i != self.vocab.eos))
         return found
 

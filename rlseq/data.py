@@ -1,6 +1,6 @@
 """From texts to a corpus: read, divide, count words, encode; once, and then from the cache.
 
-Large files go line by line, four times: what memory holds meanwhile is 16 bytes a reference, to know which
+Large files go line by line, four times: what memory holds meanwhile is 24 bytes a reference, to know which
 sources are alike, and the words of the vocabulary; ids go to a file as they come.
 """
 
@@ -25,6 +25,7 @@ from rlseq.readers import DataError, Pair, Problem
 from rlseq.splits import PARTS, Assign, Origin, by_seed
 from rlseq.vocab import LEVELS, Vocab
 
+MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
 VERSION = 1  # of what the cache holds
@@ -55,7 +56,8 @@ class Survey(NamedTuple):
     """What one look at all pairs of an origin tells."""
 
     sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
-    pairs: NDArray[np.uint64]  # a key of each pair
+    items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
+    pairs: NDArray[np.uint64]  # a key of each reference of an item
     problems: list[Problem]
     blanks: tuple[int, int]  # in sources and in references
     conditional: bool
@@ -90,7 +92,9 @@ def load(
             raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
         corpus = Corpus.open(folder, part, mapped=stays)
     if corpus.notes["skipped"]:
-        warnings.warn(f"skipped {corpus.notes['skipped']} lines: {corpus.notes['first_skipped']}", stacklevel=2)
+        warnings.warn(
+            f"skipped {corpus.notes['skipped']} lines: {corpus.notes['first_skipped']}", stacklevel=2
+        )
     return corpus
 
 
@@ -107,11 +111,13 @@ def _named(origins: Mapping[str, Origin]) -> str:
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
     """Read everything, and write each part's arrays, and notes, into a folder."""
     if sum(file.stat().st_size for origin in origins.values() for file in origin.files) < HELD:
-        origins = {name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()}
+        origins = {
+            name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()
+        }
     surveys = {name: survey(origin, reading.seed) for name, origin in origins.items()}
     problems = [problem for seen in surveys.values() for problem in seen.problems]
     checked(problems, reading.skip_bad)
-    if not len(surveys.get("train", surveys.get("all", None)).pairs):  # type: ignore[union-attr]
+    if not len(surveys["all" if "all" in surveys else "train"].pairs):
         raise DataError(f"{_named(origins)}: expected pairs to train on, got none")
     places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(_rows, origins, places)
@@ -119,7 +125,11 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     make = [pick(LEVELS, name, "level") for name in level]
     kept = (reading.min_count, reading.vocab_size)
     conditional = any(seen.conditional for seen in surveys.values())
-    source_vocab = make[0]((str(p.source) for p, part, _, first in rows() if part == 0 and first), *kept) if conditional else None
+    source_vocab = (
+        make[0]((str(p.source) for p, part, _, first in rows() if part == 0 and first), *kept)
+        if conditional
+        else None
+    )
     vocab = make[1]((pair.target for pair, part, *_ in rows() if part == 0), *kept)
     strangers: dict[str, int] = {}
     shelves = [Shelf(folder, name) for name in PARTS]
@@ -143,6 +153,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
 def survey(origin: Origin, seed: int) -> Survey:
     """Keys of all pairs, and all problems."""
     sources: list[bytes] = []
+    items: list[bytes] = []
     pairs: list[bytes] = []
     problems: list[Problem] = []
     source_blanks = target_blanks = 0
@@ -155,12 +166,17 @@ def survey(origin: Origin, seed: int) -> Survey:
         source = target if row.source is None else row.source.encode()
         conditional = conditional or row.source is not None
         # Of a billion different texts, two have the same 64 bits with a chance of 3 %.
-        sources.append(blake2b(source, digest_size=8, salt=salt).digest())
-        pairs.append(blake2b(source + b"\0" + target, digest_size=8).digest())
+        key = blake2b(source, digest_size=8, salt=salt).digest()
+        item = (
+            key if row.item is None else blake2b(key + row.item.to_bytes(8, "little"), digest_size=8).digest()
+        )
+        sources.append(key)
+        items.append(item)
+        pairs.append(blake2b(item + target, digest_size=8).digest())
         source_blanks += source.count(b" ")
         target_blanks += target.count(b" ")
-    keys = (np.frombuffer(b"".join(texts), dtype=np.uint64) for texts in (sources, pairs))
-    return Survey(*keys, problems, (source_blanks, target_blanks), conditional)
+    keys = [np.frombuffer(b"".join(texts), dtype=np.uint64) for texts in (sources, items, pairs)]
+    return Survey(keys[0], keys[1], keys[2], problems, (source_blanks, target_blanks), conditional)
 
 
 def checked(problems: Sequence[Problem], skip_bad: bool) -> None:
@@ -168,24 +184,50 @@ def checked(problems: Sequence[Problem], skip_bad: bool) -> None:
     refused = [problem for problem in problems if problem.fatal] if skip_bad else problems
     if refused:
         more = f"\nand {len(refused) - SHOWN:,} more" if len(refused) > SHOWN else ""
-        mend = "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
+        mend = (
+            "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
+        )
         raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
 
 
 def placed(name: str, seen: Survey, assign: Assign) -> Place:
-    """The part and the item of every pair."""
-    _, at, inverse = np.unique(seen.sources, return_index=True, return_inverse=True)
-    item = np.argsort(np.argsort(at))[inverse]  # numbered as they first come
-    first, kept = np.zeros((2, len(item)), dtype=bool)
-    first[at] = True
-    kept[np.unique(seen.pairs, return_index=True)[1]] = True
+    """The part and the item of every pair; a source is in one part, however many items it makes."""
+    kept = _first(seen.pairs)
+    item = _numbered(seen.items)
+    rank = np.zeros_like(item)
+    rank[kept] = _ranks(item[kept])
+    item = _numbered(item * (len(item) + 1) + rank // MOST)
+    first = _first(item)
     if name != "all":
         return Place(np.full(len(item), PARTS.index(name)), item, first, kept)
-    part = assign(seen.sources[np.sort(at)])
-    number = np.zeros_like(part)
+    part = assign(seen.sources[_first(seen.sources)])[_numbered(seen.sources)]
+    of_item = part[first]
+    number = np.zeros_like(of_item)
     for p in range(len(PARTS)):
-        number[part == p] = np.arange((part == p).sum())
-    return Place(part[item], number[item], first, kept)
+        number[of_item == p] = np.arange((of_item == p).sum())
+    return Place(part, number[item], first, kept)
+
+
+def _first(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a key comes for the first time."""
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _numbered(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Keys as 0, 1, … in the order in which they first come."""
+    _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(at))[inverse]
+
+
+def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry's value has come before it."""
+    order = np.argsort(item, kind="stable")
+    start = np.bincount(item).cumsum() - np.bincount(item)
+    ranks = np.empty_like(item)
+    ranks[order] = np.arange(len(item)) - start[item[order]]
+    return ranks
 
 
 def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
@@ -200,11 +242,15 @@ def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
     return source, target
 
 
-def _rows(origins: Mapping[str, Origin], places: Mapping[str, Place]) -> Iterator[tuple[Pair, int, int, bool]]:
+def _rows(
+    origins: Mapping[str, Origin], places: Mapping[str, Place]
+) -> Iterator[tuple[Pair, int, int, bool]]:
     """Every pair that counts, with its part, its item, and whether it is the first of its item."""
     for name, origin in origins.items():
         pairs = (row for row in origin.read() if isinstance(row, Pair))
-        for pair, part, item, first, kept in zip(pairs, *(column.tolist() for column in places[name]), strict=True):
+        for pair, part, item, first, kept in zip(
+            pairs, *(column.tolist() for column in places[name]), strict=True
+        ):
             if kept:
                 yield pair, part, item, first
 
@@ -216,7 +262,9 @@ class Shelf:
         self.folder, self.name, self.items = folder, name, 0
         kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
         kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
-        self.columns = {name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()}
+        self.columns = {
+            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
+        }
         for name in ("source_ends", "reference_ends"):
             self.columns[name].extend([0])
 

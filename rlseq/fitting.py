@@ -34,6 +34,9 @@ class Reader(Protocol):
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Ids `[B, L]` and where they are real."""
 
+    def on(self, corpus: HasReferences) -> Reader:
+        """The same way of reading another corpus."""
+
 
 class Tokens:
     """By tokens; an unknown word of a reference equals nothing that can be written."""
@@ -44,6 +47,10 @@ class Tokens:
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens as they are."""
         return tokens, mask
+
+    def on(self, corpus: HasReferences) -> Tokens:
+        """Another corpus, by tokens."""
+        return Tokens(corpus)
 
 
 class Words:
@@ -82,6 +89,10 @@ class Words:
         ids = ids.to(tokens.device)
         return ids.clamp(min=0), ids >= 0
 
+    def on(self, corpus: HasReferences) -> Words:
+        """Another corpus, by the same words."""
+        return Words(corpus, self.tokenize, self.eos is not None)
+
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         known = self.ids
         ids = [
@@ -99,28 +110,34 @@ class Fitted(Composable):
         make: the metric, of its references.
         read: by tokens or by words.
         once: fit it on all items; False: on those of each batch, for metrics that know no other items.
+        scale: what the metric is multiplied by as a reward.
     """
 
-    def __init__(self, name: str, make: Make, read: Reader, once: bool = True) -> None:
-        self.name, self.make, self.read, self.once = name, make, read, once
+    def __init__(self, name: str, make: Make, read: Reader, once: bool = True, scale: float = 1.0) -> None:
+        self.name, self.make, self.read, self.once, self.scale = name, make, read, once, scale
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The reward, `[B]`."""
-        metric, *text = self._fit(tokens, mask, context)
-        reward: Tensor = metric(*text)
-        return reward
+        metric, text = self._fit(tokens, mask, context)
+        return self.scale * metric(*text)
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The metric's own figure, `[B]`."""
-        metric, *text = self._fit(tokens, mask, context)
+        metric, text = self._fit(tokens, mask, context)
         return metric.value(*text)
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What each token adds, `[B, T]`."""
         if not isinstance(self.read, Tokens):
-            raise TypeError(f"{self.name} reads words, so that it cannot be paid token by token; use level='word'")
-        metric, *text = self._fit(tokens, mask, context)
-        return metric.increments(*text)
+            raise TypeError(
+                f"{self.name} reads words, so that it cannot be paid token by token; use level='word'"
+            )
+        metric, text = self._fit(tokens, mask, context)
+        return self.scale * metric.increments(*text)
+
+    def on(self, corpus: HasReferences) -> Fitted:
+        """The same metric, to be fitted on another corpus."""
+        return Fitted(self.name, self.make, self.read.on(corpus), self.once, self.scale)
 
     @property
     def signature(self) -> str:
@@ -136,9 +153,11 @@ class Fitted(Composable):
         metric: Metric = self.make(self.read.references(index), eos=self.read.eos)
         return metric
 
-    def _fit(self, tokens: Tensor, mask: Tensor, context: Context) -> tuple[Metric, Tensor, Tensor, Context]:
+    def _fit(
+        self, tokens: Tensor, mask: Tensor, context: Context
+    ) -> tuple[Metric, tuple[Tensor, Tensor, Context]]:
         """The metric, and the text as it reads it."""
         if self.once:
-            return (self.metric, *self.read.written(tokens, mask), context)
-        items, index = context["index"].unique(return_inverse=True)
-        return (self._made(items), *self.read.written(tokens, mask), {"index": index})
+            return self.metric, (*self.read.written(tokens, mask), context)
+        items, index = torch.unique(context["index"], return_inverse=True)
+        return self._made(items), (*self.read.written(tokens, mask), {"index": index})

@@ -25,6 +25,7 @@ class Pair:
 
     source: str | None
     target: str
+    item: int | None = None  # the line it is from, where that has all references of its source
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,18 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
 def _decoded(raw: bytes, path: Path, number: int) -> Line:
     """A line as text."""
     if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return Problem(path, 1, f"expected UTF-8, got UTF-16; convert it: iconv -f utf-16 -t utf-8 {path}", True)
+        return Problem(
+            path, 1, f"expected UTF-8, got UTF-16; convert it: iconv -f utf-16 -t utf-8 {path}", True
+        )
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         got = f"byte 0x{raw[error.start]:02x} at place {error.start + 1}"
         mend = f"is it Latin-1? convert it: iconv -f latin1 -t utf-8 {path}"
         return Problem(path, number, f"expected UTF-8, got {got}; {mend}")
-    return Problem(path, number, "expected text, got a NUL byte; is this a text file?") if "\0" in text else text
+    return (
+        Problem(path, number, "expected text, got a NUL byte; is this a text file?") if "\0" in text else text
+    )
 
 
 def tsv(path: Path) -> Rows:
@@ -92,7 +97,9 @@ def tsv(path: Path) -> Rows:
         elif len(fields) < 2:
             yield Problem(path, number, f"expected source TAB reference, got no tab: {line!r:.60}")
         elif columns and len(fields) != columns:
-            yield Problem(path, number, f"expected {columns} columns as before, got {len(fields)}: {line!r:.60}")
+            yield Problem(
+                path, number, f"expected {columns} columns as before, got {len(fields)}: {line!r:.60}"
+            )
         else:
             yield from _pairs(fields[0], fields[1:], path, number)
 
@@ -107,7 +114,7 @@ def jsonl(path: Path) -> Rows:
         if isinstance(read, str):
             yield Problem(path, number, read)
         else:
-            yield from _pairs(*read, path, number)
+            yield from _pairs(*read, path, number, item=number)
 
 
 def _entry(line: str) -> tuple[str, list[str]] | str:
@@ -144,7 +151,7 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
         if not isinstance(texts[0], Problem):
             for file, text in zip(references, texts[1:], strict=True):
                 if isinstance(text, str):
-                    yield from _pairs(str(texts[0]).strip(), [text.strip()], file, number, source)
+                    yield from _pairs(str(texts[0]).strip(), [text.strip()], file, number, source, number)
 
 
 def plain(path: Path) -> Rows:
@@ -183,11 +190,19 @@ _DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
 
 def _pairs(
-    source: str, targets: Iterable[str], path: Path, number: int, source_path: Path | None = None
+    source: str,
+    targets: Iterable[str],
+    path: Path,
+    number: int,
+    source_path: Path | None = None,
+    item: int | None = None,
 ) -> Rows:
     """A pair for each reference; what is empty is a problem."""
     if not source:
         yield Problem(source_path or path, number, "expected a source, got nothing")
         return
     for target in targets:
-        yield Pair(source, target) if target else Problem(path, number, "expected a reference, got nothing")
+        if target:
+            yield Pair(source, target, item)
+        else:
+            yield Problem(path, number, "expected a reference, got nothing")

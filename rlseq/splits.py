@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -16,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.errors import hint
 from rlseq.readers import DataError, Rows, aligned, jsonl, plain, tsv
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 PARTS = tuple(ALIASES)
 SOURCES = ("src", "source", "in", "input")
 TARGETS = ("ref", "refs", "reference", "tgt", "trg", "target", "out", "output")
-FORMATS: dict[str, Callable[[Path], Rows]] = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
+Formats = Mapping[str, Callable[[Path], Rows]]  # a reader for each suffix
+PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
+TEXTS: Formats = {".txt": plain}
 
 Where = str | PathLike[str] | Sequence[str | PathLike[str]]
 Assign = Callable[[NDArray[np.uint64]], NDArray[np.int64]]  # keys of items in order -> number in PARTS
@@ -49,7 +51,7 @@ def by_seed(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     return part
 
 
-def find(path: Where | Mapping[str, Where], formats: Mapping[str, Callable[[Path], Rows]] = FORMATS) -> dict[str, Origin]:
+def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[str, Origin]:
     """What there is to read, by part; under "all" where files do not divide it.
 
     Args:
@@ -64,7 +66,11 @@ def find(path: Where | Mapping[str, Where], formats: Mapping[str, Callable[[Path
     if not isinstance(path, (str, PathLike)):
         return {"all": origin(path, formats)}
     where = Path(path)
-    beside = _beside(where) if not where.is_dir() else {part: [where / name for name in names] for part, names in ALIASES.items()}
+    beside = (
+        _beside(where)
+        if not where.is_dir()
+        else {part: [where / name for name in names] for part, names in ALIASES.items()}
+    )
     parts = {}
     for part, candidates in beside.items():
         there = [candidate for candidate in candidates if _exists(candidate)]
@@ -90,7 +96,7 @@ def _exists(path: Path) -> bool:
     return path.is_file() or bool(_families(path))
 
 
-def origin(where: Where, formats: Mapping[str, Callable[[Path], Rows]] = FORMATS) -> Origin:
+def origin(where: Where, formats: Formats = PAIRS) -> Origin:
     """One thing to read: a file of a known format, or aligned files."""
     if not isinstance(where, (str, PathLike)):
         source, *references = map(Path, where)
@@ -109,9 +115,17 @@ def origin(where: Where, formats: Mapping[str, Callable[[Path], Rows]] = FORMATS
         return _siblings(path)
     if path.exists():
         known = ", ".join(formats)
-        raise DataError(f"{path}:1: expected source TAB reference; other formats: {known}, aligned x.src + x.ref")
-    near = hint(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-    raise FileNotFoundError(f"no such file: {path}{near:.300}")
+        raise DataError(
+            f"{path}:1: expected source TAB reference; other formats: {known}, aligned x.src + x.ref"
+        )
+    raise missing(path)
+
+
+def missing(path: Path) -> FileNotFoundError:
+    """The error, with the file that is called most like it."""
+    there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, there, n=1)
+    return FileNotFoundError(f"no such file: {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _has_tab(path: Path) -> bool:
@@ -161,7 +175,7 @@ def _siblings(path: Path) -> Origin:
 def _aligned(source: Path, references: list[Path]) -> Origin:
     for file in (source, *references):
         if not file.is_file():
-            raise FileNotFoundError(f"no such file: {file}")
+            raise missing(file)
     if not references:
         raise ValueError(f"expected reference files beside {source}: path=[source, references, …]")
     return Origin(partial(aligned, source, references), (source, *references))

@@ -127,7 +127,10 @@ class Subwords(Vocab):
     def split(self, text: str) -> list[str]:
         """A text's pieces; a character that no piece has stays as it is."""
         read = self._tokenizer.encode(text)
-        return [text[a:b] if id == self.unk else piece for id, piece, (a, b) in zip(read.ids, read.tokens, read.offsets, strict=True)]
+        return [
+            text[a:b] if id == self.unk else piece
+            for id, piece, (a, b) in zip(read.ids, read.tokens, read.offsets, strict=True)
+        ]
 
     def join(self, words: Iterable[str]) -> str:
         """The text of pieces."""
