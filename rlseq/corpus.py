@@ -104,7 +104,7 @@ class Corpus:
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest reference of this part."""
-        return int(self.references.lengths.max())
+        return int(self.references.lengths[self.order].max())
 
     def kept(self, max_len: int) -> Corpus:
         """Without references of more than `max_len` tokens, and without items that then have none."""

@@ -84,23 +84,25 @@ def preflight(env: Any, policy: Any, limit: int = 256) -> Preflight:
     if task.vocab.eos is not None:
         rewards["empty"] = _judged(task, *_empty(task, task.vocab.eos), context)
     found = Preflight({name: values.cpu() for name, values in rewards.items()}, text)
-    found.warnings = complaints(found.means, float(samples.returns.std(correction=0)))
+    spreads = (float(rewards[name].std(correction=0)) for name in ("samples", "random"))
+    found.warnings = complaints(found.means, *spreads)
     for line in found.warnings:
         warnings.warn(f"preflight: {line}", stacklevel=2)
     return found
 
 
-def complaints(mean: dict[str, float], spread: float) -> list[str]:
-    """What makes no sense about mean rewards, and the spread among samples."""
+def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+    """What makes no sense about mean rewards, with the spread among samples, and among random texts."""
+    floor = mean["random"] + noise / 2
     best = mean.get("references")
     found = []
-    if best is not None and best <= mean["random"]:
+    if best is not None and best <= floor:
         found.append(
-            f"references ({best:.3f}) earn no more than random text ({mean['random']:.3f}): is the reward "
+            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): is the reward "
             "fitted on another vocabulary or another split, or is its sign wrong?"
         )
-    if mean.get("references by the others", 1e9) <= mean["random"]:
-        found.append("a reference, judged by the others of its item, earns no more than random text")
+    if mean.get("references by the others", 1e9) <= floor:
+        found.append("a reference, judged by the others, hardly earns more than random text")
     if spread == 0:
         found.append("all samples earn the same, so that there is nothing to learn from")
     if mean["best constant"] > mean["greedy"]:
