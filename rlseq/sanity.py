@@ -98,8 +98,8 @@ def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]
     found = []
     if best is not None and best <= floor:
         found.append(
-            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): is the reward "
-            "fitted on another vocabulary or another split, or is its sign wrong?"
+            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): is the "
+            "reward fitted on another vocabulary or another split, or is its sign wrong?"
         )
     if mean.get("references by the others", 1e9) <= floor:
         found.append("a reference, judged by the others, hardly earns more than random text")

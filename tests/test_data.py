@@ -62,8 +62,8 @@ def test_no_source_is_in_two_parts_and_nothing_is_lost() -> None:
     sources = [source for source, _ in found]
     assert len(sources) == len(set(sources))
     wanted = defaultdict(set)
-    for source, target in many(300):
-        wanted[str(source)].add(target)
+    for text, target in many(300):
+        wanted[str(text)].add(target)
     assert {source: texts for (source, _), texts in found.items()} == wanted
 
 
