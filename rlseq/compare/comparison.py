@@ -165,7 +165,10 @@ def _agent(name: str, runs: Sequence[_Run]) -> Tree:
         "alarms": [
             {"seed": run.job.seed, "alarm": alarm}
             for run in runs
-            for alarm in (*run.alarms(), *hacked(run.curve(), job.reward if job.reward in run.final else "reward"))
+            for alarm in (
+                *run.alarms(),
+                *hacked(run.curve(), job.reward if job.reward in run.final else "reward"),
+            )
         ],
         "temperatures": _sweep([run.temperatures() for run in runs]),
     }

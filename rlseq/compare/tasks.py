@@ -70,7 +70,9 @@ def metric(env: Any, name: str) -> Reward:
         )
     build: Any = BY_NAME[name]
     names = {field.name for field in fields(build.func if isinstance(build, partial) else build)}
-    fitted: Reward = build(reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {}))
+    fitted: Reward = build(
+        reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {})
+    )
     return fitted
 
 
