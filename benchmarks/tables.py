@@ -120,11 +120,32 @@ def demo() -> str:
     return text
 
 
+def variance() -> str:
+    """Variance of every estimator on both tasks, and its bias."""
+    text = ""
+    for run in runs("variance"):
+        rows = []
+        for name, found in run["results"]["estimators"].items():
+            alike, apart = found["alike"], found["apart"]
+            bias = "not enumerated" if "bias" not in alike else _bias(alike["bias"])
+            off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
+            rows.append([name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias, off])
+        head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _bias(bias: float) -> str:
+    """Rounding is no bias."""
+    return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "rewards": rewards,
     "solve-copy": solve_copy,
     "throughput": throughput,
+    "variance": variance,
 }
 
 

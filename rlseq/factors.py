@@ -95,8 +95,8 @@ def check_factors(agent: Any) -> None:
         raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
     if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
-            f"{type(agent.credit).__name__} credits actions with judgements, which gamma and kl_reward do "
-            f"not reach; leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
+            f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "
+            f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
         )
     grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
     if grouped and agent.samples < 2:
