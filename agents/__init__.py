@@ -46,6 +46,21 @@ def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
 
 
 __all__ = [
-    *("A2C", "AGENTS", "DAPO", "GRPO", "MIXER", "MLE", "MRT", "PPO", "PPOKL", "REINFORCE", "RLOO", "SCST"),
-    *("DrGRPO", "E2E", "MRTCorrected", "ScheduledSampling", "make_agent"),
+    "A2C",
+    "AGENTS",
+    "DAPO",
+    "E2E",
+    "GRPO",
+    "MIXER",
+    "MLE",
+    "MRT",
+    "PPO",
+    "PPOKL",
+    "REINFORCE",
+    "RLOO",
+    "SCST",
+    "DrGRPO",
+    "MRTCorrected",
+    "ScheduledSampling",
+    "make_agent",
 ]

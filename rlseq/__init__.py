@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.evaluation import evaluate as evaluate
     from rlseq.policies import make_policy as make_policy
+    from rlseq.sanity import Preflight as Preflight
+    from rlseq.sanity import preflight as preflight
     from rlseq.search import Beam as Beam
     from rlseq.search import beam_search as beam_search
     from rlseq.search import complete as complete
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Beam": "rlseq.search",
     "Greedy": "rlseq.decode",
+    "Preflight": "rlseq.sanity",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.decode",
     "SequenceEnv": "rlseq.env",
@@ -41,6 +44,7 @@ _HOMES = {
     "evaluate": "rlseq.evaluation",
     "make_agent": "rlseq.agents",
     "make_policy": "rlseq.policies",
+    "preflight": "rlseq.sanity",
     "rollout": "rlseq.engine",
     "train": "rlseq.training",
 }
@@ -49,7 +53,9 @@ _MODULES = {
     "baselines",
     "checkpoint",
     "compare",
+    "data",
     "exact",
+    "inspection",
     "losses",
     "metrics",
     "policies",

@@ -16,7 +16,7 @@ from rlseq.types import Evaluation, Metrics, Rollout
 @torch.no_grad()
 def describe(batch: Rollout) -> Metrics:
     """What was written, and what it earned."""
-    returns = batch.returns
+    returns = batch.returns if batch.price is None else batch.returns + batch.price.sum(1)
     metrics = {
         "reward": returns.mean(),
         "reward_std": returns.std(correction=0),
@@ -25,6 +25,8 @@ def describe(batch: Rollout) -> Metrics:
         .float()
         .mean(),  # texts that were cut off, or nearly
     }
+    if batch.price is not None:
+        metrics["kl_price"] = batch.price.sum(1).mean()
     if batch.samples > 1:
         groups = returns.view(-1, batch.samples)
         metrics["equal_groups"] = (groups == groups[:, :1]).all(1).float().mean()

@@ -126,6 +126,7 @@ class Rollout:
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
     written: Tensor | Soft | None = None  # [B, T]: what is read in place of the actions, if not they
+    price: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
     lesson: Rollout | None = None  # demonstrations of the same contexts

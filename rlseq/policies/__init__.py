@@ -12,11 +12,13 @@ from torch import nn
 
 from rlseq.engine import sequence_env
 from rlseq.errors import check_options, pick
+from rlseq.policies.captioner import Att2in as Att2in
+from rlseq.policies.captioner import captioner
 from rlseq.policies.positions import Learned as Learned
 from rlseq.policies.positions import Rotary as Rotary
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
-from rlseq.policies.transformer import Transformer
+from rlseq.policies.transformer import Transformer as Transformer
 from rlseq.policies.words import Words
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
@@ -24,6 +26,7 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "gru": partial(Recurrent, nn.GRU),
     "seq2seq": partial(Seq2Seq, nn.LSTM),
     "transformer": Transformer,
+    "captioner": captioner,
 }
 
 
@@ -31,11 +34,12 @@ def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -
     """A policy by name, on the task's device.
 
     Args:
-        name: "lstm", "gru", "seq2seq" or "transformer".
+        name: "lstm", "gru", "seq2seq", "transformer" or "captioner".
         env: the task; it decides vocabularies, source and device.
         seed: of the initial weights; the task's own seed when not given.
         **sizes: `hidden`, `embedding`, `layers`, `dropout`, `value=True` for a value head; of a transformer
-            also `heads` and `positions` (`Learned` or `Rotary`).
+            also `heads` and `positions` (`Learned` or `Rotary`); of a captioner `decoder` (`Att2in` or
+            `Transformer`).
     """
     build = pick(POLICIES, name, "policy")
     env = sequence_env(env)
