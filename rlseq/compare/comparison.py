@@ -119,7 +119,8 @@ class _Run:
 
     def alarms(self) -> list[str]:
         """What training warned of."""
-        return list(json.loads((self.path / "alarms.json").read_text("utf-8")))
+        path = self.path / "alarms.json"
+        return list(json.loads(path.read_text("utf-8"))) if path.exists() else []
 
     def temperatures(self) -> list[dict[str, float]]:
         """Scores of samples at several temperatures, if that was asked for."""
@@ -197,7 +198,7 @@ def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]]) -> list[Tree]:
 
 def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Sequence[Tree]]]) -> list[Tree]:
     """Every two agents: over seeds, and over items, both corrected for how many pairs there are."""
-    lines = []
+    lines: list[Tree] = []
     for a, b in itertools.combinations(agents, 2):
         x, y = ([run.final["reward"] for run in agents[name]] for name in (a, b))
         difference, p = welch(x, y)
@@ -221,7 +222,7 @@ def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Se
         lines, holm([line["p"] for line in lines]), holm([line["items"]["p"] for line in lines]), strict=True
     ):
         line["p_holm"], line["items"]["p_holm"] = over_seeds, over_items
-    return _without_nan(lines)
+    return [_without_nan(line) for line in lines]
 
 
 def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:

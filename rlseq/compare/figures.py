@@ -75,7 +75,7 @@ def inline(figure: Figure, title: str) -> str:
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlseq", "font.family": "sans-serif"}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_figure(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
