@@ -13,7 +13,7 @@ from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
 from rlseq.search import Beam
-from rlseq.types import Reward
+from rlseq.types import OwnLoop, Reward
 
 DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 History = list[dict[str, float]]
@@ -75,8 +75,10 @@ def evaluate(
     Returns:
         "reward", "length", every part of the reward, and every metric.
     """
-    env = sequence_env(env)
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
+    if isinstance(env, OwnLoop):
+        return env.evaluate(policy, decode, limit)
+    env = sequence_env(env)
     metrics = named_functions(env.metrics if metrics is None else metrics)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be ≥ 1, got {limit}")
