@@ -45,6 +45,7 @@ _HOMES = {
     "train": "rlseq.training",
 }
 _MODULES = {
+    "adapters",
     "agents",
     "baselines",
     "exact",

@@ -16,14 +16,12 @@ from rlseq.types import Evaluation, Metrics, Rollout
 @torch.no_grad()
 def describe(batch: Rollout) -> Metrics:
     """What was written, and what it earned."""
-    returns = batch.returns
+    returns, (earned, lengths, cut) = batch.returns, batch.earned
     metrics = {
-        "reward": returns.mean(),
-        "reward_std": returns.std(correction=0),
-        "length": batch.lengths.float().mean(),
-        "at_limit": (batch.lengths == batch.mask.shape[1])
-        .float()
-        .mean(),  # texts that were cut off, or nearly
+        "reward": earned.mean(),
+        "reward_std": earned.std(correction=0),
+        "length": lengths.float().mean(),
+        "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
     }
     if batch.samples > 1:
         groups = returns.view(-1, batch.samples)

@@ -47,7 +47,8 @@ def rollout(
     """
     env, decode = task_of(env), checked_decoder(decode)
     if isinstance(env, OwnLoop):
-        return env.rollout(policy, decode, forced=forced, repeat=repeat, index=index)
+        texts = {"forced": forced, "forced_steps": forced_steps, "index": index}
+        return env.rollout(policy, decode, repeat=repeat, **texts)
     if isinstance(decode, Search):
         if forced is not None:
             raise ValueError("a search starts from nothing; forced tokens go with Sample() or Greedy()")

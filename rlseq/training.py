@@ -70,13 +70,16 @@ def evaluate(
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
             A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
-        limit: number of texts; all items when not given, or 1,000 where there is only one.
+        limit: number of texts; all items when not given, or 1,000 where there is only one; of a
+            `rlseq.adapters.GymEnv` number of episodes, 100 when not given, for which it starts afresh.
 
     Returns:
         "reward", "length", every part of the reward, and every metric.
     """
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
     if isinstance(env, OwnLoop):
+        if metrics is not None:
+            raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
         return env.evaluate(policy, decode, limit)
     env = sequence_env(env)
     metrics = named_functions(env.metrics if metrics is None else metrics)
