@@ -29,7 +29,7 @@ from rlseq.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.decode import Decode, Sample, Search
 from rlseq.state import evaluating
 from rlseq.stretch import Episode, Stretch
-from rlseq.types import Behaviour
+from rlseq.types import Behaviour, Counts
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
 REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
@@ -89,8 +89,33 @@ class GymEnv:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.last: deque[Episode] = deque(maxlen=REPORTED)
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
-        self._reset_seed: int | None = seed  # of the first reset only
-        self._observed: Any = None  # what every row shows; None before the first step
+        self.counts = Counts()
+        self._begin(seed)
+
+    def check(self, agent: Any) -> None:
+        """Refuse an agent that compares texts, or imitates them."""
+        if agent.samples != 1 or agent.mle:
+            raise ValueError(
+                f"{type(agent).__name__} (samples={agent.samples}, mle={agent.mle}) compares texts of a "
+                "context, or imitates some; episodes of a GymEnv just go on: leave them at 1 and 0"
+            )
+        if agent.minibatches * agent.micro_batches > self.num_envs * self.steps // 2:  # half may only reset
+            raise ValueError(
+                f"{self.num_envs} × {self.steps} steps are too few for minibatches={agent.minibatches} of "
+                f"micro_batches={agent.micro_batches}; collect more steps, or make fewer parts"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's folder keeps of it."""
+        spec = getattr(self.env, "spec", None)
+        return {
+            "class": type(self).__name__,
+            "id": getattr(spec, "id", type(self.env).__name__),
+            "num_envs": self.num_envs,
+            "steps": self.steps,
+            "seed": self.seed,
+            "autoreset_mode": self._mode.value,
+        }
 
     def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Stretch:
         """The next T steps of every row."""
@@ -98,13 +123,13 @@ class GymEnv:
             raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
         actions = self._actions(decode)
         random = actions.random(self.steps, self.num_envs, self.generator)
-        if self._observed is None:
-            self._begin()
         with torch.no_grad(), evaluating(policy):
             self._check_memory(policy)
             steps = [self._step(policy, actions, now) for now in random]
             for step in steps:
                 self.last.extend(step.episodes.values())
+            self.counts.judged += sum(len(step.episodes) for step in steps)
+            self.counts.written += sum(int(step.real.sum()) for step in steps)
             stretch = self._harvest(steps, actions, decode.temperature)
             return self._valued(stretch, policy, steps)
 
@@ -127,7 +152,7 @@ class GymEnv:
                 step = self._step(policy, actions, actions.random(1, self.num_envs, self.generator)[0])
                 episodes += [episode for row, episode in step.episodes.items() if left[row]]
                 left[list(step.episodes)] = np.maximum(left[list(step.episodes)] - 1, 0)
-        self._observed = None
+        self._begin()
         returns, lengths, _ = zip(*episodes, strict=True)
         return {"reward": float(np.mean(returns)), "length": float(np.mean(lengths))}
 
@@ -141,9 +166,8 @@ class GymEnv:
         if not isinstance(state, tuple) or state:
             raise TypeError(f"{type(policy).__name__} remembers; GymEnv is for policies whose state is ()")
 
-    def _begin(self) -> None:
-        observed, _ = self.env.reset(seed=self._reset_seed)
-        self._reset_seed, self._observed = None, _own(observed)
+    def _begin(self, seed: int | None = None) -> None:
+        self._observed = _own(self.env.reset(seed=seed)[0])
         self._real = np.ones(self.num_envs, bool)
         self._return, self._length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 

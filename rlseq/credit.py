@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from rlseq import returns
+from rlseq.baselines import paid
 from rlseq.critics import values_of, with_values
 from rlseq.search import complete
 from rlseq.types import Context, Rollout
@@ -72,10 +73,11 @@ class NStep(_FromValues):
 class Completions:
     """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
 
+    What was paid before yₜ is taken off, as from any reward-to-go.
+
     Args:
         samples: N.
         rollout_policy: writes them; the policy that learns when not given.
-        reward: judges them, `(tokens, mask, context) -> [B]`; the task's own when not given.
     """
 
     samples: int = 16
@@ -88,7 +90,8 @@ class Completions:
         means = search.returns.view(steps, rows, self.samples).mean(2).t()
         values = means.new_zeros(batch.actions.shape)
         values[:, :steps] = means
-        return replace(batch, credit=values.where(~batch.ends, batch.returns.unsqueeze(1)))
+        values = values.where(~batch.ends, batch.returns.unsqueeze(1))
+        return replace(batch, credit=values - paid(batch))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Q̂."""

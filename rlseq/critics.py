@@ -85,12 +85,18 @@ class Regression(Remembers):
 
     Args:
         rate: of learning; below 2.
-        beside: what is known already; the regression predicts what is missing from it.
+        beside: what is known already, without learning; the regression predicts what is missing from it.
     """
 
     rate: float = 0.1
     beside: Baseline = none
     weight: Tensor | None = None  # [T, H + 1], the last column is c
+
+    def __post_init__(self) -> None:
+        if hasattr(self.beside, "learn"):
+            raise ValueError(
+                f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"
+            )
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside it needs."""

@@ -69,12 +69,15 @@ def k1(seen: Evaluation, anchor: Evaluation) -> Tensor:
 
 
 def k2(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """½ (log π(a) − log π_anchor(a))²: biased as a number, its gradient is that of the divergence."""
+    """½ (log π(a) − log π_anchor(a))²: biased as a number, its mean gradient is that of `exact`."""
     return (seen.log_probs - anchor.log_probs).square() / 2
 
 
 def k3(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """ρ − 1 − log ρ, ρ = π_anchor(a) / π(a): unbiased, never negative; its gradient is another's (GRPO)."""
+    """ρ − 1 − log ρ, ρ = π_anchor(a) / π(a): an unbiased, never negative number (Schulman 2020; GRPO).
+
+    As a gradient it is another divergence's: E[(1 − ρ) ∇log π] = ∇KL(π_anchor ‖ π).
+    """
     log_ratio = anchor.log_probs - seen.log_probs
     return log_ratio.exp() - 1 - log_ratio
 

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -93,7 +94,8 @@ class SequenceVecEnv(VecEnv):
 class TokenExtractor(BaseFeaturesExtractor):
     """Reads the source, then the prefix, with embeddings and a GRU each.
 
-    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length.
+    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length. What else is
+    observed, such as an image, is mapped linearly to where the reading of the prefix starts.
 
     Args:
         observation_space: of a task of ours.
@@ -111,18 +113,23 @@ class TokenExtractor(BaseFeaturesExtractor):
     ) -> None:
         super().__init__(observation_space, features_dim)
         self.source_pad = source_pad
-        self.readers = nn.ModuleDict()
-        for name in ("source", "prefix"):
-            if name in observation_space.spaces:
-                ids = int(observation_space[name].high.max()) + 1  # type: ignore[attr-defined]
+        self.readers, self.others = nn.ModuleDict(), nn.ModuleDict()
+        for name, space in observation_space.spaces.items():
+            if name in ("source", "prefix"):
+                ids = int(space.high.max()) + 1  # type: ignore[attr-defined]
                 self.readers[name] = _Reader(ids, embedding, features_dim)
+            elif name != "length":
+                self.others[name] = nn.Linear(flatdim(space), features_dim)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features `[B, features_dim]` of preprocessed (float) observations."""
-        start = None
+        start: Tensor | None = None
         if "source" in self.readers:
             source = observations["source"].long()
             start = self.readers["source"](source, (source != self.source_pad).sum(1), None)
+        for name, other in self.others.items():
+            seen = other(observations[name].flatten(1))
+            start = seen if start is None else start + seen
         length = observations["length"].long().squeeze(1)
         features: Tensor = self.readers["prefix"](observations["prefix"].long(), length, start)
         return features

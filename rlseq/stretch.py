@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,9 +27,9 @@ class Stretch(Rollout):
 
     @property
     def earned(self) -> Earned:
-        """Of the last episodes that ended: what was paid in a stretch is no return. NaN before the first."""
-        known = self.last or [Episode(math.nan, 0, False)]
-        return Earned(*(torch.tensor(part, device=self.mask.device) for part in zip(*known, strict=True)))
+        """Of the last episodes that ended: what was paid in a stretch is no return."""
+        parts = zip(*self.last, strict=True) if self.last else ((), (), ())
+        return Earned(*(torch.tensor(part, device=self.mask.device) for part in parts))
 
     def units(self) -> Rollout:
         """Every real action as a row of its own, `[n, 1]`."""
@@ -40,7 +39,7 @@ class Stretch(Rollout):
             return None if part is None else part[rows, steps].unsqueeze(1)
 
         acted = ("actions", "mask", "log_probs", "rewards", "values", "ends", "bootstrap")
-        added = ("credit", "features", "advantages", "targets", "weights")
+        added = ("credit", "price", "features", "advantages", "targets", "weights")
         parts = {name: apart(getattr(self, name)) for name in (*acted, *added)}
         context = {"observation": apart(self.context["observation"]), "index": rows}
         behaviour = Behaviour(self.behaviour.temperature, apart(self.behaviour.support))

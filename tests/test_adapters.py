@@ -297,6 +297,22 @@ def test_ppo_learns_cartpole() -> None:
     assert rlseq.evaluate(policy, GymEnv("CartPole-v1", 20, seed=1), limit=20)["reward"] > 150
 
 
+def test_a_run_has_a_folder(tmp_path: Any) -> None:
+    def history(updates: int, out: Any) -> Any:
+        env = GymEnv("CartPole-v1", 4, steps=25)
+        agent = rlseq.make_agent("a2c", rlseq.make_policy("mlp", env, value=True, standardise=True))
+        other = GymEnv("CartPole-v1", 4, seed=1)
+        return rlseq.train(agent, env, updates, other, 2, out=out, eval_texts=5), agent
+
+    first, _ = history(2, tmp_path)
+    both, agent = history(4, tmp_path)
+    assert [row["update"] for row in both] == [1, 2, 3, 4]
+    assert both[:2] == first
+    assert both[3]["eval_reward"] > 5
+    assert 150 < both[1]["tokens"] <= 200  # steps, but those that only reset
+    assert agent.policy.scale.count == both[3]["tokens"]
+
+
 def wrapped(space: gym.Space[Any]) -> Callable[[], Any]:
     class Odd(Corridor):
         action_space: Any = space
@@ -336,8 +352,15 @@ def mlp(env: GymEnv = CART) -> MLP:
         (lambda: rlseq.make_policy("lstm", CART), 'make_policy\\("mlp"'),
         (lambda: rlseq.make_policy("mlp", gym.make_vec("CartPole-v1")), "adapters.GymEnv"),
         (lambda: rlseq.make_agent("mle", mlp()).collect(CART), "SequenceEnv"),
-        (lambda: rlseq.make_agent("reinforce", mlp(), mle=0.1).collect(CART), "SequenceEnv"),
-        (lambda: rlseq.make_agent("rloo", mlp(), samples=2).collect(CART), "repeat is of texts"),
+        (lambda: rlseq.make_agent("reinforce", mlp(), mle=0.1).collect(CART), "leave them at 1 and 0"),
+        (lambda: rlseq.make_agent("rloo", mlp(), samples=2).collect(CART), "leave them at 1 and 0"),
+        (
+            lambda: rlseq.make_agent(
+                "ppo", mlp(), minibatches=9, credit="reward_to_go", baseline="mean"
+            ).collect(CART),
+            "too few",
+        ),
+        (lambda: rlseq.rollout(mlp(), CART, repeat=2), "repeat is of texts"),
         (lambda: rlseq.make_agent("scst", mlp()).collect(CART), "SequenceEnv"),
         (lambda: rlseq.make_agent("a2c", mlp()), "value=True"),
         (lambda: rlseq.rollout(mlp(), CART, forced=torch.zeros(2, 1).long()), "forced is of texts"),

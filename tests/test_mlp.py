@@ -96,10 +96,11 @@ def test_trunks_are_perceptrons_side_by_side() -> None:
     for k, got in enumerate(trunks(x)):
         alone = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
         with torch.no_grad():
-            for layer, weight, bias in zip((0, 2), trunks.weights, trunks.biases, strict=True):
+            for layer in (0, 1):
+                weight, bias = (trunks.get_parameter(f"{layer}.{name}") for name in ("weight", "bias"))
                 bias.uniform_(-1, 1)
-                alone.get_parameter(f"{layer}.weight").copy_(weight[k].t())
-                alone.get_parameter(f"{layer}.bias").copy_(bias[k, 0])
+                alone.get_parameter(f"{2 * layer}.weight").copy_(weight[k].t())
+                alone.get_parameter(f"{2 * layer}.bias").copy_(bias[k, 0])
         torch.testing.assert_close(trunks(x)[k], alone(x))
         assert got.shape == (10, 8)
 

@@ -94,9 +94,10 @@ class KeptLogits:
     features: Tensor  # h, [B, T, H]
     logits: Tensor
 
-    def reduce(self, what: Callable[..., Tensor], *others: Logits) -> Tensor:
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """See `rlseq.types.Logits`."""
-        return what(self.logits, *(_like(self, other).logits for other in others))
+        views = (other if isinstance(other, Tensor) else _like(self, other).logits for other in others)
+        return what(self.logits, *views)
 
     def divergence(self, other: Logits) -> Tensor:
         """Over all actions."""
@@ -110,7 +111,7 @@ class Bell:
     features: Tensor  # h, [B, T, H]
     bell: Tensor  # μ and log σ, [B, T, 2, A]
 
-    def reduce(self, what: Callable[..., Tensor], *others: Logits) -> Tensor:
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """Refused: nothing can be said of every single action."""
         raise TypeError(
             "a Gaussian policy has no logits: l2, and whatever else looks at every action, is for discrete "

@@ -107,22 +107,30 @@ class MLP(nn.Module):
         return features
 
 
-class Trunks(nn.Module):
+class Trunks(nn.Sequential):
     """k perceptrons of one shape side by side; one product each layer, whatever k is."""
 
     def __init__(self, k: int, width: int, hidden: int, layers: int) -> None:
-        super().__init__()
         widths = [width] + [hidden] * layers
+        super().__init__(*(Layer(k, a, b) for a, b in pairwise(widths)))
         self.k = k
-        self.weights = nn.ParameterList(torch.empty(k, a, b) for a, b in pairwise(widths))
-        self.biases = nn.ParameterList(torch.zeros(k, 1, hidden) for _ in range(layers))
-        for weight in self.weights:
-            for one in weight:
-                nn.init.orthogonal_(one, gain=math.sqrt(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[n, width]` to `[k, n, H]`."""
         x = x.expand(self.k, *x.shape)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = torch.baddbmm(bias, x, weight).tanh()
+        for layer in self:
+            x = layer(x)
         return x
+
+
+class Layer(nn.Module):
+    """tanh(x W + b), k times beside each other."""
+
+    def __init__(self, k: int, width: int, hidden: int) -> None:
+        super().__init__()
+        weights = [nn.init.orthogonal_(torch.empty(width, hidden), gain=math.sqrt(2)) for _ in range(k)]
+        self.weight, self.bias = nn.Parameter(torch.stack(weights)), nn.Parameter(torch.zeros(k, 1, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[k, n, width]` to `[k, n, H]`."""
+        return torch.baddbmm(self.bias, x, self.weight).tanh()
