@@ -49,6 +49,7 @@ _HOMES = {
     "train": "rlseq.training",
 }
 _MODULES = {
+    "adapters",
     "agents",
     "baselines",
     "checkpoint",

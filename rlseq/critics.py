@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlseq.baselines import Baseline, none, paid
 from rlseq.decode import Greedy
-from rlseq.engine import rescore, rollout
+from rlseq.engine import rescore, rollout, sequence_env
 from rlseq.state import Remembers, evaluating
 from rlseq.types import Evaluation, Rollout
 
@@ -66,7 +66,7 @@ class GreedyReturn:
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Write that text, once for all samples of a context."""
         index = batch.context["index"][:: batch.samples]
-        best = rollout(policy, env.take(slice(len(index))), decode=Greedy(), index=index)
+        best = rollout(policy, sequence_env(env).take(slice(len(index))), decode=Greedy(), index=index)
         return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:

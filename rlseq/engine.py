@@ -17,7 +17,7 @@ from rlseq.checks import check_takes_behaviour, checked_forcing
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork
-from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Evaluation, OwnLoop, Policy, Rollout, State
 
 LOOK_EVERY = 8  # steps between two looks at whether all rows are done: each look waits for the device
 BLOCK = 1 << 21  # logits of one step that a processor's caches still hold; more rows go block by block
@@ -26,7 +26,7 @@ BLOCK = 1 << 21  # logits of one step that a processor's caches still hold; more
 @torch.no_grad()
 def rollout(
     policy: Policy,
-    env: SequenceEnv,
+    env: SequenceEnv | OwnLoop,
     *,
     decode: Decode | Search = Sample(),
     forced: Tensor | None = None,
@@ -45,7 +45,10 @@ def rollout(
         repeat: K; rows iK … iK+K−1 share a context.
         index: the items to write about, `[B / K]`; drawn at random when not given.
     """
-    env, decode = sequence_env(env), checked_decoder(decode)
+    env, decode = task_of(env), checked_decoder(decode)
+    if isinstance(env, OwnLoop):
+        texts = {"forced": forced, "forced_steps": forced_steps, "index": index}
+        return env.rollout(policy, decode, repeat=repeat, **texts)
     if isinstance(decode, Search):
         if forced is not None:
             raise ValueError("a search starts from nothing; forced tokens go with Sample() or Greedy()")
@@ -185,12 +188,21 @@ def last_of(mask: Tensor) -> Tensor:
     return mask & ~following
 
 
+def task_of(env: Any) -> SequenceEnv | OwnLoop:
+    """A task with a loop of its own as it is; else the `SequenceEnv` behind its wrappers."""
+    return env if isinstance(env, OwnLoop) else sequence_env(env)
+
+
 def sequence_env(env: Any) -> SequenceEnv:
     """The `SequenceEnv` behind whatever `rlseq.make`, `gym.make_vec` or `gym.make` returned."""
     inner = getattr(env, "unwrapped", env)
     inner = getattr(inner, "batch", inner)
     if not isinstance(inner, SequenceEnv):
-        raise TypeError(f"expected a SequenceEnv, as rlseq.make returns it, got {type(env).__name__}")
+        raise TypeError(
+            f"expected a task that writes texts (SequenceEnv), as rlseq.make returns it, got "
+            f"{type(env).__name__}; any other Gymnasium environment is trained on by policy-gradient agents "
+            'with make_policy("mlp", env), where env = rlseq.adapters.GymEnv(…)'
+        )
     return inner
 
 

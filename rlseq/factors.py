@@ -18,7 +18,7 @@ from rlseq.losses import AGGREGATES
 from rlseq.penalties import DIVERGENCES
 from rlseq.references import check_references
 from rlseq.state import Remembers, evaluating
-from rlseq.types import Rollout
+from rlseq.types import OwnLoop, Rollout
 
 Scale = Callable[[Tensor, Rollout], Tensor]
 
@@ -105,16 +105,24 @@ def check_factors(agent: Any) -> None:
             f"got samples={agent.samples}; pass samples=4, or another baseline"
         )
     valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, LOOK_AT_VALUES)]
-    head = getattr(agent.policy, "head", None)
-    if valued and head is not None and getattr(head, "value", head) is None:
+    if valued and _lacks_values(agent.policy):
         raise ValueError(
             f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
             "head; make it with rlseq.make_policy(…, value=True)"
         )
 
 
-def check_task(agent: Any, env: SequenceEnv) -> None:
+def _lacks_values(policy: Any) -> bool:
+    """Whether a policy of ours was made without V; what another's `evaluate` gives is not known yet."""
+    head = getattr(policy, "head", policy)
+    return None in (getattr(head, "value", head), getattr(policy, "critic", policy))
+
+
+def check_task(agent: Any, env: SequenceEnv | OwnLoop) -> None:
     """Refuse, before anything is sampled, a task that an agent cannot learn from."""
+    if isinstance(env, OwnLoop):
+        env.check(agent)
+        return
     contexts, left = divmod(env.num_envs, agent.samples)
     if left:
         raise ValueError(

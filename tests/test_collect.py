@@ -22,6 +22,7 @@ from rlseq.decode import acting_logits
 from rlseq.engine import rollout
 from rlseq.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.penalties import DIVERGENCES
+from rlseq.policies.logits import divergence
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
 
@@ -40,6 +41,9 @@ class Wide:
     def reduce(self, what: Callable[..., Tensor], *others: Any) -> Tensor:
         flat = [view.logits.flatten(0, 1) for view in (self, *others)]
         return what(*flat).view(*self.logits.shape[:2], *what(*flat).shape[1:])
+
+    def divergence(self, other: Any) -> Tensor:
+        return self.reduce(divergence, other)
 
 
 class Table(nn.Module):

@@ -38,6 +38,21 @@ class LinearLogits:
         whole = torch.cat(parts)
         return whole.view(*shape, *whole.shape[1:])
 
+    def divergence(self, other: Logits) -> Tensor:
+        """Over the whole vocabulary."""
+        return self.reduce(divergence, other)
+
+
+def divergence(z: Tensor, other: Tensor) -> Tensor:
+    """Σₐ π(a) (log π(a) − log π_other(a)) of logits `[…, V]`."""
+    log_p, log_q = z.log_softmax(-1), other.log_softmax(-1)
+    if log_p.shape != log_q.shape:
+        raise ValueError(
+            f"policies of {log_p.shape[-1]} and {log_q.shape[-1]} words cannot be compared; "
+            "the reference policy must write the same vocabulary"
+        )
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
 
 def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
     """Logits of the distribution that acts in some of the states, `[n, V]`."""
