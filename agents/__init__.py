@@ -7,6 +7,7 @@ from typing import Any
 
 from rlseq.agent import Agent
 from rlseq.agents.a2c import A2C
+from rlseq.agents.e2e import E2E
 from rlseq.agents.grpo import DAPO, GRPO, DrGRPO
 from rlseq.agents.mixer import MIXER
 from rlseq.agents.mle import MLE
@@ -14,6 +15,7 @@ from rlseq.agents.mrt import MRT, MRTCorrected
 from rlseq.agents.ppo import PPO, PPOKL
 from rlseq.agents.reinforce import REINFORCE
 from rlseq.agents.rloo import RLOO
+from rlseq.agents.scheduled_sampling import ScheduledSampling
 from rlseq.agents.scst import SCST
 from rlseq.errors import check_options, pick
 
@@ -21,6 +23,7 @@ AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
     "dapo": DAPO,
     "dr_grpo": DrGRPO,
+    "e2e": E2E,
     "grpo": GRPO,
     "mixer": MIXER,
     "mle": MLE,
@@ -30,6 +33,7 @@ AGENTS: dict[str, type[Agent]] = {
     "ppo_kl": PPOKL,
     "reinforce": REINFORCE,
     "rloo": RLOO,
+    "scheduled_sampling": ScheduledSampling,
     "scst": SCST,
 }
 
@@ -43,5 +47,5 @@ def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
 
 __all__ = [
     *("A2C", "AGENTS", "DAPO", "GRPO", "MIXER", "MLE", "MRT", "PPO", "PPOKL", "REINFORCE", "RLOO", "SCST"),
-    *("DrGRPO", "MRTCorrected", "make_agent"),
+    *("DrGRPO", "E2E", "MRTCorrected", "ScheduledSampling", "make_agent"),
 ]

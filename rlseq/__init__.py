@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rlseq.decode import Sample as Sample
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
+    from rlseq.evaluation import evaluate as evaluate
     from rlseq.policies import make_policy as make_policy
     from rlseq.search import Beam as Beam
     from rlseq.search import beam_search as beam_search
     from rlseq.search import complete as complete
-    from rlseq.training import evaluate as evaluate
     from rlseq.training import train as train
     from rlseq.types import Rollout as Rollout
     from rlseq.vocab import Vocab as Vocab
@@ -38,7 +38,7 @@ _HOMES = {
     "Vocab": "rlseq.vocab",
     "beam_search": "rlseq.search",
     "complete": "rlseq.search",
-    "evaluate": "rlseq.training",
+    "evaluate": "rlseq.evaluation",
     "make_agent": "rlseq.agents",
     "make_policy": "rlseq.policies",
     "rollout": "rlseq.engine",
@@ -47,6 +47,7 @@ _HOMES = {
 _MODULES = {
     "agents",
     "baselines",
+    "checkpoint",
     "exact",
     "losses",
     "metrics",

@@ -110,11 +110,12 @@ def write(
     uniform = torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     supports = []
-    for rows in _blocks(env):
-        counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
-        where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
-        block = env.take(rows), token[rows], fork(state, rows), counts
-        supports.append(_write_block(policy, *block, decode, uniform[:, rows], where, log_probs[rows]))
+    with env.counts.writing(env):
+        for rows in _blocks(env):
+            counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
+            where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
+            block = env.take(rows), token[rows], fork(state, rows), counts
+            supports.append(_write_block(policy, *block, decode, uniform[:, rows], where, log_probs[rows]))
     return log_probs[:, : env.max_len], _joined(supports, env)
 
 
@@ -166,12 +167,16 @@ def _acting(logits: Tensor, legal: Tensor | None, decode: Decode) -> tuple[Tenso
     return acting_logits(logits, Behaviour(support=support)), support
 
 
-def rescore(policy: Policy, batch: Rollout) -> Evaluation:
+def rescore(policy: Any, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
-    if batch.behaviour == RAW:  # a policy that never meets one needs no third argument
-        return policy.evaluate(batch.actions, batch.context)
-    check_takes_behaviour(policy)
-    return policy.evaluate(batch.actions, batch.context, batch.behaviour)
+    more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
+    if batch.written is not None:
+        more = batch.behaviour, batch.written
+    elif batch.behaviour != RAW:
+        check_takes_behaviour(policy)
+        more = (batch.behaviour,)
+    evaluation: Evaluation = policy.evaluate(batch.actions, batch.context, *more)
+    return evaluation
 
 
 def last_of(mask: Tensor) -> Tensor:

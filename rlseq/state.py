@@ -70,3 +70,15 @@ class Remembers:
         """Go on from there."""
         for name, value in state.items():
             setattr(self, name, value.clone())
+
+
+class Count(Remembers):
+    """How many updates are done, for what changes as they go on."""
+
+    def __init__(self) -> None:
+        self.updates = torch.zeros((), dtype=torch.int64)
+
+    def stage(self, length: int, first: int, each: int, delta: int) -> int:
+        """MIXER's s: `length` for the `first` updates, then `delta` less after `each`, down to 0."""
+        stages = (int(self.updates) - first) // each + 1
+        return min(length, max(0, length - delta * max(0, stages)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +23,27 @@ Reward = Callable[[Tensor, Tensor, Context], Tensor]
 """`(tokens [B, T], mask [B, T], context) -> [B]` for the finished text, or `[B, T]` per token."""
 
 
+@dataclass(eq=False)
+class Counts:
+    """What has been used up in a task so far, evaluation apart; tensors while nobody looks."""
+
+    written: Any = 0  # tokens written in rollouts, forced ones too
+    read: Any = 0  # tokens of references imitated
+    judged: Any = 0  # texts finished, each of which a reward is asked about
+
+    @contextmanager
+    def writing(self, env: Any) -> Iterator[None]:
+        """Counts what is written inside."""
+        before = env.length.sum()
+        yield
+        self.written, self.judged = self.written + env.length.sum() - before, self.judged + env.num_envs
+
+    def numbers(self) -> dict[str, int]:
+        """The counts so far, and `tokens`, the sum of what was written and read."""
+        found = {name: int(value) for name, value in vars(self).items()}
+        return {"tokens": found["written"] + found["read"], **found}
+
+
 class Behaviour(NamedTuple):
     """How the distribution that acts is made from a policy's logits.
 
@@ -35,6 +57,13 @@ class Behaviour(NamedTuple):
 RAW = Behaviour()  # the policy as it is
 
 
+class Soft(NamedTuple):
+    """Several words in one place, read as the weighted mean of their embeddings."""
+
+    words: Tensor  # […, k]
+    weights: Tensor  # […, k], which sum to 1
+
+
 class Logits(Protocol):
     """The logits of every state, made again chunk by chunk when asked: `[B, T, V]` never exists."""
 
@@ -42,12 +71,12 @@ class Logits(Protocol):
     def features(self) -> Tensor:
         """What they are made from, `[B, T, H]`."""
 
-    def reduce(self, what: Callable[..., Tensor], *others: Logits) -> Tensor:
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """`what(logits [n, V], …) -> [n]` or `[n, k]` of every state, as `[B, T]` or `[B, T, k]`.
 
         Args:
             what: of these logits, and of those of the others, in that order; forbidden tokens have FORBIDDEN.
-            others: logits of the same actions under other policies.
+            others: logits of the same actions under other policies, or one number for each, `[B, T]`.
         """
 
 
@@ -70,8 +99,11 @@ class Policy(Protocol):
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one token per row `[B]`; return the logits `[B, V]` of the next, and the new state."""
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = Behaviour()) -> Evaluation:
-        """Score whole sequences in one differentiable pass, as the distribution `behaviour`."""
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        """Score whole sequences in one differentiable pass, as the distribution `behaviour`.
+
+        The policies of this house also take `written`: what is read in place of the actions.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +125,7 @@ class Rollout:
     samples: int = 1  # K: rows iK … iK+K−1 share a context
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
+    written: Tensor | Soft | None = None  # [B, T]: what is read in place of the actions, if not they
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
     lesson: Rollout | None = None  # demonstrations of the same contexts
@@ -121,6 +154,8 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
         if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
             return part
         return part._replace(support=part.support[rows])
+    if isinstance(part, Soft):
+        return Soft(part.words[rows], part.weights[rows])
     if isinstance(part, Mapping):
         return {name: value[rows] for name, value in part.items()}
     if isinstance(part, Rollout):

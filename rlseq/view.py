@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from rlseq.checks import autoreset_mode_of, checked_actions, checked_rows
 from rlseq.layout import Info, flagged, scattered
-from rlseq.types import Context
+from rlseq.types import Context, Counts
 from rlseq.vocab import Vocab
 
 Observation = dict[str, Any]
@@ -73,6 +73,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
         self.render_mode = render_mode
+        self.counts = Counts()  # of all views of this task together
         self._dense: bool | None = None  # is the reward [B, T]? known from its first answer
 
     @property

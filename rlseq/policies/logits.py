@@ -24,9 +24,9 @@ class LinearLogits:
     weight: Tensor  # W, [V, H + 1]
     behaviour: Behaviour
 
-    def reduce(self, what: Callable[..., Tensor], *others: Logits) -> Tensor:
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """See `rlseq.types.Logits`."""
-        views: list[Logits] = [self, *others]
+        views: list[Logits | Tensor] = [self, *others]
         shape = self.features.shape[:2]
         step = max(1, CHUNK // len(self.weight))
         rows = torch.arange(shape[0] * shape[1], device=self.features.device)
@@ -39,8 +39,10 @@ class LinearLogits:
         return whole.view(*shape, *whole.shape[1:])
 
 
-def _logits(view: Logits, rows: Tensor) -> Tensor:
+def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
     """Logits of the distribution that acts in some of the states, `[n, V]`."""
+    if isinstance(view, Tensor):
+        return view.flatten(0, 1)[rows]
     if not isinstance(view, LinearLogits):
         raise TypeError(f"logits of a linear head can be compared with their like, got {type(view).__name__}")
     features, (temperature, support) = view.features.flatten(0, 1)[rows], view.behaviour

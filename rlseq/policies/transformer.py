@@ -18,7 +18,7 @@ from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
 from rlseq.policies.positions import Learned, Positions
 from rlseq.policies.words import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
 Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and which words are present, `[B, 1, 1, S]`
 State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
@@ -41,6 +41,8 @@ class Transformer(nn.Module):
         positions: how places are known, `Learned` or `Rotary`, or your own.
         value: add a value head V(sₜ) on the shared trunk.
     """
+
+    differentiable_step = False  # the cache is written in place
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Transformer(nn.Module):
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
@@ -94,10 +96,16 @@ class Transformer(nn.Module):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
-        """All steps at once, reading the given actions."""
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
+        """All steps at once, reading the given actions, or what is `written` in their place."""
         source = self._read(context)
-        x = self.embedding(self.words.before(actions))
+        x = self.embedding(self.words.before(actions if written is None else written))
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.dropout(x)
         for i, layer in enumerate(self.decoder):

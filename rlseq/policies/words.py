@@ -1,13 +1,15 @@
-"""What a policy must know of a task's vocabularies, and how it reads what it wrote."""
+"""What a policy must know of a task's vocabularies, and how it reads what was written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlseq.env import SequenceEnv
+from rlseq.types import Soft
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,29 @@ class Words:
             source_length=env.items["source"].shape[1],
         )
 
-    def before(self, actions: Tensor) -> Tensor:
-        """The word read before each action is chosen: BOS, a₁ … a_{T−1}, `[B, T]`."""
-        return torch.cat([torch.full_like(actions[:, :1], self.bos), actions[:, :-1]], 1)
+    def before(self, written: Any) -> Any:
+        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `Soft`."""
+        if isinstance(written, Soft):
+            mean = 1 / written.weights.shape[2]
+            return Soft(_delayed(written.words, self.bos), _delayed(written.weights, mean))
+        return _delayed(written, self.bos)
 
     def present(self, source: Tensor) -> Tensor:
         """False on padding, bool `[B, S]`; the first word always counts, so that no source is blank."""
         present = source != self.source_pad
         present[:, 0] = True
         return present
+
+
+class Embedding(nn.Embedding):
+    """A vector for every word; of several words at once, their weighted mean."""
+
+    def forward(self, words: Tensor | Soft) -> Tensor:
+        """`[…]` to `[…, E]`."""
+        if isinstance(words, Soft):
+            return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
+        return super().forward(words)
+
+
+def _delayed(x: Tensor, first: float) -> Tensor:
+    return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)

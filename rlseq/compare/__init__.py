@@ -1,0 +1,1 @@
+"""Compare agents: equal budgets, several seeds, intervals that hold, and a report."""
