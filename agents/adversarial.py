@@ -60,10 +60,11 @@ class Adversarial(PolicyGradient):
             self.baseline.forget()
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn from a batch; what the discriminator reports is that of its last round."""
+        """Learn from a batch; at the begin of a round, report what the discriminator learned."""
         metrics = super().update(batch)
         self.clock.updates = self.clock.updates + 1
-        return {**metrics, **self.heard}
+        heard, self.heard = self.heard, {}
+        return {**metrics, **heard}
 
 
 class Clock(Remembers):

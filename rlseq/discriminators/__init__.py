@@ -33,8 +33,8 @@ def make_discriminator(name: str, env: Any, *, seed: int | None = None, **sizes:
         name: "cnn", "gru", "lstm" or "transformer".
         env: the task; it decides vocabularies, source and device.
         seed: of the initial weights; the task's own seed when not given.
-        **sizes: `embedding`, `outputs`, `dropout`, `source` (see `Discriminator`), and those of the reader: of a
-            CNN `windows` and `share`, else `hidden` and `layers`, of a transformer also `heads`.
+        **sizes: `embedding`, `outputs`, `dropout`, `source` (see `Discriminator`), and those of the reader:
+            of a CNN `windows` and `share`, else `hidden` and `layers`, of a transformer also `heads`.
     """
     env = sequence_env(env)
     seed = env.seed if seed is None else seed

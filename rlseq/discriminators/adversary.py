@@ -20,6 +20,7 @@ from rlseq.state import evaluating
 from rlseq.types import Context, Metrics
 
 JUDGED = 1024  # texts judged together
+PLAIN, WATCH = GAN(), Collapse()
 View = Callable[[Tensor, torch.Generator], Tensor]  # the mask of texts -> of what a discriminator learns from
 
 
@@ -47,7 +48,7 @@ class Adversary:
 
     discriminator: Discriminator
     value: Value = probability  # what its logits pay (rlseq.discriminators.values)
-    objective: Objective = GAN()  # what it learns by (rlseq.discriminators.objectives)
+    objective: Objective = PLAIN  # what it learns by (rlseq.discriminators.objectives)
     penalties: Sequence[Penalty] = ()  # added to that
     constrain: Callable[[nn.Module], None] = unconstrained  # its weights, after every step
     view: View = whole  # as much of a text as it learns from
@@ -56,7 +57,7 @@ class Adversary:
     texts: int = 1000  # generated for every regeneration
     batch: int = 64  # real texts of a step, and generated ones
     memory: int = 0  # texts of past policies kept as low examples, beside those of the present one
-    collapse: Collapse = Collapse()  # says when the generator repeats itself
+    collapse: Collapse = WATCH  # says when the generator repeats itself
 
     def __post_init__(self) -> None:
         for name, least in {"texts": 1, "batch": 1, "memory": 0}.items():
@@ -96,10 +97,11 @@ class Adversary:
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────
 
     def check(self, env: Any) -> None:
-        """Refuse a task whose texts it cannot read, or without real ones, before anything is learned."""
+        """Refuse a task whose texts it cannot read, or from which it cannot learn, before it does."""
         env = sequence_env(env)
         self.discriminator.check(env)
-        check_pool(env)
+        if not self.frozen:
+            check_pool(env)
 
     def learn(self, policy: Any, env: Any, *, regenerations: int = 1, epochs: int = 1) -> Metrics:
         """Catch up with a policy.
@@ -135,7 +137,7 @@ class Adversary:
         """As many real texts as generated, step by step."""
         pool = fresh if self.past is None else joined([fresh, self.past])
         order = torch.randperm(len(pool.tokens), generator=env.generator, device=env.device)
-        for rows in order[: len(fresh.tokens)].split(self.batch):
+        for rows in torch.split(order[: len(fresh.tokens)], self.batch):
             low, high = pool.take(rows), real(env, len(rows))
             yield tuple(t._replace(mask=self.view(t.mask, env.generator)) for t in (high, low))  # type: ignore[misc]
 
@@ -152,7 +154,7 @@ class Adversary:
         return torch.stack([loss.detach(), *values])
 
     def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
-        """What to minimise; and values of real texts, of generated ones, and how often the former rank higher."""
+        """What to minimise; and what is `watched`."""
         up, down = self.discriminator(*high), self.discriminator(*low)
         pairs = [(up[:, 0], down[:, 0])]
         if self.discriminator.conditional and self.mismatch:
@@ -177,26 +179,17 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         """What it has learned, and the texts that it remembers."""
-        past: dict[str, Tensor] = {}
-        if self.past is not None:
-            past = {"tokens": self.past.tokens, "mask": self.past.mask}
-            past |= {f"context.{name}": value for name, value in self.past.context.items()}
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "past": past,
+            "past": self.past and self.past._asdict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        past = dict(state["past"])
-        self.past = None
-        if past:
-            tokens, mask = past.pop("tokens"), past.pop("mask")
-            context = {name.removeprefix("context."): value for name, value in past.items()}
-            self.past = Texts(tokens, mask, context)
+        self.past = state["past"] and Texts(**state["past"])
 
 
 @torch.no_grad()

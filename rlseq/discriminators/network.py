@@ -62,7 +62,7 @@ class Discriminator(nn.Module):
         return logits
 
     def embed(self, tokens: Tensor, context: Context) -> Tensor:
-        """Words as vectors `[B, T, E]`, beside what each sees of the source; what a gradient penalty is about."""
+        """Words as vectors `[B, T, E]`, each beside what it sees of the source."""
         x: Tensor = self.embedding(tokens)
         return x if self.glance is None else self.glance(x, context["source"])
 
@@ -73,7 +73,7 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor, mask: Tensor) -> Tensor:
         """What is known at the end of embedded texts, `[B, F]`."""
-        return self.reader.end(x, mask)  # type: ignore[operator, no-any-return]
+        return self.reader.end(x, mask)
 
     def check(self, env: SequenceEnv) -> None:
         """Refuse a task whose texts or sources it cannot read."""

@@ -72,11 +72,14 @@ class GradientPenalty:
     def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
         """Text by text, as far as the longer of the two goes."""
         rows = min(len(real.tokens), len(generated.tokens))
-        ends = (discriminator.embed(t.tokens[:rows], t.take(slice(rows)).context) for t in (real, generated))
-        x = torch.lerp(*ends, torch.rand(rows, 1, 1, device=real.tokens.device)).detach().requires_grad_()
-        logits = discriminator.judge(x, real.mask[:rows] | generated.mask[:rows])
+        real, generated = real.take(slice(rows)), generated.take(slice(rows))
+        ends = [discriminator.embed(texts.tokens, texts.context).detach() for texts in (real, generated)]
+        share = torch.rand(rows, 1, 1, device=ends[0].device)
+        x = torch.lerp(ends[0], ends[1], share).requires_grad_()
+        logits = discriminator.judge(x, real.mask | generated.mask)
         (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-        return self.weight * (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        return self.weight * penalty
 
 
 @dataclass(frozen=True)

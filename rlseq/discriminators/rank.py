@@ -65,7 +65,7 @@ class Ranker(Adversary):
         return self._paid(F.normalize(d.reader(d.embed(texts.tokens, texts.context), texts.mask), dim=-1))
 
     def _paid(self, features: Tensor) -> Tensor:
-        """log R."""
+        """Log R."""
         if self.pool is None:
             raise ValueError("a ranker compares with real texts: call its `check(env)` or `learn` first")
         with evaluating(self.discriminator):
@@ -83,14 +83,12 @@ class Ranker(Adversary):
 
     def state_dict(self) -> dict[str, Any]:
         """Also U and C."""
-        pool = {} if self.pool is None else {"tokens": self.pool.tokens, "mask": self.pool.mask}
-        return {**super().state_dict(), "pool": pool}
+        return {**super().state_dict(), "pool": self.pool and self.pool._asdict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state)
-        pool = state["pool"]
-        self.pool = Texts(pool["tokens"], pool["mask"], {}) if pool else None
+        self.pool = state["pool"] and Texts(**state["pool"])
 
 
 def rank(s: Tensor, like: Tensor, rivals: Tensor, gamma: float) -> Tensor:

@@ -110,7 +110,7 @@ class RecurrentReader(Reader):
         self.recurrence = Recurrence(cell, embedding, hidden, layers)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """h."""
+        """H."""
         return self.recurrence.unroll(x)
 
 

@@ -1,4 +1,4 @@
-"""Batches of texts that a discriminator compares: real ones, generated ones, real ones under a wrong source."""
+"""Texts that a discriminator compares: real ones, generated ones, real ones under a wrong source."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def surprise(logits: Tensor) -> Tensor:
 
 
 def logit(logits: Tensor) -> Tensor:
-    """log D/(1 − D), which is the sum of the two above; also the output of a critic without sigmoid."""
+    """Log D/(1 − D), which is the sum of the two above; also the output of a critic without sigmoid."""
     return logits.sum(-1)
 
 
