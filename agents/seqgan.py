@@ -31,7 +31,7 @@ from rlseq.factors import Scale
 
 @dataclass(eq=False)
 class SeqGAN(Adversarial):
-    """Q(y₍₁…ₜ₋₁₎, yₜ) = mean D of a roll-out policy's completions of y₍₁…ₜ₎; D(y) at the end (Yu et al. 2017).
+    """Q(y₍₁…ₜ₋₁₎, yₜ) = mean D of a roll-out policy's ways to go on from y₍₁…ₜ₎; D(y) at T (Yu et al. 2017).
 
     The roll-out policy trails behind: β ← trail · β + (1 − trail) · θ, once a round.
     """
@@ -87,7 +87,7 @@ class RankGAN(SeqGAN):
 
 @dataclass(eq=False)
 class REGS(Adversarial):
-    """Q = D of y₍₁…ₜ₎ as it stands, "reward for every generation step" (Li et al. 2017); nothing is completed."""
+    """Q = D of y₍₁…ₜ₎ as it stands: a reward for every generation step, nothing completed (Li et al. 2017)."""
 
     credit: Credit | str = ""  # Q̂ (rlseq.credit); D of every prefix when not given
 
