@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from rlseq.discriminators import Adversary, built
 from rlseq.discriminators.texts import rewarded
 from rlseq.engine import sequence_env
 from rlseq.policies.words import Words
 from rlseq.policy_gradient import PolicyGradient
-from rlseq.state import Remembers
+from rlseq.state import Count
 from rlseq.types import Metrics, Rollout
 
 
@@ -37,7 +35,7 @@ class Adversarial(PolicyGradient):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
         self.adversary = self.adversary or self.opponent()
-        self.clock = Clock()
+        self.count = Count()
         self.heard: Metrics = {}
 
     def opponent(self) -> Adversary:
@@ -48,13 +46,13 @@ class Adversarial(PolicyGradient):
         """Samples, judged by a discriminator that has caught up."""
         env = sequence_env(env)
         self.adversary.check(env)  # type: ignore[union-attr]
-        if self.clock.updates % self.g == 0:
+        if self.count.updates % self.g == 0:
             self.new_round(env)
         return super().collect(rewarded(env, self.adversary))  # type: ignore[arg-type]
 
     def new_round(self, env: Any) -> None:
         """The discriminator learns; what was averaged over its earlier judgements is forgotten."""
-        times = self.d if self.clock.updates else self.pretraining
+        times = self.d if self.count.updates else self.pretraining
         self.heard = self.adversary.learn(self.policy, env, regenerations=times, epochs=self.k)  # type: ignore[union-attr]
         if self.heard and hasattr(self.baseline, "forget"):
             self.baseline.forget()
@@ -62,16 +60,9 @@ class Adversarial(PolicyGradient):
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch; at the begin of a round, report what the discriminator learned."""
         metrics = super().update(batch)
-        self.clock.updates = self.clock.updates + 1
+        self.count.updates = self.count.updates + 1
         heard, self.heard = self.heard, {}
         return {**metrics, **heard}
-
-
-class Clock(Remembers):
-    """How many updates are done."""
-
-    def __init__(self) -> None:
-        self.updates = torch.zeros((), dtype=torch.int64)
 
 
 def reader_of(policy: Any, name: str, **sizes: Any) -> Any:

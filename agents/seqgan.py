@@ -87,7 +87,7 @@ class RankGAN(SeqGAN):
 
 @dataclass(eq=False)
 class REGS(Adversarial):
-    """Q = D of y₍₁…ₜ₎ as it stands: a reward for every generation step, nothing completed (Li et al. 2017)."""
+    """Q = D of y₍₁…ₜ₎ as it stands: a reward for every step, nothing is completed (Li et al. 2017)."""
 
     credit: Credit | str = ""  # Q̂ (rlseq.credit); D of every prefix when not given
 

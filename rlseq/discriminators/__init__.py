@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rlseq.discriminators.adversary import Adversary as Adversary
+from rlseq.discriminators.check import check_discriminator as check_discriminator
 from rlseq.discriminators.network import Discriminator as Discriminator
 from rlseq.discriminators.rank import Ranker as Ranker
 from rlseq.discriminators.readers import AttentiveReader, Convolutional, Reader, RecurrentReader
