@@ -121,7 +121,8 @@ def test_the_cnn_against_a_slow_loop() -> None:
     for row, length in zip(x, mask.sum(1).tolist(), strict=True):
         found = []
         for conv in reader.filters:
-            assert isinstance(conv, nn.Conv1d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv1d)
+            assert conv.bias is not None
             width = conv.kernel_size[0]
             best = torch.zeros(conv.out_channels)
             for start in range(length - width + 1):
@@ -254,7 +255,7 @@ def test_a_critic_with_a_gradient_penalty_learns_too() -> None:
     assert critic.learn(policy, env)["d_order"] > 0.7
 
 
-def gap(adversary: Adversary, env: Any, policy: Any) -> tuple[Tensor, Tensor]:
+def gap(adversary: Adversary, env: Any) -> tuple[Tensor, Tensor]:
     """Mean logits of real pairs and of mismatched ones."""
     texts = real(env, 300)
     wrong = mismatched(texts)
@@ -279,24 +280,24 @@ def test_mismatched_pairs_lower_d_of_the_wrong_source() -> None:
     env = copying()
     found = {}
     for mismatch in (True, False):
-        adversary = Adversary(small("gru", env), mismatch=mismatch, lr=1e-2, texts=300)
+        adversary = Adversary(small("cnn", env), mismatch=mismatch, lr=1e-2, texts=200, batch=32)
         adversary.learn(Real(), env, epochs=8)
-        right, wrong = gap(adversary, env, Real())
+        right, wrong = gap(adversary, env)
         found[mismatch] = float(right - wrong)
-    assert found[True] > 1.5
-    assert abs(found[False]) < 0.5
+    assert found[True] > 3
+    assert abs(found[False]) < 1
 
 
 def test_with_two_outputs_a_wrong_source_lowers_only_the_match() -> None:
     env = copying()
-    adversary = Adversary(small("gru", env, outputs=2), lr=1e-2, texts=300)
+    adversary = Adversary(small("cnn", env, outputs=2), lr=1e-2, texts=200, batch=32)
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=8)
     adversary.learn(policy, env, epochs=8)
-    right, wrong = gap(adversary, env, policy)
-    assert float(right[1] - wrong[1]) > 1.5
-    assert abs(float(right[0] - wrong[0])) < 0.6
+    right, wrong = gap(adversary, env)
+    assert float(right[1] - wrong[1]) > 3
+    assert abs(float(right[0] - wrong[0])) < 0.3 * float(right[1] - wrong[1])
     texts = real(env, 50)
-    assert float((adversary(*texts)[:49] - adversary(*mismatched(texts))[:49]).mean()) > 0.1
+    assert float(adversary(*texts).mean() - adversary(*mismatched(texts)).mean()) > 0.2
 
 
 def test_a_random_prefix_is_a_prefix_of_any_length() -> None:
@@ -316,7 +317,8 @@ def test_memory_keeps_texts_of_past_policies() -> None:
     adversary = Adversary(small("gru", env), memory=60, texts=60)
     with pytest.warns(ModeCollapse):
         adversary.learn(first, env)
-    assert adversary.past is not None and len(adversary.past.tokens) == 60
+    assert adversary.past is not None
+    assert len(adversary.past.tokens) == 60
     adversary.learn(then, env)
     share = float((adversary.past.tokens == 0).all(1).float().mean())
     assert 0.2 < share < 0.8, "about half are the first policy's"
@@ -340,7 +342,7 @@ def test_alarms_fire_on_a_collapsed_generator_and_on_no_other() -> None:
     collapse = Adversary(small("gru", env)).collapse
     texts, others = real(env, 256), real(env, 256)
     figures = collapse(texts, others)  # no warning, or pytest fails
-    assert figures["distinct_texts"] > 0.9
+    assert figures["distinct_texts"] > 0.6
     one = others.take(torch.zeros(256, dtype=torch.int64))
     with pytest.warns(ModeCollapse) as said:
         figures = collapse(texts, one)
@@ -354,7 +356,8 @@ def test_alike_but_not_equal_texts_alarm_by_self_bleu_alone() -> None:
     env = oracle()
     texts = real(env, 256)
     one = texts.tokens[:1].repeat(256, 1)
-    one[:, 0], one[:, 1] = torch.arange(256) % 20, torch.arange(256) // 20
+    one[:, 0] = torch.arange(256) % 20
+    one[:, 5] = torch.arange(256) // 20
     with pytest.warns(ModeCollapse) as said:
         Adversary(small("gru", env)).collapse(texts, Texts(one, texts.mask, texts.context))
     assert ["Self-BLEU" in str(w.message) for w in said] == [True]
@@ -380,7 +383,8 @@ def test_a_ranker_learns_that_real_texts_rank_higher() -> None:
     ranker.learn(policy, env, epochs=3)
     assert ranker.learn(policy, env)["d_order"] > 0.7
     judged = ranker(*real(env, 10))
-    assert judged.shape == (10,) and (judged < 0).all()
+    assert judged.shape == (10,)
+    assert (judged < 0).all()
     steps = ranker.steps(*real(env, 10))
     assert steps.shape == (10, 6)
 

@@ -156,14 +156,14 @@ class Adversary:
     def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
         """What to minimise; and what is `watched`."""
         up, down = self.discriminator(*high), self.discriminator(*low)
-        pairs = [(up[:, 0], down[:, 0])]
+        wrong = up[:0]
         if self.discriminator.conditional and self.mismatch:
             wrong = self.discriminator(*mismatched(high))
-            if up.shape[1] == 2:
-                pairs.append((up[:, 1], wrong[:, 1]))
-            else:
-                pairs = [(up[:, 0], torch.cat([down[:, 0], wrong[:, 0]]))]
-        loss = torch.stack([self.objective(*pair) for pair in pairs]).sum()
+        if up.shape[1] == 1:
+            loss = self.objective(up[:, 0], torch.cat([down, wrong])[:, 0])
+        else:  # a real text is real under any source, but goes with its own
+            loss = self.objective(torch.cat([up, wrong])[:, 0], down[:, 0])
+            loss = loss + self.objective(up[:, 1], wrong[:, 1])
         return loss, watched(self.value(up.detach()), self.value(down.detach()))
 
     @torch.no_grad()
