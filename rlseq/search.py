@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
-from rlseq.engine import harvest, sequence_env, write
+from rlseq.device import casting
+from rlseq.engine import harvest, numbers, sequence_env, writing
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork, pick_rows
 from rlseq.types import Behaviour, Policy, Rollout, State
@@ -18,7 +19,14 @@ from rlseq.types import Behaviour, Policy, Rollout, State
 
 @torch.no_grad()
 def complete(
-    policy: Policy, env: SequenceEnv, batch: Rollout, *, samples: int, decode: Decode = Sample()
+    policy: Policy,
+    env: SequenceEnv,
+    batch: Rollout,
+    *,
+    samples: int,
+    decode: Decode = Sample(),
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Rollout:
     """Complete every prefix of every text: the Monte-Carlo search of SeqGAN, the vines of Schulman et al.
 
@@ -31,6 +39,8 @@ def complete(
         batch: B finished texts.
         samples: N, completions of each prefix.
         decode: how tokens are chosen.
+        compile: as in `rollout`.
+        autocast: as in `rollout`.
 
     Returns:
         A rollout of (T−1)·B·N rows: row (t, b, n) is the n-th completion of the first t+1 tokens of text b,
@@ -49,12 +59,13 @@ def complete(
     lane = torch.arange(steps * rows * samples, device=env.device) // samples
     prefix, text = lane // rows, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with evaluating(policy):
+    with evaluating(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         at_work = [rows * samples * (steps - t) for t in range(steps)]
-        log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
-    return harvest(lanes, log_probs, Behaviour(decode.temperature, support))
+        token, uniform = read[prefix, text], numbers(lanes, at_work)
+        written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
+    return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:

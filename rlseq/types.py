@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, dtype
 
 Context = Mapping[str, Tensor]
 """What an episode is about ("index", "source", "reference", …); every tensor has B rows."""
@@ -29,6 +29,7 @@ class Behaviour(NamedTuple):
 
     temperature: float = 1.0
     support: Tensor | None = None  # bool, broadcastable to [B, T, V]: the tokens that were allowed
+    autocast: dtype | None = None  # in which the policy's networks computed, if not in their own
 
 
 RAW = Behaviour()  # the policy as it is
