@@ -12,7 +12,8 @@ parameters that move (not: that change) are noticed, and captured again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -52,7 +53,7 @@ def compiled(write: Callable[..., Written], step: Callable[..., Any], policy: Po
 
 @lru_cache(1)
 def _fused(step: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(step, dynamic=False)
+    return torch.compile(step, dynamic=False, options={"cpp_wrapper": True})  # launched from C++, not Python
 
 
 def in_whole_blocks(
@@ -66,15 +67,25 @@ def in_whole_blocks(
     """Let no block of rows shrink while it is written: each number of rows would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
-    with torch._dynamo.config.patch(recompile_limit=SIZES):
+    with _quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
         return writing(env, token, state, at_work, *rest)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what PyTorch's compiler has to say about PyTorch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*lru_cache")
+        yield
 
 
 @lru_cache
 def compiler_works(device: str) -> bool:
     """Try it once; warn if it does not."""
     try:
-        torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
+        with _quietly():
+            torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # whatever a missing compiler leads to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         warnings.warn(

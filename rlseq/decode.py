@@ -77,11 +77,12 @@ class Sample:
         return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, kept)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse CDF. log Σ exp falls out: z − log softmax(z) is the same for every token."""
-        probs = _softmax(logits)
-        token = inverse_cdf(probs, uniform)
+        """Inverse CDF. log Σ exp falls out: z − log w + log Σ w is the same for every token."""
+        weights = _weights(logits)
+        token, total = _crossed(weights, uniform)
         at = token.unsqueeze(1)
-        return token, (logits.gather(1, at) - probs.gather(1, at).log()).squeeze(1)
+        log_norm = (logits.gather(1, at) - weights.gather(1, at).log()).squeeze(1) + total.log()
+        return token, log_norm.to(logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,11 @@ def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
     return logits
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """softmax, but for a factor that does not matter where a compiler could spare a pass over V with it."""
-    return logits.softmax(-1)
+def _weights(logits: Tensor) -> Tensor:
+    """exp(logits), but for a factor of each row that keeps them from overflowing."""
+    if torch.compiler.is_compiling():  # fused with the sums that are taken of it, and never written
+        return (logits - logits.amax(-1, keepdim=True)).exp()
+    return logits.softmax(-1)  # one vectorised kernel, faster than to subtract and to exponentiate
 
 
 def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
@@ -131,6 +134,11 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     That is one pass over V to sum the blocks, and O(√V) for the rest; drawing V noise values (Gumbel,
     `torch.multinomial`) costs more than the network that made the weights.
     """
+    return _crossed(weights, uniform)[0]
+
+
+def _crossed(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The token, and the sum of all weights in double precision, `[B]` each."""
     size = weights.shape[1]
     width = _block_width(size)
     if size % width:
@@ -141,7 +149,7 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     inside = block * width + torch.arange(width, device=weights.device)
     running = weights.gather(1, inside).cumsum(-1, dtype=torch.float64)
     before = sums.gather(1, (block - 1).clamp_(min=0)).masked_fill(block == 0, 0.0)
-    return (block * width + _crossing(running, target - before)).squeeze(1)
+    return (block * width + _crossing(running, target - before)).squeeze(1), sums[:, -1]
 
 
 @lru_cache
