@@ -34,7 +34,9 @@ SIZES = 64  # numbers of rows that are compiled, before the rest run as they are
 _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
 
-def compiled(write: Callable[..., Written], step: Callable[..., Any], policy: Policy, decode: Decode) -> Any:
+def compiled(
+    write: Callable[..., Written], step: Callable[..., Any], policy: Policy, decode: Decode
+) -> Callable[..., Written]:
     """`write` of `rlseq.engine` with the steps of a policy and a decoder, compiled or captured."""
 
     def on_any_device(env: SequenceEnv, *rest: Any) -> Written:

@@ -23,6 +23,7 @@ from rlseq.state import checked_state, evaluating, fork
 from rlseq.support import Allowed
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State
 
+Written = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
 Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `one_step` of some policy
 
 
@@ -66,19 +67,19 @@ def rollout(
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
-        written = writing(policy, decode, compile)(env, token, state, at_work, numbers(env, at_work), forcing)
+        written = writing(policy, decode, compile)(
+            env, token, state, at_work, numbers(env, env.max_len), forcing
+        )
     return harvest(env, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
-def numbers(env: SequenceEnv, at_work: Sequence[int]) -> Tensor:
+def numbers(env: SequenceEnv, steps: int) -> Tensor:
     """All random numbers of some steps at once: one per token, whatever the vocabulary."""
-    shape = len(at_work), env.num_envs
+    shape = steps, env.num_envs
     return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
 
 
-def harvest(
-    env: SequenceEnv, log_probs: Tensor, support: Tensor | None = None, behaviour: Behaviour = RAW
-) -> Rollout:
+def harvest(env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour) -> Rollout:
     """The episodes of an environment in which every row is finished, judged."""
     mask = env.mask
     log_probs = log_probs.where(mask, 0.0)
@@ -96,7 +97,7 @@ def harvest(
     )
 
 
-def writing(policy: Policy, decode: Decode, compile: bool = False) -> Any:
+def writing(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Written]:
     """`write`, with the steps of a policy and a decoder."""
     if compile:
         return compiled(write, one_step, policy, decode)
@@ -111,7 +112,7 @@ def one_step(
     state: State,
     uniform: Tensor,
     legal: Tensor | None,
-    forced: tuple[Tensor, Tensor] | None,
+    forced: Sequence[Tensor] | None,
 ) -> tuple[Tensor, State, Tensor, Tensor | None]:
     """Read the last token of every row, choose the next, append it: (token, state, log-prob, support)."""
     logits, state = policy.step(token, state)
@@ -136,57 +137,31 @@ def write(
     at_work: Sequence[int],
     uniform: Tensor,
     forcing: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Go on writing in all rows until they are done.
+) -> Written:
+    """Go on writing in all rows until they are done: the one loop of the house, block by block of rows.
 
-    Args:
-        step: reads, chooses and appends a token in every row.
-        env: is written to.
-        token: `[B]`, the last token of every row, still to be read.
-        state: the policy's state before it.
-        at_work: how many of the first rows may still have something to write, at each step.
-        uniform: random numbers, one for every step and row.
-        forcing: tokens `[B, F]`, and where they are written instead of the policy's choice.
-
-    Returns:
-        The log-probability of what was written, `[B, T]`, and the tokens that were allowed, if not all.
+    `token` `[B]` is still to be read, and `state` is the policy's before it. At step t only the first
+    `at_work[t]` rows may have something to write.
     """
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     lane, allowed = torch.arange(env.num_envs, device=env.device), Allowed(env.num_envs, env.max_len)
-    for rows in blocks(env.num_envs, len(env.vocab), env.device):
-        counts = [min(n, rows.stop) - rows.start for n in at_work if n > rows.start]
-        where = None if forcing is None else (forcing[0][rows], forcing[1][rows])
-        block = env.take(rows), token[rows], fork(state, rows), counts, uniform[:, rows], where
-        _write_block(step, *block, log_probs[rows], partial(allowed.note, lane[rows]))
+    for block in blocks(env.num_envs, len(env.vocab), env.device):  # views: what is written in them stays
+        counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
+        part, word, past = env.take(block), token[block], fork(state, block)
+        place = part.length.unsqueeze(1) + torch.arange(len(counts), device=env.device)
+        place.clamp_(max=env.max_len)  # a row that is done goes on writing where nobody looks
+        done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), part.num_envs)
+        for t, n in enumerate(counts):
+            if n < part.num_envs:
+                part, word, past = part.take(slice(n)), word[:n], fork(past, slice(n))
+            legal, rows = part.allowed(), slice(block.start, block.start + n)
+            forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
+            word, past, found[t, :n], support = step(part, word, past, uniform[t, rows], legal, forced)
+            allowed.note(lane[rows], place[:n, t], legal if support is None else support)
+            if done(part.done):
+                break
+        log_probs[block].scatter_(1, place, found.t())
     return log_probs[:, : env.max_len], allowed.mask
-
-
-def _write_block(
-    step: Step,
-    env: SequenceEnv,
-    token: Tensor,
-    state: State,
-    at_work: Sequence[int],
-    uniform: Tensor,
-    forcing: tuple[Tensor, Tensor] | None,
-    log_probs: Tensor,
-    note: Callable[[Tensor, Tensor | None], None],
-) -> None:
-    """Token by token. `env` and `log_probs` are views, so what is written stays."""
-    done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(at_work), env.num_envs)
-    place = env.length.unsqueeze(1) + torch.arange(len(at_work), device=env.device)
-    place.clamp_(max=env.max_len)  # a row that is done goes on writing where nobody looks
-    for t, rows in enumerate(at_work):
-        if rows < env.num_envs:
-            env, token, state = env.take(slice(rows)), token[:rows], fork(state, slice(rows))
-        legal, forced = env.allowed(), None
-        if forcing is not None and t < forcing[0].shape[1]:
-            forced = forcing[0][:rows, t], forcing[1][:rows, t]
-        token, state, found[t, :rows], support = step(env, token, state, uniform[t, :rows], legal, forced)
-        note(place[:rows, t], legal if support is None else support)
-        if done(env.done):
-            break
-    log_probs.scatter_(1, place, found.t())
 
 
 def rescore(policy: Policy, batch: Rollout) -> Evaluation:

@@ -14,7 +14,7 @@ from rlseq.device import casting
 from rlseq.engine import harvest, numbers, sequence_env, writing
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork, pick_rows
-from rlseq.types import Behaviour, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def complete(
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         at_work = [rows * samples * (steps - t) for t in range(steps)]
-        token, uniform = read[prefix, text], numbers(lanes, at_work)
+        token, uniform = read[prefix, text], numbers(lanes, steps)
         written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
     return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
 
@@ -128,7 +128,7 @@ class Beam:
         spare = torch.full_like(tokens[:, :1], env.vocab.pad)
         tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
         done = torch.ones_like(mask[:, 0])
-        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0])
+        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW)
 
 
 class NBest(NamedTuple):

@@ -32,5 +32,5 @@ class Allowed:
                 words = (self._mask if support is None else support).shape[-1]  # type: ignore[union-attr]
                 before = place.new_ones((), dtype=torch.bool) if self._mask is None else self._mask
                 self._mask = before.expand(*self._shape, words).clone()
-            self._mask[rows[: len(place)], place] = True if support is None else support
+            self._mask[rows, place] = True if support is None else support
         self._first = False

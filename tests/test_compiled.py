@@ -76,7 +76,7 @@ def test_blocks_do_not_shrink_where_each_size_would_be_compiled(monkeypatch: pyt
     monkeypatch.setattr("rlseq.device.BLOCK", 32)  # 4 rows of 8 words
     env, _ = make()
     seen: list[Any] = []
-    compiled.in_whole_blocks(lambda *a: seen.append(a), env, torch.zeros(12), (), [12, 9, 5, 4, 1])  # type: ignore[arg-type, return-value]
+    compiled.in_whole_blocks(lambda *a: seen.append(a), env, torch.zeros(12), (), [12, 9, 5, 4, 1])  # type: ignore[arg-type]
     assert seen[0][3] == [12, 12, 8, 4, 4]
 
 
@@ -142,7 +142,7 @@ def test_replays_read_new_inputs_and_leave_old_results(make_env: Any) -> None:
             context = each.begin()
             token = torch.full((12,), each.vocab.bos)
             at_work = [12] * each.max_len
-            started.append((token, policy.start(context), at_work, numbers(each, at_work), None))
+            started.append((token, policy.start(context), at_work, numbers(each, each.max_len), None))
         with torch.no_grad():
             writing = partial(write, partial(one_step, policy, decode))
             got = compiled.replayed(writing, (policy, decode), env, started[0], again)
@@ -185,7 +185,7 @@ def test_no_step_waits_for_the_device(compile: bool) -> None:
         context = env.begin()
         state, token = policy.start(context), torch.full((64,), env.vocab.bos, device="cuda")
         at_work = [64] * env.max_len
-        uniform = numbers(env, at_work)
+        uniform = numbers(env, env.max_len)
         torch.cuda.set_sync_debug_mode("error")
         try:
             rlseq.engine.writing(policy, rlseq.Sample(), compile)(env, token, state, at_work, uniform)
@@ -198,7 +198,8 @@ def test_no_step_waits_for_the_device(compile: bool) -> None:
 def test_what_cannot_be_captured_says_why() -> None:
     class Looks(Alternating):
         def legal(self) -> Tensor:
-            return super().legal() if self.length.sum() >= 0 else super().legal()
+            assert self.length.sum() >= 0, "this waits"
+            return super().legal()
 
     env = Looks(
         vocab=Vocab.numbered(8), max_len=6, reward=lambda t, m, c: t[:, 0].float(), num_envs=12, device="cuda"
