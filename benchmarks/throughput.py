@@ -128,8 +128,8 @@ def generating(rows: int, device: str) -> Run | None:
 
     config = GPT2Config(vocab_size=V, n_positions=T + 1, n_embd=128, n_layer=4, n_head=4)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, None, 0
-    model: Any = GPT2LMHeadModel(config).eval()
-    model = model.to(device)
+    model: Any = GPT2LMHeadModel(config)
+    model = model.to(device).eval()
     prompt = torch.zeros(rows, 1, dtype=torch.int64, device=device)
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": T, "min_new_tokens": T, "use_cache": True}
 
@@ -154,7 +154,7 @@ def hardware(policy: Any, rows: int) -> float:
     flops, bytes_moved = 2 * 8192**3 / seconds["product"], 8 * len(big) / seconds["copy"]
     tables = {p for m in policy.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     weights = sum(p.numel() for p in policy.parameters() if p not in tables)
-    return T * max(2 * weights * rows / flops, 4 * (weights + 2 * rows * V) / bytes_moved)
+    return float(T * max(2 * weights * rows / flops, 4 * (weights + 2 * rows * V) / bytes_moved))
 
 
 def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]:
