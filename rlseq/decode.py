@@ -142,7 +142,8 @@ def _crossed(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The token, and the sum of all weights in double precision, `[B]` each."""
     size = weights.shape[1]
     if size <= FEW:
-        return _crossing(weights, uniform.double() * weights.sum(-1, dtype=torch.float64))[0]
+        running = weights.cumsum(-1, dtype=torch.float64)
+        return _crossing(running, uniform.double().unsqueeze(1) * running[:, -1:]).squeeze(1), running[:, -1]
     width = _block_width(size)
     if size % width:
         weights = F.pad(weights, (0, width - size % width))

@@ -169,7 +169,8 @@ def write(
 
 def rescore(policy: Any, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
-    behaviour, more = batch.behaviour, ()  # a policy that never meets a behaviour needs no third argument
+    behaviour = batch.behaviour
+    more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
     if batch.written is not None:
         more = behaviour, batch.written
     elif behaviour._replace(autocast=None) != RAW:
