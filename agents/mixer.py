@@ -14,7 +14,7 @@ from rlseq.factors import check_task
 from rlseq.losses import per_token
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.references import demonstrations
-from rlseq.state import Remembers
+from rlseq.state import Count
 from rlseq.types import Evaluation, Metrics, Rollout
 
 
@@ -44,19 +44,15 @@ class MIXER(PolicyGradient):
                 "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "
                 f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
             )
-        self.schedule = Schedule()
-
-    def forced(self, length: int) -> int:
-        """S, of texts of at most T = `length` words."""
-        stages = (int(self.schedule.updates) - self.xent_updates) // self.stage_updates + 1
-        return min(length, max(0, length - self.delta * max(0, stages)))
+        self.count = Count()
 
     def collect(self, env: Any) -> Rollout:
         """References as far as s, and what the policy writes after that."""
         env = sequence_env(env)
         check_task(self, env)
         lesson = demonstrations(env)
-        steps = lesson.lengths.clamp(max=self.forced(env.max_len))
+        s = self.count.stage(env.max_len, self.xent_updates, self.stage_updates, self.delta)
+        steps = lesson.lengths.clamp(max=s)
         index, words = lesson.context["index"], lesson.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
         place = torch.arange(env.max_len, device=words.device)
@@ -79,15 +75,8 @@ class MIXER(PolicyGradient):
     def update(self, batch: Rollout) -> Metrics:
         """Learn, and move on."""
         metrics = super().update(batch)
-        self.schedule.updates = self.schedule.updates + 1
+        self.count.updates = self.count.updates + 1
         return {**metrics, "given": _given(batch).sum(1).float().mean()}
-
-
-class Schedule(Remembers):
-    """How many updates are done."""
-
-    def __init__(self) -> None:
-        self.updates = torch.zeros((), dtype=torch.int64)
 
 
 def _given(batch: Rollout) -> Tensor:

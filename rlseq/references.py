@@ -29,6 +29,7 @@ def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
     chosen = (drawn * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
     actions, length = context["references"][rows, chosen], lengths[rows, chosen]
+    env.counts.read += length.sum()
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,18 @@ from rlseq.exact import texts
 from rlseq.types import Rollout
 
 Grads = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What tests read is kept for the session, and nowhere else."""
+    before, place = os.environ.get("RLSEQ_CACHE"), tmp_path_factory.mktemp("cache")
+    os.environ["RLSEQ_CACHE"] = str(place)
+    yield place
+    if before is None:
+        del os.environ["RLSEQ_CACHE"]
+    else:
+        os.environ["RLSEQ_CACHE"] = before
 
 
 @pytest.fixture(autouse=True)
