@@ -64,7 +64,7 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
     support = behaviour.support
     if (
         support is not None and support.ndim > 1
-    ):  # a view: what is the same in all rows is never copied to them
+    ):  # a view: nothing is copied to all rows
         steps = view.features.shape[1]
         support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
     z = F.pad(features, (0, 1), value=1.0) @ view.weight.t()
