@@ -22,7 +22,7 @@ Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, g
 
 def softened(logits: Tensor, k: int) -> Soft:
     """The k likeliest words, weighted by their probabilities among each other."""
-    top = logits.topk(k)
+    top = logits.topk(min(k, logits.shape[1]))
     return Soft(top.indices, top.values.softmax(-1))
 
 
@@ -50,8 +50,8 @@ def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
     logits = rescore(policy, batch).logits
     if logits is None:
         raise ValueError("two_pass reads the policy's `logits`, which its `evaluate` does not return")
-    words = logits.reduce(lambda z: z.topk(k).indices)
-    weights = logits.reduce(lambda z: z.topk(k).values.softmax(-1))
+    words = logits.reduce(lambda z: softened(z, k).words)
+    weights = logits.reduce(lambda z: softened(z, k).weights)
     read = _given_or(given, batch.actions, Soft(words, weights))
     log_probs: Tensor = rescore(policy, replace(batch, written=read)).log_probs
     return log_probs

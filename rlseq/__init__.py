@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.evaluation import evaluate as evaluate
     from rlseq.policies import make_policy as make_policy
+    from rlseq.sanity import Preflight as Preflight
+    from rlseq.sanity import preflight as preflight
     from rlseq.search import Beam as Beam
     from rlseq.search import beam_search as beam_search
     from rlseq.search import complete as complete
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Beam": "rlseq.search",
     "Greedy": "rlseq.decode",
+    "Preflight": "rlseq.sanity",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.decode",
     "SequenceEnv": "rlseq.env",
@@ -43,15 +46,20 @@ _HOMES = {
     "make_agent": "rlseq.agents",
     "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",
+    "preflight": "rlseq.sanity",
     "rollout": "rlseq.engine",
     "train": "rlseq.training",
 }
 _MODULES = {
+    "adapters",
     "agents",
     "baselines",
     "checkpoint",
+    "compare",
+    "data",
     "discriminators",
     "exact",
+    "inspection",
     "losses",
     "metrics",
     "policies",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlseq import returns
+from rlseq.baselines import paid
 from rlseq.critics import values_of, with_values
 from rlseq.search import complete
 from rlseq.types import Context, Rollout
@@ -73,6 +74,8 @@ class NStep(_FromValues):
 class Completions:
     """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
 
+    What was paid before yₜ is taken off, as from any reward-to-go.
+
     Args:
         samples: N.
         rollout_policy: writes them; the policy that learns when not given.
@@ -100,7 +103,8 @@ class Completions:
             means = search.returns.view(len(prefixes), rows, self.samples).mean(2).t()
             following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
             judged = torch.cat([means, judged], 1)[:, following]
-        return replace(batch, credit=judged.where(~batch.ends, batch.returns.unsqueeze(1)))
+        judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))
+        return replace(batch, credit=judged - paid(batch))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Q̂."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
 from rlseq.search import Beam
-from rlseq.types import Reward
+from rlseq.types import OwnLoop, Reward
 
 DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 
@@ -66,11 +67,18 @@ def evaluate(
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
             A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
-        limit: number of texts; all items when not given, or 1,000 where there is only one.
+        limit: number of texts; all items when not given, or 1,000 where there is only one; of episodes of a
+            `rlseq.adapters.GymEnv`, which starts afresh, 100 when not given.
 
     Returns:
         "reward", "length", every part of the reward, and every metric.
     """
+    if isinstance(env, OwnLoop):
+        if metrics is not None:
+            raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
+        return env.evaluate(
+            policy, pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode, limit
+        )
     return judged(policy, env, decode, metrics, limit).means()
 
 
@@ -89,17 +97,24 @@ def judged(
         raise ValueError(f"limit must be ≥ 1, got {limit}")
     rows = limit or (env.size if env.size > 1 else 1000)
     items = torch.arange(rows, device=env.device) % env.size
+    with left_as_found(env):
+        found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
+    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
+    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
+    return Judged(items, actions, mask, log_probs, scores)
+
+
+@contextmanager
+def left_as_found(env: Any) -> Iterator[None]:
+    """Whatever is written inside, the task's episodes, random numbers and counts are as before after it."""
     kept = {name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)}
     random, counts = env.generator.get_state(), copy(env.counts)
     try:
-        found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
+        yield
     finally:
         vars(env).update(kept)
         env.generator.set_state(random)
         vars(env.counts).update(vars(counts))
-    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
-    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
-    return Judged(items, actions, mask, log_probs, scores)
 
 
 def _judged(

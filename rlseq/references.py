@@ -22,8 +22,8 @@ def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
         context: of which rows; a fresh batch when not given.
     """
     env = sequence_env(env)
+    check_references(env)
     context = env.begin() if context is None else context
-    check_references(env, context)
     lengths = context["reference_lengths"]
     drawn = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
     chosen = (drawn * (lengths > 0).sum(1)).long()
@@ -35,9 +35,9 @@ def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
 
 
-def check_references(env: SequenceEnv, context: Context) -> None:
-    """Refuse a task that has no references."""
-    if "references" not in context:
+def check_references(env: SequenceEnv) -> None:
+    """Refuse a task that has no references, before anything is drawn."""
+    if "references" not in env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device)):
         raise ValueError(
             f"{type(env).__name__} has no references to learn from; likelihood, and agents that mix it in, "
             'need items with "references" and "reference_lengths"'

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
-from rlseq.engine import harvest, sequence_env, write
+from rlseq.device import casting
+from rlseq.engine import harvest, numbers, sequence_env, writing
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork, pick_rows
-from rlseq.types import Behaviour, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 
 
 @torch.no_grad()
@@ -26,6 +27,8 @@ def complete(
     samples: int,
     prefixes: Sequence[int] | None = None,
     decode: Decode = Sample(),
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Rollout:
     """Complete every prefix of every text: the Monte-Carlo search of SeqGAN, the vines of Schulman et al.
 
@@ -39,6 +42,8 @@ def complete(
         samples: N, completions of each prefix.
         prefixes: lengths of those that are completed, in ascending order; 1 … T−1 when not given.
         decode: how tokens are chosen.
+        compile: as in `rollout`.
+        autocast: as in `rollout`.
 
     Returns:
         A rollout of P·B·N rows: row (p, b, n) is the n-th completion of the p-th prefix of text b, so
@@ -57,13 +62,15 @@ def complete(
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with evaluating(policy):
+    with evaluating(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
         at_work = [rows * samples * number for number in unfinished]
-        log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
-    return harvest(lanes, log_probs, Behaviour(decode.temperature, support))
+        token, uniform = read[prefix, text], numbers(lanes, len(at_work))
+        with env.counts.writing(lanes):
+            written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
+    return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
@@ -134,7 +141,7 @@ class Beam:
         spare = torch.full_like(tokens[:, :1], env.vocab.pad)
         tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
         done = torch.ones_like(mask[:, 0])
-        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0])
+        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW)
 
 
 class NBest(NamedTuple):

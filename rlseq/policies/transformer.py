@@ -1,4 +1,4 @@
-"""A transformer: decoder-only, or encoder–decoder where the task has a source (Vaswani et al. 2017).
+"""A transformer: decoder-only, or encoder–decoder where there is a source or a picture (Vaswani et al. 2017).
 
 Every layer, pre-norm (Xiong et al. 2020):   x ← x + Attention(LN x)      over the words so far
                                              x ← x + Attention(LN x, s̄)   over the source, if there is one
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
 from rlseq.policies.positions import Learned, Positions
+from rlseq.policies.readers import WordReader, picture_reader
 from rlseq.policies.words import Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
@@ -62,13 +63,12 @@ class Transformer(nn.Module):
         self.words, self.heads = words, heads
         self.embedding = Embedding(words.read, embedding or hidden, hidden)
         self.positions = positions(hidden, heads, words.length)
-        crosses = words.source is not None
-        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
+        self.reader = picture_reader(words, hidden)
         if words.source is not None:
-            self.source_embedding = Embedding(words.source, embedding or hidden, hidden)
-            self.source_positions = positions(hidden, heads, words.source_length)
-            self.encoder = nn.ModuleList(Layer(hidden, heads, dropout, False) for _ in range(layers))
-            self.source_norm = nn.LayerNorm(hidden)
+            sizes = hidden, embedding or hidden, layers, heads, dropout
+            self.reader = WordReader(words, *sizes, positions)
+        crosses = self.reader is not None
+        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
         self.head = Head(hidden, words.written, value)
 
@@ -114,16 +114,10 @@ class Transformer(nn.Module):
 
     def _read(self, context: Context) -> Source | tuple[()]:
         """Keys and values of the source, for every layer that will look at it."""
-        if self.words.source is None:
+        if self.reader is None:
             return ()
-        present = self.words.present(context["source"])[:, None, None]
-        x = self.source_embedding(context["source"])
-        x, turn = self.source_positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        x = self.dropout(x)
-        for layer in self.encoder:
-            x = layer(x, turn, present)
-        x = self.source_norm(x)
-        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present
+        x, present = self.reader(context)
+        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present[:, None, None]
 
 
 def _of_layer(source: Source | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,20 +24,16 @@ class Words:
     source: int | None = None  # rows of the source's embedding; None where there is no source
     source_pad: int = 0  # fills up short sources
     source_length: int = 0  # S, words of a source
+    observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
 
     @classmethod
     def of(cls, env: SequenceEnv) -> Words:
         """Those of a task."""
-        words = cls(len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len)
-        if env.source_vocab is None:
-            return words
-        source = env.source_vocab
-        return cls(
-            *(words.written, words.read, words.bos, words.length),
-            source=source.num_ids,
-            source_pad=source.pad,
-            source_length=env.items["source"].shape[1],
-        )
+        words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
+        observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
+        if (source := env.source_vocab) is None:
+            return cls(*words, observed=observed)
+        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
 
     def before(self, written: Any) -> Any:
         """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `Soft`."""
