@@ -39,6 +39,9 @@ def runs(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
 
 
+DOUBLED = {"cost_of_2T_over_T": "the time", "rollout": "the time", "compiled": "compiled"}
+
+
 def throughput() -> str:
     """Every model and number of rows, and the rest of the run."""
     return "\n".join(_throughput(run) for run in runs("throughput-*"))
@@ -52,6 +55,8 @@ def _throughput(run: dict[str, Any]) -> str:
         rows = []
         for line in lines:
             for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+                if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
+                    continue
                 ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
                 rows.append([f"{line['rows']}{label}", f"{line['tokens_per_second'][ours]:,}", *ratios])
         text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
@@ -61,7 +66,8 @@ def _throughput(run: dict[str, Any]) -> str:
     ]
     text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
     twice = results["doubling"]
-    text += f"Twice the length costs {twice['rollout']:.2f}×, compiled {twice['compiled']:.2f}×.\n\n"
+    costs = [f"{twice[ours]:.2f}× {label}" for ours, label in DOUBLED.items() if ours in twice]
+    text += f"Twice the length costs {', '.join(costs)}.\n\n"
     parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
     rows = [
         [
