@@ -11,7 +11,12 @@ import rlseq
 
 SMALL: dict[str, Any] = {
     "envs": {"rlseq/Copy-v0": {"items": 40, "length": 3, "num_envs": 16}},
-    "agents": {"mle": {}, "reinforce": {"lr": 1e-2}, "sb3-a2c": {}, "broken": {"agent": "scst", "reward": "boom"}},
+    "agents": {
+        "mle": {},
+        "reinforce": {"lr": 1e-2},
+        "sb3-a2c": {},
+        "broken": {"agent": "scst", "reward": "boom"},
+    },
     "seeds": 2,
     "budget_tokens": 1500,
     "policy": {"name": "gru", "hidden": 16, "embedding": 8},

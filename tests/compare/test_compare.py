@@ -44,14 +44,18 @@ def test_everybody_has_the_same_budget_and_start(comparison: Any) -> None:
 def test_scores_are_those_of_the_runs(comparison: Any) -> None:
     for name, metric in (("mle", "reward"), ("reinforce", "bleu"), ("sb3-a2c", "exact")):
         runs = [
-            json.loads((comparison.folder / f"runs/rlseq_Copy-v0/{name}/{seed}/results.json").read_text("utf-8"))
+            json.loads(
+                (comparison.folder / f"runs/rlseq_Copy-v0/{name}/{seed}/results.json").read_text("utf-8")
+            )
             for seed in (0, 1)
         ]
         values = [run["final"][metric] for run in runs]
         score = of(comparison, name)["scores"][metric]
         assert score["runs"] == values
         wanted = statistics.iqm(values)
-        assert (score["estimate"], score["low"], score["high"]) == pytest.approx([float(v) for v in wanted[:3]])
+        assert (score["estimate"], score["low"], score["high"]) == pytest.approx(
+            [float(v) for v in wanted[:3]]
+        )
 
 
 def test_pairs_are_corrected_for_their_number(comparison: Any) -> None:
@@ -133,7 +137,9 @@ def test_a_planted_hack_trips_the_alarm(tmp_path: Path) -> None:
         held_out: ClassVar[dict[str, Any]] = {}
 
         def __init__(self, **options: Any) -> None:
-            super().__init__(reward=lambda t, m, c: ((t[:, 1:] == t[:, :-1]) & m[:, 1:]).float().mean(1), **options)
+            super().__init__(
+                reward=lambda t, m, c: ((t[:, 1:] == t[:, :-1]) & m[:, 1:]).float().mean(1), **options
+            )
 
     rlseq.register("tests/Hackable-v0", Hackable)
     found = rlseq.compare(
@@ -218,7 +224,9 @@ def test_verdicts_are_honest() -> None:
     assert _verdict(three, level).startswith(
         "b has the highest reward, but no significant difference from c; it is significantly better than a"
     )
-    assert _verdict(three, [{**p, "p_holm": 0.01} for p in level]).startswith("b is significantly better than every")
+    assert _verdict(three, [{**p, "p_holm": 0.01} for p in level]).startswith(
+        "b is significantly better than every"
+    )
     assert "use more seeds" in _verdict([agent("a", 1, n=1), agent("b", 0, n=1)], [])
 
 

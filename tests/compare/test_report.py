@@ -61,7 +61,11 @@ def opened(page: Path, width: int, folder: Path) -> tuple[str, str]:
     """The page as the browser sees it after its scripts have run, and what the console said."""
     command = [
         *(str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
-        *(f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=2000"),
+        *(
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},900",
+            "--virtual-time-budget=2000",
+        ),
         *("--dump-dom", page.as_uri()),
     ]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
@@ -74,7 +78,9 @@ def test_the_page_in_a_browser(comparison: Any, tmp_path: Path, width: int) -> N
     html = comparison.save(tmp_path).read_text("utf-8")
     task = comparison.results["tasks"][0]
     word = task["samples"][7]["source"]
-    (tmp_path / "probed.html").write_text(html.replace("</body>", PROBE.replace("QUERY", word)), encoding="utf-8")
+    (tmp_path / "probed.html").write_text(
+        html.replace("</body>", PROBE.replace("QUERY", word)), encoding="utf-8"
+    )
     seen, console = opened(tmp_path / "probed.html", width, tmp_path)
     assert console == ""
     probe = re.search(r'data-probe="([^"]*)"', seen)
