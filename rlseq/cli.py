@@ -173,7 +173,7 @@ def _doctor() -> None:
     doctor()
 
 
-def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 6e5) -> None:
+def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
     """A comparison of five minutes: likelihood from few references, and three policy gradients.
 
     Args:

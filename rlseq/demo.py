@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def demo(out: Path, seeds: int = 4, budget_tokens: int = 600_000, **changes: Any) -> Comparison:
+def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any) -> Comparison:
     """Compare, and say what is being done.
 
     Args:
@@ -38,11 +38,11 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 600_000, **changes: Any
     console = Console()
     console.print(
         "[bold]rlseq demo[/bold]: read six letters, write them backwards (rlseq/Reverse-v0).\n"
-        f"1. An LSTM imitates {REFERENCES} pairs that have a reference: likelihood, where all agents start.\n"
-        f"2. From there, {budget_tokens:,} tokens each, {seeds} seeds: more likelihood on the same pairs; or\n"
-        "   REINFORCE, RLOO and self-critical training on 10,000 sources without references, which are\n"
-        "   only told what share of their letters is right.\n"
-        "3. All are tested on freshly drawn sources: a table with intervals, and a page to look at.\n"
+        f"1. An LSTM imitates {REFERENCES} pairs with references: likelihood, where all agents start.\n"
+        f"2. From there, {budget_tokens:,} tokens each, {seeds} seeds: more likelihood on these pairs, or\n"
+        "   REINFORCE, RLOO and SCST on 10,000 sources without references, which are only told\n"
+        "   what share of their letters is right.\n"
+        "3. All are tested on fresh sources: a table with intervals, and a page to look at.\n"
         "Three to five minutes on two cores; Ctrl-C stops, and the same command goes on.\n"
     )
     comparison = rlseq.compare(
