@@ -237,7 +237,8 @@ def test_another_run_in_the_folder_is_refused_with_the_differences(run: str, cap
 
 
 def test_values_are_read_as_what_they_look_like() -> None:
-    assert settings(["lr=1e-3", "items=200", "flag=true", "name=mean", "none=none", "pair=(1, 2)"], "hyper") == {
+    pairs = ["lr=1e-3", "items=200", "flag=true", "name=mean", "none=none", "pair=(1, 2)"]
+    assert settings(pairs, "hyper") == {
         "lr": 1e-3, "items": 200, "flag": True, "name": "mean", "none": None, "pair": (1, 2),
     }  # fmt: skip
     assert literal("rlseq/Copy-v0") == "rlseq/Copy-v0"
