@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
     from rlseq.decode import Greedy as Greedy
     from rlseq.decode import Sample as Sample
+    from rlseq.discriminators import make_discriminator as make_discriminator
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.evaluation import evaluate as evaluate
@@ -45,17 +46,20 @@ _HOMES = {
     "evaluate": "rlseq.evaluation",
     "generate": "rlseq.generation",
     "make_agent": "rlseq.agents",
+    "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",
     "preflight": "rlseq.sanity",
     "rollout": "rlseq.engine",
     "train": "rlseq.training",
 }
 _MODULES = {
+    "adapters",
     "agents",
     "baselines",
     "checkpoint",
     "compare",
     "data",
+    "discriminators",
     "exact",
     "inspection",
     "losses",

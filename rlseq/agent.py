@@ -24,7 +24,7 @@ class Agent(ABC):
     def __post_init__(self) -> None:
         if not self.lr > 0 or not self.clip_norm > 0:
             raise ValueError(f"lr and clip_norm must be > 0, got lr={self.lr}, clip_norm={self.clip_norm}")
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
 
     @abstractmethod
     def collect(self, env: Any) -> Rollout:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rlseq.checkpoint import write_whole
 from rlseq.metrics.combine import name_of
+from rlseq.types import OwnLoop
 
 Row = dict[str, float]
 Sink = Callable[[Row], None]
@@ -135,7 +136,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
-        "env": _env(env),
+        "env": env.describe() if isinstance(env, OwnLoop) else _env(env),
         "policy": _policy(agent.policy),
         "seed": env.seed,
         "machine": machine(),

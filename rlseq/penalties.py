@@ -60,7 +60,7 @@ def smoothed(seen: Evaluation, share: float) -> Tensor:
 
 def exact(seen: Evaluation, anchor: Evaluation) -> Tensor:
     """KL(π ‖ π_anchor) = Σₐ π(a) (log π(a) − log π_anchor(a)), over the whole vocabulary."""
-    return _logits(seen).reduce(_kl, _logits(anchor))
+    return _logits(seen).divergence(_logits(anchor))
 
 
 def k1(seen: Evaluation, anchor: Evaluation) -> Tensor:
@@ -83,16 +83,6 @@ def k3(seen: Evaluation, anchor: Evaluation) -> Tensor:
 
 
 DIVERGENCES: dict[str, Divergence] = {"exact": exact, "k1": k1, "k2": k2, "k3": k3}
-
-
-def _kl(z: Tensor, anchor: Tensor) -> Tensor:
-    log_p, log_q = z.log_softmax(-1), anchor.log_softmax(-1)
-    if log_p.shape != log_q.shape:
-        raise ValueError(
-            f"policies of {log_p.shape[1]} and {log_q.shape[1]} words cannot be compared; "
-            "the reference policy must write the same vocabulary"
-        )
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def _logits(seen: Evaluation) -> Logits:

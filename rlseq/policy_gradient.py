@@ -23,7 +23,7 @@ from rlseq.credit import Credit
 from rlseq.critics import prepared, seen_by
 from rlseq.decode import Decode, Sample
 from rlseq.diagnostics import describe, watch
-from rlseq.engine import rescore, rollout, sequence_env
+from rlseq.engine import rescore, rollout, task_of
 from rlseq.factors import Scale, Shuffle, check_factors, check_task, name_factors
 from rlseq.losses import Aggregate, per_token, score_function
 from rlseq.penalties import Divergence, penalties
@@ -75,7 +75,7 @@ class PolicyGradient(Agent):
 
     def collect(self, env: Any) -> Rollout:
         """On-policy samples, and what the factors want to know beside."""
-        env = sequence_env(env)
+        env = task_of(env)
         check_task(self, env)
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
         return self.enriched(replace(batch, samples=self.samples), env)
@@ -110,9 +110,12 @@ class PolicyGradient(Agent):
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, as often and in as many steps as asked."""
         batch = self.judged(batch)
-        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(batch)]
+        units = self.weighed(batch.units())
+        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
             self.baseline.learn(batch.targets, batch)
+        if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1
+            self.policy.absorb(batch)
         return {**describe(batch), **joined(logs)}
 
     @torch.no_grad()
