@@ -91,6 +91,7 @@ def gathered(
             {"run": str(Path(run).relative_to(folder)), "error": text} for run, text in failed.items()
         ],
         "tasks": tasks,
+        "across": _across(tasks) if len(tasks) > 1 else [],
     }
     write_json(folder / "results.json", results)
     return Comparison(folder, results)
@@ -230,6 +231,18 @@ def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Se
     ):
         line["p_holm"], line["items"]["p_holm"] = over_seeds, over_items
     return [_without_nan(line) for line in lines]
+
+
+def _across(tasks: Sequence[Tree]) -> list[Tree]:
+    """Every two agents over all tasks, whatever the scale of their rewards: who tends to win?"""
+    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
+    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
+    lines = []
+    for a, b in itertools.combinations(names, 2):
+        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
+        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
+        lines.append({"a": a, "b": b, "probability": _plain(probability_of_improvement(x, y))})
+    return lines
 
 
 def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
