@@ -115,17 +115,53 @@ def solve_copy() -> str:
     return text
 
 
+def coverage() -> str:
+    """How often 95 % intervals hold the truth at few seeds."""
+    text = ""
+    for run in runs("coverage"):
+        results = run["results"]
+        rows = []
+        for line in results["iqm"]:
+            if line["scores"] == "normal":
+                n = line["seeds"]
+                found = {
+                    p["effect_in_sd"]: p for p in results["probability_of_improvement"] if p["seeds"] == n
+                }
+                equal = next(w for w in results["welch"] if w["scores"] == "normal" and w["seeds"] == n)
+                pairs = [line, found[1.0], found[2.0]]
+                cells = [f"{p['held']:.1%} / {p['percentile_bootstrap']:.1%}" for p in pairs]
+                rows.append([n, *cells, f"{equal['equal_differ']:.1%}", f"{equal['found']:.0%}"])
+        head = [
+            "seeds",
+            "IQM: ours / percentile bootstrap",
+            "P(improvement), 1 SD apart",
+            "P(improvement), 2 SD apart",
+            "Welch: equal agents told apart",
+            "Welch: 2 SD found",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
 def demo() -> str:
-    """Reward after each stage of the demonstration."""
+    """Reward of every agent of the demonstration."""
     text = ""
     for run in runs("demo"):
         rows = [
-            [s["after"], f"{s['greedy']:.3f}", f"{s['sampled']:.3f}", f"{s['exact']:.1%}"]
-            for s in run["results"]["stages"]
+            [a["agent"], *(_interval(a[name]) for name in ("reward", "exact")), a["reward"]["n"]]
+            for a in run["results"]["agents"]
         ]
-        text += markdown(["after", "greedy", "sampled", "all letters right (greedy)"], rows)
-        text += f"\n{run['results']['seconds']:.0f} seconds. " + origin(run).strip() + "\n"
+        text += markdown(["agent", "letters right", "whole texts right", "seeds"], rows)
+        text += (
+            f"\n{run['results']['verdict']} {run['results']['seconds']:.0f} seconds. "
+            + origin(run).strip()
+            + "\n"
+        )
     return text
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def variance() -> str:
@@ -149,6 +185,7 @@ def _bias(bias: float) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "coverage": coverage,
     "demo": demo,
     "rewards": rewards,
     "solve-copy": solve_copy,
