@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from rlseq.env import SequenceEnv
@@ -44,3 +46,29 @@ def test_the_draw_is_the_tasks_own() -> None:
     items = [[[1, 0], [2, 0]]]
     once, again = (demonstrations(env_of(items, rows=64)).actions for _ in range(2))
     assert torch.equal(once, again)
+
+
+def test_what_only_pads_is_left_out() -> None:
+    env = env_of([[[1, 0]], [[0]]], rows=16)
+    batch = demonstrations(env)
+    assert batch.actions.shape == batch.mask.shape == batch.rewards.shape == (16, 2)
+
+
+def test_texts_of_like_length_come_together_and_all_as_often() -> None:
+    import rlseq
+
+    env: Any = rlseq.make("rlseq/Parallel-v0", num_envs=50, level="char")
+    seen = torch.zeros(env.size)
+    apart = []
+    for _ in range(400):
+        batch = demonstrations(env)
+        seen += torch.bincount(batch.context["index"], minlength=env.size)
+        lengths = batch.context["reference_lengths"][:, 0]
+        apart.append(float(lengths.max() - lengths.min()))
+        source = batch.context["source"]
+        assert (source[:, -1] != 0).any()
+    assert sorted(apart)[200] <= 3
+    mean = 400 * 50 / env.size
+    assert float(seen.sum()) == 400 * 50
+    assert 0.1 * mean < float(seen.min())
+    assert float(seen.max()) < 3 * mean
