@@ -53,7 +53,8 @@ def measure(id: str, path: str | None = None) -> dict[str, Any]:
     from rlseq.references import demonstrations
 
     start = time.process_time()
-    env: Any = rlseq.make(id, num_envs=64, **({"path": path} if path else {}))
+    options: dict[str, Any] = {"path": path} if path else {}
+    env: Any = rlseq.make(id, num_envs=64, **options)
     made = time.process_time()
     batch = demonstrations(env)
     env.judge(batch.actions, batch.mask, batch.context)
