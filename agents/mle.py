@@ -10,7 +10,8 @@ from torch import Tensor
 from rlseq.agent import Agent
 from rlseq.engine import rescore
 from rlseq.losses import per_token
-from rlseq.references import demonstrations
+from rlseq.penalties import smoothed
+from rlseq.references import alike, demonstrations, trimmed
 from rlseq.types import Metrics, Rollout
 
 
@@ -18,11 +19,20 @@ from rlseq.types import Metrics, Rollout
 class MLE(Agent):
     """Minimise −log π(y*ₜ | y*₍₁…ₜ₋₁₎, source) of the references, mean over tokens."""
 
+    smoothing: float = 0.0  # share of the target that is spread over the vocabulary
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must be in [0, 1), got {self.smoothing}")
+
     def collect(self, env: Any) -> Rollout:
-        """References of random items."""
-        return demonstrations(env)
+        """References of random items, of like length where the task can draw such."""
+        return trimmed(demonstrations(env, alike(env)), env)
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood, nats per token."""
-        nll = per_token(-rescore(self.policy, batch).log_probs, batch.mask)
-        return nll, {"nll": nll.detach()}
+        weights = per_token(batch.mask)
+        seen = rescore(self.policy, batch)
+        nll = -(seen.log_probs.detach() * weights).sum()
+        return (smoothed(seen, self.smoothing) * weights).sum(), {"nll": nll}

@@ -51,15 +51,17 @@ def _throughput(run: dict[str, Any]) -> str:
         others = list(lines[0]["rollout_divided_by"])
         rows = []
         for line in lines:
-            ratios = [f"{line['rollout_divided_by'][name]:.2f}×" for name in others]
-            rows.append([line["rows"], f"{line['tokens_per_second']['rollout']:,}", *ratios])
+            for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+                ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
+                rows.append([f"{line['rows']}{label}", f"{line['tokens_per_second'][ours]:,}", *ratios])
         text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
     done = results["completing"]
     slower = [
         f"{ratio:.1f}× the time of `complete`: {name}" for name, ratio in done["divided_by_complete"].items()
     ]
     text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
-    text += f"Twice the length costs {results['doubling']['cost_of_2T_over_T']:.2f}×.\n\n"
+    twice = results["doubling"]
+    text += f"Twice the length costs {twice['rollout']:.2f}×, compiled {twice['compiled']:.2f}×.\n\n"
     parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
     rows = [
         [
@@ -162,6 +164,26 @@ def tasks() -> str:
     return text
 
 
+def variance() -> str:
+    """Variance of every estimator on both tasks, and its bias."""
+    text = ""
+    for run in runs("variance"):
+        rows = []
+        for name, found in run["results"]["estimators"].items():
+            alike, apart = found["alike"], found["apart"]
+            bias = "not enumerated" if "bias" not in alike else _bias(alike["bias"])
+            off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
+            rows.append([name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias, off])
+        head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _bias(bias: float) -> str:
+    """Rounding is no bias."""
+    return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "loading": loading,
@@ -169,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "solve-copy": solve_copy,
     "tasks": tasks,
     "throughput": throughput,
+    "variance": variance,
 }
 
 

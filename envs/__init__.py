@@ -10,6 +10,7 @@ from rlseq.registry import register
 register("rlseq/Copy-v0", "rlseq.envs.copy:Copy")
 register("rlseq/Reverse-v0", "rlseq.envs.copy:Reverse")
 register("rlseq/Enumerable-v0", "rlseq.envs.enumerable:Enumerable")
+register("rlseq/Captions-v0", "rlseq.envs.captions:Captions")
 register("rlseq/Oracle-v0", "rlseq.envs.oracle:OracleEnv")
 register("rlseq/Parallel-v0", "rlseq.envs.parallel:Parallel")
 register("rlseq/G2P-v0", "rlseq.envs.g2p:G2P")

@@ -114,7 +114,7 @@ class CorpusTask(SequenceEnv):
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Sources and references."""
-        return self.corpus.contexts(index, self.source_width, self.corpus.longest)
+        return self.corpus.contexts(index, self.source_width, self.max_len)
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from rlseq.decode import Greedy
+from rlseq.engine import rollout
 from rlseq.env import SequenceEnv
 from rlseq.errors import hint
 from rlseq.types import Context, Reward
@@ -65,6 +67,29 @@ def charged(env: E, cost: float) -> E:
         return -cost * mask.float()
 
     return with_reward(env, "cost", per_token)
+
+
+def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others name theirs)
+    """The task's reward less what the policy's greedy text of the same context earns (Rennie et al. 2017).
+
+    Whoever is trained on it, a stock stable-baselines3 agent too, has that baseline. The policy
+    may be the one that learns (its greedy texts follow it), or one that stays; that of an SB3 agent is
+    `rlseq.sb3.as_policy(model, env)`.
+
+    Args:
+        env: the task; its reward may be dense.
+        policy: any policy that can write.
+    """
+    judge = copy(env)
+    judge.generator = torch.Generator(env.device)  # greedy texts take none of the task's random numbers
+
+    def greedy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """−R(ŷ), `[B]`; one greedy text for every context that occurs."""
+        index, place = torch.unique(context["index"], return_inverse=True)
+        judge.num_envs = len(index)
+        return -rollout(policy, judge, decode=Greedy(), index=index).returns[place]
+
+    return with_reward(env, "greedy", greedy)
 
 
 def potential_of(metric: Reward) -> Potential:

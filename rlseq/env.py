@@ -75,10 +75,9 @@ class SequenceEnv(GymnasiumView):
         self.context: dict[str, Tensor] = {}
         self.generator = torch.Generator(self.device)
         self.reseed(options.get("seed"))
-        source = None if self.source_vocab is None else (self.items["source"].shape[1:], self.source_vocab)
         super().__init__(
             num_envs=options.get("num_envs", 1),
-            space=observation_space(vocab, max_len, source),
+            space=observation_space(vocab, max_len, self.source_vocab, self.items, self.observed),
             vocab=vocab,
             tensors=options.get("tensors", True),
             autoreset_mode=options.get("autoreset_mode", AutoresetMode.NEXT_STEP),

@@ -7,39 +7,59 @@ A task with references has two tensors among its items: `references` `[N, R, T]`
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
 
 from rlseq.engine import last_of, sequence_env
 from rlseq.env import SequenceEnv
-from rlseq.types import Rollout
+from rlseq.types import Context, Rollout
 
 
-def demonstrations(env: SequenceEnv) -> Rollout:
-    """A fresh batch of contexts with a reference each, drawn at random, as if acted; not judged.
+def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
+    """One reference of every context, drawn at random, as if acted; they are not judged.
 
-    All are as wide as the longest of the batch; a task that has `alike` draws items of like length.
+    Args:
+        env: the task.
+        context: of which rows; a fresh batch when not given.
     """
     env = sequence_env(env)
-    alike = getattr(env, "alike", None)
-    context = env.begin(index=None if alike is None else alike(env.num_envs))
-    if "references" not in context:
-        raise ValueError(f"{type(env).__name__} has no references to learn from; MLE needs them")
+    check_references(env)
+    context = env.begin() if context is None else context
     lengths = context["reference_lengths"]
     drawn = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
     chosen = (drawn * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
-    length = lengths[rows, chosen]
-    width = int(length.max())  # a look at the device, once a batch, saves the work on padding
-    actions = context["references"][rows, chosen, :width]
-    mask = torch.arange(width, device=env.device) < length.unsqueeze(1)
-    if env.source_vocab is not None:
-        context = {**context, "source": _trimmed(context["source"], env.source_vocab.pad)}
+    actions, length = context["references"][rows, chosen], lengths[rows, chosen]
+    env.counts.read += length.sum()
+    mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
 
 
-def _trimmed(source: Tensor, pad: int) -> Tensor:
-    """Sources without the columns that only pad."""
-    used = (source != pad).any(0).nonzero()
-    return source[:, : int(used.max()) + 1 if len(used) else 1]
+def alike(env: SequenceEnv) -> Context | None:
+    """A fresh batch of contexts whose texts are of like length, where the task can draw one."""
+    env = sequence_env(env)
+    draw = getattr(env, "alike", None)
+    return None if draw is None else env.begin(index=draw(env.num_envs))
+
+
+def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
+    """As wide as the longest text and the longest source of a batch, which saves the work on padding."""
+    width = max(int(batch.lengths.max()), 1)  # a look at the device, once a batch
+    context = dict(batch.context)
+    vocab = sequence_env(env).source_vocab
+    if vocab is not None:
+        used = (context["source"] != vocab.pad).any(0).nonzero()
+        context["source"] = context["source"][:, : int(used.max()) + 1 if len(used) else 1]
+    tables = ("actions", "mask", "log_probs", "rewards", "ends")
+    return replace(batch, context=context, **{name: getattr(batch, name)[:, :width] for name in tables})
+
+
+def check_references(env: SequenceEnv) -> None:
+    """Refuse a task that has no references, before anything is drawn."""
+    if "references" not in env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device)):
+        raise ValueError(
+            f"{type(env).__name__} has no references to learn from; likelihood, and agents that mix it in, "
+            'need items with "references" and "reference_lengths"'
+        )

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from rlseq.engine import sequence_env
 from rlseq.layout import row_of
+from rlseq.types import Context, State
 
 
 def as_vec_env(env: Any) -> VecMonitor:
@@ -90,10 +92,53 @@ class SequenceVecEnv(VecEnv):
         return [None] * self.num_envs
 
 
+class StockPolicy(nn.Module):
+    """What an SB3 agent has learned, as a policy that can write; it reads the whole prefix every time.
+
+    Args:
+        policy: `model.policy`.
+        max_len: T.
+    """
+
+    def __init__(self, policy: Any, max_len: int) -> None:
+        super().__init__()
+        self.policy, self.max_len = policy, max_len
+
+    def start(self, context: Context) -> State:
+        """Nothing is written, and not even read: the token that starts a text comes first."""
+        index = context["index"]
+        prefix = torch.zeros(len(index), self.max_len + 1, dtype=torch.int64, device=index.device)
+        source = (context["source"],) if "source" in context else ()
+        return prefix, torch.full_like(index, -1), *source
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits after one more token."""
+        prefix, length, *source = state
+        longer = prefix.scatter(1, length.clamp(min=0).unsqueeze(1), token.unsqueeze(1))
+        prefix = torch.where((length >= 0).unsqueeze(1), longer, prefix)
+        length = length + 1
+        seen = {"prefix": prefix[:, : self.max_len], "length": length.unsqueeze(1)}
+        if source:
+            seen["source"] = source[0]
+        logits = self.policy.get_distribution(seen).distribution.logits
+        return logits, (prefix, length, *source)
+
+
+def as_policy(model: Any, env: Any) -> StockPolicy:
+    """A stock agent as a policy of ours, for `rollout`, `evaluate` and `SelfCritical`; it cannot score.
+
+    Args:
+        model: a stable-baselines3 agent with a categorical policy, such as PPO or A2C.
+        env: the task that it was trained on.
+    """
+    return StockPolicy(model.policy, sequence_env(env).max_len)
+
+
 class TokenExtractor(BaseFeaturesExtractor):
     """Reads the source, then the prefix, with embeddings and a GRU each.
 
-    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length.
+    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length. What else is
+    observed, such as an image, is mapped linearly to where the reading of the prefix starts.
 
     Args:
         observation_space: of a task of ours.
@@ -111,18 +156,23 @@ class TokenExtractor(BaseFeaturesExtractor):
     ) -> None:
         super().__init__(observation_space, features_dim)
         self.source_pad = source_pad
-        self.readers = nn.ModuleDict()
-        for name in ("source", "prefix"):
-            if name in observation_space.spaces:
-                ids = int(observation_space[name].high.max()) + 1  # type: ignore[attr-defined]
+        self.readers, self.others = nn.ModuleDict(), nn.ModuleDict()
+        for name, space in observation_space.spaces.items():
+            if name in ("source", "prefix"):
+                ids = int(space.high.max()) + 1  # type: ignore[attr-defined]
                 self.readers[name] = _Reader(ids, embedding, features_dim)
+            elif name != "length":
+                self.others[name] = nn.Linear(flatdim(space), features_dim)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features `[B, features_dim]` of preprocessed (float) observations."""
-        start = None
+        start: Tensor | None = None
         if "source" in self.readers:
             source = observations["source"].long()
             start = self.readers["source"](source, (source != self.source_pad).sum(1), None)
+        for name, other in self.others.items():
+            seen = other(observations[name].flatten(1))
+            start = seen if start is None else start + seen
         length = observations["length"].long().squeeze(1)
         features: Tensor = self.readers["prefix"](observations["prefix"].long(), length, start)
         return features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,10 +50,41 @@ def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
 def evaluating(policy: Any) -> Iterator[None]:
     """Dropout off inside, and the mode of every module restored after."""
     modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
-    for module, _ in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
-        module.train(isinstance(module, nn.RNNBase) and not module.dropout)
+    for (
+        module,
+        mode,
+    ) in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
+        wanted = isinstance(module, nn.RNNBase) and not module.dropout
+        if mode != wanted:
+            module.training = wanted
     try:
         yield
     finally:
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
+
+
+class Remembers:
+    """A part of an agent that learns beside the policy: its tensors are what a checkpoint must keep."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        for name, value in state.items():
+            setattr(self, name, value.clone())
+
+
+class Count(Remembers):
+    """How many updates are done, for what changes as they go on."""
+
+    def __init__(self) -> None:
+        self.updates = torch.zeros((), dtype=torch.int64)
+
+    def stage(self, length: int, first: int, each: int, delta: int) -> int:
+        """MIXER's s: `length` for the `first` updates, then `delta` less after `each`, down to 0."""
+        stages = (int(self.updates) - first) // each + 1
+        return min(length, max(0, length - delta * max(0, stages)))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +11,16 @@ from torch import Tensor
 from rlseq.decode import acting_logits
 from rlseq.engine import rescore, rollout, sequence_env
 from rlseq.state import evaluating, fork
-from rlseq.types import RAW, Behaviour, Context, Evaluation, State
+from rlseq.types import RAW, Behaviour, Context, State
 
-Scores = Iterable[Tensor | None]  # log_probs, entropy, values; None is not compared
+
+class Scores(NamedTuple):
+    """What is compared of an evaluation; None is not."""
+
+    log_probs: Tensor | None
+    entropy: Tensor | None = None
+    values: Tensor | None = None
+    top: Tensor | None = None
 
 
 def check_policy(policy: Any, env: Any, tolerance: float = 1e-4) -> None:
@@ -55,7 +61,7 @@ class _Exam:
         self.actions, self.context, self.mask = self.batch.actions, self.batch.context, self.batch.mask
         self.others = (self.actions + 1) % len(env.vocab)  # another word everywhere
         self.place = torch.arange(self.actions.shape[1], device=self.actions.device)
-        self.seen: Evaluation = policy.evaluate(self.actions, self.context)
+        self.seen = self._evaluate(self.actions, self.context)
 
     def shapes(self) -> None:
         wanted = tuple(self.actions.shape)
@@ -76,17 +82,19 @@ class _Exam:
         for first, what in ((middle, "later actions"), (self.mask.sum(1), "what follows the end")):
             first = first.unsqueeze(1)
             changed = self.actions.where(self.place < first, self.others)
-            got = self.policy.evaluate(changed, self.context)
-            self._as_before([got.log_probs, None, None], f"{what} matter", self.place < first)
-            self._as_before([None, got.entropy, got.values], f"{what} matter", self.place <= first)
+            got = self._evaluate(changed, self.context)
+            self._as_before(Scores(got.log_probs), f"{what} matter", self.place < first)
+            self._as_before(
+                Scores(None, got.entropy, got.values, got.top), f"{what} matter", self.place <= first
+            )
 
     def company(self) -> None:
         """Score every row again, among rows that write something else about something else."""
         actions = torch.cat([self.actions, self.others.flip(0)])
         context = {name: torch.cat([value, value.flip(0)]) for name, value in self.context.items()}
-        for got in (self.policy.evaluate(actions, context), self._replay(actions, context)):
-            rows = [None if score is None else score[: len(self.actions)] for score in got]
-            self._as_before(rows, "the other rows of the batch matter")
+        for got in (self._evaluate(actions, context), self._replay(actions, context)):
+            rows = (None if score is None else score[: len(self.actions)] for score in got)
+            self._as_before(Scores(*rows), "the other rows of the batch matter")
 
     def source_padding(self) -> None:
         """Take half of every source away: filled up with padding or cut off, it must read alike."""
@@ -96,9 +104,9 @@ class _Exam:
         short = source[:, : (source.shape[1] + 1) // 2]
         filled = torch.cat([short, torch.full_like(source[:, short.shape[1] :], pad)], 1)
         short_context, filled_context = ({**self.context, "source": s} for s in (short, filled))
-        wanted = self.policy.evaluate(self.actions, short_context)
+        wanted = self._evaluate(self.actions, short_context)
         for got in (
-            self.policy.evaluate(self.actions, filled_context),
+            self._evaluate(self.actions, filled_context),
             self._replay(self.actions, filled_context),
         ):
             self._compare(got, wanted, "what fills up the source matters")
@@ -119,7 +127,7 @@ class _Exam:
         self.policy.step(self.others[:, 0], state)
         context = {name: value[order] for name, value in self.context.items()}
         got = self._replay(self.actions[order], context, resumed=(middle, copy))
-        back = Evaluation(got.log_probs[order], got.entropy[order])
+        back = Scores(*(None if score is None else score[order] for score in got))
         self._as_before(back, "copied rows of a state do not go on alike", self.place >= middle)
 
     def behaviour(self) -> None:
@@ -129,7 +137,7 @@ class _Exam:
         support = torch.ones(*self.actions.shape, len(self.env.vocab), device=self.place.device).bool()
         support.scatter_(2, self.others.unsqueeze(2), False)
         behaviour = Behaviour(0.7, support)
-        wanted = self.policy.evaluate(self.actions, self.context, behaviour)
+        wanted = self._evaluate(self.actions, self.context, behaviour)
         got = self._replay(self.actions, self.context, behaviour)
         self._compare(got, wanted, "`evaluate` and `step` disagree under temperature and support")
 
@@ -139,11 +147,11 @@ class _Exam:
         context: Context,
         behaviour: Behaviour = RAW,
         resumed: tuple[int, State] | None = None,
-    ) -> Evaluation:
+    ) -> Scores:
         """What `step` says of actions, from the first on, or resumed before action t; nothing (0) until t."""
         first, state = resumed or (0, self.policy.start(context))
         token = actions[:, first - 1] if first else torch.full_like(actions[:, 0], self.env.vocab.bos)
-        log_probs, entropy = (torch.zeros(actions.shape, device=actions.device) for _ in range(2))
+        log_probs, entropy, top = (torch.zeros(actions.shape, device=actions.device) for _ in range(3))
         for t in range(first, actions.shape[1]):
             logits, state = self.policy.step(token, state)
             got, wanted = tuple(logits.shape), (len(actions), len(self.env.vocab))
@@ -153,13 +161,17 @@ class _Exam:
             token = actions[:, t]
             log_probs[:, t] = log_p.gather(1, token.unsqueeze(1)).squeeze(1)
             entropy[:, t] = -(log_p.exp() * log_p).sum(-1)
-        return Evaluation(log_probs, entropy)
+            top[:, t] = log_p.amax(-1).exp()
+        return Scores(log_probs, entropy, top=top)
+
+    def _evaluate(self, actions: Tensor, context: Context, *behaviour: Behaviour) -> Scores:
+        return Scores(*self.policy.evaluate(actions, context, *behaviour)[:4])
 
     def _as_before(self, got: Scores, message: str, where: Tensor | None = None) -> None:
         self._compare(got, self.seen, message, where)
 
     def _compare(self, got: Scores, wanted: Scores, message: str, where: Tensor | None = None) -> None:
-        for name, a, b in zip(Evaluation._fields, got, wanted, strict=True):
+        for name, a, b in zip(Scores._fields, got, wanted, strict=True):
             if a is not None and b is not None:
                 self._agree(a, b, f"{message}: {name}", where)
 

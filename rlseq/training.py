@@ -1,22 +1,35 @@
-"""Train an agent, and evaluate a policy."""
+"""Train an agent, with a folder from which it can be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from rlseq import checkpoint
 from rlseq.agent import Agent
-from rlseq.checks import checked_reward, named_functions
-from rlseq.decode import Decode, Greedy, Sample, Search
-from rlseq.engine import rollout, sequence_env
-from rlseq.errors import pick
-from rlseq.search import Beam
-from rlseq.types import Reward
+from rlseq.alarms import Watchman
+from rlseq.engine import task_of
+from rlseq.evaluation import evaluate, judged
+from rlseq.examine import Examiner
+from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
+from rlseq.monitors import monitored
+from rlseq.policy_gradient import PolicyGradient
+from rlseq.progress import Advance, progress
+from rlseq.types import Metrics, OwnLoop
 
-DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 History = list[dict[str, float]]
+HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
+FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
 
 def train(
@@ -26,90 +39,232 @@ def train(
     eval_env: Any = None,
     eval_every: int = 100,
     on_update: Callable[[dict[str, float]], None] | None = None,
+    *,
+    budget_tokens: int | None = None,
+    out: str | PathLike[str] | None = None,
+    resume: bool = True,
+    eval_texts: int | None = None,
+    wandb_project: str | None = None,
+    alarms: str | Callable[[str], None] = "warn",
+    examine: bool = True,
 ) -> History:
     """Run `updates` of `collect`, `update`.
+
+    With `out`, all of it is written to a folder (docs/runs.md), and a run that was stopped, by Ctrl-C or by a
+    kill, goes on from its last checkpoint to the very numbers that it would have reached.
 
     Args:
         agent: learns.
         env: gives the batches.
         updates: how many gradient steps.
         eval_env: scored greedily every `eval_every` updates, and after the last; its scores are `eval_…`.
-        eval_every: updates between two evaluations.
-        on_update: is told the metrics of every update; a progress bar, say.
+        eval_every: updates between two evaluations; tokens, where the budget is one of tokens.
+        on_update: is told the metrics of every update, for which it waits for the device each time.
+        budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
+        out: the folder.
+        resume: False refuses a folder that already has a run, instead of going on with it.
+        eval_texts: how many items are evaluated; all when not given.
+        wandb_project: Weights & Biases is told too.
+        alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
+        examine: take a closer look at a policy gradient at every evaluation, for the price of about three
+            updates (rlseq.examine).
 
     Returns:
         The metrics of every update.
     """
-    if updates < 1 or eval_every < 1:
-        raise ValueError(f"updates and eval_every must be ≥ 1, got {updates} and {eval_every}")
-    history: History = []
-    for update in range(1, updates + 1):
-        metrics = agent.update(agent.collect(env))
-        row = {"update": float(update), **{name: float(value) for name, value in metrics.items()}}
-        if eval_env is not None and (update % eval_every == 0 or update == updates):
-            scores = evaluate(agent.policy, eval_env)
-            row |= {f"eval_{name}": value for name, value in scores.items()}
-        history.append(row)
-        if on_update is not None:
-            on_update(row)
-    return history
+    limit = updates if budget_tokens is None else budget_tokens
+    if limit < 1 or eval_every < 1:
+        name = "updates" if budget_tokens is None else "budget_tokens"
+        raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
+    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
+    run.sinks = [Watchman(alarms)]
+    if on_update is not None:
+        run.sinks, run.held = [*run.sinks, on_update], 1
+    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, OwnLoop):
+        run.closer = Examiner(agent, run.env)
+    with ExitStack() as stack:
+        if out is not None:
+            _open(run, out, resume, wandb_project, stack)
+        stop = stack.enter_context(_stopping(out is not None))
+        unit = "updates" if budget_tokens is None else "tokens"
+        advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
+        _loop(run, unit, limit, eval_every, stop, advance)
+        run.save("interrupted" if stop.is_set() else "finished")
+        if stop.is_set():
+            raise KeyboardInterrupt
+    return run.history
 
 
-def evaluate(
-    policy: Any,
-    env: Any,
-    decode: str | Decode | Search = "greedy",
-    metrics: Mapping[str, Reward] | None = None,
-    limit: int | None = None,
-) -> dict[str, float]:
-    """Mean scores of a policy's texts, one for every item of the task.
+@dataclass(eq=False)
+class _Run:
+    """An agent on its way: what it has done, and what is still to be written down."""
 
-    Args:
-        policy: writes.
-        env: the task; its episodes and random numbers are left as they were found.
-        decode: "greedy", "sample", "beam", or a decoder.
-        metrics: what to report beside the reward, name → reward function; the task's own when not given.
-            A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
-        limit: number of texts; all items when not given, or 1,000 where there is only one.
+    agent: Agent
+    env: Any
+    eval_env: Any
+    eval_texts: int | None = None
+    folder: RunFolder | None = None
+    sinks: list[Sink] = field(default_factory=list)
+    held: int = HELD
+    history: History = field(default_factory=list)
+    update: int = 0
+    seconds: float = 0.0  # of training; evaluation apart
+    best: tuple[float, int] | None = None  # reward, update
+    saved: int = -1
+    waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
+    closer: Callable[[], Metrics] | None = None
 
-    Returns:
-        "reward", "length", every part of the reward, and every metric.
-    """
-    env = sequence_env(env)
-    decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
-    metrics = named_functions(env.metrics if metrics is None else metrics)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be ≥ 1, got {limit}")
-    rows = limit or (env.size if env.size > 1 else 1000)
-    items = torch.arange(rows, device=env.device) % env.size
-    sums: dict[str, Any] = {}
-    episodes = {
-        name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)
-    }
-    random = env.generator.get_state()
+    def done(self, unit: str) -> int:
+        """How far it is."""
+        return self.update if unit == "updates" else self.env.counts.numbers()["tokens"]
+
+    def step(self) -> None:
+        """One update. Its metrics stay tensors."""
+        started = time.perf_counter()
+        metrics = self.agent.update(self.agent.collect(self.env))
+        self.update += 1
+        self.seconds += time.perf_counter() - started
+        self.waiting.append((self.update, self.seconds, metrics))
+
+    def tell(self, scores: Row | None = None) -> None:
+        """Fetch the metrics that wait, all in one go, and write them; `scores` belong to the last update."""
+        if not self.waiting:
+            return
+        updates, seconds, metrics = zip(*self.waiting, strict=True)
+        self.waiting.clear()
+        rows = [{"update": float(u), **row} for u, row in zip(updates, _fetched(metrics), strict=True)]
+        rows[-1] |= scores or {}
+        self.history += rows
+        if self.folder is not None:
+            self.folder.append([{**row, "seconds": s} for row, s in zip(rows, seconds, strict=True)])
+        for row in rows:
+            for sink in self.sinks:
+                sink(row)
+
+    def look(self) -> None:
+        """Evaluate, tell, and save."""
+        if self.closer is not None:
+            self.waiting[-1][2].update(self.closer())
+        if self.eval_env is None:
+            self.tell()
+        else:
+            scores, lines = self.scored()
+            spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
+            self.tell({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
+            if self.best is None or scores["reward"] > self.best[0]:
+                self.best = scores["reward"], self.update
+            if self.folder is not None and lines:
+                self.folder.samples(self.update, lines)
+        self.save("running")
+
+    def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """An evaluation's scores, and its texts where there are any."""
+        if isinstance(self.eval_env, OwnLoop):
+            return evaluate(self.agent.policy, self.eval_env, limit=self.eval_texts), []
+        found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
+        return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
+
+    def save(self, status: str) -> None:
+        """Checkpoint and results."""
+        self.tell()
+        if self.folder is None:
+            return
+        if self.saved != self.update:
+            state = {
+                "seconds": self.seconds,
+                "best": self.best,
+                "counts": self.env.counts.numbers(),
+                **checkpoint.state_of(self.agent, self.env),
+            }
+            checkpoint.save(self.folder.checkpoints, self.update, state, [self.best[1]] if self.best else [])
+            self.saved = self.update
+        curve = [row for row in self.history if any(name.startswith("eval_") for name in row)]
+        self.folder.results(
+            {
+                "status": status,
+                "updates": self.update,
+                **self.env.counts.numbers(),
+                "seconds": round(self.seconds, 3),
+                "best": None if self.best is None else {"reward": self.best[0], "update": self.best[1]},
+                "final": {name[5:]: v for name, v in curve[-1].items() if name[:5] == "eval_"}
+                if curve
+                else {},
+                "curve": curve,
+            }
+        )
+
+    def restore(self) -> None:
+        """Go to the last intact checkpoint, if there is one."""
+        assert self.folder is not None
+        found = checkpoint.load(self.folder.checkpoints)
+        if found is not None:
+            self.update, state = found
+            self.saved, self.seconds, self.best = self.update, state["seconds"], state["best"]
+            counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
+            vars(self.env.counts).update(counts)
+            checkpoint.restore(self.agent, self.env, state)
+        rows = self.folder.rows(self.update)
+        self.history = [{name: v for name, v in row.items() if name != "seconds"} for row in rows]
+
+
+def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: threading.Event, advance: Advance) -> None:
+    """Updates and evaluations, until the limit or a wish to stop."""
+    done = run.done(unit)
+    while done < limit and not stop.is_set():
+        run.step()
+        before, done = done, run.done(unit)
+        if done // eval_every > before // eval_every or done >= limit:
+            run.look()
+        elif len(run.waiting) >= run.held:
+            run.tell()
+        last = run.history[-1] if run.history else {}
+        advance(done, next((f"{name} {last[name]:.3f}" for name in FIGURES if name in last), ""))
+
+
+def _open(
+    run: _Run, out: str | PathLike[str], resume: bool, wandb_project: str | None, stack: ExitStack
+) -> None:
+    """Take hold of a folder, and go on where it was left."""
+    run.folder = RunFolder(out)
+    stack.callback(run.folder.close)
+    config = describe(run.agent, run.env)
+    if not resume and run.folder.started:
+        raise ValueError(
+            f"{out} already holds a run; resume=True goes on with it, or write to another folder"
+        )
+    run.folder.configure(config)
+    run.restore()
+    for service in (tensorboard(run.folder.path, run.update), wandb(config, wandb_project)):
+        if service is not None:
+            sink, close = service
+            run.sinks = [*run.sinks, sink]
+            stack.callback(close)
+
+
+def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
+    """Scalars of many updates as numbers: one wait for the device."""
+    tensors = [torch.as_tensor(value).reshape(()) for row in metrics for value in row.values()]
+    device = next((t.device for t in tensors if isinstance(t, Tensor)), None)
+    numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])
+    return [{name: next(numbers) for name in row} for row in metrics]
+
+
+@contextmanager
+def _stopping(gently: bool) -> Iterator[threading.Event]:
+    """Ctrl-C asks to stop after the current update; a second one stops at once."""
+    stop = threading.Event()
+    if not gently or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        sys.stderr.write("rlseq: stopping after this update, with a checkpoint; again to stop at once\n")
+
+    before = signal.signal(signal.SIGINT, ask)
     try:
-        for batch in items.split(env.num_envs):
-            for name, value in _scores(policy, env, decode, metrics, batch).items():
-                sums[name] = sums.get(name, 0.0) + value.double().sum()
+        yield stop
     finally:
-        vars(env).update(episodes)
-        env.generator.set_state(random)
-    return {name: float(value) / rows for name, value in sums.items()}
-
-
-def _scores(
-    policy: Any, env: Any, decode: Decode | Search, metrics: Mapping[str, Reward], items: Any
-) -> dict[str, Any]:
-    """Scores of one batch of items, `[len(items)]` each; the last batch is filled up and cut."""
-    n = len(items)
-    index = torch.cat([items, items.new_zeros(env.num_envs - n)])
-    batch = rollout(policy, env, decode=decode, index=index)
-    tokens, mask = batch.actions, batch.mask
-    scores = {"reward": batch.returns, "length": batch.lengths.float()}
-    if len(env.parts) > 1:
-        scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
-    for name, metric in metrics.items():
-        metric = getattr(metric, "value", metric)  # an edit distance's own figure, not what it is as a reward
-        value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])
-        scores[name] = value if value.ndim == 1 else value.sum(1)
-    return {name: value[:n] for name, value in scores.items()}
+        signal.signal(signal.SIGINT, before)

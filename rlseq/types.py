@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, dtype
+from typing_extensions import Self
 
 Context = Mapping[str, Tensor]
 """What an episode is about ("index", "source", "references", …); every tensor has B rows."""
@@ -21,6 +23,27 @@ Reward = Callable[[Tensor, Tensor, Context], Tensor]
 """`(tokens [B, T], mask [B, T], context) -> [B]` for the finished text, or `[B, T]` per token."""
 
 
+@dataclass(eq=False)
+class Counts:
+    """What has been used up in a task so far, evaluation apart; tensors while nobody looks."""
+
+    written: Any = 0  # tokens written in rollouts, forced ones too
+    read: Any = 0  # tokens of references imitated
+    judged: Any = 0  # texts finished, each of which a reward is asked about
+
+    @contextmanager
+    def writing(self, env: Any) -> Iterator[None]:
+        """Counts what is written inside."""
+        before = env.length.sum()
+        yield
+        self.written, self.judged = self.written + env.length.sum() - before, self.judged + env.num_envs
+
+    def numbers(self) -> dict[str, int]:
+        """The counts so far, and `tokens`, the sum of what was written and read."""
+        found = {name: int(value) for name, value in vars(self).items()}
+        return {"tokens": found["written"] + found["read"], **found}
+
+
 class Behaviour(NamedTuple):
     """How the distribution that acts is made from a policy's logits.
 
@@ -29,9 +52,36 @@ class Behaviour(NamedTuple):
 
     temperature: float = 1.0
     support: Tensor | None = None  # bool, broadcastable to [B, T, V]: the tokens that were allowed
+    autocast: dtype | None = None  # in which the policy's networks computed, if not in their own
 
 
 RAW = Behaviour()  # the policy as it is
+
+
+class Soft(NamedTuple):
+    """Several words in one place, read as the weighted mean of their embeddings."""
+
+    words: Tensor  # […, k]
+    weights: Tensor  # […, k], which sum to 1
+
+
+class Logits(Protocol):
+    """The logits of every state, made again chunk by chunk when asked: `[B, T, V]` never exists."""
+
+    @property
+    def features(self) -> Tensor:
+        """What they are made from, `[B, T, H]`."""
+
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
+        """`what(logits [n, V], …) -> [n]` or `[n, k]` of every state, as `[B, T]` or `[B, T, k]`.
+
+        Args:
+            what: of these logits, and of those of the others, in that order; forbidden tokens have FORBIDDEN.
+            others: logits of the same actions under other policies, or one number for each, `[B, T]`.
+        """
+
+    def divergence(self, other: Logits) -> Tensor:
+        """KL(π ‖ π_other) in every state, `[B, T]`."""
 
 
 class Evaluation(NamedTuple):
@@ -40,6 +90,8 @@ class Evaluation(NamedTuple):
     log_probs: Tensor
     entropy: Tensor
     values: Tensor | None = None
+    top: Tensor | None = None  # the probability of the likeliest token
+    logits: Logits | None = None  # where a loss or a penalty wants to see all tokens
 
 
 class Policy(Protocol):
@@ -51,30 +103,103 @@ class Policy(Protocol):
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one token per row `[B]`; return the logits `[B, V]` of the next, and the new state."""
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = Behaviour()) -> Evaluation:
-        """Score whole sequences in one differentiable pass, as the distribution `behaviour`."""
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        """Score whole sequences in one differentiable pass, as the distribution `behaviour`.
+
+        The policies of this house also take `written`: what is read in place of the actions.
+        """
+
+
+class Earned(NamedTuple):
+    """What episodes brought, `[n]` each."""
+
+    returns: Tensor
+    lengths: Tensor
+    cut: Tensor  # bool: did not end by themselves
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """B finished episodes of at most T steps, batch-major."""
+    """B rows of at most T actions, batch-major: one finished text each, or a stretch of another kind of task.
 
-    actions: Tensor  # [B, T] int64: the tokens; 0 where there is none
+    The last block is what an agent adds before it learns; the last three, `PolicyGradient.judged`.
+    """
+
+    actions: Tensor  # [B, T] int64: the tokens, 0 where there is none; [B, T, A] where they are vectors
     mask: Tensor  # [B, T] bool, True on real actions (EOS is a real action)
     log_probs: Tensor  # [B, T] float32, under the distribution that really acted
     rewards: Tensor  # [B, T]
-    values: Tensor | None  # [B, T]
+    values: Tensor | None  # [B, T], V of the state in which an action was chosen
     ends: Tensor  # [B, T] bool, True where an episode ended
-    bootstrap: Tensor | None  # [B]: value after the last step, None where every episode ended
+    bootstrap: Tensor | None  # [B, T]: V of the state after an action where a row is cut off, else 0
     context: Context
     behaviour: Behaviour = RAW
+    samples: int = 1  # K: rows iK … iK+K−1 share a context
+
+    credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
+    written: Tensor | Soft | None = None  # [B, T]: what is read in place of the actions, if not they
+    price: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
+    greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
+    features: Tensor | None = None  # [B, T, H]: what the policy's head reads
+    lesson: Rollout | None = None  # demonstrations of the same contexts
+    advantages: Tensor = None  # type: ignore[assignment]  # [B, T]: how much better than expected
+    targets: Tensor = None  # type: ignore[assignment]  # [B, T]: what V should have said
+    weights: Tensor = None  # type: ignore[assignment]  # [B, T]: how much every action counts
 
     @property
     def returns(self) -> Tensor:
-        """R = Σₜ rₜ of every episode, `[B]`."""
+        """R = Σₜ rₜ of every row, `[B]`."""
         return self.rewards.sum(1)
 
     @property
     def lengths(self) -> Tensor:
-        """Number of real actions of every episode, `[B]`."""
+        """Number of real actions of every row, `[B]`."""
         return self.mask.sum(1)
+
+    @property
+    def earned(self) -> Earned:
+        """What there is to report of every episode."""
+        paid = self.returns if self.price is None else self.returns + self.price.sum(1)
+        return Earned(paid, self.lengths, self.lengths == self.mask.shape[1])
+
+    def units(self) -> Rollout:
+        """The same with rows that may be learned from in any order and company: whole texts."""
+        return self
+
+    def take(self, rows: Tensor | slice) -> Self:
+        """Some of the rows; what they count stays as it was."""
+        parts = {field.name: _rows_of(getattr(self, field.name), rows) for field in fields(self)}
+        return replace(self, **parts)
+
+
+def _rows_of(part: Any, rows: Tensor | slice) -> Any:
+    if isinstance(part, Behaviour):  # a support of every row, or one of all
+        if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
+            return part
+        return part._replace(support=part.support[rows])
+    if isinstance(part, Soft):
+        return Soft(part.words[rows], part.weights[rows])
+    if isinstance(part, Mapping):
+        return {name: value[rows] for name, value in part.items()}
+    if isinstance(part, Rollout):
+        return part.take(rows)
+    return part[rows] if isinstance(part, Tensor) else part
+
+
+@runtime_checkable
+class OwnLoop(Protocol):
+    """A task of another kind than writing, which steps itself (`rlseq.adapters`)."""
+
+    counts: Counts
+
+    def check(self, agent: Any) -> None:
+        """Refuse, before anything is sampled, an agent that cannot learn from it."""
+
+    def rollout(self, policy: Any, decode: Any, **given: Any) -> Rollout:
+        """What `rlseq.rollout` is to return; `given` are its other arguments."""
+
+    def evaluate(self, policy: Any, decode: Any, limit: int | None) -> dict[str, float]:
+        """What `rlseq.evaluate` is to return."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's folder keeps of it."""

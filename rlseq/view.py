@@ -21,8 +21,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from rlseq.checks import autoreset_mode_of, checked_actions, checked_rows
-from rlseq.layout import Info, flagged, scattered
-from rlseq.types import Context
+from rlseq.layout import Info, Ranges, flagged, scattered, seen_as
+from rlseq.types import Context, Counts
 from rlseq.vocab import Vocab
 
 Observation = dict[str, Any]
@@ -46,6 +46,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
     device: torch.device
     max_len: int
     source_vocab: Vocab | None
+    observed: Ranges = {}  # noqa: RUF012  (items shown beside the source, an image say: lowest, highest number)
     context: dict[str, Tensor]
     generator: torch.Generator
     _tokens: Tensor
@@ -73,6 +74,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
         self.render_mode = render_mode
+        self.counts = Counts()  # of all views of this task together
         self._dense: bool | None = None  # is the reward [B, T]? known from its first answer
 
     @property
@@ -256,7 +258,8 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         seen = {"prefix": self.tokens, "length": self.length.unsqueeze(1)}
         if self.source_vocab is not None:
             seen["source"] = self.context["source"]
-        return {name: self._out(value.to(torch.int32, copy=True)) for name, value in seen.items()}
+        seen |= {name: self.context[name] for name in self.observed}
+        return {name: self._out(seen_as(value)) for name, value in seen.items()}
 
     def _info(self) -> Info:
         every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)

@@ -26,6 +26,7 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+FACADES |= {name for name in MODULES if name.startswith("rlseq.compare")}  # which runs whatever has a name
 
 
 def imports(path: Path, everywhere: bool) -> set[str]:
@@ -63,7 +64,7 @@ def test_arrows_run_one_way(module: str) -> None:
 
 def test_there_is_no_circle() -> None:
     graph = {name: imports(path, everywhere=True) - {"rlseq", name} for name, path in MODULES.items()}
-    for facade in FACADES:
+    for facade in FACADES - {name for name in FACADES if name.startswith("rlseq.compare")}:
         graph[facade] = set()
     state: dict[str, int] = {}
 

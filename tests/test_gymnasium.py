@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from rlseq.registry import ids
 
 torch.set_num_threads(1)
-SMALL: dict[str, dict[str, Any]] = {"rlseq/Oracle-v0": {"references": 20}}
+SMALL: dict[str, dict[str, Any]] = {
+    "rlseq/Oracle-v0": {"references": 20},
+    "rlseq/Captions-v0": {"scenes": 20},
+}
 every_id = pytest.mark.parametrize("id", ids())
 
 

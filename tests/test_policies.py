@@ -21,13 +21,17 @@ TASKS: dict[str, dict[str, Any]] = {
     "rlseq/Copy-v0": {"vocab_size": 6, "length": 4},  # a source, and texts that end
     "rlseq/Enumerable-v0": {},  # no source
     "rlseq/Oracle-v0": {"vocab_size": 9, "length": 5, "hidden": 4, "references": 8},  # no end
+    "rlseq/Captions-v0": {"scenes": 20},  # an image
 }
 SMALL: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 12, "embedding": 6},
     "gru": {"hidden": 12, "embedding": 6},
     "seq2seq": {"hidden": 12, "embedding": 6},
     "transformer": {"hidden": 12, "heads": 2},
+    "captioner": {"hidden": 12, "embedding": 6},
 }
+READERS_OF_WORDS = [name for name in POLICIES if name != "captioner"]
+HOME = {name: "rlseq/Copy-v0" if name in READERS_OF_WORDS else "rlseq/Captions-v0" for name in POLICIES}
 EXTRA: dict[str, dict[str, Any]] = {
     "plain": {},
     "deep with value": {"layers": 3, "value": True},
@@ -40,7 +44,7 @@ def task(id: str, num_envs: int = 8, **options: Any) -> Any:
 
 
 def fits(name: str, id: str) -> bool:
-    return name != "seq2seq" or "Copy" in id
+    return HOME[name] == id if name in ("seq2seq", "captioner") else True
 
 
 PAIRS = [(name, id) for name in POLICIES for id in TASKS if fits(name, id)]
@@ -74,7 +78,7 @@ def test_one_row(name: str, id: str) -> None:
     check_policy(rlseq.make_policy(name, env, **SMALL[name]), env)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", READERS_OF_WORDS)
 def test_sources_of_different_lengths(name: str) -> None:
     """A short source among long ones is scored as if it were alone, unpadded."""
     env = task("rlseq/Copy-v0")
@@ -89,7 +93,7 @@ def test_sources_of_different_lengths(name: str) -> None:
         torch.testing.assert_close(alone.log_probs[0], together.log_probs[row])
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", READERS_OF_WORDS)
 def test_an_empty_source_is_no_nan(name: str) -> None:
     env = task("rlseq/Copy-v0")
     policy = rlseq.make_policy(name, env, **SMALL[name]).eval()
@@ -126,7 +130,7 @@ def test_attention_solves_copying(name: str, id: str) -> None:
 def test_weights_depend_on_the_seed_alone(name: str) -> None:
     def weights(seed: int) -> Tensor:
         torch.rand(1)  # the global stream matters not
-        policy = rlseq.make_policy(name, task("rlseq/Copy-v0"), seed=seed, **SMALL[name])
+        policy = rlseq.make_policy(name, task(HOME[name]), seed=seed, **SMALL[name])
         return torch.cat([p.flatten() for p in policy.parameters()])
 
     assert torch.equal(weights(0), weights(0))
@@ -201,7 +205,7 @@ def test_words() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_under_autocast(name: str) -> None:
     """Products in bfloat16, probabilities in float32, and gradients that arrive."""
-    env = task("rlseq/Copy-v0")
+    env = task(HOME[name])
     policy = rlseq.make_policy(name, env, **SMALL[name], value=True)
     gradients = []
     for enabled in (True, False):
@@ -219,7 +223,7 @@ def test_under_autocast(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("assign", [False, True])
 def test_copies_have_weights_of_their_own(name: str, assign: bool) -> None:
-    env = task("rlseq/Copy-v0")
+    env = task(HOME[name])
     policy = rlseq.make_policy(name, env, **SMALL[name])
     copy = deepcopy(policy)
     with torch.no_grad():
@@ -235,7 +239,7 @@ def test_copies_have_weights_of_their_own(name: str, assign: bool) -> None:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_step_is_one_graph(name: str) -> None:
-    env = task("rlseq/Copy-v0")
+    env = task(HOME[name])
     policy = rlseq.make_policy(name, env, **SMALL[name]).eval()
     traced: Any = torch.compile(policy.step, fullgraph=True, backend="eager")
     with torch.no_grad():
@@ -245,7 +249,7 @@ def test_a_step_is_one_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_dropout_is_off_in_updates_by_policy_gradients(name: str) -> None:
-    env = task("rlseq/Copy-v0")
+    env = task(HOME[name])
     policy = rlseq.make_policy(name, env, **SMALL[name], dropout=0.5)
     agent = rlseq.make_agent("reinforce", policy)
     agent.update(agent.collect(env))  # checks that the ratio is 1
@@ -255,7 +259,7 @@ def test_dropout_is_off_in_updates_by_policy_gradients(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_greedy_completions_of_greedy_texts_are_these_texts(name: str) -> None:
     """Copied states of every prefix go on as the text itself did."""
-    env = task("rlseq/Copy-v0")
+    env = task(HOME[name])
     policy = rlseq.make_policy(name, env, **SMALL[name])
     batch = rlseq.rollout(policy, env, decode=rlseq.Greedy())
     done = complete(policy, env, batch, samples=2, decode=rlseq.Greedy())

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from rlseq.rewards import accuracy, exact
+from rlseq.types import Reward
 
 # Two references, [1 2 3 0] and [1 0], then an item with the second place empty.
 REFERENCES = torch.tensor([[[1, 2, 3, 0], [1, 0, 9, 9]], [[4, 0, 9, 9], [9, 9, 9, 9]]])
 LENGTHS = torch.tensor([[4, 2], [2, 0]])
 
 
-def judged(reward: object, *texts: tuple[int, list[int]], width: int = 4) -> list[float]:
+def judged(reward: Reward, *texts: tuple[int, list[int]], width: int = 4) -> list[float]:
     tokens = torch.zeros(len(texts), width, dtype=torch.int64)
     mask = torch.zeros(len(texts), width, dtype=torch.bool)
     for row, (_, text) in enumerate(texts):
@@ -18,9 +19,10 @@ def judged(reward: object, *texts: tuple[int, list[int]], width: int = 4) -> lis
         mask[row, : len(text)] = True
     items = torch.tensor([item for item, _ in texts])
     context = {"references": REFERENCES[items], "reference_lengths": LENGTHS[items]}
-    value = reward(tokens, mask, context)  # type: ignore[operator]
+    value = reward(tokens, mask, context)
     assert isinstance(value, Tensor)
-    return value.tolist()
+    scores: list[float] = value.tolist()
+    return scores
 
 
 def test_accuracy_is_that_of_the_best_reference() -> None:

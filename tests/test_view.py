@@ -20,7 +20,10 @@ from rlseq.vocab import Vocab
 
 torch.set_num_threads(1)
 MODES = list(AutoresetMode)
-SMALL = {"rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8}}
+SMALL = {
+    "rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8},
+    "rlseq/Captions-v0": {"scenes": 20},
+}
 
 
 def steps_of(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.envs.wrappers import charged, potential_of, shaped
+from rlseq.envs.wrappers import SelfCritical, charged, potential_of, shaped
 from rlseq.returns import reward_to_go
 from rlseq.types import Context
 
@@ -96,3 +96,48 @@ def test_gymnasium_s_view_pays_the_same() -> None:
         if done.all():
             break
     torch.testing.assert_close(total, batch.returns)
+
+
+def test_self_critical_is_the_reward_less_that_of_the_greedy_text() -> None:
+    plain = task(reward="accuracy")
+    policy = policy_for(plain)
+    batch = rlseq.rollout(policy, SelfCritical(plain, policy), repeat=2)
+    judged = plain.judge(batch.actions, batch.mask, batch.context)["accuracy"].sum(1)
+    index = batch.context["index"]
+    greedy = rlseq.rollout(policy, task(reward="accuracy"), decode=rlseq.Greedy(), index=index).returns
+    torch.testing.assert_close(batch.returns, judged - greedy)
+
+
+def test_self_critical_in_gymnasium_pays_the_same() -> None:
+    plain = task()
+    policy = policy_for(plain)
+    env = SelfCritical(plain, policy)
+    batch = rlseq.rollout(policy, env)
+    env.reset(options={"index": batch.context["index"]})
+    paid, live = torch.zeros(32), torch.ones(32, dtype=torch.bool)
+    for t in range(env.max_len):
+        _, reward, ended, _, _ = env.step(batch.actions[:, t])
+        paid += reward * live  # rows that have ended are on to something else
+        live &= ~ended
+    torch.testing.assert_close(paid, batch.returns)
+
+
+def test_a_stock_agent_is_its_own_critic() -> None:
+    from stable_baselines3 import PPO
+
+    plain = task()
+    reader = {"features_extractor_class": rlseq.sb3.TokenExtractor}
+    model = PPO(
+        "MultiInputPolicy",
+        rlseq.sb3.as_vec_env(plain),
+        policy_kwargs=reader,
+        n_steps=8,
+        batch_size=64,
+        device="cpu",
+    )
+    policy = rlseq.sb3.as_policy(model, plain)
+    env = SelfCritical(plain, policy)
+    model.set_env(rlseq.sb3.as_vec_env(env))
+    model.learn(512)
+    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy())
+    torch.testing.assert_close(batch.returns, torch.zeros(32), msg="a greedy text is no better than itself")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlseq.decode import acting_logits
+from rlseq.policies.logits import LinearLogits
 from rlseq.types import RAW, Behaviour, Evaluation
 
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
@@ -38,8 +39,9 @@ class Head(nn.Module):
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T]` chosen from h `[B, T, H]`."""
-        scores = _scores(features, self.weight, actions, behaviour)
-        return Evaluation(*scores, None if self.value is None else self.value(features).squeeze(2))
+        log_probs, entropy, top = _scores(features, self.weight, actions, behaviour)
+        values = None if self.value is None else self.value(features).squeeze(2)
+        return Evaluation(log_probs, entropy, values, top, LinearLogits(features, self.weight, behaviour))
 
 
 def token_scores(
@@ -54,20 +56,21 @@ def token_scores(
         actions: `[B, T]`.
         behaviour: temperature, and the tokens that were allowed.
     """
-    return _scores(features, torch.cat([weight, bias.unsqueeze(1)], 1), actions, behaviour)
+    log_probs, entropy, _ = _scores(features, torch.cat([weight, bias.unsqueeze(1)], 1), actions, behaviour)
+    return log_probs, entropy
 
 
-def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, Tensor]:
-    shape, words = actions.shape, weight.shape[0]
-    support = behaviour.support
-    if support is not None:
-        support = support.expand(*shape, words).reshape(-1, words)
+def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, ...]:
+    """Log π(a), H(π) and max π, `[B, T]` each."""
+    shape, support = actions.shape, behaviour.support
+    if support is not None:  # a view: what is the same in all rows is never copied to them
+        support = support.expand(*shape, weight.shape[0])
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
     flat = _with_one(features.reshape(-1, features.shape[-1]))
     flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
     arguments = flat, weight, actions.reshape(-1), behaviour.temperature, support
     scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
-    return scores[0].view(shape), scores[1].view(shape)
+    return tuple(score.view(shape) for score in scores)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -94,24 +97,26 @@ class _TokenScores(torch.autograd.Function):
         actions: Tensor,
         temperature: float,
         support: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
-        log_prob, entropy, log_norm = features.new_empty((3, len(features)), dtype=precise)
+        log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
         for rows in _chunks(features, len(weight)):
             z, p = _distribution(features, weight, temperature, support, rows)
             # log Σ exp z, from any token: the likeliest is the safest, and softmax is faster than logsumexp.
-            log_norm[rows] = norm = z.amax(-1) - p.amax(-1).log_()
+            top[rows] = likeliest = p.amax(-1)
+            log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
             entropy[rows] = norm - p.mul_(z).sum(-1)
         ctx.save_for_backward(features, weight, actions, support, entropy, log_norm)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
-        return log_prob, entropy
+        ctx.mark_non_differentiable(top)
+        return log_prob, entropy, top
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None
+        ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         features, weight, actions, support, entropy, log_norm = ctx.saved_tensors
         by_features = torch.empty_like(features)
@@ -142,6 +147,9 @@ def _distribution(
     features: Tensor, weight: Tensor, temperature: float, support: Tensor | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Logits of the distribution that acts, and its probabilities."""
-    allowed = None if support is None else support[rows]
+    allowed = None
+    if support is not None:
+        place = torch.arange(len(features), device=features.device)[rows]
+        allowed = support[place // support.shape[1], place % support.shape[1]]
     z = acting_logits(features[rows] @ weight.t(), Behaviour(temperature, allowed))
     return z, z.softmax(-1)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.policies.positions import Turn
+from rlseq.policies.words import Embedding as WordVectors
+from rlseq.types import Soft
 
 KeysValues = tuple[Tensor, Tensor]  # `[B, heads, n, d]` each
 Recall = Callable[[Tensor, Tensor], KeysValues]  # the keys and values of new words -> of all that may be seen
@@ -86,10 +88,10 @@ class Embedding(nn.Module):
 
     def __init__(self, ids: int, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(ids, embedding)
+        self.table = WordVectors(ids, embedding)
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor | Soft) -> Tensor:
         """`[…]` to `[…, H]`."""
         vectors: Tensor = self.widen(self.table(ids))
         return vectors

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Recurrence, at_end
-from rlseq.policies.words import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.policies.words import Embedding, Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
 State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, if there is one), `[B, H]` each
 
@@ -46,7 +46,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.words, self.hidden = words, hidden
-        self.embedding = nn.Embedding(words.read, embedding)
+        self.embedding = Embedding(words.read, embedding)
         if words.source is not None:
             self.source_embedding = nn.Embedding(words.source, embedding)
             self.encoder = Recurrence(cell, embedding, hidden, layers)
@@ -64,18 +64,24 @@ class Recurrent(nn.Module):
         summary = at_end(read, self.words.present(source))
         return (*self.decoder.from_first(self.bridge(summary).tanh()), summary)
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a token."""
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
         x = torch.cat([self.dropout(self.embedding(token)), *source], 1)
         h, memory = self.decoder.step(x, memory)
         return self.head(self.dropout(h)), (*memory, *source)
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
-        """All steps at once, reading the given actions."""
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
+        """All steps at once, reading the given actions, or what is `written` in their place."""
         state = self.start(context)
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
-        read = self.dropout(self.embedding(self.words.before(actions)))
+        read = self.dropout(self.embedding(self.words.before(actions if written is None else written)))
         x = torch.cat([read, *[s.unsqueeze(1).expand(-1, actions.shape[1], -1) for s in source]], 2)
         h = self.decoder.unroll(x, memory)
         return self.head.evaluate(self.dropout(h), actions, behaviour)

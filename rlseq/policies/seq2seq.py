@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
-from rlseq.policies.words import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.policies.words import Embedding, Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
 Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`, and which words are present `[B, 1, S]`
 State = tuple[Memory, Source]
@@ -51,7 +51,7 @@ class Seq2Seq(nn.Module):
         if words.source is None:
             raise ValueError("seq2seq reads a source, and this task has none; use lstm, gru or transformer")
         self.words = words
-        self.embedding = nn.Embedding(words.read, embedding)
+        self.embedding = Embedding(words.read, embedding)
         self.source_embedding = nn.Embedding(words.source, embedding)
         self.forwards = Recurrence(cell, embedding, hidden, layers)
         self.backwards = Recurrence(cell, embedding, hidden, layers)
@@ -73,16 +73,24 @@ class Seq2Seq(nn.Module):
         keys, values = self.keys_values(read).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, present.unsqueeze(1))
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a token."""
         memory, source = state
         h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
         return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
-        """All steps at once, reading the given actions."""
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
+        """All steps at once, reading the given actions, or what is `written` in their place."""
         memory, source = self.start(context)
-        h = self.decoder.unroll(self.dropout(self.embedding(self.words.before(actions))), memory)
+        h = self.decoder.unroll(
+            self.dropout(self.embedding(self.words.before(actions if written is None else written))), memory
+        )
         return self.head.evaluate(self._attend(h, source), actions, behaviour)
 
     def _attend(self, h: Tensor, source: Source) -> Tensor:

@@ -1,4 +1,4 @@
-"""A transformer: decoder-only, or encoder–decoder where the task has a source (Vaswani et al. 2017).
+"""A transformer: decoder-only, or encoder–decoder where there is a source or a picture (Vaswani et al. 2017).
 
 Every layer, pre-norm (Xiong et al. 2020):   x ← x + Attention(LN x)      over the words so far
                                              x ← x + Attention(LN x, s̄)   over the source, if there is one
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
 from rlseq.policies.positions import Learned, Positions
+from rlseq.policies.readers import WordReader, picture_reader
 from rlseq.policies.words import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
 Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and which words are present, `[B, 1, 1, S]`
 State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
@@ -42,6 +43,8 @@ class Transformer(nn.Module):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
+    differentiable_step = False  # the cache is written in place
+
     def __init__(
         self,
         words: Words,
@@ -60,13 +63,12 @@ class Transformer(nn.Module):
         self.words, self.heads = words, heads
         self.embedding = Embedding(words.read, embedding or hidden, hidden)
         self.positions = positions(hidden, heads, words.length)
-        crosses = words.source is not None
-        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
+        self.reader = picture_reader(words, hidden)
         if words.source is not None:
-            self.source_embedding = Embedding(words.source, embedding or hidden, hidden)
-            self.source_positions = positions(hidden, heads, words.source_length)
-            self.encoder = nn.ModuleList(Layer(hidden, heads, dropout, False) for _ in range(layers))
-            self.source_norm = nn.LayerNorm(hidden)
+            sizes = hidden, embedding or hidden, layers, heads, dropout
+            self.reader = WordReader(words, *sizes, positions)
+        crosses = self.reader is not None
+        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
         self.head = Head(hidden, words.written, value)
 
@@ -79,7 +81,7 @@ class Transformer(nn.Module):
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
@@ -94,10 +96,16 @@ class Transformer(nn.Module):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
 
-    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
-        """All steps at once, reading the given actions."""
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
+        """All steps at once, reading the given actions, or what is `written` in their place."""
         source = self._read(context)
-        x = self.embedding(self.words.before(actions))
+        x = self.embedding(self.words.before(actions if written is None else written))
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.dropout(x)
         for i, layer in enumerate(self.decoder):
@@ -106,16 +114,10 @@ class Transformer(nn.Module):
 
     def _read(self, context: Context) -> Source | tuple[()]:
         """Keys and values of the source, for every layer that will look at it."""
-        if self.words.source is None:
+        if self.reader is None:
             return ()
-        present = self.words.present(context["source"])[:, None, None]
-        x = self.source_embedding(context["source"])
-        x, turn = self.source_positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        x = self.dropout(x)
-        for layer in self.encoder:
-            x = layer(x, turn, present)
-        x = self.source_norm(x)
-        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present
+        x, present = self.reader(context)
+        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present[:, None, None]
 
 
 def _of_layer(source: Source | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:

@@ -1,13 +1,16 @@
-"""What a policy must know of a task's vocabularies, and how it reads what it wrote."""
+"""What a policy must know of a task's vocabularies, and how it reads what was written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlseq.env import SequenceEnv
+from rlseq.types import Soft
 
 
 @dataclass(frozen=True)
@@ -21,27 +24,40 @@ class Words:
     source: int | None = None  # rows of the source's embedding; None where there is no source
     source_pad: int = 0  # fills up short sources
     source_length: int = 0  # S, words of a source
+    observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
 
     @classmethod
     def of(cls, env: SequenceEnv) -> Words:
         """Those of a task."""
-        words = cls(len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len)
-        if env.source_vocab is None:
-            return words
-        source = env.source_vocab
-        return cls(
-            *(words.written, words.read, words.bos, words.length),
-            source=source.num_ids,
-            source_pad=source.pad,
-            source_length=env.items["source"].shape[1],
-        )
+        words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
+        observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
+        if (source := env.source_vocab) is None:
+            return cls(*words, observed=observed)
+        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
 
-    def before(self, actions: Tensor) -> Tensor:
-        """The word read before each action is chosen: BOS, a₁ … a_{T−1}, `[B, T]`."""
-        return torch.cat([torch.full_like(actions[:, :1], self.bos), actions[:, :-1]], 1)
+    def before(self, written: Any) -> Any:
+        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `Soft`."""
+        if isinstance(written, Soft):
+            mean = 1 / written.weights.shape[2]
+            return Soft(_delayed(written.words, self.bos), _delayed(written.weights, mean))
+        return _delayed(written, self.bos)
 
     def present(self, source: Tensor) -> Tensor:
         """False on padding, bool `[B, S]`; the first word always counts, so that no source is blank."""
         present = source != self.source_pad
         present[:, 0] = True
         return present
+
+
+class Embedding(nn.Embedding):
+    """A vector for every word; of several words at once, their weighted mean."""
+
+    def forward(self, words: Tensor | Soft) -> Tensor:
+        """`[…]` to `[…, E]`."""
+        if isinstance(words, Soft):
+            return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
+        return super().forward(words)
+
+
+def _delayed(x: Tensor, first: float) -> Tensor:
+    return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)

@@ -1,0 +1,109 @@
+"""E2E: likelihood through the model's own soft predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.agent import Agent
+from rlseq.engine import rescore, sequence_env
+from rlseq.errors import pick
+from rlseq.losses import per_token
+from rlseq.references import demonstrations
+from rlseq.state import Count
+from rlseq.types import Metrics, Rollout, Soft
+
+Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
+
+
+def softened(logits: Tensor, k: int) -> Soft:
+    """The k likeliest words, weighted by their probabilities among each other."""
+    top = logits.topk(min(k, logits.shape[1]))
+    return Soft(top.indices, top.values.softmax(-1))
+
+
+def _given_or(given: Tensor, words: Tensor, soft: Soft) -> Soft:
+    """The reference's word where it is given, alone in its place."""
+    alone = torch.zeros_like(soft.weights)
+    alone[..., 0] = 1
+    given = given.unsqueeze(-1)
+    return Soft(torch.where(given, words.unsqueeze(-1), soft.words), torch.where(given, alone, soft.weights))
+
+
+def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
+    """Each step reads what the one before predicted, and the gradient flows through all of them."""
+    state, steps = policy.start(batch.context), []
+    read: Any = torch.full_like(batch.actions[:, 0], policy.words.bos)
+    for t in range(batch.actions.shape[1]):
+        logits, state = policy.step(read, state)
+        steps.append(logits.log_softmax(-1).gather(1, batch.actions[:, t : t + 1]))
+        read = _given_or(given[:, t], batch.actions[:, t], softened(logits, k))
+    return torch.cat(steps, 1)
+
+
+def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
+    """What is predicted after the reference's words is what the second pass reads: for transformers."""
+    logits = rescore(policy, batch).logits
+    if logits is None:
+        raise ValueError("two_pass reads the policy's `logits`, which its `evaluate` does not return")
+    words = logits.reduce(lambda z: softened(z, k).words)
+    weights = logits.reduce(lambda z: softened(z, k).weights)
+    read = _given_or(given, batch.actions, Soft(words, weights))
+    log_probs: Tensor = rescore(policy, replace(batch, written=read)).log_probs
+    return log_probs
+
+
+UNROLLS: dict[str, Unroll] = {"step_by_step": step_by_step, "two_pass": two_pass}
+
+
+@dataclass(eq=False)
+class E2E(Agent):
+    """Minimise −log π(y*ₜ | soft words), where from step s on the model reads its own k likeliest words.
+
+    Ranzato et al. 2016. s falls from T to 0, by `delta` every `stage_updates`, after `xent_updates` of plain
+    likelihood; the embeddings of the k words are averaged by their renormalised probabilities.
+    """
+
+    k: int = 10  # words in a soft word
+    xent_updates: int = 1000  # updates of likelihood alone
+    stage_updates: int = 200  # updates of every s below T
+    delta: int = 3  # words that each stage hands over
+    unroll: Unroll | str = "step_by_step"  # how the model comes to read its own words
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.k, self.stage_updates, self.delta) < 1 or self.xent_updates < 0:
+            raise ValueError(
+                "E2E needs k, stage_updates, delta ≥ 1 and xent_updates ≥ 0, got "
+                f"{self.k}, {self.stage_updates}, {self.delta}, {self.xent_updates}"
+            )
+        self.unroll = pick(UNROLLS, self.unroll, "unroll") if isinstance(self.unroll, str) else self.unroll
+        if self.unroll is step_by_step and not getattr(self.policy, "differentiable_step", True):
+            raise ValueError(
+                f"{type(self.policy).__name__} writes its cache in place, so steps cannot be differentiated; "
+                'pass unroll="two_pass"'
+            )
+        self.count = Count()
+
+    def collect(self, env: Any) -> Rollout:
+        """References."""
+        return demonstrations(sequence_env(env))
+
+    def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
+        """Negative log-likelihood, nats per token."""
+        length = batch.actions.shape[1]
+        s = self.count.stage(length, self.xent_updates, self.stage_updates, self.delta)
+        given = (torch.arange(length, device=batch.actions.device) < s).expand_as(batch.actions)
+        log_probs = self.unroll(self.policy, batch, given, self.k)  # type: ignore[operator]
+        nll = -(log_probs * per_token(batch.mask)).sum()
+        return nll, {"nll": nll.detach()}
+
+    def update(self, batch: Rollout) -> Metrics:
+        """Learn, and move on."""
+        metrics = super().update(batch)
+        self.count.updates = self.count.updates + 1
+        return metrics

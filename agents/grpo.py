@@ -1,0 +1,70 @@
+"""GRPO, and the two choices of its factors that became known by names of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from rlseq.baselines import Baseline
+from rlseq.factors import Scale
+from rlseq.losses import Aggregate, clipped, out_of_clip, per_token
+from rlseq.penalties import Divergence
+from rlseq.policy_gradient import PolicyGradient
+from rlseq.types import Evaluation, Metrics, Rollout
+
+
+@dataclass(eq=False)
+class GRPO(PolicyGradient):
+    """Maximise E[ mean over texts of mean over tokens of min(ρA, clip(ρ) A) ] − β KL,   A = (R − mean) / std.
+
+    The K texts of a context are each other's critic (Shao et al. 2024). Without the standard deviation A is
+    RLOO's times (K−1)/K; the mean over tokens makes tokens of short texts weigh more.
+    """
+
+    samples: int = 8  # K, texts of each context
+    baseline: Baseline | str = "group_mean"  # b (rlseq.baselines, rlseq.critics)
+    scale: Scale | str = "by_group"  # of Q̂ − b (rlseq.factors)
+    aggregate: Aggregate | str = "per_text"  # how much every token counts (rlseq.losses)
+    kl: float = 0.04  # β, weight of the divergence from the reference policy, in the loss
+    divergence: Divergence | str = "k3"  # of the two, in the loss (rlseq.penalties)
+    clip: float = 0.2  # how far ρ = π/π_old may fall below 1 and still gain
+    clip_high: float = 0.2  # how far it may rise above
+
+    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """−min(ρA, clip(ρ, 1 − clip, 1 + clip_high) A)."""
+        return clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)
+
+    def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
+        """Also the share of tokens from which the clip keeps the gradient."""
+        out = out_of_clip(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)
+        return {**super().watch(seen, batch), "clip_fraction": (out * per_token(batch.mask)).sum()}
+
+
+@dataclass(eq=False)
+class DrGRPO(GRPO):
+    """GRPO without its two biases: A = R − mean, tokens summed, divided by a constant (Liu et al. 2025)."""
+
+    scale: Scale | str = "none"  # of Q̂ − b (rlseq.factors)
+    aggregate: Aggregate | str = "per_step"  # how much every token counts (rlseq.losses)
+    kl: float = 0.0  # β, weight of the divergence from the reference policy, in the loss
+
+
+@dataclass(eq=False)
+class DAPO(GRPO):
+    """GRPO with clip-higher, a mean over tokens, and only groups that differ (Yu et al. 2025).
+
+    Groups whose texts all earn the same teach nothing; here they are left out of the mean. The paper samples
+    until the batch is full again, and softens the reward of texts that are too long (`rlseq.envs.wrappers`).
+    """
+
+    aggregate: Aggregate | str = "per_token"  # how much every token counts (rlseq.losses)
+    kl: float = 0.0  # β, weight of the divergence from the reference policy, in the loss
+    clip_high: float = 0.28  # how far it may rise above
+
+    def weighed(self, batch: Rollout) -> Rollout:
+        """Only groups whose returns differ count."""
+        returns = batch.returns.view(-1, batch.samples)
+        differ = (returns != returns[:, :1]).any(1).repeat_interleave(batch.samples)
+        weighed = super().weighed(replace(batch, mask=batch.mask & differ.unsqueeze(1)))
+        return replace(weighed, mask=batch.mask)

@@ -1,0 +1,58 @@
+"""MRT: minimum risk training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlseq.baselines import Baseline
+from rlseq.losses import minimum_risk
+from rlseq.policy_gradient import PolicyGradient
+from rlseq.returns import at_last
+from rlseq.types import Evaluation, Rollout
+
+
+@dataclass(eq=False)
+class MRT(PolicyGradient):
+    """Minimise E[ Σₖ Qₖ · (−Aₖ) ],   Q = softmaxₖ(α log π(yₖ|x)) over K sampled texts of a context.
+
+    Shen et al. 2016. Q is made from the samples alone, so this follows a risk of its own, not the expected
+    reward (Choshen et al. 2020): what is likely counts twice, once as it is sampled, once in Q. As α → 0,
+    Q is 1/K and the gradient RLOO's times α(K−1)/K: small beside penalties, whose weights must be as small.
+    """
+
+    samples: int = 8  # K, texts of each context
+    sharpness: float = 0.005  # α
+    baseline: Baseline | str = "none"  # none needed: Q compares a text with its group
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 2 or not self.sharpness > 0:
+            raise ValueError(
+                f"{type(self).__name__} weighs the texts of one context and needs samples ≥ 2 and sharpness "
+                f"> 0, got samples={self.samples}, sharpness={self.sharpness}"
+            )
+
+    def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """What Q is made from, per token."""
+        return self.sharpness * seen.log_probs
+
+    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """−K Qₖ Aₖ, on the last token; A of a whole text is that of its first."""
+        whole = (self.weight(seen, batch) * batch.mask).sum(1)
+        return at_last(minimum_risk(whole, batch.advantages[:, 0], batch.samples), batch.mask)
+
+
+@dataclass(eq=False)
+class MRTCorrected(MRT):
+    """MRT whose Q = softmaxₖ(α (log π − log π_old)) allows for the texts being samples of π_old.
+
+    On samples of π itself Q is 1/K, and with α = 1 the gradient is RLOO's times (K−1)/K.
+    """
+
+    sharpness: float = 1.0  # α
+
+    def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """The importance of a token."""
+        return self.sharpness * (seen.log_probs - batch.log_probs)

@@ -1,0 +1,82 @@
+"""PPO: several steps on a batch, held near the policy that wrote it by a clip, or by a price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlseq.agents.a2c import A2C
+from rlseq.critics import seen_by
+from rlseq.factors import Scale
+from rlseq.losses import clipped, out_of_clip, per_token, ratio_weighted
+from rlseq.penalties import distance
+from rlseq.state import Remembers
+from rlseq.types import Evaluation, Metrics, Rollout
+
+
+@dataclass(eq=False)
+class PPO(A2C):
+    """Maximise E[ Σₜ min(ρₜAₜ, clip(ρₜ, 1−ε, 1+ε) Aₜ) ],   ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ).
+
+    Schulman et al. 2017. With one epoch of one minibatch ρ = 1, and it is A2C.
+    """
+
+    clip: float = 0.2  # ε
+    epochs: int = 4  # times that a batch is learned from
+    minibatches: int = 4  # steps each time
+    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
+
+    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """−min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
+        return clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
+
+    def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
+        """Also the share of tokens from which the clip keeps the gradient."""
+        out = out_of_clip(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
+        return {**super().watch(seen, batch), "clip_fraction": (out * per_token(batch.mask)).sum()}
+
+
+@dataclass(eq=False)
+class PPOKL(A2C):
+    """Maximise E[ Σₜ ρₜAₜ ] − β KL(π_old ‖ π), with a β that keeps the divergence near a target.
+
+    Schulman et al. 2017, §4: after a batch β doubles where KL > 1.5 target, and halves where KL < target/1.5.
+    """
+
+    kl_target: float = 0.01  # divergence from the old policy, nats per token
+    beta: float = 1.0  # β of the first batch
+    epochs: int = 4  # times that a batch is learned from
+    minibatches: int = 4  # steps each time
+    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.kl_target > 0 and self.beta > 0):
+            raise ValueError(f"kl_target and beta must be > 0, got {self.kl_target} and {self.beta}")
+        self.price = Price(self.kl_target, self.beta)
+
+    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+        """−ρA + β (ρ − 1 − log ρ): the second is the divergence, estimated from what π_old wrote."""
+        moved = distance(seen.log_probs, batch.log_probs)
+        return ratio_weighted(seen.log_probs, batch.log_probs, batch.advantages) + self.price.beta * moved
+
+    def update(self, batch: Rollout) -> Metrics:
+        """Learn, then see how far that went."""
+        metrics = super().update(batch)
+        moved = distance(seen_by(self.policy, batch).log_probs, batch.log_probs)
+        self.price.learn((moved * per_token(batch.mask)).sum())
+        return {**metrics, "beta": self.price.beta}
+
+
+class Price(Remembers):
+    """β of a divergence that is to stay near a target."""
+
+    def __init__(self, target: float, beta: float) -> None:
+        self.target, self.beta = target, torch.tensor(beta)
+
+    def learn(self, divergence: Tensor) -> None:
+        """Double it, halve it, or leave it."""
+        doubled, halved = divergence > 1.5 * self.target, divergence < self.target / 1.5
+        self.beta = self.beta.to(divergence.device) * 2.0 ** (doubled.float() - halved.float())

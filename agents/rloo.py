@@ -1,0 +1,19 @@
+"""RLOO: REINFORCE, leave one out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlseq.baselines import Baseline
+from rlseq.policy_gradient import PolicyGradient
+
+
+@dataclass(eq=False)
+class RLOO(PolicyGradient):
+    """∇J = E[ Σₖ (Rₖ − mean_{j≠k} Rⱼ) Σₜ ∇log π(aₖₜ|…) ] / K,   K texts of the same context.
+
+    Kool, van Hoof & Welling 2019; Ahmadian et al. 2024; "new self-critical" in captioning.
+    """
+
+    samples: int = 4  # K, texts of each context
+    baseline: Baseline | str = "leave_one_out"  # b (rlseq.baselines, rlseq.critics)

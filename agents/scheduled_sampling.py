@@ -1,0 +1,92 @@
+"""Scheduled sampling (DAD): teacher forcing in which some of the words read are the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.agents.mle import MLE
+from rlseq.decode import inverse_cdf
+from rlseq.engine import rescore, sequence_env
+from rlseq.env import SequenceEnv
+from rlseq.errors import pick
+from rlseq.state import Count, evaluating
+from rlseq.types import Metrics, Rollout
+
+Reading = Callable[
+    [Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor
+]  # (policy, task, references, own, uniform) -> words read
+
+
+@torch.no_grad()
+def token_by_token(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform: Tensor) -> Tensor:
+    """Write from left to right; where it is `own`, what was drawn is read, else the reference.
+
+    As many small steps as there are words: exact for every policy.
+    """
+    state, token = policy.start(batch.context), torch.full_like(batch.actions[:, 0], env.vocab.bos)
+    read = torch.empty_like(batch.actions)
+    for t in range(read.shape[1]):
+        logits, state = policy.step(token, state)
+        drawn = inverse_cdf(logits.softmax(-1), uniform[:, t])
+        read[:, t] = token = torch.where(own[:, t], drawn, batch.actions[:, t])
+    return read
+
+
+@torch.no_grad()
+def two_pass(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform: Tensor) -> Tensor:
+    """Draw every word after the reference's, all at once (Mihaylova & Martins 2019): for transformers."""
+    logits = rescore(policy, batch).logits
+    if logits is None:
+        raise ValueError("two_pass draws from the policy's `logits`, which its `evaluate` does not return")
+    drawn = logits.reduce(lambda z, u: inverse_cdf(z.softmax(-1), u), uniform)
+    return torch.where(own, drawn, batch.actions)
+
+
+READINGS: dict[str, Reading] = {"token_by_token": token_by_token, "two_pass": two_pass}
+
+
+@dataclass(eq=False)
+class ScheduledSampling(MLE):
+    """Minimise −log π(y*ₜ | ỹ₍₁…ₜ₋₁₎),   ỹ the model's own word with probability p, else the reference's.
+
+    Bengio et al. 2015. p rises linearly from 0. Nothing flows back through the choice of a word, and what
+    should follow one's own words is still what follows in the reference: the objective is inconsistent
+    (Huszár 2015), and often works.
+    """
+
+    own: float = 0.25  # p in the end
+    ramp: int = 1000  # updates until then
+    reading: Reading | str = "token_by_token"  # how the words read are made
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.own <= 1 or self.ramp < 1:
+            raise ValueError(f"own must be in [0, 1] and ramp ≥ 1, got {self.own} and {self.ramp}")
+        self.reading = (
+            pick(READINGS, self.reading, "reading") if isinstance(self.reading, str) else self.reading
+        )
+        self.count = Count()
+
+    def collect(self, env: Any) -> Rollout:
+        """References, and what is read in their place."""
+        env = sequence_env(env)
+        batch = super().collect(env)
+        share = self.own * min(1.0, int(self.count.updates) / self.ramp)
+        chosen, uniform = (
+            torch.rand(batch.actions.shape, generator=env.generator, device=env.device, dtype=torch.float64)
+            for _ in range(2)
+        )
+        with evaluating(self.policy):
+            read = self.reading(self.policy, env, batch, chosen < share, uniform)  # type: ignore[operator]
+        return replace(batch, written=read)
+
+    def update(self, batch: Rollout) -> Metrics:
+        """Learn, and rely on the references a little less."""
+        metrics = super().update(batch)
+        self.count.updates = self.count.updates + 1
+        return metrics

@@ -1,0 +1,62 @@
+"""What an agent shows of itself at every update: scalars that stay on the device until they are printed.
+
+All come from what an update has at hand anyway; what costs more texts is in `examine`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlseq.losses import per_token
+from rlseq.penalties import distance
+from rlseq.types import Evaluation, Metrics, Rollout
+
+
+@torch.no_grad()
+def describe(batch: Rollout) -> Metrics:
+    """What was written, and what it earned."""
+    returns, lengths, cut = batch.earned
+    metrics = {}
+    if len(returns):  # of episodes longer than a batch none may have ended yet
+        metrics = {
+            "reward": returns.mean(),
+            "reward_std": returns.std(correction=0),
+            "length": lengths.float().mean(),
+            "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
+        }
+    if batch.price is not None:
+        metrics["kl_price"] = batch.price.sum(1).mean()
+    if batch.samples > 1:
+        groups = returns.view(-1, batch.samples)
+        metrics["equal_groups"] = (groups == groups[:, :1]).all(1).float().mean()
+    if batch.greedy is not None:
+        metrics["greedy_gap"] = (returns - batch.greedy).mean()
+        metrics["beats_greedy"] = (returns > batch.greedy).float().mean()
+    if batch.targets is not None and batch.values is not None:
+        metrics["explained_variance"] = explained(batch.values, batch.targets, per_token(batch.mask))
+    return metrics
+
+
+@torch.no_grad()
+def watch(seen: Evaluation, batch: Rollout) -> Metrics:
+    """What the policy that learns makes of it."""
+    real = per_token(batch.mask)
+    ratio = (seen.log_probs - batch.log_probs).exp().where(batch.mask, 1.0)
+    metrics = {
+        "entropy": (seen.entropy * real).sum(),
+        "kl_behaviour": (distance(seen.log_probs, batch.log_probs) * real).sum(),
+        "ratio_min": ratio.min(),
+        "ratio_max": ratio.max(),
+    }
+    return metrics if seen.top is None else {**metrics, "top": (seen.top * real).sum()}
+
+
+def explained(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+    """1 − Var(G − V) / Var(G): 1 where V knows all, 0 where it knows nothing, below where it misleads."""
+    left = _variance(targets - values, real)
+    return 1 - left / _variance(targets, real).clamp(min=1e-12)
+
+
+def _variance(x: Tensor, real: Tensor) -> Tensor:
+    return ((x - (x * real).sum()).square() * real).sum()

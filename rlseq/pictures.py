@@ -1,0 +1,243 @@
+"""Pictures of a data set, by item: images or features, held in memory or decoded when they are first used.
+
+A store is asked for items `[B]` and answers `[B, …]` on the device of the question.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlseq.errors import pick
+
+Name = int | str
+Find = Callable[[Sequence[Name]], str | None]  # the first of an item's names that there is something for
+
+
+class Pictures(Protocol):
+    """What a task needs of its pictures."""
+
+    item: str  # what a context calls them: "image" or "features"
+    shape: tuple[int, ...]  # of one
+    dtype: torch.dtype
+    range: tuple[float, float]  # the lowest and the highest number
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what is held to where questions will come from."""
+
+
+class Images:
+    """Images in memory: uint8 `[N, C, H, W]` on the device, N·C·H·W bytes."""
+
+    item = "image"
+    range = (0.0, 255.0)
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels, self.shape, self.dtype = pixels, tuple(pixels.shape[1:]), pixels.dtype
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+        return self.pixels[index]
+
+    def to(self, device: torch.device) -> None:
+        """Move the pixels to the device."""
+        self.pixels = self.pixels.to(device)
+
+
+class ImageFiles(Images):
+    """Image files: each is decoded when it is first used, made square, and kept as uint8 from then on.
+
+    In the end N·3·side² bytes are held in the host's memory; until then only what was used.
+
+    Args:
+        files: one for each item.
+        side: pixels; the middle square of an image is scaled to side × side.
+    """
+
+    def __init__(self, files: Sequence[Path], side: int) -> None:
+        super().__init__(
+            torch.empty(len(files), 3, side, side, dtype=torch.uint8)
+        )  # untouched pages cost nothing
+        self.files, self.known = list(files), torch.zeros(len(files), dtype=torch.bool)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`; the new ones among them are decoded."""
+        items = index.cpu()
+        for item in sorted(set(items[~self.known[items]].tolist())):
+            self.pixels[item] = _decoded(self.files[item], self.shape[-1])
+            self.known[item] = True
+        return super().__call__(items).to(index.device)
+
+    def to(self, device: torch.device) -> None:
+        """They stay with the host, which decodes them."""
+
+
+def check_image(file: Path) -> None:
+    """Raise `ValueError` unless the file begins like an image; only its header is read."""
+    with _readable(file):
+        _pillow().open(file).close()
+
+
+def _decoded(file: Path, side: int) -> Tensor:
+    with _readable(file), _pillow().open(file) as image:
+        width, height = image.size
+        edge = min(width, height)
+        left, top = (width - edge) // 2, (height - edge) // 2
+        box = (left, top, left + edge, top + edge)
+        square = image.convert("RGB").resize((side, side), _pillow().Resampling.BILINEAR, box)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError) as error:  # all of them are what Pillow raises on broken files
+        raise ValueError(f"{file} is no image that can be read, or is cut off ({error})") from None
+
+
+def _pillow() -> Any:
+    return _optional("PIL.Image", "image files", "images")
+
+
+def _optional(module: str, what: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{what} need {module.split('.')[0]}: pip install 'rlseq[{extra}]'"
+        ) from None
+
+
+class Features:
+    """Precomputed features in memory, `[N, R, D]` on the device, in the type of their file (half stays half).
+
+    An item with fewer than R regions is filled up with rows of zeros.
+    """
+
+    item = "features"
+
+    def __init__(self, table: Tensor) -> None:
+        self.table, self.shape, self.dtype = table, tuple(table.shape[1:]), torch.float32
+        self.range = float(table.min()), float(table.max())
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+        return self.table[index].float()
+
+    def to(self, device: torch.device) -> None:
+        """Move the table to the device."""
+        self.table = self.table.to(device)
+
+
+class FeatureFile:
+    """A `.npz` or `.h5` of one array a picture, called by its id; or of `features`, and the `ids` they have.
+
+    No pickle is read: arrays of objects are refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _intact(path):
+            self.arrays: Any = pick(_OPENERS, path.suffix, f"kind of features ({path})")(path)
+            self.place: dict[str, int] = {}
+            names = set(self.arrays)
+            if {"ids", "features"} <= names:
+                self.stacked, ids = np.asarray(self.arrays["features"]), np.asarray(self.arrays["ids"])
+                self._check_stacked(ids)
+                self.place = {_text(name): i for i, name in enumerate(ids.tolist())}
+            self.names = set(self.place) or names
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.arrays.close()
+
+    def find(self, names: Sequence[Name]) -> str | None:
+        """The first of a picture's names that there are features for."""
+        return next((str(name) for name in names if str(name) in self.names), None)
+
+    def read(self, names: Iterable[str]) -> Features:
+        """The features of pictures, which must be there, in that order."""
+        found = []
+        for name in names:
+            with _intact(self.path):
+                values = self.stacked[self.place[name]] if self.place else np.asarray(self.arrays[name])
+            found.append(self._checked(name, values))
+        regions = max(len(values) for values in found)
+        table = np.zeros((len(found), regions, found[0].shape[1]), found[0].dtype)
+        for row, values in zip(table, found, strict=True):
+            if values.shape[1] != table.shape[2]:
+                wanted = f"{table.shape[2]}, got {values.shape[1]}"
+                raise ValueError(f"{self.path}: all features must have one width, wanted {wanted}")
+            row[: len(values)] = values
+        return Features(torch.from_numpy(table))
+
+    def _check_stacked(self, ids: Any) -> None:
+        if ids.ndim != 1 or self.stacked.ndim not in (2, 3) or len(ids) != len(self.stacked):
+            raise ValueError(
+                f"{self.path}: wanted ids [N] and features [N, D] or [N, R, D], got ids {ids.shape} and "
+                f"features {self.stacked.shape}"
+            )
+
+    def _checked(self, name: str, values: Any) -> Any:
+        """`[R, D]`, finite."""
+        values = values[None] if values.ndim == 1 else values
+        if values.ndim != 2 or values.dtype.kind != "f" or 0 in values.shape:
+            raise ValueError(
+                f"{self.path}: features must be floats [R, D] or [D], got {values.dtype} {values.shape} "
+                f"for {name}"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.path}: features must be finite, got NaN or infinity for {name}")
+        return values
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _open_npz(path: Path) -> Any:
+    with zipfile.ZipFile(path):  # refuses what is broken, and closes it, where NumPy would leave it open
+        return np.load(path, allow_pickle=False)
+
+
+def _open_h5(path: Path) -> Mapping[str, Any]:
+    file: Mapping[str, Any] = _optional("h5py", "features in .h5", "h5").File(path, "r")
+    return file
+
+
+_OPENERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    ".npz": _open_npz,
+    ".h5": _open_h5,
+    ".hdf5": _open_h5,
+}
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """What archives raise when they are cut off, broken or hold pickles, said by file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there; wanted a .npz or .h5 of features") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path} cannot be read as features ({error}): it is cut off, of another kind, or holds pickled "
+            "objects, which are never read; wanted arrays of floats by image id, or `ids` and `features`"
+        ) from None

@@ -1,0 +1,138 @@
+"""Captioners: a picture is read once, and looked at again before every word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rlseq.policies.head import Head
+from rlseq.policies.readers import READERS, picture_reader
+from rlseq.policies.words import Embedding, Words
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+
+Picture = tuple[
+    Tensor, Tensor, Tensor
+]  # keys `[B, S, H]`, values `[B, S, 2H]`, and the score of what is absent
+State = tuple[Tensor, Tensor, Picture]  # h and c, `[B, H]` each
+
+
+class Att2in(nn.Module):
+    """An LSTM in which attention enters the cell alone (Att2in, Rennie et al. 2017).
+
+        αₜ = softmaxᵢ(w · tanh(K x̄ᵢ + Q hₜ₋₁)),   aₜ = Σᵢ αₜᵢ x̄ᵢ
+        iₜ, fₜ, oₜ = σ(W xₜ + U hₜ₋₁ + b)
+        cₜ = iₜ ⊙ maxout(W' xₜ + U' hₜ₋₁ + V aₜ + b') + fₜ ⊙ cₜ₋₁
+        hₜ = oₜ ⊙ tanh(cₜ),   π = softmax(W'' hₜ + b'')
+
+    x̄ are the vectors of a picture, x the words, h₀ = c₀ = 0. As V Σ αᵢ x̄ᵢ = Σ αᵢ V x̄ᵢ, a picture is mapped
+    by K and V once, when it is read.
+
+    Args:
+        words: what is written; there must be a picture.
+        hidden: H, width of the state and of the vectors of a picture.
+        embedding: width of the embeddings.
+        dropout: share of entries dropped in training.
+        value: add a value head V(sₜ) on the shared trunk.
+    """
+
+    def __init__(
+        self,
+        words: Words,
+        *,
+        hidden: int = 256,
+        embedding: int = 128,
+        dropout: float = 0.0,
+        value: bool = False,
+    ) -> None:
+        super().__init__()
+        self.words, self.hidden = words, hidden
+        _check_picture(words)
+        self.reader = picture_reader(words, hidden)
+        self.embedding = Embedding(words.read, embedding)
+        self.read_word, self.recall = (
+            nn.Linear(embedding, 5 * hidden),
+            nn.Linear(hidden, 5 * hidden, bias=False),
+        )
+        self.keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.query, self.weigh = nn.Linear(hidden, hidden), nn.Linear(hidden, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.head = Head(hidden, words.written, value)
+
+    def start(self, context: Context) -> State:
+        """Read the picture."""
+        x, present = self.reader(context)
+        keys, values = self.keys_values(self.dropout(x)).split([self.hidden, 2 * self.hidden], 2)
+        absent = torch.zeros_like(keys[:, :, 0]).masked_fill_(~present, -torch.inf)
+        nothing = keys.new_zeros(len(keys), self.hidden)
+        return nothing, nothing, (keys, values, absent)
+
+    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
+        """Read a word."""
+        state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
+        return self.head(self.dropout(state[0])), state
+
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        written: Tensor | Soft | None = None,
+    ) -> Evaluation:
+        """Word by word, as attention waits for the state; words and picture are mapped at once."""
+        state = self.start(context)
+        before = self.words.before(actions if written is None else written)
+        read = self.read_word(self.dropout(self.embedding(before)))
+        h = []
+        for word in read.unbind(1):
+            state = self._advance(word, state)
+            h.append(state[0])
+        return self.head.evaluate(self.dropout(torch.stack(h, 1)), actions, behaviour)
+
+    def _advance(self, word: Tensor, state: State) -> State:
+        """hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
+        h, c, picture = state
+        gates, cell = (word + self.recall(h)).split([3 * self.hidden, 2 * self.hidden], 1)
+        enter, keep, show = gates.sigmoid().chunk(3, 1)
+        candidates = (cell + self._look(h, picture)).unflatten(1, (2, -1))
+        c = enter * candidates.amax(1) + keep * c
+        return show * c.tanh(), c, picture
+
+    def _look(self, h: Tensor, picture: Picture) -> Tensor:
+        """V aₜ, `[B, 2H]`."""
+        keys, values, absent = picture
+        scores = self.weigh((keys + self.query(h).unsqueeze(1)).tanh()).squeeze(2) + absent
+        looked: Tensor = (scores.softmax(1).unsqueeze(1) @ values).squeeze(1)
+        return looked
+
+
+def captioner(
+    words: Words,
+    *,
+    decoder: Callable[..., nn.Module] = Att2in,
+    hidden: int = 256,
+    embedding: int = 128,
+    dropout: float = 0.0,
+    value: bool = False,
+) -> nn.Module:
+    """A policy that writes about a picture.
+
+    Args:
+        words: what is written; there must be a picture.
+        decoder: `Att2in`, or `Transformer`, or your own; further sizes of its own by `functools.partial`.
+        hidden: H.
+        embedding: width of the embeddings.
+        dropout: share of entries dropped in training.
+        value: add a value head V(sₜ) on the shared trunk.
+    """
+    _check_picture(words)
+    return decoder(words, hidden=hidden, embedding=embedding, dropout=dropout, value=value)
+
+
+def _check_picture(words: Words) -> None:
+    if not READERS.keys() & words.observed.keys():
+        raise ValueError(
+            "captioner reads a picture, and this task shows none (image or features); "
+            "use seq2seq or transformer for a source of words"
+        )

@@ -1,0 +1,212 @@
+"""Checkpoints are whole or not there, and remember everything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import rlseq
+from rlseq import checkpoint
+
+
+def tree(seed: int = 0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "tensor": torch.randn(3, 2, generator=generator),
+        "nested": {0: [torch.tensor(True), (1, 2.5, None)], "text": "ä", "empty": torch.zeros(0, 2)},
+        "float": 0.1 + 0.2,
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 7, tree())
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found[0] == 7
+    assert same(found[1], tree())
+
+
+def test_tied_weights_are_no_obstacle(tmp_path: Path) -> None:
+    weight = torch.ones(2, 2)
+    checkpoint.save(tmp_path, 1, {"a": weight, "b": weight, "view": weight[0]})
+    state = checkpoint.read(tmp_path, 1)
+    assert same(state, {"a": weight, "b": weight, "view": weight[0]})
+
+
+def test_what_is_no_tree_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"got <class 'object'> at state\.a\.1"):
+        checkpoint.save(tmp_path, 1, {"a": [1, object()]})
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_the_last_two_and_those_to_keep_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, tree(step), keep=[1])
+    assert checkpoint.steps(tmp_path) == [1, 3, 4]
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damage_is_noticed_and_the_one_before_is_used(tmp_path: Path, suffix: str, damage: str) -> None:
+    checkpoint.save(tmp_path, 1, tree(1))
+    checkpoint.save(tmp_path, 2, tree(2))
+    path = tmp_path / f"00000002.{suffix}"
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[:-5])
+    elif damage == "flip":
+        at = len(data) - 8 if suffix == "safetensors" else data.index(b"0.30000000000000004") + 2
+        data[at] = data[at] ^ 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    if damage == "gone" and suffix == "json":  # then it was never finished
+        found = checkpoint.load(tmp_path)
+    else:
+        with pytest.warns(UserWarning, match=r"checkpoint 2 in .*; the one before it is used"):
+            found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found[0] == 1
+    assert same(found[1], tree(1))
+    checkpoint.save(tmp_path, 2, tree(3))  # going on from 1 replaces the damaged one
+    assert same(checkpoint.read(tmp_path, 2), tree(3))
+
+
+def test_a_newer_damaged_one_does_not_push_out_an_intact_one(tmp_path: Path) -> None:
+    for step in (1, 9):
+        checkpoint.save(tmp_path, step, tree(step))
+    (tmp_path / "00000009.json").write_text("{", encoding="utf-8")
+    checkpoint.save(tmp_path, 2, tree(2))
+    assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_without_any_intact_one_it_says_so(tmp_path: Path) -> None:
+    assert checkpoint.load(tmp_path) is None
+    checkpoint.save(tmp_path, 1, tree())
+    (tmp_path / "00000001.safetensors").write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="checkpoint 1"),
+        pytest.raises(checkpoint.Damaged, match=r"no checkpoint in .* is intact; start anew"),
+    ):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2, 3])
+def test_a_full_disk_leaves_the_last_one_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The write fails at the first, second, third or fourth synchronisation or renaming of a file."""
+    checkpoint.save(tmp_path, 1, tree(1))
+    calls = 0
+
+    def failing(real: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > fails:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync))
+        with pytest.raises(
+            OSError, match=re.escape("update 2 could not be written (No space left on device)")
+        ):
+            checkpoint.save(tmp_path, 2, tree(2))
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found[0] in ((1, 2) if fails == 3 else (1,))  # the last synchronisation follows the last renaming
+    assert same(found[1], tree(found[0]))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_crash_between_the_two_files_leaves_the_last_one_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, 1, tree(1))
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.suffix == ".json":
+            raise KeyboardInterrupt
+        os.replace(self, target)
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, 2, tree(2))
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found[0] == 1
+    checkpoint.save(tmp_path, 3, tree(3))
+    assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / "00000002.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", sorted(rlseq.agents.AGENTS))
+def test_every_agent_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
+    """Policy, optimiser, baselines, critics, schedules and every random number."""
+
+    def start() -> tuple[Any, Any]:
+        reward = rlseq.metrics.Shuffled(rlseq.rewards.accuracy, seed=3)
+        env = rlseq.make("rlseq/Copy-v0", num_envs=40, items=50, length=3, reward=reward)
+        policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=True)
+        return rlseq.make_agent(name, policy), env
+
+    def go(agent: Any, env: Any, updates: int) -> list[Any]:
+        return [
+            {key: float(value) for key, value in agent.update(agent.collect(env)).items()}
+            for _ in range(updates)
+        ]
+
+    agent, env = start()
+    go(agent, env, 2)
+    checkpoint.save(tmp_path, 2, checkpoint.state_of(agent, env))
+    drawn = random.random(), np.random.rand(), torch.rand(())
+    wanted = go(agent, env, 2)
+    agent, env = start()
+    checkpoint.restore(agent, env, checkpoint.read(tmp_path, 2))
+    assert (random.random(), np.random.rand(), torch.rand(())) == drawn
+    assert go(agent, env, 2) == wanted
+
+
+def test_numpys_generators_are_remembered_too() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=2, items=10)
+    env.parts["noise"] = noise = Noise()
+    agent = rlseq.make_agent("reinforce", rlseq.make_policy("gru", env, hidden=4, embedding=4))
+    state = checkpoint.state_of(agent, env)
+    wanted = noise.generator.random()
+    checkpoint.restore(agent, env, state)
+    assert noise.generator.random() == wanted
+    del env.parts["noise"]
+    with pytest.raises(ValueError, match=r"generators are not those of the checkpoint: env\.parts\.noise"):
+        checkpoint.restore(agent, env, state)
+
+
+class Noise:
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def __call__(self, tokens: Any, mask: Any, context: Any) -> Any:
+        return torch.from_numpy(self.generator.random(len(tokens)))

@@ -1,0 +1,259 @@
+"""Run folders: what is in them, who may write to them, and what a run that was killed comes to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rlseq
+from rlseq.log import RunFolder
+
+TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
+
+
+def setting(**hyper: Any) -> tuple[Any, Any, Any]:
+    env = rlseq.make("rlseq/Copy-v0", **TASK)
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
+    fresh = rlseq.make("rlseq/Copy-v0", data_seed=1, **TASK)
+    return rlseq.make_agent("reinforce", policy, **{"baseline": "moving_average", **hyper}), env, fresh
+
+
+def run(out: Path, updates: int = 6, **options: Any) -> Any:
+    hyper = options.pop("hyper", {})
+    agent, env, fresh = setting(**hyper)
+    return rlseq.train(agent, env, updates, fresh, **{"eval_every": 2, "out": out, **options})
+
+
+def numbers(out: Path) -> tuple[Any, Any]:
+    """Everything that must be the same; seconds cannot be."""
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+    for row in (results, *rows):
+        del row["seconds"]
+    return results, rows
+
+
+def test_a_run_leaves_a_folder(tmp_path: Path) -> None:
+    history = run(tmp_path / "run")
+    results, rows = numbers(tmp_path / "run")
+    assert rows == history
+    assert results["schema"] == "rlseq.run/1"
+    assert results["status"] == "finished"
+    assert results["updates"] == 6
+    assert results["judged"] == 6 * 8
+    assert 6 * 8 <= results["written"] <= 6 * 8 * 4
+    assert results["tokens"] == results["written"]
+    assert [row["update"] for row in results["curve"]] == [2, 4, 6]
+    assert results["final"]["reward"] == results["curve"][-1]["eval_reward"]
+    assert {"reward", "length", "exact", "self_bleu", "repetition", "peakiness"} <= set(results["final"])
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
+    assert config["agent"]["baseline"]["class"] == "MovingAverage"
+    assert config["machine"]["torch"] == torch.__version__
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_samples_are_one_text_a_line(tmp_path: Path) -> None:
+    run(tmp_path)
+    files = sorted((tmp_path / "samples").iterdir())
+    assert [file.stem for file in files] == ["00000002", "00000004", "00000006"]
+    lines = [json.loads(line) for line in files[-1].read_text("utf-8").splitlines()]
+    assert [line["index"] for line in lines] == list(range(20))
+    assert set(lines[0]) == {"index", "source", "references", "text", "scores"}
+    assert lines[0]["references"] == [lines[0]["source"]]
+    mean = sum(line["scores"]["reward"] for line in lines) / 20
+    assert mean == pytest.approx(numbers(tmp_path)[0]["final"]["reward"])
+
+
+def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
+    run(tmp_path, updates=12)
+    best = numbers(tmp_path)[0]["best"]
+    rewards = {row["update"]: row["eval_reward"] for row in numbers(tmp_path)[0]["curve"]}
+    assert rewards[best["update"]] == best["reward"] == max(rewards.values())
+    assert set(rlseq.checkpoint.steps(tmp_path / "checkpoints")) == {best["update"], 10, 12}
+
+
+def test_writing_a_folder_changes_no_number(tmp_path: Path) -> None:
+    agent, env, fresh = setting()
+    assert run(tmp_path) == rlseq.train(agent, env, 6, fresh, eval_every=2)
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path: Path) -> None:
+    run(tmp_path / "short", updates=4)
+    assert run(tmp_path / "short") == run(tmp_path / "long")
+    assert numbers(tmp_path / "short") == numbers(tmp_path / "long")
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    before = numbers(tmp_path)
+    assert run(tmp_path) == first
+    assert numbers(tmp_path) == before
+
+
+def test_a_budget_of_tokens_is_kept(tmp_path: Path) -> None:
+    agent, env, fresh = setting()
+    rlseq.train(agent, env, eval_env=fresh, eval_every=100, budget_tokens=300, out=tmp_path)
+    results = numbers(tmp_path)[0]
+    assert 300 <= results["tokens"] < 300 + 8 * 4
+    assert [row["tokens"] // 100 for row in results["curve"]] == [1, 2, 3]
+
+
+KILLED = """
+import os, random, signal, sys, time
+import rlseq, torch
+from tests.test_log import run
+torch.set_num_threads(1)
+out = sys.argv[1]
+dice, kills = random.Random(int(sys.argv[2])), 0
+while kills < 10:
+    child = os.fork()
+    if not child:
+        run(out, updates=60, eval_every=5)
+        os._exit(0)
+    time.sleep(dice.uniform(0.0, 0.12))
+    os.kill(child, signal.SIGKILL)
+    kills += os.waitpid(child, 0)[1] == signal.SIGKILL
+    if os.path.exists(out + "/results.json") and '"finished"' in open(out + "/results.json").read():
+        break
+run(out, updates=60, eval_every=5)
+print(kills)
+"""
+
+
+def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path) -> None:
+    run(tmp_path / "whole", updates=60, eval_every=5)
+    killed = str(tmp_path / "killed")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, killed, "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 5, "too fast to be killed: make the run longer"
+    assert numbers(Path(killed)) == numbers(tmp_path / "whole")
+    last = "samples/00000060.jsonl"
+    assert (Path(killed) / last).read_text("utf-8") == (tmp_path / "whole" / last).read_text("utf-8")
+
+
+def test_ctrl_c_stops_after_the_update_with_a_checkpoint(tmp_path: Path, capsys: Any) -> None:
+    def press(row: dict[str, float]) -> None:
+        if row["update"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", on_update=press)
+    assert "stopping after this update" in capsys.readouterr().err
+    assert numbers(tmp_path / "run")[0]["status"] == "interrupted"
+    assert rlseq.checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 3
+    assert run(tmp_path / "run") == run(tmp_path / "whole")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_configuration_is_refused_and_the_differences_are_listed(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*.json*"))
+    with pytest.raises(ValueError, match="another configuration") as error:
+        run(tmp_path, hyper={"lr": 0.5, "gamma": 0.9})
+    assert "agent.lr was 0.0001, is 0.5" in str(error.value)
+    assert "agent.gamma was 1.0, is 0.9" in str(error.value)
+    assert "policy" not in str(error.value)
+    assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*.json*")) == before
+
+
+def test_a_folder_with_a_run_is_not_started_anew(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ValueError, match=r"already holds a run; resume=True goes on"):
+        run(tmp_path, resume=False)
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
+    holder = RunFolder(tmp_path)
+    with pytest.raises(ValueError, match=rf"is being written by process {os.getpid()}"):
+        run(tmp_path)
+    holder.close()
+    run(tmp_path)
+
+
+def test_a_full_disk_ends_with_the_last_checkpoint_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if (tmp_path / "samples" / "00000004.jsonl").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            run(tmp_path)
+    found = rlseq.checkpoint.load(tmp_path / "checkpoints")
+    assert found is not None
+    assert found[0] == 2
+    assert run(tmp_path) == run(tmp_path / "whole")
+
+
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OSError, match="file"):
+        run(tmp_path / "file" / "run")
+
+
+def test_without_tensorboard_it_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else real(name)
+    )
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert capsys.readouterr().err.count("no TensorBoard files: pip install") == 1
+
+
+def test_wandb_is_told_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Service:
+        @staticmethod
+        def init(project: str, config: dict[str, Any]) -> Any:
+            told.append((project, config["agent"]["class"]))
+            return Service
+
+        @staticmethod
+        def log(row: dict[str, float], step: int) -> None:
+            told.append(step)
+
+        @staticmethod
+        def finish() -> None:
+            told.append("finished")
+
+    monkeypatch.setitem(sys.modules, "wandb", Service)
+    run(tmp_path / "a", wandb_project="mine")
+    assert told == [("mine", "REINFORCE"), 1, 2, 3, 4, 5, 6, "finished"]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"wandb is not installed: pip install 'rlseq\[log\]'"):
+        run(tmp_path / "b", wandb_project="mine")
+
+
+def test_half_a_line_of_metrics_does_no_harm(tmp_path: Path) -> None:
+    run(tmp_path / "a", updates=4)
+    with (tmp_path / "a" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"update": 5.0, "lo')
+    assert run(tmp_path / "a") == run(tmp_path / "b")
