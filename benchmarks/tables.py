@@ -164,6 +164,48 @@ def _interval(value: dict[str, float]) -> str:
     return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
+def loading() -> str:
+    """CPU seconds to make a task of files, the first time and from the cache."""
+    text = ""
+    for run in runs("loading"):
+        rows = [
+            [
+                name,
+                f"{found['first']['seconds_to_make']:.1f}",
+                f"{found['again']['seconds_to_make']:.2f}",
+                f"{found['again']['seconds_to_first_reward']:.1f}",
+                found["first"]["peak_mb"],
+            ]
+            for name, found in run["results"].items()
+        ]
+        head = [
+            "data",
+            "first made, CPU s",
+            "made again, CPU s",
+            "first reward (metric fitted), CPU s",
+            "peak memory, MB",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def tasks() -> str:
+    """Greedy reward on held-out items after each stage, and what the last policy writes."""
+    text = ""
+    for run in runs("tasks"):
+        found = run["results"]["tasks"]
+        rows = [
+            [f"`{id}`", *(f"{stage['reward']:.3f}" for stage in task["stages"].values())]
+            for id, task in found.items()
+        ]
+        text += markdown(["reward on held-out items", "untrained", "likelihood", "REINFORCE"], rows)
+        seconds = run["results"]["seconds_of_each_stage"]
+        text += f"\n{seconds} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        rows = [[f"`{id}`", *sample] for id, task in found.items() for sample in task["samples"]]
+        text += markdown(["task", "source", "a reference", "written"], rows)
+    return text
+
+
 def variance() -> str:
     """Variance of every estimator on both tasks, and its bias."""
     text = ""
@@ -187,8 +229,10 @@ def _bias(bias: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "demo": demo,
+    "loading": loading,
     "rewards": rewards,
     "solve-copy": solve_copy,
+    "tasks": tasks,
     "throughput": throughput,
     "variance": variance,
 }
