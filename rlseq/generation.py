@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import Decode, Greedy
-from rlseq.engine import sequence_env, write
+from rlseq.engine import numbers, sequence_env, writing
 from rlseq.search import Beam, beam_search
 from rlseq.state import checked_state, evaluating
 
@@ -89,7 +89,8 @@ def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tens
     token = torch.full((rows * n,), task.vocab.bos, device=task.device)
     with evaluating(policy):
         state = checked_state(policy.start(context), rows * n)
-        log_probs, _ = write(policy, task, token, state, [rows * n] * task.max_len, decode)
+        steps = task.max_len
+        log_probs, _ = writing(policy, decode)(task, token, state, [rows * n] * steps, numbers(task, steps))
     mask = task.mask
     scores = log_probs.where(mask, 0.0).sum(1)
     return task.tokens.view(rows, n, -1), mask.view(rows, n, -1), scores.view(rows, n)
