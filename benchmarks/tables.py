@@ -54,7 +54,7 @@ def _throughput(run: dict[str, Any]) -> str:
         others = list(lines[0]["rollout_divided_by"])
         rows = []
         for line in lines:
-            for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+            for ours, label in (("rollout", ""), ("compiled", ", compiled"), ("bfloat16", ", and bfloat16")):
                 if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
                     continue
                 ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
