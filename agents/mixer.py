@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlseq.baselines import Baseline
 from rlseq.engine import rollout, sequence_env
+from rlseq.factors import check_task
 from rlseq.losses import per_token
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.references import demonstrations
@@ -38,23 +39,24 @@ class MIXER(PolicyGradient):
                 "MIXER needs xent_updates ≥ 0, stage_updates ≥ 1, delta ≥ 1 and xent_weight in (0, 1), got "
                 f"{self.xent_updates}, {self.stage_updates}, {self.delta}, {self.xent_weight}"
             )
-        if self.samples > 1 or self.mle:
+        if self.samples > 1 or self.mle or self.epochs > 1:
             raise ValueError(
-                "MIXER goes on from one reference a row, and has a likelihood of its own; leave samples at 1 "
-                f"and mle at 0, got samples={self.samples}, mle={self.mle}"
+                "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "
+                f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
             )
         self.count = Count()
 
     def collect(self, env: Any) -> Rollout:
         """References as far as s, and what the policy writes after that."""
         env = sequence_env(env)
+        check_task(self, env)
         lesson = demonstrations(env)
         s = self.count.stage(env.max_len, self.xent_updates, self.stage_updates, self.delta)
         steps = lesson.lengths.clamp(max=s)
         index, words = lesson.context["index"], lesson.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
-        place = torch.arange(words.shape[1], device=words.device)
-        given = replace(lesson, mask=place < steps.unsqueeze(1))
+        place = torch.arange(env.max_len, device=words.device)
+        given = replace(batch, mask=place < steps.unsqueeze(1))
         return self.enriched(replace(batch, lesson=given), env)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:

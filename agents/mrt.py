@@ -15,24 +15,33 @@ from rlseq.types import Evaluation, Rollout
 
 @dataclass(eq=False)
 class MRT(PolicyGradient):
-    """Minimise E[ Σₖ Qₖ · (−Rₖ) ],   Q = softmaxₖ(α log π(yₖ|x)) over K sampled texts of a context.
+    """Minimise E[ Σₖ Qₖ · (−Aₖ) ],   Q = softmaxₖ(α log π(yₖ|x)) over K sampled texts of a context.
 
     Shen et al. 2016. Q is made from the samples alone, so this follows a risk of its own, not the expected
-    reward (Choshen et al. 2020): what is likely counts twice, once as it is sampled, once in Q.
+    reward (Choshen et al. 2020): what is likely counts twice, once as it is sampled, once in Q. As α → 0,
+    Q is 1/K and the gradient RLOO's times α(K−1)/K: small beside penalties, whose weights must be as small.
     """
 
     samples: int = 8  # K, texts of each context
     sharpness: float = 0.005  # α
-    baseline: Baseline | str = "none"  # none: Q compares a text with its group
+    baseline: Baseline | str = "none"  # none needed: Q compares a text with its group
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 2 or not self.sharpness > 0:
+            raise ValueError(
+                f"{type(self).__name__} weighs the texts of one context and needs samples ≥ 2 and sharpness "
+                f"> 0, got samples={self.samples}, sharpness={self.sharpness}"
+            )
 
     def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """What Q is made from, per token."""
         return self.sharpness * seen.log_probs
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−K Qₖ Rₖ, on the last token."""
+        """−K Qₖ Aₖ, on the last token; A of a whole text is that of its first."""
         whole = (self.weight(seen, batch) * batch.mask).sum(1)
-        return at_last(minimum_risk(whole, batch.returns, batch.samples), batch.mask)
+        return at_last(minimum_risk(whole, batch.advantages[:, 0], batch.samples), batch.mask)
 
 
 @dataclass(eq=False)

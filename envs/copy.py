@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
@@ -26,6 +28,8 @@ class Copy(SequenceEnv):
         data_seed: of the sources.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[dict[str, Any]] = {"data_seed": 1, "items": 1000}  # options of freshly drawn sources
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlseq.baselines import Baseline, none, paid
 from rlseq.decode import Greedy
-from rlseq.engine import rescore, rollout
+from rlseq.engine import rescore, rollout, sequence_env
 from rlseq.state import Remembers, evaluating
 from rlseq.types import Evaluation, Rollout
 
@@ -66,7 +66,7 @@ class GreedyReturn:
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Write that text, once for all samples of a context."""
         index = batch.context["index"][:: batch.samples]
-        best = rollout(policy, env.take(slice(len(index))), decode=Greedy(), index=index)
+        best = rollout(policy, sequence_env(env).take(slice(len(index))), decode=Greedy(), index=index)
         return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
@@ -85,12 +85,18 @@ class Regression(Remembers):
 
     Args:
         rate: of learning; below 2.
-        beside: what is known already; the regression predicts what is missing from it.
+        beside: what is known already, without learning; the regression predicts what is missing from it.
     """
 
     rate: float = 0.1
     beside: Baseline = none
     weight: Tensor | None = None  # [T, H + 1], the last column is c
+
+    def __post_init__(self) -> None:
+        if hasattr(self.beside, "learn"):
+            raise ValueError(
+                f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"
+            )
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside it needs."""
@@ -113,6 +119,10 @@ class Regression(Remembers):
         error = (self(returns, batch) - returns) * batch.mask / h.square().sum(2)
         slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
         self.weight = -self.rate * slope if self.weight is None else self.weight - self.rate * slope
+
+    def forget(self) -> None:
+        """Start anew: the reward is another one."""
+        self.weight = None
 
     def _inputs(self, batch: Rollout) -> Tensor:
         if batch.features is None:

@@ -16,15 +16,17 @@ from rlseq.types import Evaluation, Metrics, Rollout
 @torch.no_grad()
 def describe(batch: Rollout) -> Metrics:
     """What was written, and what it earned."""
-    returns = batch.returns
-    metrics = {
-        "reward": returns.mean(),
-        "reward_std": returns.std(correction=0),
-        "length": batch.lengths.float().mean(),
-        "at_limit": (batch.lengths == batch.mask.shape[1])
-        .float()
-        .mean(),  # texts that were cut off, or nearly
-    }
+    returns, lengths, cut = batch.earned
+    metrics = {}
+    if len(returns):  # of episodes longer than a batch none may have ended yet
+        metrics = {
+            "reward": returns.mean(),
+            "reward_std": returns.std(correction=0),
+            "length": lengths.float().mean(),
+            "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
+        }
+    if batch.price is not None:
+        metrics["kl_price"] = batch.price.sum(1).mean()
     if batch.samples > 1:
         groups = returns.view(-1, batch.samples)
         metrics["equal_groups"] = (groups == groups[:, :1]).all(1).float().mean()

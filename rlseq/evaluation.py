@@ -16,7 +16,7 @@ from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
 from rlseq.errors import pick
 from rlseq.search import Beam
-from rlseq.types import Reward
+from rlseq.types import OwnLoop, Reward
 
 DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
 
@@ -67,11 +67,18 @@ def evaluate(
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
             A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
-        limit: number of texts; all items when not given, or 1,000 where there is only one.
+        limit: number of texts; all items when not given, or 1,000 where there is only one; of episodes of a
+            `rlseq.adapters.GymEnv`, which starts afresh, 100 when not given.
 
     Returns:
         "reward", "length", every part of the reward, and every metric.
     """
+    if isinstance(env, OwnLoop):
+        if metrics is not None:
+            raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
+        return env.evaluate(
+            policy, pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode, limit
+        )
     return judged(policy, env, decode, metrics, limit).means()
 
 

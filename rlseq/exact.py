@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlseq.engine import sequence_env
+from rlseq.engine import rollout, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.state import evaluating
-from rlseq.types import RAW, Behaviour, Context
+from rlseq.types import RAW, Behaviour, Context, Rollout
 
-LIMIT = 1_000_000  # texts × contexts
+LIMIT = 1_000_000  # texts × contexts, or rows of all batches
 
 
 def texts(env: SequenceEnv) -> tuple[Tensor, Tensor]:
@@ -73,10 +74,67 @@ def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
 
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:
     """∇J by name of parameter; zeros for parameters that J does not depend on."""
-    named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-    grads = torch.autograd.grad(
-        _objective(policy, sequence_env(env), behaviour), list(named.values()), allow_unused=True
+    return _slopes(policy, _objective(policy, sequence_env(env), behaviour))
+
+
+def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str, Tensor]:
+    """E[ĝ], the mean of an agent's gradient over every batch that it could have sampled: no noise is left.
+
+    An estimator is unbiased where this is `gradient`, to rounding; what differs is its bias.
+
+    Args:
+        agent: a policy-gradient agent; what its baseline has learned stays as it is.
+        env: a task with few texts: the rows of all batches together are enumerated.
+        rows: texts in a batch; one group of `agent.samples` when not given.
+    """
+    return mean_gradient(agent, *every_batch(agent, sequence_env(env), rows or agent.samples))
+
+
+def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tensor]:
+    """Every batch of so many texts, one after the other, and the probability of each."""
+    words, _ = texts(env)
+    groups = rows // agent.samples
+    choices = [env.size, *[len(words)] * agent.samples] * groups
+    count = int(torch.tensor(choices).double().prod())
+    if groups * agent.samples != rows or count * rows > LIMIT:
+        raise ValueError(
+            f"{count:,} batches of {rows} rows in groups of {agent.samples} cannot be enumerated "
+            f"(limit {LIMIT:,} rows); take fewer rows, samples or words"
+        )
+    ways = [torch.arange(n, device=env.device) for n in choices]
+    drawn = torch.cartesian_prod(*ways).view(-1, 1 + agent.samples)  # of each group its item and its texts
+    index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
+    nobody = torch.zeros_like(forced[:, 0])
+    wide, random = env.resumed({}, nobody, nobody, nobody), env.generator.get_state()
+    batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
+    batch = agent.enriched(replace(batch, samples=agent.samples), wide)
+    env.generator.set_state(random)
+    chance = batch.log_probs.double().sum(1).view(-1, rows).sum(1).exp() / env.size**groups
+    return batch, chance
+
+
+def mean_gradient(agent: Any, batch: Rollout, chance: Tensor) -> dict[str, Tensor]:
+    """Σ chance · gradient of the objective, over equally large batches that stand one after the other."""
+    rows = len(batch.actions) // len(chance)
+    starts = range(0, len(batch.actions), rows)
+    judged = [agent.judged(batch.take(slice(start, start + rows))) for start in starts]
+    counts = chance.float().repeat_interleave(rows).unsqueeze(1)
+    lesson = batch.lesson
+    if lesson is not None and judged[0].lesson.weights is not None:
+        lesson = replace(lesson, weights=counts * torch.cat([one.lesson.weights for one in judged]))
+    whole = replace(
+        batch,
+        advantages=torch.cat([one.advantages for one in judged]),
+        targets=torch.cat([one.targets for one in judged]),
+        weights=counts * torch.cat([one.weights for one in judged]),
+        lesson=lesson,
     )
+    return _slopes(agent.policy, -agent.loss(whole)[0])
+
+
+def _slopes(policy: Any, objective: Tensor) -> dict[str, Tensor]:
+    named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(objective, list(named.values()), allow_unused=True)
     return {
         name: torch.zeros_like(p) if grad is None else grad
         for (name, p), grad in zip(named.items(), grads, strict=True)

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from rlseq.baselines import Baseline, MovingAverage, group_mean, leave_one_out, mean, none
 from rlseq.checks import check_samples
-from rlseq.credit import CREDITS, Lambda, NStep
+from rlseq.credit import CREDITS, Completions, Lambda, NStep, Stepwise
 from rlseq.critics import GreedyReturn, Regression, Value
+from rlseq.env import SequenceEnv
 from rlseq.errors import pick
 from rlseq.losses import AGGREGATES
 from rlseq.penalties import DIVERGENCES
-from rlseq.state import Remembers
-from rlseq.types import Rollout
+from rlseq.references import check_references
+from rlseq.state import Remembers, evaluating
+from rlseq.types import OwnLoop, Rollout
 
 Scale = Callable[[Tensor, Rollout], Tensor]
 
@@ -39,6 +41,23 @@ def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
     return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
 
 
+def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
+    real = batch.mask / batch.mask.sum(0).clamp(min=1)
+    return advantages / (advantages * real).sum(0).clamp(min=1e-12) - 1
+
+
+def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
+    """σ(12 (½ − rank / B)) − ½ of every step, the best of B rows has rank 1 (LeakGAN, Guo et al. 2018).
+
+    Only the order counts, so no step is silent, whatever the judge's scale. Their code subtracts no ½.
+    """
+    low = torch.finfo(advantages.dtype).min
+    order = advantages.where(batch.mask, low).argsort(stable=True, dim=0, descending=True)
+    rank = order.argsort(0) + 1
+    return torch.sigmoid(12 * (0.5 - rank / batch.mask.sum(0).clamp(min=1))) - 0.5
+
+
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "none": lambda: none,
     "mean": lambda: mean,
@@ -50,9 +69,16 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "leave_one_out": lambda: leave_one_out,
     "group_mean": lambda: group_mean,
 }
-SCALES: dict[str, Scale] = {"none": as_it_is, "by_group": by_group, "by_batch": by_batch}
+SCALES: dict[str, Scale] = {
+    "none": as_it_is,
+    "by_group": by_group,
+    "by_batch": by_batch,
+    "self_normalised": self_normalised,
+    "bootstrapped": bootstrapped,
+}
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
 LOOK_AT_VALUES = (Value, Lambda, NStep)
+JUDGED_WHOLE = (Completions, Stepwise)  # credits that are made of judgements, not of rewards along the way
 
 _NAMES: dict[str, Mapping[str, Any]] = {
     "credit": CREDITS,
@@ -85,8 +111,16 @@ def check_factors(agent: Any) -> None:
     for name in ("entropy", "l2", "kl", "kl_reward", "mle", "value_weight"):
         if not getattr(agent, name) >= 0:
             raise ValueError(f"{name} is a weight and must be ≥ 0, got {getattr(agent, name)!r}")
+    for name in ("clip", "clip_high"):
+        if not getattr(agent, name, 1.0) > 0:
+            raise ValueError(f"{name} must be > 0, got {getattr(agent, name)!r}")
     if not 0 <= agent.gamma <= 1:
         raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
+    if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
+        raise ValueError(
+            f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "
+            f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
+        )
     grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
     if grouped and agent.samples < 2:
         raise ValueError(
@@ -94,11 +128,52 @@ def check_factors(agent: Any) -> None:
             f"got samples={agent.samples}; pass samples=4, or another baseline"
         )
     valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, LOOK_AT_VALUES)]
-    head = getattr(agent.policy, "head", None)
-    if valued and head is not None and getattr(head, "value", head) is None:
+    if valued and _lacks_values(agent.policy):
         raise ValueError(
             f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
             "head; make it with rlseq.make_policy(…, value=True)"
+        )
+
+
+def _lacks_values(policy: Any) -> bool:
+    """Whether a policy of ours was made without V; what another's `evaluate` gives is not known yet."""
+    head = getattr(policy, "head", policy)
+    return None in (getattr(head, "value", head), getattr(policy, "critic", policy))
+
+
+def check_task(agent: Any, env: SequenceEnv | OwnLoop) -> None:
+    """Refuse, before anything is sampled, a task that an agent cannot learn from."""
+    if isinstance(env, OwnLoop):
+        env.check(agent)
+        return
+    contexts, left = divmod(env.num_envs, agent.samples)
+    if left:
+        raise ValueError(
+            f"samples={agent.samples} texts of each context must divide the rows of the task, "
+            f"got num_envs={env.num_envs}"
+        )
+    if agent.minibatches * agent.micro_batches > contexts:
+        raise ValueError(
+            f"{contexts} contexts (num_envs={env.num_envs}, samples={agent.samples}) cannot be split into "
+            f"minibatches={agent.minibatches} of micro_batches={agent.micro_batches}; make more rows, "
+            "or fewer parts"
+        )
+    if agent.mle:
+        check_references(env)
+    if agent.kl or agent.kl_reward:
+        _check_vocabulary(agent.reference, env)
+
+
+def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
+    """The reference policy must write the words of the task: ask it for one."""
+    first = torch.zeros(1, dtype=torch.int64, device=env.device)
+    with torch.no_grad(), evaluating(reference):
+        state = reference.start({**env.contexts(first), "index": first})
+        logits, _ = reference.step(first + env.vocab.bos, state)
+    if logits.shape[-1] != len(env.vocab):
+        raise ValueError(
+            f"the reference policy writes {logits.shape[-1]} words, the task has {len(env.vocab)}; pass "
+            "reference= a policy made for this task"
         )
 
 

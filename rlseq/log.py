@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rlseq.checkpoint import write_whole
 from rlseq.metrics.combine import name_of
+from rlseq.types import OwnLoop
 
 Row = dict[str, float]
 Sink = Callable[[Row], None]
@@ -44,7 +45,7 @@ class RunFolder:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.checkpoints = self.path / "checkpoints"
-        self._lock = _locked(self.path / "lock")
+        self._lock = locked(self.path / "lock")
         self._metrics: TextIOWrapper | None = None
 
     @property
@@ -63,7 +64,7 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists():
             there = json.loads(path.read_text("utf-8"))
-            differ = [line for part in COMPARED for line in _differences(there.get(part), config[part], part)]
+            differ = [line for part in COMPARED for line in differences(there.get(part), config[part], part)]
             if differ:
                 raise ValueError(
                     f"{self.path} holds a run of another configuration:\n  "
@@ -109,7 +110,7 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _locked(path: Path) -> TextIOWrapper:
+def locked(path: Path) -> TextIOWrapper:
     """An open file that no other process holds; the system frees it when its holder ends, however it ends."""
     file = path.open("a+", encoding="utf-8")
     try:
@@ -135,7 +136,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
-        "env": _env(env),
+        "env": env.describe() if isinstance(env, OwnLoop) else _env(env),
         "policy": _policy(agent.policy),
         "seed": env.seed,
         "machine": machine(),
@@ -209,10 +210,11 @@ def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()[:16]
 
 
-def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
+def differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    """Where two trees of plain values differ, a line each."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
-            yield from _differences(there.get(name), here.get(name), f"{path}.{name}")
+            yield from differences(there.get(name), here.get(name), f"{path}.{name}")
     elif json.dumps(there) != json.dumps(here):
         yield f"{path} was {there!r}, is {here!r}"
 

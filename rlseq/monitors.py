@@ -15,6 +15,7 @@ from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
 
 COMPARED = 500  # texts that are compared with each other
+NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu"}
 LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
 
 
@@ -36,32 +37,30 @@ def monitored(found: Judged) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
 
 
-def hacked(curve: Sequence[Mapping[str, float]], tolerance: float = 0.05) -> list[str]:
+def hacked(
+    curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.1
+) -> list[str]:
     """What has become worse while the trained reward became better, in words; empty when nothing has.
 
     Compares the last evaluation with the first. The alarm is raised where the reward rose and a held-out
     metric lost more than `tolerance` of its first value, or where repetition or commonness rose by 0.2.
 
     Args:
-        curve: evaluations in order, with "reward", metrics and the figures of `monitored`.
+        curve: evaluations in order: metrics, and the figures of `monitored`.
+        trained: the metric that was trained on.
         tolerance: relative loss of a metric that is not yet alarming.
     """
-    if len(curve) < 2 or not curve[-1]["reward"] > curve[0]["reward"]:
+    sign = -1 if trained in LOWER_IS_BETTER else 1
+    if len(curve) < 2 or not sign * (curve[-1].get(trained, 0.0) - curve[0].get(trained, 0.0)) > 0:
         return []
     first, last, alarms = curve[0], curve[-1], []
-    rise = f"reward rose from {first['reward']:.3f} to {last['reward']:.3f}"
+    rise = f"{trained} went from {first[trained]:.3f} to {last[trained]:.3f}"
     for name in first.keys() & last.keys():
         change = last[name] - first[name]
         if name in ("repetition", "commonness") and change > 0.2:
             alarms.append(f"{rise}, but {name} from {first[name]:.2f} to {last[name]:.2f}")
-        elif name not in NOT_QUALITY and (change if name in LOWER_IS_BETTER else -change) > tolerance * abs(
-            first[name]
-        ):
-            fell = "rose" if change > 0 else "fell"
-            alarms.append(f"{rise}, but {name} {fell} from {first[name]:.3f} to {last[name]:.3f}")
+        elif name not in {*NOT_QUALITY, trained} and (
+            change if name in LOWER_IS_BETTER else -change
+        ) > tolerance * abs(first[name]):
+            alarms.append(f"{rise}, but {name} from {first[name]:.3f} to {last[name]:.3f}")
     return sorted(alarms)
-
-
-NOT_QUALITY = {
-    "reward", "length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu",
-}  # fmt: skip

@@ -60,7 +60,7 @@ def smoothed(seen: Evaluation, share: float) -> Tensor:
 
 def exact(seen: Evaluation, anchor: Evaluation) -> Tensor:
     """KL(π ‖ π_anchor) = Σₐ π(a) (log π(a) − log π_anchor(a)), over the whole vocabulary."""
-    return _logits(seen).reduce(_kl, _logits(anchor))
+    return _logits(seen).divergence(_logits(anchor))
 
 
 def k1(seen: Evaluation, anchor: Evaluation) -> Tensor:
@@ -69,27 +69,20 @@ def k1(seen: Evaluation, anchor: Evaluation) -> Tensor:
 
 
 def k2(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """½ (log π(a) − log π_anchor(a))²: biased as a number, its gradient is that of the divergence."""
+    """½ (log π(a) − log π_anchor(a))²: biased as a number, its mean gradient is that of `exact`."""
     return (seen.log_probs - anchor.log_probs).square() / 2
 
 
 def k3(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """ρ − 1 − log ρ, ρ = π_anchor(a) / π(a): unbiased, never negative; its gradient is another's (GRPO)."""
+    """ρ − 1 − log ρ, ρ = π_anchor(a) / π(a): an unbiased, never negative number (Schulman 2020; GRPO).
+
+    As a gradient it is another divergence's: E[(1 − ρ) ∇log π] = ∇KL(π_anchor ‖ π).
+    """
     log_ratio = anchor.log_probs - seen.log_probs
     return log_ratio.exp() - 1 - log_ratio
 
 
 DIVERGENCES: dict[str, Divergence] = {"exact": exact, "k1": k1, "k2": k2, "k3": k3}
-
-
-def _kl(z: Tensor, anchor: Tensor) -> Tensor:
-    log_p, log_q = z.log_softmax(-1), anchor.log_softmax(-1)
-    if log_p.shape != log_q.shape:
-        raise ValueError(
-            f"policies of {log_p.shape[1]} and {log_q.shape[1]} words cannot be compared; "
-            "the reference policy must write the same vocabulary"
-        )
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def _logits(seen: Evaluation) -> Logits:

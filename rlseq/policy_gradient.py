@@ -23,11 +23,11 @@ from rlseq.credit import Credit
 from rlseq.critics import prepared, seen_by
 from rlseq.decode import Decode, Sample
 from rlseq.diagnostics import describe, watch
-from rlseq.engine import rescore, rollout, sequence_env
-from rlseq.factors import Scale, Shuffle, check_factors, name_factors
+from rlseq.engine import rescore, rollout, task_of
+from rlseq.factors import Scale, Shuffle, check_factors, check_task, name_factors
 from rlseq.losses import Aggregate, per_token, score_function
 from rlseq.penalties import Divergence, penalties
-from rlseq.references import check_references, demonstrations
+from rlseq.references import demonstrations
 from rlseq.state import evaluating
 from rlseq.types import Evaluation, Metrics, Rollout
 
@@ -55,13 +55,18 @@ class PolicyGradient(Agent):
     mle: float = 0.0  # weight of the likelihood of references of the same contexts
     kl: float = 0.0  # weight of the divergence from the reference policy, in the loss
     kl_reward: float = 0.0  # the same as a price on every token, taken from its reward
-    divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.regularisers)
+    divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.penalties)
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name_factors(self)
         check_factors(self)
+        if self.epochs > 1 and type(self).surrogate is PolicyGradient.surrogate:
+            raise ValueError(
+                f"{type(self).__name__} learns from fresh samples only, got epochs={self.epochs}; leave "
+                "epochs at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
+            )
         self.shuffle = Shuffle()
         if (self.kl or self.kl_reward) and self.reference is None:
             self.reference = deepcopy(self.policy).requires_grad_(False)
@@ -70,9 +75,8 @@ class PolicyGradient(Agent):
 
     def collect(self, env: Any) -> Rollout:
         """On-policy samples, and what the factors want to know beside."""
-        env = sequence_env(env)
-        if self.mle:
-            check_references(env, env.items)
+        env = task_of(env)
+        check_task(self, env)
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
         return self.enriched(replace(batch, samples=self.samples), env)
 
@@ -82,7 +86,8 @@ class PolicyGradient(Agent):
             batch = prepared(factor, batch, self.policy, env)
         if self.kl_reward:
             log_ratio = (batch.log_probs - seen_by(self.reference, batch).log_probs) * batch.mask
-            batch = replace(batch, rewards=batch.rewards - self.kl_reward * log_ratio)
+            price = self.kl_reward * log_ratio
+            batch = replace(batch, rewards=batch.rewards - price, price=price)
         if self.mle:
             batch = replace(batch, lesson=demonstrations(env, batch.context))
         return batch
@@ -105,9 +110,12 @@ class PolicyGradient(Agent):
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, as often and in as many steps as asked."""
         batch = self.judged(batch)
-        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(batch)]
+        units = self.weighed(batch.units())
+        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
             self.baseline.learn(batch.targets, batch)
+        if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1
+            self.policy.absorb(batch)
         return {**describe(batch), **joined(logs)}
 
     @torch.no_grad()

@@ -42,12 +42,22 @@ def make(id: str, num_envs: int = 1, device: Any = "cpu", seed: int | None = 0, 
         seed: of contexts and of sampling; None draws one.
         **options: the task's own, and those of `EnvOptions`.
     """
+    defaults = _registered(id)
+    return _build(defaults["task"], {**defaults, **options}, num_envs=num_envs, device=device, seed=seed)
+
+
+def task_of(id: str) -> type:
+    """The class of a registered task."""
+    task = _registered(id)["task"]
+    return task if isinstance(task, type) else _load(task)
+
+
+def _registered(id: str) -> dict[str, Any]:
+    """What `gym.register` was told of a task of ours."""
     spec = gym.registry.get(id)
     if spec is None or "task" not in spec.kwargs:
         raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
-    return _build(
-        spec.kwargs["task"], {**spec.kwargs, **options}, num_envs=num_envs, device=device, seed=seed
-    )
+    return spec.kwargs
 
 
 def ids() -> list[str]:
@@ -59,9 +69,7 @@ def describe() -> dict[str, str]:
     """Every id with the first line of its task's documentation."""
     lines = {}
     for id in ids():
-        task = gym.registry[id].kwargs["task"]
-        cls = task if isinstance(task, type) else _load(task)
-        lines[id] = (cls.__doc__ or "").strip().split("\n")[0]
+        lines[id] = (task_of(id).__doc__ or "").strip().split("\n")[0]
     return lines
 
 

@@ -50,13 +50,19 @@ def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
 def evaluating(policy: Any) -> Iterator[None]:
     """Dropout off inside, and the mode of every module restored after."""
     modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
-    for module, _ in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
-        module.train(isinstance(module, nn.RNNBase) and not module.dropout)
+    for (
+        module,
+        mode,
+    ) in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
+        wanted = isinstance(module, nn.RNNBase) and not module.dropout
+        if mode != wanted:
+            module.training = wanted
     try:
         yield
     finally:
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 class Remembers:

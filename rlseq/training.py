@@ -18,14 +18,14 @@ from torch import Tensor
 from rlseq import checkpoint
 from rlseq.agent import Agent
 from rlseq.alarms import Watchman
-from rlseq.engine import sequence_env
-from rlseq.evaluation import judged
+from rlseq.engine import task_of
+from rlseq.evaluation import evaluate, judged
 from rlseq.examine import Examiner
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
 from rlseq.monitors import monitored
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
-from rlseq.types import Metrics
+from rlseq.types import Metrics, OwnLoop
 
 History = list[dict[str, float]]
 HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
@@ -43,6 +43,7 @@ def train(
     budget_tokens: int | None = None,
     out: str | PathLike[str] | None = None,
     resume: bool = True,
+    eval_texts: int | None = None,
     wandb_project: str | None = None,
     alarms: str | Callable[[str], None] = "warn",
     examine: bool = True,
@@ -62,6 +63,7 @@ def train(
         budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
         out: the folder.
         resume: False refuses a folder that already has a run, instead of going on with it.
+        eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
         alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
         examine: take a closer look at a policy gradient at every evaluation, for the price of about three
@@ -74,11 +76,11 @@ def train(
     if limit < 1 or eval_every < 1:
         name = "updates" if budget_tokens is None else "budget_tokens"
         raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
-    run = _Run(agent, sequence_env(env), None if eval_env is None else sequence_env(eval_env))
+    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
     run.sinks = [Watchman(alarms)]
     if on_update is not None:
         run.sinks, run.held = [*run.sinks, on_update], 1
-    if examine and isinstance(agent, PolicyGradient):
+    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, OwnLoop):
         run.closer = Examiner(agent, run.env)
     with ExitStack() as stack:
         if out is not None:
@@ -100,6 +102,7 @@ class _Run:
     agent: Agent
     env: Any
     eval_env: Any
+    eval_texts: int | None = None
     folder: RunFolder | None = None
     sinks: list[Sink] = field(default_factory=list)
     held: int = HELD
@@ -145,15 +148,21 @@ class _Run:
         if self.eval_env is None:
             self.tell()
         else:
-            found = judged(self.agent.policy, self.eval_env)
-            scores = {**found.means(), **monitored(found)}
+            scores, lines = self.scored()
             spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
             self.tell({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
             if self.best is None or scores["reward"] > self.best[0]:
                 self.best = scores["reward"], self.update
-            if self.folder is not None:
-                self.folder.samples(self.update, found.lines(self.eval_env))
+            if self.folder is not None and lines:
+                self.folder.samples(self.update, lines)
         self.save("running")
+
+    def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """An evaluation's scores, and its texts where there are any."""
+        if isinstance(self.eval_env, OwnLoop):
+            return evaluate(self.agent.policy, self.eval_env, limit=self.eval_texts), []
+        found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
+        return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
 
     def save(self, status: str) -> None:
         """Checkpoint and results."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, dtype
 from typing_extensions import Self
 
 Context = Mapping[str, Tensor]
@@ -52,6 +52,7 @@ class Behaviour(NamedTuple):
 
     temperature: float = 1.0
     support: Tensor | None = None  # bool, broadcastable to [B, T, V]: the tokens that were allowed
+    autocast: dtype | None = None  # in which the policy's networks computed, if not in their own
 
 
 RAW = Behaviour()  # the policy as it is
@@ -78,6 +79,9 @@ class Logits(Protocol):
             what: of these logits, and of those of the others, in that order; forbidden tokens have FORBIDDEN.
             others: logits of the same actions under other policies, or one number for each, `[B, T]`.
         """
+
+    def divergence(self, other: Logits) -> Tensor:
+        """KL(π ‖ π_other) in every state, `[B, T]`."""
 
 
 class Evaluation(NamedTuple):
@@ -106,6 +110,14 @@ class Policy(Protocol):
         """
 
 
+class Earned(NamedTuple):
+    """What episodes brought, `[n]` each."""
+
+    returns: Tensor
+    lengths: Tensor
+    cut: Tensor  # bool: did not end by themselves
+
+
 @dataclass(frozen=True, eq=False)
 class Rollout:
     """B rows of at most T actions, batch-major: one finished text each, or a stretch of another kind of task.
@@ -113,7 +125,7 @@ class Rollout:
     The last block is what an agent adds before it learns; the last three, `PolicyGradient.judged`.
     """
 
-    actions: Tensor  # [B, T] int64: the tokens; 0 where there is none
+    actions: Tensor  # [B, T] int64: the tokens, 0 where there is none; [B, T, A] where they are vectors
     mask: Tensor  # [B, T] bool, True on real actions (EOS is a real action)
     log_probs: Tensor  # [B, T] float32, under the distribution that really acted
     rewards: Tensor  # [B, T]
@@ -126,6 +138,7 @@ class Rollout:
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
     written: Tensor | Soft | None = None  # [B, T]: what is read in place of the actions, if not they
+    price: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
     lesson: Rollout | None = None  # demonstrations of the same contexts
@@ -142,6 +155,16 @@ class Rollout:
     def lengths(self) -> Tensor:
         """Number of real actions of every row, `[B]`."""
         return self.mask.sum(1)
+
+    @property
+    def earned(self) -> Earned:
+        """What there is to report of every episode."""
+        paid = self.returns if self.price is None else self.returns + self.price.sum(1)
+        return Earned(paid, self.lengths, self.lengths == self.mask.shape[1])
+
+    def units(self) -> Rollout:
+        """The same with rows that may be learned from in any order and company: whole texts."""
+        return self
 
     def take(self, rows: Tensor | slice) -> Self:
         """Some of the rows; what they count stays as it was."""
@@ -161,3 +184,22 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
     if isinstance(part, Rollout):
         return part.take(rows)
     return part[rows] if isinstance(part, Tensor) else part
+
+
+@runtime_checkable
+class OwnLoop(Protocol):
+    """A task of another kind than writing, which steps itself (`rlseq.adapters`)."""
+
+    counts: Counts
+
+    def check(self, agent: Any) -> None:
+        """Refuse, before anything is sampled, an agent that cannot learn from it."""
+
+    def rollout(self, policy: Any, decode: Any, **given: Any) -> Rollout:
+        """What `rlseq.rollout` is to return; `given` are its other arguments."""
+
+    def evaluate(self, policy: Any, decode: Any, limit: int | None) -> dict[str, float]:
+        """What `rlseq.evaluate` is to return."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's folder keeps of it."""

@@ -1,1 +1,23 @@
-"""Compare agents: equal budgets, several seeds, intervals that hold, and a report."""
+"""Compare agents: equal budgets, several seeds, intervals that hold, and a report.
+
+`rlseq.compare(…)` is a call, and `rlseq.compare.statistics` a module: this package can be called.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Callable(ModuleType):
+    """The package as the function `rlseq.compare.runner.compare`."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """See `rlseq.compare.runner.compare`."""
+        from rlseq.compare.runner import compare
+
+        return compare(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlseq.engine import sequence_env
+from rlseq.engine import sequence_env, task_of
 from rlseq.errors import check_options, pick
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
+from rlseq.policies.mlp import MLP, Signals
 from rlseq.policies.positions import Learned as Learned
 from rlseq.policies.positions import Rotary as Rotary
 from rlseq.policies.recurrent import Recurrent
@@ -27,6 +28,7 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "seq2seq": partial(Seq2Seq, nn.LSTM),
     "transformer": Transformer,
     "captioner": captioner,
+    "mlp": MLP,
 }
 
 
@@ -34,23 +36,30 @@ def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -
     """A policy by name, on the task's device.
 
     Args:
-        name: "lstm", "gru", "seq2seq", "transformer" or "captioner".
+        name: "lstm", "gru", "seq2seq", "transformer" or "captioner" for texts, "mlp" for
+            `rlseq.adapters.GymEnv`.
         env: the task; it decides vocabularies, source and device.
         seed: of the initial weights; the task's own seed when not given.
         **sizes: `hidden`, `embedding`, `layers`, `dropout`, `value=True` for a value head; of a transformer
             also `heads` and `positions` (`Learned` or `Rotary`); of a captioner `decoder` (`Att2in` or
-            `Transformer`).
+            `Transformer`); of an mlp those of `rlseq.policies.mlp.MLP`.
     """
     build = pick(POLICIES, name, "policy")
-    env = sequence_env(env)
-    check_options(sizes, _sizes(build), f"policy {name!r}")
+    env = task_of(env)
+    check_options(sizes, size_names(build), f"policy {name!r}")
     _check_values(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
-        return build(Words.of(env), **sizes).to(env.device)
+        return build(_reads(build, env), **sizes).to(env.device)
 
 
-def _sizes(build: Callable[..., nn.Module]) -> set[str]:
+def _reads(build: Callable[..., nn.Module], env: Any) -> Signals | Words:
+    """What a policy must know of a task."""
+    return Signals.of(env) if build is MLP else Words.of(sequence_env(env))
+
+
+def size_names(build: Callable[..., nn.Module]) -> set[str]:
+    """The sizes that a policy has."""
     parameters = inspect.signature(build).parameters.values()
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 

@@ -38,6 +38,21 @@ class LinearLogits:
         whole = torch.cat(parts)
         return whole.view(*shape, *whole.shape[1:])
 
+    def divergence(self, other: Logits) -> Tensor:
+        """Over the whole vocabulary."""
+        return self.reduce(divergence, other)
+
+
+def divergence(z: Tensor, other: Tensor) -> Tensor:
+    """Σₐ π(a) (log π(a) − log π_other(a)) of logits `[…, V]`."""
+    log_p, log_q = z.log_softmax(-1), other.log_softmax(-1)
+    if log_p.shape != log_q.shape:
+        raise ValueError(
+            f"policies of {log_p.shape[-1]} and {log_q.shape[-1]} words cannot be compared; "
+            "the reference policy must write the same vocabulary"
+        )
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
 
 def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
     """Logits of the distribution that acts in some of the states, `[n, V]`."""
@@ -45,9 +60,10 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
         return view.flatten(0, 1)[rows]
     if not isinstance(view, LinearLogits):
         raise TypeError(f"logits of a linear head can be compared with their like, got {type(view).__name__}")
-    features, (temperature, support) = view.features.flatten(0, 1)[rows], view.behaviour
-    if support is not None and support.ndim > 1:
-        shape = *view.features.shape[:2], len(view.weight)
-        support = support.expand(shape).flatten(0, 1)[rows]
+    features, behaviour = view.features.flatten(0, 1)[rows].to(view.weight.dtype), view.behaviour
+    support = behaviour.support
+    if support is not None and support.ndim > 1:  # a view: nothing is copied to all rows
+        steps = view.features.shape[1]
+        support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
     z = F.pad(features, (0, 1), value=1.0) @ view.weight.t()
-    return acting_logits(z, Behaviour(temperature, support))
+    return acting_logits(z, behaviour._replace(support=support))

@@ -1,0 +1,114 @@
+"""From what a policy says to what an environment does: choices and vectors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlseq.decode import Decode, Greedy, Sample, acting_logits
+from rlseq.policies.actors import log_density, tempered
+from rlseq.types import Behaviour
+
+
+class Actions(Protocol):
+    """How to act in a space; `said` is what a policy's `step` returned."""
+
+    def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
+        """All random numbers of a stretch, `[T, B, …]`."""
+
+    def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
+        """An action of every row, and, if not all were allowed, those that were."""
+
+    def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
+        """Of actions `[B, T, …]`, `[B, T]`."""
+
+    def outward(self, actions: Tensor) -> Any:
+        """As the environment wants them."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of n; what a policy says are logits."""
+
+    space: gym.spaces.Discrete
+    decode: Decode
+
+    def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
+        """One uniform number each."""
+        shape = steps, rows
+        return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+
+    def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As decoded."""
+        logits = acting_logits(said, Behaviour(self.decode.temperature))
+        support = self.decode.support(logits)
+        if support is not None:
+            logits = acting_logits(logits, Behaviour(support=support))
+        return self.decode.choose(logits, random)[0], support
+
+    def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
+        """Log softmax."""
+        log_p = acting_logits(said, behaviour).log_softmax(-1)
+        return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def outward(self, actions: Tensor) -> Any:
+        """Counted from where the space starts."""
+        return actions.cpu().numpy() + self.space.start
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Numbers; what a policy says are μ and log σ.
+
+    −1 … 1 stands for the bounds of the space, where it has any. What is stored and scored is what was drawn;
+    only what is done is clipped to the bounds.
+    """
+
+    space: gym.spaces.Box
+    spread: float  # how many σ a unit of noise is
+
+    def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
+        """Normal noise."""
+        shape = steps, rows, math.prod(self.space.shape)
+        return torch.randn(shape, generator=generator, device=generator.device)
+
+    def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
+        """μ + noise."""
+        mean, log_std = said.unbind(-2)
+        return torch.addcmul(mean, log_std.exp(), random, value=self.spread), None
+
+    def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
+        """The density's."""
+        return log_density(tempered(said, behaviour), actions)
+
+    def outward(self, actions: Tensor) -> Any:
+        """Scaled, and clipped to the bounds."""
+        low, high = self.space.low, self.space.high
+        bounded = np.isfinite(low) & np.isfinite(high)
+        centre = np.where(bounded, low + high, 0.0) / 2
+        half = np.where(bounded, high - low, 2.0) / 2
+        given = actions.cpu().numpy().reshape(-1, *self.space.shape)
+        return np.clip(centre + half * given, low, high).astype(self.space.dtype)
+
+
+def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
+    """How actions of a space are chosen."""
+    if isinstance(space, gym.spaces.Discrete):
+        return Choices(space, decode)
+    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        raise TypeError(
+            f"actions must be Discrete, or a Box of floats, got {space}; a wrapper can make one of these of "
+            "others: gymnasium.wrappers.TransformAction, say, of a MultiDiscrete the Discrete of all "
+            "combinations"
+        )
+    if isinstance(decode, Greedy):
+        return Vectors(space, 0.0)
+    if isinstance(decode, Sample) and decode.top_k is None and decode.top_p in (None, 1):
+        return Vectors(space, decode.temperature**0.5)
+    raise TypeError(f"vectors are drawn, Sample(temperature), or taken at the mean, Greedy(); got {decode!r}")

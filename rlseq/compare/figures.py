@@ -1,0 +1,109 @@
+"""Pictures of a comparison: learning curves with bands, and likelihood at several temperatures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+Tree = Mapping[str, Any]
+COLOURS = ("#3b82c4", "#e07b16", "#2a9d6f", "#d1495b", "#8e6bbf", "#b08a1e", "#1b9ea8", "#c45ba8", "#6b8e23")
+START = "#8a8f98"  # where all started
+INK, FAINT = "#010203", "#040506"  # replaced by the page's own colours, light or dark
+COSTS = {"tokens": "tokens", "judged": "texts judged", "seconds": "seconds of training"}
+
+
+def colours(task: Tree) -> dict[str, str]:
+    """One colour an agent, the same in every picture and table."""
+    names = [agent["name"] for agent in task["agents"] if agent["name"] != "start"]
+    return {"start": START, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}}
+
+
+def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
+    """Reward on held-out items against what it cost."""
+    figure = Figure(figsize=(4.2 * len(costs), 3.1), layout="constrained")
+    axes = figure.subplots(1, len(costs), squeeze=False)[0]
+    paint = colours(task)
+    for axis, cost in zip(axes, costs, strict=True):
+        for agent in task["agents"]:
+            points, colour = agent["curve"], paint[agent["name"]]
+            if agent["name"] == "start" or not points[-1][cost]:
+                level = agent["scores"]["reward"]["estimate"]
+                if agent["name"] == "start":
+                    axis.axhline(level, color=colour, linestyle=":", linewidth=1.2)
+                continue
+            x = [point[cost] for point in points]
+            if points[0]["low"] is not None:
+                band = [point["low"] for point in points], [point["high"] for point in points]
+                axis.fill_between(x, *band, color=colour, alpha=0.15, linewidth=0)
+            axis.plot(
+                x, [point["estimate"] for point in points], color=colour, linewidth=1.8, label=agent["name"]
+            )
+        _dressed(axis, COSTS[cost], "reward" if axis is axes[0] else "")
+        _limit(axis, task)
+    return figure
+
+
+def sweep(task: Tree) -> Figure | None:
+    """Quality against variety of likelihood's samples, by temperature; None without a sweep."""
+    swept = [agent for agent in task["agents"] if agent["temperatures"]]
+    if not swept:
+        return None
+    figure = Figure(figsize=(4.2, 3.1), layout="constrained")
+    axis = figure.subplots()
+    paint = colours(task)
+    for agent in swept:
+        points = agent["temperatures"]
+        x, y = ([p[name]["estimate"] for p in points] for name in ("self_bleu", "reward"))
+        axis.plot(x, y, marker="o", color=paint[agent["name"]], linewidth=1.5)
+        for point, a, b in zip(points, x, y, strict=True):
+            axis.annotate(
+                f"{point['temperature']:g}", (a, b), textcoords="offset points", xytext=(5, 4), color=INK
+            )
+    _dressed(axis, "self-BLEU of samples (alike →)", "reward of samples")
+    return figure
+
+
+def inline(figure: Figure, title: str) -> str:
+    """A figure as SVG inside a page: its text is text, its ink is the page's."""
+    text = io.StringIO()
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlseq", "font.family": "sans-serif"}):
+        FigureCanvasSVG(figure).print_figure(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    return svg.replace(INK, "currentColor").replace(FAINT, "var(--line)")
+
+
+def _dressed(axis: Any, x: str, y: str) -> None:
+    axis.set_xlabel(x, color=INK)
+    axis.set_ylabel(y, color=INK)
+    axis.tick_params(colors=INK, labelsize=9, length=0)
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.grid(color=FAINT, linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.patch.set_alpha(0)
+    axis.figure.patch.set_alpha(0)
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _limit(axis: Any, task: Tree) -> None:
+    """Bands of few seeds may be wider than all that is to be seen: what is in the tables sets the frame."""
+    drawn = [agent for agent in task["agents"] if agent["name"] != "start"]
+    points = [p["estimate"] for agent in drawn for p in agent["curve"]]
+    margin = 0.12 * (max(points) - min(points)) or 0.1
+    axis.set_ylim(min(points) - margin, max(points) + margin)
+    axis.set_xlim(left=0)

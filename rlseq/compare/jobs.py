@@ -1,0 +1,111 @@
+"""One run of a comparison, as plain values, so that another process can make it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rlseq
+from rlseq import checkpoint
+from rlseq.compare.tasks import testing_env, training_env
+from rlseq.decode import Sample
+from rlseq.evaluation import judged
+from rlseq.log import write_json
+from rlseq.monitors import monitored
+from rlseq.policies import POLICIES, size_names
+
+TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which agent learns which task from where, how long, and into which folder."""
+
+    folder: str
+    env: str
+    options: Mapping[str, Any]
+    agent: str  # its name in the comparison
+    algorithm: str  # its name in rlseq.agents, or a stock one
+    hyper: Mapping[str, Any]
+    reward: str | None  # what it is trained on; the task's own when None
+    policy: str
+    sizes: Mapping[str, Any]
+    seed: int
+    budget_tokens: int
+    evaluations: int
+    metrics: tuple[str, ...] | None
+    texts: int | None  # items tested; all when None
+    start: str | None = None  # folder of the run whose policy this one starts from
+    sweep: bool = False  # test at several temperatures, too
+
+    @property
+    def stock(self) -> bool:
+        """Is it one of stable-baselines3?"""
+        return self.algorithm.startswith("sb3-")
+
+    @property
+    def done(self) -> bool:
+        """Is it finished?"""
+        path = Path(self.folder) / "results.json"
+        return path.exists() and json.loads(path.read_text("utf-8"))["status"] == "finished"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, without its place."""
+        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in ("folder", "start")}))  # type: ignore[no-any-return]
+
+
+def made(job: Job) -> tuple[Any, Any, Any]:
+    """Agent, task and test of a job; refuses what cannot be made, before anything is written."""
+    env = training_env(job.env, job.options, job.reward, job.seed)
+    fresh = testing_env(job.env, job.options, job.metrics)
+    if job.stock:
+        from rlseq.compare.stock import stock_agent
+
+        return stock_agent(job.algorithm, env, **job.hyper), env, fresh
+    value = (
+        {"value": True} if "value" in size_names(rlseq.errors.pick(POLICIES, job.policy, "policy")) else {}
+    )
+    policy = rlseq.make_policy(job.policy, env, **{**value, **job.sizes})
+    return rlseq.make_agent(job.algorithm, policy, **job.hyper), env, fresh
+
+
+def run(job: Job) -> None:
+    """Make the run, or go on with it."""
+    torch.manual_seed(job.seed)
+    agent, env, fresh = made(job)
+    folder = Path(job.folder)
+    if job.start is not None and not job.stock:
+        found = checkpoint.load(Path(job.start) / "checkpoints")
+        assert found is not None  # the queue waits for it
+        agent.policy.load_state_dict(found[1]["policy"])
+    if not (folder / "start.json").exists():
+        first = judged(agent.policy, fresh, limit=job.texts)
+        write_json(folder / "start.json", {**first.means(), **monitored(first)})
+    alarms: list[str] = []
+    rlseq.train(
+        agent,
+        env,
+        eval_env=fresh,
+        eval_every=max(1, job.budget_tokens // job.evaluations),
+        eval_texts=job.texts,
+        budget_tokens=job.budget_tokens,
+        out=folder,
+        alarms=alarms.append,
+        examine=False,
+    )
+    write_json(folder / "alarms.json", alarms)
+    if job.sweep:
+        write_json(
+            folder / "temperatures.json", [_at(agent.policy, fresh, t, job.texts) for t in TEMPERATURES]
+        )
+
+
+def _at(policy: Any, env: Any, temperature: float, texts: int | None) -> dict[str, float]:
+    """Quality and variety of samples at a temperature."""
+    found = judged(policy, env, Sample(temperature), limit=texts)
+    return {"temperature": temperature, **found.means(), **monitored(found)}

@@ -1,0 +1,96 @@
+"""`compare`: agents × tasks × seeds, the same budget for each, and what can be said about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from rlseq.compare.comparison import Comparison, gathered
+from rlseq.compare.jobs import Job
+from rlseq.compare.plan import Options, Plan, check
+from rlseq.compare.queue import work_through
+from rlseq.log import differences, locked, write_json
+from rlseq.progress import progress
+
+
+def compare(
+    envs: str | Sequence[str] | Mapping[str, Options],
+    agents: str | Sequence[str] | Mapping[str, Options],
+    seeds: int = 4,
+    budget_tokens: int = 1_000_000,
+    *,
+    policy: str | Options = "lstm",
+    metrics: Sequence[str] | None = None,
+    rewards: Sequence[str] = (),
+    control: str | None = None,
+    start: str | None = "mle",
+    start_tokens: int | None = None,
+    start_hyper: Options | None = None,
+    mle_options: Options | None = None,
+    temperatures: bool = False,
+    evaluations: int = 10,
+    texts: int | None = 500,
+    jobs: int | None = None,
+    out: str | PathLike[str] = "runs/compare",
+) -> Comparison:
+    """Train every agent on every task, from the same start, with the same budget, and compare them.
+
+    Runs are processes. One that fails is reported and the rest goes on; the same call again makes only what
+    is missing, and with more agents, tasks or seeds only what is new.
+
+    Args:
+        envs: ids of tasks, or id → options. Tested on held-out items.
+        agents: names, or name → hyper-parameters. `{"fast": {"agent": "scst", "lr": 1e-3}}` names a variant;
+            "reward" among them is a metric to train on; "sb3-ppo" and "sb3-a2c" are stock agents.
+        seeds: runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights.
+        budget_tokens: tokens written, or imitated, by every run.
+        policy: a name, or `{"name": "lstm", "hidden": 64, …}`.
+        metrics: what is tested beside the reward; the task's own when not given.
+        rewards: train every agent on each of these metrics, too, for a train × test matrix.
+        control: "constant" or "shuffled": train every agent on a reward without information, too.
+        start: the agent that makes what all others start from, once a seed; None starts from nothing.
+        start_tokens: its budget; as the others' when not given.
+        start_hyper: its hyper-parameters.
+        mle_options: options of the task for likelihood alone; `{"items": 200}`, say: few references.
+        temperatures: test likelihood's samples at several temperatures, too.
+        evaluations: tests of every run, at equal distances.
+        texts: items of a test; all when None.
+        jobs: processes at a time; as many as there are processors when not given.
+        out: the folder of everything.
+
+    Returns:
+        The comparison: `.table()`, `.plot()`, `.save()`.
+    """
+    settings = {name: value for name, value in locals().items() if name not in ("jobs", "out")}
+    began, plan, folder = time.perf_counter(), Plan(**settings), Path(out)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be ≥ 1, got {jobs}")
+    runs = plan.jobs(folder)
+    check(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):
+        _agree(runs)
+        for job in runs:
+            Path(job.folder).mkdir(parents=True, exist_ok=True)
+            write_json(Path(job.folder) / "job.json", job.plain())
+        write_json(folder / "config.json", plan.plain())
+        processes = min(jobs or os.cpu_count() or 1, len(runs))
+        with progress("compare", len(runs), "runs") as advance:
+            failed = work_through(runs, processes, lambda done: advance(len(done), ""))
+        return gathered(folder, runs, failed, {"seconds": time.perf_counter() - began, "jobs": processes})
+
+
+def _agree(runs: Sequence[Job]) -> None:
+    """Refuse folders that hold other runs than these."""
+    for job in runs:
+        path = Path(job.folder) / "job.json"
+        there = json.loads(path.read_text("utf-8")) if path.exists() else job.plain()
+        differ = "".join(f"\n  {line}" for line in differences(there, job.plain(), "run"))
+        if differ:
+            raise ValueError(
+                f"{job.folder} holds another run:{differ}\nchange it back, or write to another folder"
+            )

@@ -1,0 +1,86 @@
+"""What a task is trained on and what it is tested on, by name: held-out items, metrics, rewards, controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+
+from rlseq.errors import hint
+from rlseq.metrics import Constant, Shuffled
+from rlseq.metrics.report import BY_NAME, OF_SETS
+from rlseq.registry import make, option_names, task_of
+from rlseq.types import Context, Reward
+
+CONTROLS = ("constant", "shuffled")
+ALWAYS = ("reward", "length")  # reported of every task
+
+
+def held_out(id: str) -> dict[str, Any]:
+    """Options that make a task with items that nobody trained on: its own `held_out`, or its test split."""
+    cls = task_of(id)
+    split = {"split": "test"} if "split" in option_names(cls) else {}
+    return dict(getattr(cls, "held_out", split))
+
+
+def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
+    """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
+    options = {"num_envs": 64, **options, "seed": seed}
+    env = make(id, **options)
+    if reward == "constant":
+        env.parts = {"constant": Constant()}
+    elif reward == "shuffled":
+        env.parts = {f"shuffled_{name}": Shuffled(part, seed=seed) for name, part in env.parts.items()}
+    elif reward is not None:
+        if "reward" in option_names(task_of(id)):
+            with suppress(ValueError):  # not one of the task's own
+                return make(id, **{**options, "reward": reward})
+        env.parts = {reward: metric(env, reward)}
+    return env
+
+
+def testing_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
+    """The task as it is tested: held-out items, its own reward, and the metrics asked for."""
+    own = {**options, **held_out(id), "num_envs": 250, "seed": 0}
+    env = make(id, **own)
+    if metrics is not None:
+        env.metrics = {name: metric(env, name) for name in metrics if name not in ALWAYS}
+    return env
+
+
+def metric(env: Any, name: str) -> Reward:
+    """A metric of a task by name: one of its own, or one of `rlseq.metrics`, fitted on its references."""
+    if name in env.metrics:
+        own: Reward = env.metrics[name]
+        return own
+    if name in OF_SETS:
+        counted: Reward = OF_SETS[name](eos=env.vocab.eos)
+        return counted
+    if name not in BY_NAME:
+        raise ValueError(f"unknown metric {name!r}{hint(name, {*env.metrics, *BY_NAME, *OF_SETS, *ALWAYS})}")
+    context = env.contexts(torch.arange(env.size, device=env.device))
+    if "references" not in context:
+        raise ValueError(
+            f"{type(env).__name__} cannot have the metric {name!r}, which needs references; "
+            f"it has: {', '.join(sorted({*env.metrics, *OF_SETS, *ALWAYS}))}"
+        )
+    build: Any = BY_NAME[name]
+    cls: Any = build.func if isinstance(build, partial) else build
+    names = {field.name for field in fields(cls)}
+    fitted: Reward = build(
+        reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {})
+    )
+    return fitted
+
+
+def reference_ids(context: Context, end: int | None) -> list[list[list[int]]]:
+    """The references of every item as ids, without EOS."""
+    references, lengths = context["references"].tolist(), context["reference_lengths"].tolist()
+    return [
+        [[i for i in row[:n] if i != end] for row, n in zip(rows, sizes, strict=True) if n]
+        for rows, sizes in zip(references, lengths, strict=True)
+    ]

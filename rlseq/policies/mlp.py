@@ -1,0 +1,137 @@
+"""Multi-layer perceptron: a policy without memory, for observations of fixed size (`rlseq.adapters`).
+
+π(·|s) and V(s) of a standardised observation s; both on one trunk, or on two that are computed side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from rlseq.policies.actors import Categorical, Gaussian
+from rlseq.standard import Standard
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a policy observes, and how it acts."""
+
+    width: int  # numbers in an observation
+    actions: int  # choices, or the width of a vector
+    continuous: bool  # a vector?
+
+    @classmethod
+    def of(cls, env: Any) -> Signals:
+        """Those of a `rlseq.adapters.GymEnv`."""
+        space = getattr(env, "single_action_space", None)
+        observed = getattr(env, "single_observation_space", None)
+        if not isinstance(observed, gym.spaces.Box):
+            raise TypeError(
+                f"an mlp reads observations of fixed size, as those of rlseq.adapters.GymEnv, not those of "
+                f'{type(env).__name__}; texts are written by "lstm", "gru", "seq2seq" or "transformer"'
+            )
+        if isinstance(space, gym.spaces.Discrete):
+            return cls(math.prod(observed.shape), int(space.n), False)
+        return cls(math.prod(observed.shape), math.prod(space.shape), True)  # type: ignore[union-attr]
+
+
+class MLP(nn.Module):
+    """tanh layers, and a head for choices or for vectors.
+
+    Args:
+        signals: what is observed, and how to act.
+        hidden: H, width of the layers.
+        layers: their number.
+        value: add V(s).
+        shared: one trunk for π and V; else one each.
+        standardise: observations to mean 0 and standard deviation 1, by what batches before have shown.
+        log_std: log σ of vectors at first.
+    """
+
+    def __init__(
+        self,
+        signals: Signals,
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        value: bool = False,
+        shared: bool = False,
+        standardise: bool = False,
+        log_std: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.scale = Standard(signals.width) if standardise else None
+        self.trunks = Trunks(1 if shared or not value else 2, signals.width, hidden, layers)
+        self.actor: Gaussian | Categorical = (
+            Gaussian(hidden, signals.actions, log_std)
+            if signals.continuous
+            else Categorical(hidden, signals.actions)
+        )
+        self.critic = nn.Linear(hidden, 1) if value else None
+        if self.critic is not None:
+            nn.init.orthogonal_(self.critic.weight)
+            nn.init.zeros_(self.critic.bias)
+
+    def start(self, context: Context) -> tuple[()]:
+        """Nothing to remember."""
+        return ()
+
+    def step(self, observation: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        """What was observed last, `[B, …]`: logits `[B, n]`, or mean and log σ `[B, 2, A]`."""
+        return self.actor(self._features(observation.flatten(1))[0]), state
+
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        """Score actions in the states in which they were chosen: `context["observation"]`, `[B, T, …]`."""
+        observed = context["observation"]
+        rows, steps = observed.shape[:2]
+        features = self._features(observed.reshape(rows * steps, -1))
+        seen = self.actor.evaluate(features[0].view(rows, steps, -1), actions, behaviour)
+        if self.critic is None:
+            return seen
+        return seen._replace(values=self.critic(features[-1]).view(rows, steps))
+
+    def absorb(self, batch: Rollout) -> None:
+        """Learn the scale of what was observed; an agent calls this when it is done with a batch."""
+        if self.scale is not None:
+            self.scale.absorb(batch.context["observation"][batch.mask].flatten(1))
+
+    def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
+        """Of every trunk `[n, H]`: the first for π, the last for V."""
+        x = observed if self.scale is None else self.scale(observed)
+        return self.trunks(x).unbind()  # type: ignore[no-any-return]  # unbind: one gradient, not a sum of two
+
+
+class Trunks(nn.Sequential):
+    """k perceptrons of one shape side by side; one product each layer, whatever k is."""
+
+    def __init__(self, k: int, width: int, hidden: int, layers: int) -> None:
+        widths = [width] + [hidden] * layers
+        super().__init__(*(Layer(k, a, b) for a, b in pairwise(widths)))
+        self.k = k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n, width]` to `[k, n, H]`."""
+        x = x.expand(self.k, *x.shape)
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class Layer(nn.Module):
+    """tanh(x W + b), k times beside each other."""
+
+    def __init__(self, k: int, width: int, hidden: int) -> None:
+        super().__init__()
+        weights = [nn.init.orthogonal_(torch.empty(width, hidden), gain=math.sqrt(2)) for _ in range(k)]
+        self.weight, self.bias = nn.Parameter(torch.stack(weights)), nn.Parameter(torch.zeros(k, 1, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[k, n, width]` to `[k, n, H]`."""
+        return torch.baddbmm(self.bias, x, self.weight).tanh()

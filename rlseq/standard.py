@@ -1,0 +1,63 @@
+"""Running mean and standard deviation: of what is observed, and of what is earned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Standard(nn.Module):
+    """(x − mean) / std, within ±10, of what was absorbed so far; it only moves when told to."""
+
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("square", torch.ones(width, dtype=torch.float64))  # mean square deviation
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of every column."""
+        return ((x - self.mean.float()) * (self.square.float() + 1e-8).rsqrt()).clamp(-10, 10)
+
+    @torch.no_grad()
+    def absorb(self, x: Tensor) -> None:
+        """Take rows `[n, width]` in: two sets of numbers as one (Chan et al. 1979)."""
+        x, n = x.double(), len(x)
+        if not n:
+            return
+        share, off = n / (self.count + n), x.mean(0) - self.mean
+        self.square += share * (x.var(0, correction=0) - self.square) + share * (1 - share) * off.square()
+        self.mean += share * off
+        self.count += n
+
+
+class ReturnScale(nn.Module):
+    """Rewards over the standard deviation of discounted returns so far (Engstrom et al. 2020).
+
+    They keep their sign, and V of any task is of the order of 1.
+
+    Args:
+        gamma: the agent's discount.
+    """
+
+    def __init__(self, gamma: float = 0.99) -> None:
+        super().__init__()
+        self.gamma, self.seen = gamma, Standard(1)
+        self.running: Tensor | None = (
+            None  # of every row; episodes do not outlive a run, so no checkpoint has it
+        )
+
+    def forward(self, rewards: Tensor, ends: Tensor) -> Tensor:
+        """Scaled `[B, T]`; `ends` is True where an episode ended."""
+        running = torch.zeros_like(rewards[:, 0]) if self.running is None else self.running
+        sums = torch.empty_like(rewards)
+        for t in range(rewards.shape[1]):
+            sums[:, t] = running = self.gamma * running + rewards[:, t]
+            running = running.where(~ends[:, t], 0.0)
+        self.running = running
+        self.seen.to(rewards.device).absorb(sums.reshape(-1, 1))
+        return rewards * (self.seen.square.float() + 1e-8).rsqrt()
