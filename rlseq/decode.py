@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rlseq.types import Behaviour, Rollout
 
-FEW = 64  # words among which one level finds a word faster than two
 FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
 
 
@@ -127,8 +126,6 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     `torch.multinomial`) costs more than the network that made the weights.
     """
     size = weights.shape[1]
-    if size <= FEW:
-        return _crossing(weights, uniform.double() * weights.sum(-1, dtype=torch.float64))[0]
     width = _block_width(size)
     if size % width:
         weights = F.pad(weights, (0, width - size % width))
