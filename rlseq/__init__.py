@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.evaluation import evaluate as evaluate
+    from rlseq.generation import generate as generate
     from rlseq.policies import make_policy as make_policy
     from rlseq.sanity import Preflight as Preflight
     from rlseq.sanity import preflight as preflight
@@ -43,6 +44,7 @@ _HOMES = {
     "beam_search": "rlseq.search",
     "complete": "rlseq.search",
     "evaluate": "rlseq.evaluation",
+    "generate": "rlseq.generation",
     "make_agent": "rlseq.agents",
     "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FACADES = {"rlseq", "rlseq.cli", "rlseq.demo", "rlseq.__main__"}  # may see everything
+FACADES = {
+    "rlseq",
+    "rlseq.cli",
+    "rlseq.commands",
+    "rlseq.compare.plan",
+    "rlseq.demo",
+    "rlseq.__main__",
+}  # may see everything
 
 
 def modules() -> dict[str, Path]:

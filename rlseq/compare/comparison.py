@@ -86,13 +86,21 @@ def gathered(
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": machine(),
         **spent,
+        "seconds_of_runs": sum(_spent(Path(job.folder)) for job in jobs),  # tests included
         "failed": [
             {"run": str(Path(run).relative_to(folder)), "error": text} for run, text in failed.items()
         ],
         "tasks": tasks,
+        "across": _across(tasks) if len(tasks) > 1 else [],
     }
     write_json(folder / "results.json", results)
     return Comparison(folder, results)
+
+
+def _spent(folder: Path) -> float:
+    """How long the process of a run took, the last time it was started."""
+    path = folder / "spent.json"
+    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 class _Run:
@@ -223,6 +231,18 @@ def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Se
     ):
         line["p_holm"], line["items"]["p_holm"] = over_seeds, over_items
     return [_without_nan(line) for line in lines]
+
+
+def _across(tasks: Sequence[Tree]) -> list[Tree]:
+    """Every two agents over all tasks, whatever the scale of their rewards: who tends to win?"""
+    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
+    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
+    lines = []
+    for a, b in itertools.combinations(names, 2):
+        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
+        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
+        lines.append({"a": a, "b": b, "probability": _plain(probability_of_improvement(x, y))})
+    return lines
 
 
 def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:

@@ -98,8 +98,10 @@ def _child(job: Job, threads: int) -> None:
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
         torch.set_num_threads(threads)
+        started = time.perf_counter()
         try:
             run(job)
+            write_json(folder / "spent.json", {"seconds": time.perf_counter() - started})
         except BaseException:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             raise SystemExit(1) from None

@@ -33,6 +33,7 @@ def page(results: Tree) -> str:
         results=results,
         tasks=[_shown(task) for task in results["tasks"]],
         stock=any(a["algorithm"].startswith("sb3-") for task in results["tasks"] for a in task["agents"]),
+        across=tables.across(results) if results["across"] else None,
         config=json.dumps(results["config"], indent=2, ensure_ascii=False),
         machine=json.dumps(results["machine"], indent=2),
     )

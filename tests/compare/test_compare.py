@@ -248,3 +248,22 @@ def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
         if not batch.mask.all():
             break
     assert env.counts.numbers()["written"] >= 64
+
+
+def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
+    from rlseq.compare.comparison import _across
+
+    def task(**runs: list[float]) -> dict[str, Any]:
+        return {
+            "agents": [
+                {"name": name, "scores": {"reward": {"runs": values}}} for name, values in runs.items()
+            ]
+        }
+
+    tasks = [task(start=[0, 0], a=[3, 4], b=[1, 2]), task(start=[0, 0], a=[100, 0], b=[50, 60])]
+    (line,) = _across(tasks)
+    assert (line["a"], line["b"]) == ("a", "b")
+    assert line["probability"]["estimate"] == pytest.approx((1 + 0.5) / 2)
+    table = tables.across({"across": [line]})
+    assert table.rows[0][0] == "a − b"
+    assert table.rows[0][1].startswith("0.750 [")
