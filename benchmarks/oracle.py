@@ -88,7 +88,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         device = self.profile.device
-        options = {"references": 10_000, "data_seed": self.seed, "seed": self.seed, "device": device}
+        options: dict[str, Any] = {
+            "references": 10_000,
+            "data_seed": self.seed,
+            "seed": self.seed,
+            "device": device,
+        }
         self.env = OracleEnv(oracle=self.oracle, num_envs=64, **options)
         self.oracle = self.env.oracle
         self.training = self.env.items["references"][:, 0]
