@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check bench docs clean
 
-demo: $(READY) ## pre-train by likelihood, improve by REINFORCE, show the table
+demo: $(READY) ## compare agents in five minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
 
 test: $(READY) ## all tests

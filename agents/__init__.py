@@ -7,34 +7,43 @@ from typing import Any
 
 from rlseq.agent import Agent
 from rlseq.agents.a2c import A2C
+from rlseq.agents.adversarial import Adversarial
 from rlseq.agents.e2e import E2E
 from rlseq.agents.grpo import DAPO, GRPO, DrGRPO
 from rlseq.agents.mixer import MIXER
 from rlseq.agents.mle import MLE
 from rlseq.agents.mrt import MRT, MRTCorrected
+from rlseq.agents.pg_bleu import PGBLEU
 from rlseq.agents.ppo import PPO, PPOKL
 from rlseq.agents.reinforce import REINFORCE
 from rlseq.agents.rloo import RLOO
 from rlseq.agents.scheduled_sampling import ScheduledSampling
 from rlseq.agents.scst import SCST
+from rlseq.agents.seqgan import REGS, MaliGAN, RankGAN, SeqGAN
 from rlseq.errors import check_options, pick
 
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
+    "adversarial": Adversarial,
     "dapo": DAPO,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
     "grpo": GRPO,
+    "maligan": MaliGAN,
     "mixer": MIXER,
     "mle": MLE,
     "mrt": MRT,
     "mrt_corrected": MRTCorrected,
+    "pg_bleu": PGBLEU,
     "ppo": PPO,
     "ppo_kl": PPOKL,
+    "rankgan": RankGAN,
+    "regs": REGS,
     "reinforce": REINFORCE,
     "rloo": RLOO,
     "scheduled_sampling": ScheduledSampling,
     "scst": SCST,
+    "seqgan": SeqGAN,
 }
 
 
@@ -54,13 +63,19 @@ __all__ = [
     "MIXER",
     "MLE",
     "MRT",
+    "PGBLEU",
     "PPO",
     "PPOKL",
+    "REGS",
     "REINFORCE",
     "RLOO",
     "SCST",
+    "Adversarial",
     "DrGRPO",
     "MRTCorrected",
+    "MaliGAN",
+    "RankGAN",
     "ScheduledSampling",
+    "SeqGAN",
     "make_agent",
 ]

@@ -39,6 +39,9 @@ def runs(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
 
 
+DOUBLED = {"cost_of_2T_over_T": "the time", "rollout": "the time", "compiled": "compiled"}
+
+
 def throughput() -> str:
     """Every model and number of rows, and the rest of the run."""
     return "\n".join(_throughput(run) for run in runs("throughput-*"))
@@ -51,15 +54,20 @@ def _throughput(run: dict[str, Any]) -> str:
         others = list(lines[0]["rollout_divided_by"])
         rows = []
         for line in lines:
-            ratios = [f"{line['rollout_divided_by'][name]:.2f}×" for name in others]
-            rows.append([line["rows"], f"{line['tokens_per_second']['rollout']:,}", *ratios])
+            for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+                if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
+                    continue
+                ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
+                rows.append([f"{line['rows']}{label}", f"{line['tokens_per_second'][ours]:,}", *ratios])
         text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
     done = results["completing"]
     slower = [
         f"{ratio:.1f}× the time of `complete`: {name}" for name, ratio in done["divided_by_complete"].items()
     ]
     text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
-    text += f"Twice the length costs {results['doubling']['cost_of_2T_over_T']:.2f}×.\n\n"
+    twice = results["doubling"]
+    costs = [f"{twice[ours]:.2f}× {label}" for ours, label in DOUBLED.items() if ours in twice]
+    text += f"Twice the length costs {', '.join(costs)}.\n\n"
     parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
     rows = [
         [
@@ -107,24 +115,126 @@ def solve_copy() -> str:
     return text
 
 
-def demo() -> str:
-    """Reward after each stage of the demonstration."""
+def coverage() -> str:
+    """How often 95 % intervals hold the truth at few seeds."""
     text = ""
-    for run in runs("demo"):
-        rows = [
-            [s["after"], f"{s['greedy']:.3f}", f"{s['sampled']:.3f}", f"{s['exact']:.1%}"]
-            for s in run["results"]["stages"]
+    for run in runs("coverage"):
+        results = run["results"]
+        rows = []
+        for line in results["iqm"]:
+            if line["scores"] == "normal":
+                n = line["seeds"]
+                found = {
+                    p["effect_in_sd"]: p for p in results["probability_of_improvement"] if p["seeds"] == n
+                }
+                equal = next(w for w in results["welch"] if w["scores"] == "normal" and w["seeds"] == n)
+                pairs = [line, found[1.0], found[2.0]]
+                cells = [f"{p['held']:.1%} / {p['percentile_bootstrap']:.1%}" for p in pairs]
+                rows.append([n, *cells, f"{equal['equal_differ']:.1%}", f"{equal['found']:.0%}"])
+        head = [
+            "seeds",
+            "IQM: ours / percentile bootstrap",
+            "P(improvement), 1 SD apart",
+            "P(improvement), 2 SD apart",
+            "Welch: equal agents told apart",
+            "Welch: 2 SD found",
         ]
-        text += markdown(["after", "greedy", "sampled", "all letters right (greedy)"], rows)
-        text += f"\n{run['results']['seconds']:.0f} seconds. " + origin(run).strip() + "\n"
+        text += markdown(head, rows) + origin(run)
     return text
 
 
+def demo() -> str:
+    """Reward of every agent of the demonstration."""
+    text = ""
+    for run in runs("demo"):
+        rows = [
+            [a["agent"], *(_interval(a[name]) for name in ("reward", "exact")), a["reward"]["n"]]
+            for a in run["results"]["agents"]
+        ]
+        text += markdown(["agent", "letters right", "whole texts right", "seeds"], rows)
+        text += (
+            f"\n{run['results']['verdict']} {run['results']['seconds']:.0f} seconds. "
+            + origin(run).strip()
+            + "\n"
+        )
+    return text
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def loading() -> str:
+    """CPU seconds to make a task of files, the first time and from the cache."""
+    text = ""
+    for run in runs("loading"):
+        rows = [
+            [
+                name,
+                f"{found['first']['seconds_to_make']:.1f}",
+                f"{found['again']['seconds_to_make']:.2f}",
+                f"{found['again']['seconds_to_first_reward']:.1f}",
+                found["first"]["peak_mb"],
+            ]
+            for name, found in run["results"].items()
+        ]
+        head = [
+            "data",
+            "first made, CPU s",
+            "made again, CPU s",
+            "first reward (metric fitted), CPU s",
+            "peak memory, MB",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def tasks() -> str:
+    """Greedy reward on held-out items after each stage, and what the last policy writes."""
+    text = ""
+    for run in runs("tasks"):
+        found = run["results"]["tasks"]
+        rows = [
+            [f"`{id}`", *(f"{stage['reward']:.3f}" for stage in task["stages"].values())]
+            for id, task in found.items()
+        ]
+        text += markdown(["reward on held-out items", "untrained", "likelihood", "REINFORCE"], rows)
+        seconds = run["results"]["seconds_of_each_stage"]
+        text += f"\n{seconds} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        rows = [[f"`{id}`", *sample] for id, task in found.items() for sample in task["samples"]]
+        text += markdown(["task", "source", "a reference", "written"], rows)
+    return text
+
+
+def variance() -> str:
+    """Variance of every estimator on both tasks, and its bias."""
+    text = ""
+    for run in runs("variance"):
+        rows = []
+        for name, found in run["results"]["estimators"].items():
+            alike, apart = found["alike"], found["apart"]
+            bias = "not enumerated" if "bias" not in alike else _bias(alike["bias"])
+            off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
+            rows.append([name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias, off])
+        head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _bias(bias: float) -> str:
+    """Rounding is no bias."""
+    return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "coverage": coverage,
     "demo": demo,
+    "loading": loading,
     "rewards": rewards,
     "solve-copy": solve_copy,
+    "tasks": tasks,
     "throughput": throughput,
+    "variance": variance,
 }
 
 

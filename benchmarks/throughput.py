@@ -10,7 +10,11 @@ all of them. Compared are, in tokens per second:
 * a plain loop: the same policy, `torch.multinomial` on its softmax, the log-probability from `log_softmax`;
 * stable-baselines3's PPO and A2C collecting on the same task over the bridge, with a reader of this width;
 * `transformers`' `generate` with sampling, a GPT-2 of the same size (skipped where it is not installed);
-* the floor: one teacher-forced `evaluate` of the same tokens, without gradients.
+* the floor: one teacher-forced `evaluate` of the same tokens, without gradients;
+* on a GPU also what its arithmetic and its memory allow, both measured in this run (`hardware`).
+
+The rollout is measured as it is, and compiled (`compile=True`: fused steps on a processor, a captured graph
+on a GPU); what compiling took is reported beside it.
 
 Then: completing every prefix (16 × 19 × 64 rows) against one prefix at a time, with our engine and with the
 plain loop; twice the length; and where the time of a training step goes, with metrics and with the oracle's
@@ -38,6 +42,7 @@ from rlseq.types import Context
 
 Run = Callable[[], Any]
 V, T = 5000, 20
+OURS = ("rollout", "compiled")
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "embedding": 32},
     "transformer": {"hidden": 128, "layers": 4, "heads": 4},
@@ -123,15 +128,33 @@ def generating(rows: int, device: str) -> Run | None:
 
     config = GPT2Config(vocab_size=V, n_positions=T + 1, n_embd=128, n_layer=4, n_head=4)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, None, 0
-    model = GPT2LMHeadModel(config).to(device).eval()
+    model: Any = GPT2LMHeadModel(config)
+    model = model.to(device).eval()
     prompt = torch.zeros(rows, 1, dtype=torch.int64, device=device)
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": T, "min_new_tokens": T, "use_cache": True}
 
     def run() -> None:
         with torch.no_grad():
-            assert model.generate(prompt, attention_mask=torch.ones_like(prompt), **options).shape[1] == T + 1
+            written: Any = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+            assert written.shape[1] == T + 1
 
     return run
+
+
+def hardware(policy: Any, rows: int) -> float:
+    """Seconds that T steps take at least: 2 FLOP per weight and row, and every weight and logit moved.
+
+    Peaks are those of a large product and of a large copy on this GPU; logits are written and read once.
+    """
+    a = torch.randn(8192, 8192, device="cuda")
+    big = torch.zeros(1 << 28, device="cuda")
+    other = torch.empty_like(big)
+    runs = {"product": lambda: a @ a, "copy": lambda: other.copy_(big)}
+    seconds = medians(runs, 5, "cuda")
+    flops, bytes_moved = 2 * 8192**3 / seconds["product"], 8 * len(big) / seconds["copy"]
+    tables = {p for m in policy.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    weights = sum(p.numel() for p in policy.parameters() if p not in tables)
+    return float(T * max(2 * weights * rows / flops, 4 * (weights + 2 * rows * V) / bytes_moved))
 
 
 def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]:
@@ -143,8 +166,13 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
         with torch.no_grad():
             rescore(policy, batch)
 
+    start = time.perf_counter()
+    rlseq.rollout(policy, env, compile=True)
+    _wait(device)
+    compiling = time.perf_counter() - start
     runs: dict[str, Run | None] = {
         "rollout": lambda: rlseq.rollout(policy, env),
+        "compiled": lambda: rlseq.rollout(policy, env, compile=True),
         "plain loop": lambda: plain_loop(policy, env),
         "floor": floor,
     }
@@ -153,13 +181,19 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
     else:
         runs["transformers.generate"] = generating(rows, device)
     seconds = medians({name: run for name, run in runs.items() if run is not None}, repeats, device)
+    if device == "cuda":
+        seconds["hardware"] = hardware(policy, rows)
     tokens = rows * T
     return {
         "model": name,
         "rows": rows,
+        "compiling": round(compiling, 1),
         "tokens_per_second": {name: round(tokens / s) for name, s in seconds.items()},
         "rollout_divided_by": {
-            name: round(s / seconds["rollout"], 2) for name, s in seconds.items() if name != "rollout"
+            name: round(s / seconds["rollout"], 2) for name, s in seconds.items() if name not in OURS
+        },
+        "compiled_divided_by": {
+            name: round(s / seconds["compiled"], 2) for name, s in seconds.items() if name not in OURS
         },
     }
 
@@ -183,6 +217,7 @@ def completing(device: str, repeats: int, rows: int = 64, samples: int = 16) -> 
 
     runs: dict[str, Run] = {
         "complete": lambda: rlseq.complete(policy, env, batch, samples=samples),
+        "complete, compiled": lambda: rlseq.complete(policy, env, batch, samples=samples, compile=True),
         "rollout, one prefix at a time": one_at_a_time,
         "plain loop, one prefix at a time": plainly,
     }
@@ -196,12 +231,15 @@ def completing(device: str, repeats: int, rows: int = 64, samples: int = 16) -> 
 
 def doubling(device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
     """Cost of a rollout of 2T over one of T."""
-    runs: dict[str, Run] = {}
-    for length in (T, 2 * T):
-        env, policy = setting("lstm", rows, device, length)
-        runs[str(length)] = partial(rlseq.rollout, policy, env)
-    seconds = medians(runs, repeats, device)
-    return {"rows": rows, "cost_of_2T_over_T": round(seconds[str(2 * T)] / seconds[str(T)], 3)}
+    found: dict[str, Any] = {"rows": rows}
+    for name, compile in (("rollout", False), ("compiled", True)):
+        runs: dict[str, Run] = {}
+        for length in (T, 2 * T):
+            env, policy = setting("lstm", rows, device, length)
+            runs[str(length)] = partial(rlseq.rollout, policy, env, compile=compile)
+        seconds = medians(runs, repeats, device)
+        found[name] = round(seconds[str(2 * T)] / seconds[str(T)], 3)
+    return found
 
 
 def training_step(name: str, reward: str, device: str, repeats: int, rows: int = 512) -> dict[str, Any]:

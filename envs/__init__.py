@@ -12,6 +12,11 @@ register("rlseq/Reverse-v0", "rlseq.envs.copy:Reverse")
 register("rlseq/Enumerable-v0", "rlseq.envs.enumerable:Enumerable")
 register("rlseq/Captions-v0", "rlseq.envs.captions:Captions")
 register("rlseq/Oracle-v0", "rlseq.envs.oracle:OracleEnv")
+register("rlseq/Parallel-v0", "rlseq.envs.parallel:Parallel")
+register("rlseq/G2P-v0", "rlseq.envs.g2p:G2P")
+register("rlseq/Numbers-v0", "rlseq.envs.numbers:Numbers")
+register("rlseq/Text-v0", "rlseq.envs.text:Text")
+register("rlseq/HMM-v0", "rlseq.envs.hmm:Labels")
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,9 @@ class Captions(SequenceEnv):
         data_seed: int = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        _check_positive(min_count=min_count, image_size=image_size, scenes=scenes, max_len=max_len or 1)
+        longest = 1 if max_len is None else max_len
+        _check_numbers(1, min_count=min_count, image_size=image_size, scenes=scenes, max_len=longest)
+        _check_numbers(0, data_seed=data_seed)
         if path is None:
             if images is not None or features is not None:
                 raise ValueError("images and features belong to an annotation file; pass path=FILE.json, too")
@@ -217,7 +219,7 @@ def _meteor(captions: Told, vocab: Vocab) -> METEOR:
     return METEOR(references, detokenize=lambda ids: " ".join(words[i] for i in ids))
 
 
-def _check_positive(**numbers: int) -> None:
+def _check_numbers(least: int, **numbers: Any) -> None:
     for name, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise ValueError(f"{name} must be an integer ≥ {least}, got {number!r}")

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
     from rlseq.decode import Greedy as Greedy
     from rlseq.decode import Sample as Sample
+    from rlseq.discriminators import make_discriminator as make_discriminator
     from rlseq.engine import rollout as rollout
     from rlseq.env import SequenceEnv as SequenceEnv
     from rlseq.evaluation import evaluate as evaluate
+    from rlseq.generation import generate as generate
     from rlseq.policies import make_policy as make_policy
+    from rlseq.sanity import Preflight as Preflight
+    from rlseq.sanity import preflight as preflight
     from rlseq.search import Beam as Beam
     from rlseq.search import beam_search as beam_search
     from rlseq.search import complete as complete
@@ -32,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Beam": "rlseq.search",
     "Greedy": "rlseq.decode",
+    "Preflight": "rlseq.sanity",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.decode",
     "SequenceEnv": "rlseq.env",
@@ -39,8 +44,11 @@ _HOMES = {
     "beam_search": "rlseq.search",
     "complete": "rlseq.search",
     "evaluate": "rlseq.evaluation",
+    "generate": "rlseq.generation",
     "make_agent": "rlseq.agents",
+    "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",
+    "preflight": "rlseq.sanity",
     "rollout": "rlseq.engine",
     "train": "rlseq.training",
 }
@@ -50,7 +58,10 @@ _MODULES = {
     "baselines",
     "checkpoint",
     "compare",
+    "data",
+    "discriminators",
     "exact",
+    "inspection",
     "losses",
     "metrics",
     "policies",

@@ -68,7 +68,7 @@ def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
     As `torch.nn.utils.clip_grad_norm_`, which spends more on sorting small tensors by device than on norms.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if not norm.isfinite():
         raise RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))

@@ -3,8 +3,9 @@
 To leave the gradient unbiased, b may not depend on the action that it judges: these look at other texts,
 at what was written before the action, or at earlier batches. `group_mean` is the one exception, and says so.
 
-One that learns has `learn(returns, batch)`, called when the batch has been judged. Baselines that look
-further than the batch, at greedy texts or values, are in `rlseq.critics`.
+One that learns has `learn(returns, batch)`, called when the batch has been judged, and `forget()`, called
+when the reward has become another one, as a discriminator's does. Baselines that look further than the
+batch, at greedy texts or values, are in `rlseq.critics`.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class MovingAverage(Remembers):
         now = (returns * batch.mask).sum() / batch.mask.sum().clamp(min=1)
         self.average = self.decay * self.average.to(now.device) + (1 - self.decay) * now
         self.weight = self.decay * self.weight.to(now.device) + (1 - self.decay)
+
+    def forget(self) -> None:
+        """Start anew: the reward is another one."""
+        self.average, self.weight = torch.zeros_like(self.average), torch.zeros_like(self.weight)
 
 
 def paid(batch: Rollout) -> Tensor:

@@ -160,6 +160,25 @@ def _integers(name: str, what: str, values: Any) -> Tensor:
     return integers
 
 
+def check_logits(logits: Tensor, rows: int, words: int) -> None:
+    """Refuse what cannot be logits of the next token; no look at values, which would wait for them."""
+    if logits.shape != (rows, words):
+        raise ValueError(
+            f"a policy's step must return logits [B, V] = {(rows, words)}, got {tuple(logits.shape)}"
+        )
+
+
+def check_written(log_probs: Tensor, support: Tensor | None, mask: Tensor) -> None:
+    """Refuse texts that came from logits that are no numbers, or where nothing was allowed."""
+    if not log_probs.isfinite().all():
+        rows = (~log_probs.isfinite().all(1)).nonzero().flatten().tolist()
+        raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
+    stuck = mask & ~(mask if support is None else support.any(-1))
+    if stuck.any():
+        rows = stuck.any(1).nonzero().flatten().tolist()
+        raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+
+
 def check_takes_behaviour(policy: Any) -> None:
     """Refuse a policy that could only score itself, where another distribution acted."""
     if len(signature(policy.evaluate).parameters) < 3:

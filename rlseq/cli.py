@@ -1,38 +1,226 @@
-"""The `rlseq` command."""
+"""The `rlseq` command: train sequence models on rewards, and compare agents.
+
+Torch is not loaded before a command needs it, so that help is there at once.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+REFUSED = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, PermissionError)
 
 
-def main() -> None:
-    """`rlseq demo` runs the demonstration; `rlseq envs` lists the tasks."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; what is mistyped, or cannot be, ends with status 2."""
     import tyro
 
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"demo": _demo, "envs": _envs}, prog="rlseq", description=__doc__
-        )
-    except (ValueError, TypeError) as error:
-        sys.exit(f"rlseq: {error}")
+        if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
+            from rlseq.commands import train
+
+            train(words[1], words[2:])
+            return
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="rlseq", description=__doc__, args=words)
+    except REFUSED as error:
+        sys.stderr.write(f"rlseq: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("rlseq: stopped; the same command goes on\n")
+        sys.exit(130)
 
 
-def _demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 1000) -> None:
-    """Pre-train by likelihood, improve by REINFORCE, and show what each has learned.
+def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
+    """A command that lists, or describes one."""
+
+    def show(name: str | None = None, /) -> None:
+        from rlseq import commands
+
+        sys.stdout.write(commands.described(what, name))
+
+    show.__doc__ = f"List the {what}; with a name: describe it, with its options."
+    return show
+
+
+def _train(agent: str) -> None:
+    """Train one agent: `rlseq train scst --env …`; `rlseq train scst --help` shows its hyper-parameters.
 
     Args:
-        seed: of everything.
-        likelihood_updates: gradient steps on references.
-        reinforce_updates: gradient steps on rewards.
+        agent: see `rlseq agents`.
+    """
+    raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
+
+
+def _evaluate(
+    run: Path,
+    /,
+    decode: Literal["greedy", "sample", "beam"] = "greedy",
+    metrics: tuple[str, ...] = (),
+    texts: int | None = None,
+    best: bool = False,
+) -> None:
+    """Score what a trained policy writes, on held-out items.
+
+    Args:
+        run: the folder of a run.
+        decode: how texts are written.
+        metrics: what to report beside the reward; the task's own when not given.
+        texts: how many items; all when not given.
+        best: the best checkpoint instead of the last.
+    """
+    from rlseq import commands
+
+    commands.evaluate(run, decode, metrics or None, texts, best)
+
+
+def _generate(
+    run: Path,
+    texts: tuple[str, ...] = (),
+    /,
+    n: int = 1,
+    decode: Literal["greedy", "sample", "beam"] = "beam",
+    width: int = 5,
+    temperature: float = 1.0,
+    best: bool = False,
+) -> None:
+    """Text in, text out: one source an argument, or a line of standard input.
+
+    Args:
+        run: the folder of a run.
+        texts: sources.
+        n: how many texts a source, best first, with their log-probabilities.
+        decode: how texts are written.
+        width: of the beam.
+        temperature: of samples.
+        best: the best checkpoint instead of the last.
+    """
+    from rlseq import commands
+
+    commands.generate(run, texts, n, decode, width, temperature, best)
+
+
+def _compare(
+    env: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
+    seeds: int = 4,
+    budget_tokens: float = 1e6,
+    option: tuple[str, ...] = (),
+    hyper: tuple[str, ...] = (),
+    policy: tuple[str, ...] = ("lstm",),
+    metrics: tuple[str, ...] = (),
+    rewards: tuple[str, ...] = (),
+    control: Literal["constant", "shuffled"] | None = None,
+    start: str = "mle",
+    start_tokens: float | None = None,
+    start_hyper: tuple[str, ...] = (),
+    mle_option: tuple[str, ...] = (),
+    temperatures: bool = False,
+    evaluations: int = 10,
+    texts: int | None = 500,
+    jobs: int | None = None,
+    out: Path = Path("runs/compare"),
+    config: Path | None = None,
+) -> None:
+    """Train agents with equal budgets and several seeds, and compare them: a table, and a page.
+
+    The same command again goes on, and makes only what is missing.
+
+    Args:
+        env: ids of tasks (`rlseq envs`).
+        agents: names (`rlseq agents`); also sb3-ppo and sb3-a2c, stock agents.
+        seeds: runs of every agent on every task.
+        budget_tokens: tokens written, or imitated, by every run.
+        option: of the tasks, `length=6`.
+        hyper: of agents, `scst.lr=1e-4`.
+        policy: a name and its sizes, `lstm hidden=64`.
+        metrics: what is tested beside the reward; the task's own when not given.
+        rewards: train every agent on these metrics, too (a train × test matrix).
+        control: train every agent on a reward without information, too.
+        start: the agent that makes what all others start from; none starts from nothing.
+        start_tokens: its budget; as the others' when not given.
+        start_hyper: its hyper-parameters, `lr=1e-3`.
+        mle_option: of the tasks for likelihood alone, `items=200`: few references.
+        temperatures: test likelihood's samples at several temperatures, too.
+        evaluations: tests of every run.
+        texts: items of a test.
+        jobs: processes at a time; as many as processors when not given.
+        out: the folder of everything.
+        config: a YAML or JSON file with all of this but jobs and out, as the `config.json` of a comparison.
+    """
+    from rlseq import commands
+
+    commands.compare(locals())
+
+
+def _report(folder: Path, /) -> None:
+    """Write the page and the tables of a comparison again.
+
+    Args:
+        folder: of the comparison.
+    """
+    from rlseq import commands
+
+    commands.report(folder)
+
+
+def _doctor() -> None:
+    """Versions, devices, and optional parts: what is missing, and the command that adds it."""
+    from rlseq.doctor import doctor
+
+    doctor()
+
+
+def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
+    """A comparison of five minutes: likelihood from few references, and three policy gradients.
+
+    Args:
+        out: the folder of everything; the same again goes on.
+        seeds: runs of every agent.
+        budget_tokens: of every run.
     """
     from rlseq.demo import demo
 
-    demo(seed, likelihood_updates, reinforce_updates)
+    demo(out, seeds, int(budget_tokens))
 
 
-def _envs() -> None:
-    """List the registered tasks."""
-    from rlseq.registry import describe
+def _data(
+    action: Literal["inspect"],
+    path: Path,
+    /,
+    level: str | None = None,
+    max_len: int | None = None,
+    texts: bool = False,
+) -> None:
+    """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it.
 
-    for name, line in describe().items():
-        sys.stdout.write(f"{name:22s} {line}\n")
+    Args:
+        action: inspect.
+        path: as a task's.
+        level: count by "char" or "word".
+        max_len: count what is longer.
+        texts: a text a line, as rlseq/Text-v0 reads it.
+    """
+    from rich import print as show
+
+    from rlseq.inspection import inspect
+
+    show(inspect(path, level=level, max_len=max_len, texts=texts))
+
+
+COMMANDS: dict[str, Any] = {
+    "envs": _named("envs"),
+    "agents": _named("agents"),
+    "policies": _named("policies"),
+    "metrics": _named("metrics"),
+    "train": _train,
+    "evaluate": _evaluate,
+    "generate": _generate,
+    "compare": _compare,
+    "report": _report,
+    "data": _data,
+    "doctor": _doctor,
+    "demo": _demo,
+}

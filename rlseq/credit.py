@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlseq import returns
@@ -78,20 +79,32 @@ class Completions:
     Args:
         samples: N.
         rollout_policy: writes them; the policy that learns when not given.
+        every: words from one prefix that is completed to the next, to spare time. An action between them is
+            credited with the next: just as unbiased where the policy itself completes, but noisier.
     """
 
     samples: int = 16
     rollout_policy: Any = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Complete every prefix, and store what that brings as the credit."""
-        steps, rows = batch.actions.shape[1] - 1, len(batch.actions)
-        search = complete(self.rollout_policy or policy, env, batch, samples=self.samples)
-        means = search.returns.view(steps, rows, self.samples).mean(2).t()
-        values = means.new_zeros(batch.actions.shape)
-        values[:, :steps] = means
-        values = values.where(~batch.ends, batch.returns.unsqueeze(1))
-        return replace(batch, credit=values - paid(batch))
+        """Complete prefixes, and store what that brings as the credit."""
+        rows, longest = batch.actions.shape
+        prefixes = list(range(longest - self.every, 0, -self.every))[::-1]
+        judged = batch.returns.unsqueeze(1)
+        if prefixes:
+            writer = self.rollout_policy or policy
+            search = complete(writer, env, batch, samples=self.samples, prefixes=prefixes)
+            means = search.returns.view(len(prefixes), rows, self.samples).mean(2).t()
+            following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
+            judged = torch.cat([means, judged], 1)[:, following]
+        judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))
+        return replace(batch, credit=judged - paid(batch))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Q̂."""

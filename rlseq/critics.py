@@ -120,6 +120,10 @@ class Regression(Remembers):
         slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
         self.weight = -self.rate * slope if self.weight is None else self.weight - self.rate * slope
 
+    def forget(self) -> None:
+        """Start anew: the reward is another one."""
+        self.weight = None
+
     def _inputs(self, batch: Rollout) -> Tensor:
         if batch.features is None:
             raise ValueError("a regression needs the policy's features; collect the batch with the agent")

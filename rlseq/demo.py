@@ -1,121 +1,72 @@
-"""The demonstration: likelihood from few references, then REINFORCE from a reward alone."""
+"""The demonstration: a comparison of five minutes, as `rlseq compare` makes it."""
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 import rlseq
-from rlseq.agent import Agent
+from rlseq.compare.comparison import Comparison
 
-TASK = "rlseq/Reverse-v0"
-PAIRS = 200  # with references, for likelihood
-SHOWN = 5  # sample outputs
+REFERENCES = 200  # pairs that likelihood may learn from
+SETTINGS: dict[str, Any] = {
+    "envs": {"rlseq/Reverse-v0": {"vocab_size": 10, "length": 6, "num_envs": 256}},
+    "agents": {
+        "mle": {"lr": 3e-3},
+        "reinforce": {"lr": 2e-3, "entropy": 0.01},
+        "rloo": {"lr": 2e-3, "entropy": 0.01},
+        "scst": {"lr": 2e-3, "entropy": 0.01},
+    },
+    "policy": {"name": "lstm", "hidden": 96, "embedding": 32},
+    "start_tokens": 300_000,
+    "start_hyper": {"lr": 3e-3},
+    "mle_options": {"items": REFERENCES},
+}
 
 
-def demo(seed: int = 0, likelihood_updates: int = 300, reinforce_updates: int = 1000) -> list[Stage]:
-    """Pre-train by likelihood, improve by REINFORCE, and show what each has learned.
+def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any) -> Comparison:
+    """Compare, and say what is being done.
 
     Args:
-        seed: of everything.
-        likelihood_updates: gradient steps on references.
-        reinforce_updates: gradient steps on rewards.
-
-    Returns:
-        What the policy could do at each stage.
+        out: the folder of everything.
+        seeds: runs of every agent.
+        budget_tokens: of every run.
+        **changes: of the settings.
     """
-    console, started = Console(), time.perf_counter()
-    task: dict[str, Any] = {"vocab_size": 10, "length": 6}
-    pairs = rlseq.make(TASK, num_envs=256, seed=seed, items=PAIRS, **task)
-    sources = rlseq.make(TASK, num_envs=256, seed=seed, **task)
-    fresh = rlseq.make(TASK, num_envs=500, seed=seed, items=1000, data_seed=1, **task)
-    policy = rlseq.make_policy("lstm", pairs, hidden=96, embedding=32)
+    console = Console()
     console.print(
-        f"[bold]rlseq demo[/bold]: read {task['length']} letters, write them backwards ({TASK}).\n"
-        f"1. Likelihood: an LSTM imitates {PAIRS} pairs that have a reference.\n"
-        f"2. REINFORCE: it writes for {sources.size:,} sources without seeing references, and is told "
-        "only which share of its letters is right.\n"
-        f"Both are scored on {fresh.size:,} freshly drawn sources. One to two minutes on two cores.\n"
+        "[bold]rlseq demo[/bold]: read six letters, write them backwards (rlseq/Reverse-v0).\n"
+        f"1. An LSTM imitates {REFERENCES} pairs with references: likelihood, where all agents start.\n"
+        f"2. From there, {budget_tokens:,} tokens each, {seeds} seeds: more likelihood on these pairs, or\n"
+        "   REINFORCE, RLOO and SCST on 10,000 sources without references, which are only told\n"
+        "   what share of their letters is right.\n"
+        "3. All are tested on fresh sources: a table with intervals, and a page to look at.\n"
+        "Three to five minutes on two cores; Ctrl-C stops, and the same command goes on.\n"
     )
-    stages = [Stage("untrained", policy, fresh)]
-    for name, agent, env, updates in (
-        ("likelihood", rlseq.make_agent("mle", policy, lr=3e-3), pairs, likelihood_updates),
-        (
-            "REINFORCE",
-            rlseq.make_agent("reinforce", policy, lr=2e-3, entropy=0.01),
-            sources,
-            reinforce_updates,
-        ),
-    ):
-        _train(console, name, agent, env, updates)
-        stages.append(Stage(name, policy, fresh))
-    console.print(_scores(stages), _samples(stages, fresh))
-    console.print(f"seed {seed}, {time.perf_counter() - started:.0f} seconds, torch {torch.__version__}")
-    return stages
-
-
-class Stage:
-    """Scores and texts of a policy as it is now."""
-
-    def __init__(self, name: str, policy: Any, env: Any) -> None:
-        self.name = name
-        self.greedy = rlseq.evaluate(policy, env)
-        self.sampled = rlseq.evaluate(policy, env, decode="sample")
-        batch = rlseq.rollout(policy, env, decode=rlseq.Greedy(), index=torch.arange(env.num_envs))
-        self.texts = env.texts(batch.actions, batch.mask)[:SHOWN]
-
-
-def _train(console: Console, name: str, agent: Agent, env: Any, updates: int) -> None:
-    columns = (
-        TextColumn("{task.description:<11}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} updates · {task.fields[log]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    comparison = rlseq.compare(
+        **{**SETTINGS, "seeds": seeds, "budget_tokens": budget_tokens, "out": out, **changes}
     )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(name, total=updates, log="")
-
-        def show(row: dict[str, float]) -> None:
-            key = "reward" if "reward" in row else "nll"
-            progress.update(bar, advance=1, log=f"{key} {row[key]:.3f}")
-
-        rlseq.train(agent, env, updates=updates, on_update=show)
+    page = comparison.save()
+    console.print(comparison.table(), _samples(comparison), f"\nThe page: {page}", sep="\n")
+    return comparison
 
 
-def _scores(stages: list[Stage]) -> Table:
-    table = Table(title="Reward on fresh sources: share of letters right, the end included")
-    for name in ("after", "greedy", "sampled", "all right (greedy)"):
-        table.add_column(name, justify="left" if name == "after" else "right")
-    for s in stages:
+def _samples(comparison: Comparison, shown: int = 5) -> Any:
+    """What every agent writes for the first sources; wrong texts in red."""
+    from rich.table import Table
+    from rich.text import Text
+
+    samples = comparison.results["tasks"][0]["samples"][:shown]
+    names = list(samples[0]["texts"])
+    table = Table(title="Sample outputs, first seed")
+    for name in ("source", "wanted", *names):
+        table.add_column(name)
+    for sample in samples:
+        texts = [sample["texts"][name]["text"] for name in names]
+        wanted = sample["references"][0]
         table.add_row(
-            s.name, f"{s.greedy['reward']:.3f}", f"{s.sampled['reward']:.3f}", f"{s.greedy['exact']:.1%}"
+            sample["source"], wanted, *(Text(text, "" if text == wanted else "red") for text in texts)
         )
     return table
-
-
-def _samples(stages: list[Stage], env: Any) -> Table:
-    """What each stage writes, greedily, for the first sources; wrong letters in red."""
-    table = Table(title="Sample outputs")
-    for name in ("source", "wanted", *[s.name for s in stages[1:]]):
-        table.add_column(name)
-    for row, (source, wanted) in enumerate(
-        zip(env.sources(), env.items["references"][:, 0].tolist(), strict=False)
-    ):
-        if row == SHOWN:
-            break
-        right = env.vocab.decode(wanted)
-        table.add_row(source, right, *[_marked(s.texts[row], right) for s in stages[1:]])
-    return table
-
-
-def _marked(text: str, wanted: str) -> str:
-    words, right = text.split(), wanted.split()
-    return " ".join(
-        word if i < len(right) and word == right[i] else f"[red]{word}[/red]" for i, word in enumerate(words)
-    )

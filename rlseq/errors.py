@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -29,3 +30,13 @@ def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> Non
     for name in given:
         if name not in known:
             raise TypeError(f"{owner} has no option {name!r}{hint(name, known)}")
+
+
+def need(module: str, extra: str) -> Any:
+    """An optional module, or an error that names what to install."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ImportError(f"{module} is not installed here; pip install 'rlseq[{extra}]'") from None

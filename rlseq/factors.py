@@ -41,6 +41,23 @@ def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
     return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
 
 
+def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
+    real = batch.mask / batch.mask.sum(0).clamp(min=1)
+    return advantages / (advantages * real).sum(0).clamp(min=1e-12) - 1
+
+
+def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
+    """σ(12 (½ − rank / B)) − ½ of every step, the best of B rows has rank 1 (LeakGAN, Guo et al. 2018).
+
+    Only the order counts, so no step is silent, whatever the judge's scale. Their code subtracts no ½.
+    """
+    low = torch.finfo(advantages.dtype).min
+    order = advantages.where(batch.mask, low).argsort(stable=True, dim=0, descending=True)
+    rank = order.argsort(0) + 1
+    return torch.sigmoid(12 * (0.5 - rank / batch.mask.sum(0).clamp(min=1))) - 0.5
+
+
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "none": lambda: none,
     "mean": lambda: mean,
@@ -52,7 +69,13 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "leave_one_out": lambda: leave_one_out,
     "group_mean": lambda: group_mean,
 }
-SCALES: dict[str, Scale] = {"none": as_it_is, "by_group": by_group, "by_batch": by_batch}
+SCALES: dict[str, Scale] = {
+    "none": as_it_is,
+    "by_group": by_group,
+    "by_batch": by_batch,
+    "self_normalised": self_normalised,
+    "bootstrapped": bootstrapped,
+}
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
 LOOK_AT_VALUES = (Value, Lambda, NStep)
 JUDGED_WHOLE = (Completions, Stepwise)  # credits that are made of judgements, not of rewards along the way
@@ -95,8 +118,8 @@ def check_factors(agent: Any) -> None:
         raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
     if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
-            f"{type(agent.credit).__name__} credits with judgements, which neither gamma nor kl_reward "
-            f"reach; leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
+            f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "
+            f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
         )
     grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
     if grouped and agent.samples < 2:

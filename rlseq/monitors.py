@@ -38,7 +38,7 @@ def monitored(found: Judged) -> dict[str, float]:
 
 
 def hacked(
-    curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.05
+    curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.1
 ) -> list[str]:
     """What has become worse while the trained reward became better, in words; empty when nothing has.
 

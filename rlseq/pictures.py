@@ -210,11 +210,9 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _open_npz(path: Path) -> Mapping[str, Any]:
-    archive = np.load(path, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds one array, and no names")
-    return archive
+def _open_npz(path: Path) -> Any:
+    with zipfile.ZipFile(path):  # refuses what is broken, and closes it, where NumPy would leave it open
+        return np.load(path, allow_pickle=False)
 
 
 def _open_h5(path: Path) -> Mapping[str, Any]:

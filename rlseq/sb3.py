@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rlseq.engine import sequence_env
 from rlseq.layout import row_of
+from rlseq.types import Context, State
 
 
 def as_vec_env(env: Any) -> VecMonitor:
@@ -89,6 +90,48 @@ class SequenceVecEnv(VecEnv):
     def get_images(self) -> Sequence[Any]:
         """Texts have no pictures."""
         return [None] * self.num_envs
+
+
+class StockPolicy(nn.Module):
+    """What an SB3 agent has learned, as a policy that can write; it reads the whole prefix every time.
+
+    Args:
+        policy: `model.policy`.
+        max_len: T.
+    """
+
+    def __init__(self, policy: Any, max_len: int) -> None:
+        super().__init__()
+        self.policy, self.max_len = policy, max_len
+
+    def start(self, context: Context) -> State:
+        """Nothing is written, and not even read: the token that starts a text comes first."""
+        index = context["index"]
+        prefix = torch.zeros(len(index), self.max_len + 1, dtype=torch.int64, device=index.device)
+        source = (context["source"],) if "source" in context else ()
+        return prefix, torch.full_like(index, -1), *source
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits after one more token."""
+        prefix, length, *source = state
+        longer = prefix.scatter(1, length.clamp(min=0).unsqueeze(1), token.unsqueeze(1))
+        prefix = torch.where((length >= 0).unsqueeze(1), longer, prefix)
+        length = length + 1
+        seen = {"prefix": prefix[:, : self.max_len], "length": length.unsqueeze(1)}
+        if source:
+            seen["source"] = source[0]
+        logits = self.policy.get_distribution(seen).distribution.logits
+        return logits, (prefix, length, *source)
+
+
+def as_policy(model: Any, env: Any) -> StockPolicy:
+    """A stock agent as a policy of ours, for `rollout`, `evaluate` and `SelfCritical`; it cannot score.
+
+    Args:
+        model: a stable-baselines3 agent with a categorical policy, such as PPO or A2C.
+        env: the task that it was trained on.
+    """
+    return StockPolicy(model.policy, sequence_env(env).max_len)
 
 
 class TokenExtractor(BaseFeaturesExtractor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,15 +11,24 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
-from rlseq.engine import harvest, sequence_env, write
+from rlseq.device import casting
+from rlseq.engine import harvest, numbers, sequence_env, writing
 from rlseq.env import SequenceEnv
 from rlseq.state import checked_state, evaluating, fork, pick_rows
-from rlseq.types import Behaviour, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 
 
 @torch.no_grad()
 def complete(
-    policy: Policy, env: SequenceEnv, batch: Rollout, *, samples: int, decode: Decode = Sample()
+    policy: Policy,
+    env: SequenceEnv,
+    batch: Rollout,
+    *,
+    samples: int,
+    prefixes: Sequence[int] | None = None,
+    decode: Decode = Sample(),
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Rollout:
     """Complete every prefix of every text: the Monte-Carlo search of SeqGAN, the vines of Schulman et al.
 
@@ -30,11 +40,14 @@ def complete(
         env: the task of the texts; its episodes are left alone.
         batch: B finished texts.
         samples: N, completions of each prefix.
+        prefixes: lengths of those that are completed, in ascending order; 1 … T−1 when not given.
         decode: how tokens are chosen.
+        compile: as in `rollout`.
+        autocast: as in `rollout`.
 
     Returns:
-        A rollout of (T−1)·B·N rows: row (t, b, n) is the n-th completion of the first t+1 tokens of text b,
-        so `.returns.view(T−1, B, N).mean(2)` are the action values. A text that has ended completes itself.
+        A rollout of P·B·N rows: row (p, b, n) is the n-th completion of the p-th prefix of text b, so
+        `.returns.view(P, B, N).mean(2)` are the action values. A text that has ended completes itself.
         `log_probs` are 0 on the prefix, which was not written here.
     """
     env = sequence_env(env)
@@ -42,19 +55,30 @@ def complete(
         raise ValueError(f"samples must be ≥ 1, got {samples}")
     if not batch.ends.any(1).all():
         raise ValueError("complete needs finished texts; some rows of the rollout have no end")
-    steps, rows = env.max_len - 1, len(batch.actions)
-    if steps < 1:
+    if env.max_len < 2:
         raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
+    lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
-    lane = torch.arange(steps * rows * samples, device=env.device) // samples
-    prefix, text = lane // rows, lane % rows
+    lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
+    prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with evaluating(policy):
+    with evaluating(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
-        at_work = [rows * samples * (steps - t) for t in range(steps)]
-        log_probs, support = write(policy, lanes, read[prefix, text], state, at_work, decode)
-    return harvest(lanes, log_probs, Behaviour(decode.temperature, support))
+        unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
+        at_work = [rows * samples * number for number in unfinished]
+        token, uniform = read[prefix, text], numbers(lanes, len(at_work))
+        with env.counts.writing(lanes):
+            written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
+    return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
+
+
+def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
+    """Lengths of the prefixes to complete."""
+    lengths = list(range(1, longest)) if prefixes is None else list(prefixes)
+    if not lengths or lengths != sorted(set(lengths)) or not 1 <= lengths[0] <= lengths[-1] < longest:
+        raise ValueError(f"prefixes must be lengths in ascending order, 1 … {longest - 1}, got {lengths}")
+    return lengths
 
 
 def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:
@@ -117,7 +141,7 @@ class Beam:
         spare = torch.full_like(tokens[:, :1], env.vocab.pad)
         tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
         done = torch.ones_like(mask[:, 0])
-        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0])
+        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW)
 
 
 class NBest(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, dtype
 from typing_extensions import Self
 
 Context = Mapping[str, Tensor]
@@ -52,6 +52,7 @@ class Behaviour(NamedTuple):
 
     temperature: float = 1.0
     support: Tensor | None = None  # bool, broadcastable to [B, T, V]: the tokens that were allowed
+    autocast: dtype | None = None  # in which the policy's networks computed, if not in their own
 
 
 RAW = Behaviour()  # the policy as it is

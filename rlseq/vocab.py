@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
+
+from rlseq.errors import need
+
+EOS, UNK = "<eos>", "<unk>"  # ids 0 and 1 of every vocabulary that is made from texts
+BLANK = "▁"  # stands for a blank inside a subword
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Vocab:
     bos: int = 0
     pad: int = 0
     separator: str = " "  # what stands between words in a text: "" for characters
+    unk: int | None = None  # what an unknown word is read as; None makes it an error
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -27,8 +35,9 @@ class Vocab:
         if len(set(self.words)) < len(self):
             twice = next(word for i, word in enumerate(self.words) if word in self.words[:i])
             raise ValueError(f"words must differ, got {twice!r} more than once")
-        if self.eos is not None and not 0 <= self.eos < len(self):
-            raise ValueError(f"eos must be a word that can be written, 0 … {len(self) - 1}, got {self.eos}")
+        for name, id in (("eos", self.eos), ("unk", self.unk)):
+            if id is not None and not 0 <= id < len(self):
+                raise ValueError(f"{name} must be a word that can be written, 0 … {len(self) - 1}, got {id}")
         if self.bos < 0 or self.pad < 0:
             raise ValueError(f"bos and pad must be ids ≥ 0, got bos={self.bos}, pad={self.pad}")
 
@@ -37,7 +46,7 @@ class Vocab:
         """Letters while they suffice, else the ids themselves; the word that ends is `<eos>`."""
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         name = (lambda i: next(letters)) if size <= 26 else str
-        return cls(tuple("<eos>" if i == eos else name(i) for i in range(size)), eos, bos, pad)
+        return cls(tuple(EOS if i == eos else name(i) for i in range(size)), eos, bos, pad)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -51,13 +60,39 @@ class Vocab:
     def _ids(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.words)}
 
+    @cached_property
+    def _readable(self) -> dict[str, int]:
+        """Without the special words, which a text cannot spell."""
+        return {word: i for word, i in self._ids.items() if i not in (self.eos, self.unk)}
+
+    def split(self, text: str) -> list[str]:
+        """A text's words."""
+        return [word for word in text.split(self.separator) if word] if self.separator else list(text)
+
+    def join(self, words: Iterable[str]) -> str:
+        """The text of words."""
+        return self.separator.join(words)
+
     def encode(self, text: str) -> list[int]:
-        """Ids of a text's words, without EOS; an unknown word is an error."""
-        words = text.split(self.separator) if self.separator else list(text)
-        unknown = [word for word in words if word and word not in self._ids]
+        """Ids of a text's words, without EOS; an unknown word is `unk`, or an error where there is none."""
+        words = self.split(text)
+        if self.unk is not None:
+            return [self._readable.get(word, self.unk) for word in words]
+        unknown = [word for word in words if word not in self._ids]
         if unknown:
             raise ValueError(f"unknown words {unknown[:5]}; the vocabulary has {len(self)} words")
-        return [self._ids[word] for word in words if word]
+        return [self._ids[word] for word in words]
+
+    def encode_apart(self, text: str, strangers: dict[str, int]) -> list[int]:
+        """As `encode`, but unknown words get ids V, V+1, … as `strangers` meets them.
+
+        Such an id equals itself and nothing that can be written: a metric on ids is then one on words.
+        """
+        known, new = self._readable, len(self)
+        return [
+            known[word] if word in known else strangers.setdefault(word, new + len(strangers))
+            for word in self.split(text)
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a sequence of ids, up to and without the first EOS."""
@@ -68,8 +103,86 @@ class Vocab:
             if not 0 <= i < len(self):
                 raise ValueError(f"ids must be 0 … {len(self) - 1}, got {i}")
             words.append(self.words[i])
-        return self.separator.join(words)
+        return self.join(words)
 
     def decode_batch(self, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
         """Texts of padded rows."""
         return [self.decode(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Subwords(Vocab):
+    """Pieces of words, by byte-pair encoding (Sennrich et al. 2016); needs `pip install 'rlseq[bpe]'`."""
+
+    merges: str = ""  # Hugging Face's JSON of a tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return need("tokenizers", "bpe").Tokenizer.from_str(self.merges)
+
+    def split(self, text: str) -> list[str]:
+        """A text's pieces; a character that no piece has stays as it is."""
+        read = self._tokenizer.encode(text)
+        return [
+            text[a:b] if id == self.unk else piece
+            for id, piece, (a, b) in zip(read.ids, read.tokens, read.offsets, strict=True)
+        ]
+
+    def join(self, words: Iterable[str]) -> str:
+        """The text of pieces."""
+        return "".join(words).replace(BLANK, " ").removeprefix(" ")
+
+
+def from_json(stored: dict[str, Any]) -> Vocab:
+    """A vocabulary from what `to_json` gave."""
+    words = {**stored, "words": tuple(stored["words"])}
+    return Subwords(**words) if "merges" in words else Vocab(**words)
+
+
+# ── vocabularies of texts ────────────────────────────────────────────────────────────────────────────
+
+Texts = Iterable[str]
+Make = Callable[[Texts, int, int | None], Vocab]  # texts, least count, largest V -> vocabulary
+
+
+def characters(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
+    """Every character."""
+    return _frequent(texts, "", min_count, size)
+
+
+def whole_words(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
+    """What stands between blanks."""
+    return _frequent(texts, " ", min_count, size)
+
+
+def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwords:
+    """Byte-pair encoding; 8,000 pieces at most when no size is given."""
+    library = need("tokenizers", "bpe")
+    tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNK))
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(replacement=BLANK)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size or 8000, min_frequency=min_count, special_tokens=[EOS, UNK], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    ids = tokenizer.get_vocab()
+    return Subwords(tuple(sorted(ids, key=ids.__getitem__)), separator="", unk=1, merges=tokenizer.to_str())
+
+
+LEVELS: dict[str, Make] = {"char": characters, "word": whole_words, "bpe": subwords}
+
+
+def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) -> Vocab:
+    """Words by falling count, those of a count by name, after the special ones."""
+    split = Vocab((EOS,), separator=separator).split
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(split(text))
+    for special in (EOS, UNK):
+        counts.pop(special, None)
+    words = sorted((word for word, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
+    kept = words[: None if size is None else max(size - 2, 0)]
+    return Vocab((EOS, UNK, *kept), separator=separator, unk=1)

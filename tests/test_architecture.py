@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FACADES = {"rlseq", "rlseq.cli", "rlseq.demo", "rlseq.__main__"}  # may see everything
+FACADES = {
+    "rlseq",
+    "rlseq.cli",
+    "rlseq.commands",
+    "rlseq.compare.plan",
+    "rlseq.demo",
+    "rlseq.__main__",
+}  # may see everything
 
 
 def modules() -> dict[str, Path]:
@@ -26,6 +33,7 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+FACADES |= {name for name in MODULES if name.startswith("rlseq.compare")}  # which runs whatever has a name
 
 
 def imports(path: Path, everywhere: bool) -> set[str]:
@@ -63,7 +71,7 @@ def test_arrows_run_one_way(module: str) -> None:
 
 def test_there_is_no_circle() -> None:
     graph = {name: imports(path, everywhere=True) - {"rlseq", name} for name, path in MODULES.items()}
-    for facade in FACADES:
+    for facade in FACADES - {name for name in FACADES if name.startswith("rlseq.compare")}:
         graph[facade] = set()
     state: dict[str, int] = {}
 

@@ -24,11 +24,14 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.agents.mixer import Schedule
 from rlseq.engine import rescore, rollout
 from rlseq.losses import AGGREGATES
+from rlseq.policy_gradient import PolicyGradient
 from rlseq.references import demonstrations
+from rlseq.state import Count
 from rlseq.types import Rollout
+
+GRADIENTS = sorted(name for name, agent in AGENTS.items() if issubclass(agent, PolicyGradient))
 
 
 def slope(agent: Any, batch: Rollout, *parts: Rollout) -> Tensor:
@@ -103,7 +106,7 @@ def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
     env.generator.set_state(state)
     assert same(slope(mixer, batch), slope(MLE(policy), demonstrations(env)))
 
-    mixer.schedule.updates += 1 + env.max_len
+    mixer.count.updates += 1 + env.max_len
     learner = REINFORCE(policy, baseline=mixer.baseline)
     mixer.baseline.learn(mixer.judged(batch).targets, batch)  # type: ignore[union-attr]
     batch = mixer.collect(env)
@@ -143,7 +146,7 @@ def of(tiny: Any, name: str, **more: Any) -> tuple[Any, Any, Rollout]:
     return agent, env, agent.judged(agent.collect(env))
 
 
-@pytest.mark.parametrize("name", sorted(set(AGENTS) - {"mle"}))
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_micro_batches_add_up_to_the_batch(tiny: Any, name: str) -> None:
     agent, _, batch = of(tiny, name)
     whole = slope(agent, batch)
@@ -161,7 +164,7 @@ def test_micro_batches_add_up_whatever_the_aggregate(tiny: Any, aggregate: str) 
     assert same(whole, slope(agent, batch, *agent._parts(batch)))
 
 
-@pytest.mark.parametrize("name", sorted(set(AGENTS) - {"mle"}))
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_the_order_of_groups_does_not_matter(tiny: Any, name: str) -> None:
     agent, env, _ = of(tiny, name)
     batch = agent.collect(env)
@@ -183,13 +186,10 @@ def test_minibatches_hold_every_group_once_and_whole(tiny: Any) -> None:
     assert {tuple(group) for group in seen.view(-1, 4).tolist()} == groups
 
 
-def test_the_schedule_of_mixer(tiny: Any) -> None:
+def test_the_schedule_of_mixer() -> None:
     """S = T, then T − Δ, …, 0 (Ranzato et al. 2016)."""
-    _, policy = tiny()
-    agent = MIXER(policy, xent_updates=4, stage_updates=2, delta=3)
-    assert isinstance(agent.schedule, Schedule)
-    steps = []
+    count, steps = Count(), []
     for _ in range(12):
-        steps.append(agent.forced(7))
-        agent.schedule.updates += 1
+        steps.append(count.stage(7, 4, 2, 3))
+        count.updates += 1
     assert steps == [7, 7, 7, 7, 4, 4, 1, 1, 0, 0, 0, 0]

@@ -206,7 +206,7 @@ def test_words() -> None:
 def test_under_autocast(name: str) -> None:
     """Products in bfloat16, probabilities in float32, and gradients that arrive."""
     env = task(HOME[name])
-    policy = rlseq.make_policy(name, env, **SMALL[name], value=True)
+    policy = rlseq.make_policy(name, env, **SMALL[name], value=True).eval()
     gradients = []
     for enabled in (True, False):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):

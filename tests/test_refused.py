@@ -155,7 +155,7 @@ def test_references_may_be_shorter_than_the_longest_text(tiny: Any) -> None:
     env.items["reference_lengths"] = torch.full((2, 1), 2)
     for updates in range(4):
         agent: Any = rlseq.make_agent("mixer", policy, xent_updates=1, stage_updates=1, delta=1)
-        agent.schedule.updates += updates
+        agent.count.updates += updates
         batch = agent.collect(env)
         agent.update(batch)
         assert batch.lesson is not None

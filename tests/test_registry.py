@@ -51,14 +51,14 @@ def test_make_returns_the_task_itself_on_its_device() -> None:
 @pytest.mark.parametrize("id", ["rlseq/Copi-v0", "Copy-v0", "rlseq/copy-v0", "rlseq/Copy-v1", "rlseq/Copy"])
 def test_an_unknown_id_is_answered_with_the_nearest(id: str) -> None:
     with pytest.raises(
-        ValueError, match=f"unknown id '{id}'; did you mean 'rlseq/Copy-v0'\\? known: rlseq/Copy"
+        ValueError, match=f"unknown id '{id}'; did you mean 'rlseq/Copy-v0'\\? known: .*rlseq/Copy"
     ):
         rlseq.make(id)
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "", None, 3])
 def test_an_id_that_is_none_of_ours_is_answered_with_ours(id: Any) -> None:
-    with pytest.raises(ValueError, match=r"unknown id .* known: rlseq/Copy-v0, rlseq/Enumerable-v0"):
+    with pytest.raises(ValueError, match=r"unknown id .* known: .*rlseq/Copy-v0, rlseq/Enumerable-v0"):
         rlseq.make(id)
 
 

@@ -121,7 +121,7 @@ def test_evaluation_by_beam() -> None:
             lambda: rlseq.rollout(
                 *reversed(setting()), decode=rlseq.Beam(2), forced=torch.zeros(6, 1).long()
             ),
-            "forced tokens go with",
+            "forced, compile and autocast go with",
         ),
     ],
 )
@@ -196,7 +196,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return batch, complete(policy, env, batch, samples=3)
 
     whole, parts = run(), None
-    monkeypatch.setattr("rlseq.engine.BLOCK", 40)
+    monkeypatch.setattr("rlseq.device.BLOCK", 40)
     parts = run()
     for a, b in zip(whole, parts, strict=True):
         assert torch.equal(a.actions, b.actions)

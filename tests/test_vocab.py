@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlseq.vocab import Vocab
+from rlseq.vocab import LEVELS, Subwords, Vocab, characters, from_json, subwords, whole_words
 
 WORDS = Vocab(("<eos>", "the", "cat"))
 
@@ -75,3 +76,78 @@ def test_unknown_words_are_named() -> None:
 def test_ids_that_are_no_words_are_refused(id: int) -> None:
     with pytest.raises(ValueError, match=f"ids must be 0 … 2, got {id}"):
         WORDS.decode([1, id])
+
+
+# ── vocabularies of texts ────────────────────────────────────────────────────────────────────────────
+
+TEXTS = ["the cat sat", "the cat", "a dog <eos> sat"]
+
+
+def test_special_ids_are_the_same_at_every_level() -> None:
+    for make in LEVELS.values():
+        vocab = make(TEXTS, 1, None)
+        assert (vocab.words[:2], vocab.eos, vocab.bos, vocab.pad, vocab.unk) == (
+            ("<eos>", "<unk>"),
+            0,
+            0,
+            0,
+            1,
+        )
+
+
+def test_words_come_by_count_then_by_name() -> None:
+    assert whole_words(TEXTS).words == ("<eos>", "<unk>", "cat", "sat", "the", "a", "dog")
+    assert characters(["bab", "c"]).words == ("<eos>", "<unk>", "b", "a", "c")
+
+
+def test_rare_words_are_unknown() -> None:
+    vocab = whole_words(TEXTS, min_count=2)
+    assert vocab.words[2:] == ("cat", "sat", "the")
+    assert vocab.encode("the dog sat") == [4, 1, 3]
+    assert whole_words(TEXTS, size=4).words == ("<eos>", "<unk>", "cat", "sat")
+
+
+def test_special_words_cannot_be_spelled_by_a_text() -> None:
+    vocab = whole_words(TEXTS)
+    assert vocab.encode("cat <eos> <unk>") == [2, 1, 1]
+
+
+def test_unknown_words_apart_equal_themselves_and_nothing_known() -> None:
+    vocab, strangers = whole_words(TEXTS), dict[str, int]()
+    assert vocab.encode_apart("the bird saw the worm", strangers) == [4, 7, 8, 4, 9]
+    assert vocab.encode_apart("worm bird cat", strangers) == [9, 7, 2]
+    assert strangers == {"bird": 7, "saw": 8, "worm": 9}
+
+
+@pytest.mark.parametrize("level", sorted(LEVELS))
+def test_what_is_encoded_can_be_read_again(level: str) -> None:
+    vocab = LEVELS[level](TEXTS, 1, None)
+    again = from_json(json.loads(json.dumps(vocab.to_json())))
+    assert again == vocab
+    assert type(again) is type(vocab)
+    for text in ("the cat sat", "a dog sat", "sat"):
+        assert again.decode(vocab.encode(text)) == text
+        assert again.decode([*vocab.encode(text), 0, 5]) == text, "up to the end"
+
+
+def test_subwords_merge_what_is_frequent_and_keep_unknown_letters() -> None:
+    vocab = subwords(["low low low lower lowest"] * 5, size=14)
+    assert isinstance(vocab, Subwords)
+    assert len(vocab) <= 14
+    assert vocab.split("low") == ["▁low"]
+    assert vocab.split("low") != vocab.split("lowz")
+    assert vocab.split("lowz")[-1] == "z"
+    assert vocab.encode("lowz")[-1] == vocab.unk
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: Any) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"tokenizers is not installed here; pip install 'rlseq\[bpe\]'"):
+        subwords(TEXTS)
+
+
+def test_unk_must_be_a_word() -> None:
+    with pytest.raises(ValueError, match="unk must be a word that can be written, 0 … 1, got 5"):
+        Vocab(("a", "b"), unk=5)

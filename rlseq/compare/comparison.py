@@ -86,13 +86,21 @@ def gathered(
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": machine(),
         **spent,
+        "seconds_of_runs": sum(_spent(Path(job.folder)) for job in jobs),  # tests included
         "failed": [
             {"run": str(Path(run).relative_to(folder)), "error": text} for run, text in failed.items()
         ],
         "tasks": tasks,
+        "across": _across(tasks) if len(tasks) > 1 else [],
     }
     write_json(folder / "results.json", results)
     return Comparison(folder, results)
+
+
+def _spent(folder: Path) -> float:
+    """How long the process of a run took, the last time it was started."""
+    path = folder / "spent.json"
+    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 class _Run:
@@ -119,7 +127,8 @@ class _Run:
 
     def alarms(self) -> list[str]:
         """What training warned of."""
-        return list(json.loads((self.path / "alarms.json").read_text("utf-8")))
+        path = self.path / "alarms.json"
+        return list(json.loads(path.read_text("utf-8"))) if path.exists() else []
 
     def temperatures(self) -> list[dict[str, float]]:
         """Scores of samples at several temperatures, if that was asked for."""
@@ -197,7 +206,7 @@ def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]]) -> list[Tree]:
 
 def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Sequence[Tree]]]) -> list[Tree]:
     """Every two agents: over seeds, and over items, both corrected for how many pairs there are."""
-    lines = []
+    lines: list[Tree] = []
     for a, b in itertools.combinations(agents, 2):
         x, y = ([run.final["reward"] for run in agents[name]] for name in (a, b))
         difference, p = welch(x, y)
@@ -221,7 +230,19 @@ def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Se
         lines, holm([line["p"] for line in lines]), holm([line["items"]["p"] for line in lines]), strict=True
     ):
         line["p_holm"], line["items"]["p_holm"] = over_seeds, over_items
-    return _without_nan(lines)
+    return [_without_nan(line) for line in lines]
+
+
+def _across(tasks: Sequence[Tree]) -> list[Tree]:
+    """Every two agents over all tasks, whatever the scale of their rewards: who tends to win?"""
+    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
+    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
+    lines = []
+    for a, b in itertools.combinations(names, 2):
+        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
+        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
+        lines.append({"a": a, "b": b, "probability": _plain(probability_of_improvement(x, y))})
+    return lines
 
 
 def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:

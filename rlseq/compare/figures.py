@@ -75,7 +75,7 @@ def inline(figure: Figure, title: str) -> str:
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlseq", "font.family": "sans-serif"}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_figure(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
@@ -102,7 +102,8 @@ def _dressed(axis: Any, x: str, y: str) -> None:
 
 def _limit(axis: Any, task: Tree) -> None:
     """Bands of few seeds may be wider than all that is to be seen: what is in the tables sets the frame."""
-    points = [p["estimate"] for agent in task["agents"] for p in agent["curve"]]
+    drawn = [agent for agent in task["agents"] if agent["name"] != "start"]
+    points = [p["estimate"] for agent in drawn for p in agent["curve"]]
     margin = 0.12 * (max(points) - min(points)) or 0.1
     axis.set_ylim(min(points) - margin, max(points) + margin)
     axis.set_xlim(left=0)

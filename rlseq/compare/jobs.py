@@ -12,7 +12,7 @@ import torch
 
 import rlseq
 from rlseq import checkpoint
-from rlseq.compare.tasks import test_env, train_env
+from rlseq.compare.tasks import testing_env, training_env
 from rlseq.decode import Sample
 from rlseq.evaluation import judged
 from rlseq.log import write_json
@@ -61,8 +61,8 @@ class Job:
 
 def made(job: Job) -> tuple[Any, Any, Any]:
     """Agent, task and test of a job; refuses what cannot be made, before anything is written."""
-    env = train_env(job.env, job.options, job.reward, job.seed)
-    fresh = test_env(job.env, job.options, job.metrics)
+    env = training_env(job.env, job.options, job.reward, job.seed)
+    fresh = testing_env(job.env, job.options, job.metrics)
     if job.stock:
         from rlseq.compare.stock import stock_agent
 

@@ -76,13 +76,12 @@ def _started(job: Job, processes: int) -> BaseProcess:
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
     forked = threads == 1 and sys.platform == "linux" and not torch.cuda.is_available()
-    process: Any = multiprocessing.get_context("fork" if forked else "spawn").Process(
-        target=_child, args=(job, threads), name=job.folder
-    )
+    context: Any = multiprocessing.get_context("fork" if forked else "spawn")
+    process: BaseProcess = context.Process(target=_child, args=(job, threads), name=job.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: ours hold no lock
         process.start()
-    return process  # type: ignore[no-any-return]
+    return process
 
 
 def _child(job: Job, threads: int) -> None:
@@ -99,8 +98,10 @@ def _child(job: Job, threads: int) -> None:
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
         torch.set_num_threads(threads)
+        started = time.perf_counter()
         try:
             run(job)
+            write_json(folder / "spent.json", {"seconds": time.perf_counter() - started})
         except BaseException:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             raise SystemExit(1) from None

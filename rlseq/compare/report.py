@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from rlseq.checkpoint import write_whole
@@ -28,18 +29,21 @@ def write(results: Tree, folder: Path) -> Path:
 
 def page(results: Tree) -> str:
     """The page; it asks nobody for anything."""
-    return _template("report.html").render(
+    shown: str = _template("report.html").render(
         results=results,
         tasks=[_shown(task) for task in results["tasks"]],
         stock=any(a["algorithm"].startswith("sb3-") for task in results["tasks"] for a in task["agents"]),
+        across=tables.across(results) if results["across"] else None,
         config=json.dumps(results["config"], indent=2, ensure_ascii=False),
         machine=json.dumps(results["machine"], indent=2),
     )
+    return shown
 
 
 def fragment(results: Tree) -> str:
     """Verdicts and scores, for a notebook."""
-    return _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
+    shown: str = _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
+    return shown
 
 
 def _template(name: str) -> Any:
@@ -83,7 +87,7 @@ def _bars(task: Tree) -> list[dict[str, float]]:
     width = (high - low) or 1.0
 
     def place(value: float) -> float:
-        return round(100 * min(1.0, max(0.0, (value - low) / width)), 2)
+        return round(100 * float(np.clip((value - low) / width, 0, 1)), 2)
 
     return [
         {

@@ -9,48 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import A2C, PPO
-from torch import Tensor, nn
 
 from rlseq.agent import Agent
 from rlseq.engine import sequence_env
 from rlseq.errors import check_options, pick
-from rlseq.sb3 import TokenExtractor, as_vec_env
-from rlseq.types import Context, Metrics, State
+from rlseq.sb3 import StockPolicy, TokenExtractor, as_vec_env
+from rlseq.types import Metrics
 
 STOCK = {"sb3-a2c": A2C, "sb3-ppo": PPO}
 BATCH = 2048  # tokens of an iteration, where `n_steps` is not given
-
-
-class StockPolicy(nn.Module):
-    """What an SB3 agent has learned, as a policy that can write; it reads the whole prefix every time.
-
-    Args:
-        policy: `model.policy`.
-        max_len: T.
-    """
-
-    def __init__(self, policy: Any, max_len: int) -> None:
-        super().__init__()
-        self.policy, self.max_len = policy, max_len
-
-    def start(self, context: Context) -> State:
-        """Nothing is written, and not even read: the token that starts a text comes first."""
-        index = context["index"]
-        prefix = torch.zeros(len(index), self.max_len + 1, dtype=torch.int64, device=index.device)
-        source = (context["source"],) if "source" in context else ()
-        return prefix, torch.full_like(index, -1), *source
-
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits after one more token."""
-        prefix, length, *source = state
-        longer = prefix.scatter(1, length.clamp(min=0).unsqueeze(1), token.unsqueeze(1))
-        prefix = torch.where((length >= 0).unsqueeze(1), longer, prefix)
-        length = length + 1
-        seen = {"prefix": prefix[:, : self.max_len], "length": length.unsqueeze(1)}
-        if source:
-            seen["source"] = source[0]
-        logits = self.policy.get_distribution(seen).distribution.logits
-        return logits, (prefix, length, *source)
 
 
 @dataclass(eq=False)

@@ -103,6 +103,18 @@ def costs(task: Tree) -> Table:
     return Table("costs", caption, ["agent", "tokens", "texts judged", "seconds", "tokens/s", "n"], rows)
 
 
+def across(results: Tree) -> Table:
+    """Every two agents, over all tasks."""
+    rows = [
+        [f"{p['a']} − {p['b']}", interval(p["probability"]), str(p["probability"]["n"])]
+        for p in sorted(results["across"], key=lambda p: -abs(p["probability"]["estimate"] - 0.5))
+    ]
+    caption = (
+        "Over all tasks: the probability that a run of the first beats one of the second, mean over tasks."
+    )
+    return Table("across", caption, ["pair", "P(first better)", "n runs"], rows)
+
+
 def ranked(task: Tree) -> list[Any]:
     """Agents by reward, best first."""
     return sorted(task["agents"], key=lambda a: -a["scores"]["reward"]["estimate"])
@@ -129,12 +141,18 @@ def markdown(results: Tree) -> str:
         for alarm in alarms(task):
             text += f"\n⚠ {alarm}\n"
         for table in tables(task):
-            lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
-            body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-            text += f"\n{table.caption}\n\n{body}\n"
+            text += _markdown(table)
+    if results["across"]:
+        text += _markdown(across(results))
     for failure in results["failed"]:
         text += f"\nFailed: {failure['run']}\n\n```\n{failure['error'].strip()}\n```\n"
     return text
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"\n{table.caption}\n\n{body}\n"
 
 
 def alarms(task: Tree) -> list[str]:

@@ -27,7 +27,7 @@ def held_out(id: str) -> dict[str, Any]:
     return dict(getattr(cls, "held_out", split))
 
 
-def train_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
+def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
     """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
     options = {"num_envs": 64, **options, "seed": seed}
     env = make(id, **options)
@@ -43,7 +43,7 @@ def train_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int
     return env
 
 
-def test_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
+def testing_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
     """The task as it is tested: held-out items, its own reward, and the metrics asked for."""
     own = {**options, **held_out(id), "num_envs": 250, "seed": 0}
     env = make(id, **own)
@@ -69,7 +69,8 @@ def metric(env: Any, name: str) -> Reward:
             f"it has: {', '.join(sorted({*env.metrics, *OF_SETS, *ALWAYS}))}"
         )
     build: Any = BY_NAME[name]
-    names = {field.name for field in fields(build.func if isinstance(build, partial) else build)}
+    cls: Any = build.func if isinstance(build, partial) else build
+    names = {field.name for field in fields(cls)}
     fitted: Reward = build(
         reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {})
     )

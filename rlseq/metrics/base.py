@@ -77,14 +77,15 @@ class Metric(Composable):
     """A metric fitted on references: a reward on tokens, a score of texts, a corpus figure.
 
     Args:
-        references: `references[i]` is the list of the references of item i, as texts or id lists.
+        references: `references[i]` is the list of the references of item i, as texts or id lists; or all of
+            them as a table of ids, which end in EOS where there is one.
         tokenize: from a text to its words (or ids); by default as the reference implementation.
         eos: the id of EOS, which then counts as a word; scoring stops at the first one.
         vocab_size: ids at or above it are an error.
         dtype: precision of the scores.
     """
 
-    references: References = field(repr=False)
+    references: References | RefTable = field(repr=False)
     _: KW_ONLY
     tokenize: Tokenize | None = field(default=None, repr=False)
     eos: int | None = None
@@ -99,8 +100,11 @@ class Metric(Composable):
         check_settings(self)
         self.tokenize = self.tokenize or type(self).words
         self.encoder = Encoder(self.tokenize, self.eos, self.vocab_size, self.vocabulary())
-        table = self.encoder.references(self.references)
-        self.counts = [len(item) for item in self.references]
+        if isinstance(self.references, RefTable):
+            table, self.encoder.integral = self.references, True
+        else:
+            table = self.encoder.references(self.references)
+        self.counts = torch.bincount(table.item, minlength=table.items).tolist()
         self.fingerprint = table.fingerprint(self.encoder.words)
         self.references = ()
         self.fit(table)

@@ -112,8 +112,8 @@ class BLEU(Metric):
     def fit(self, table: RefTable) -> None:
         """For every n-gram of an item, its largest count in one reference."""
         self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
-        self.most = counts(levels, self.trie.nodes, table).amax(1)
-        self.ref_lengths = table.spread(table.lengths, fill=_FAR)
+        self.most = largest(levels, self.trie.nodes)
+        self.ref_lengths = distinct_lengths(table)
 
     def judge(self, batch: Batch) -> Tensor:
         """BLEU of each sentence, or of each prefix."""
@@ -159,6 +159,27 @@ def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
         row, position = (level > 0).nonzero(as_tuple=True)
         one = torch.ones(len(row), dtype=torch.int16)
         found.index_put_((level[row, position], table.slot[row]), one, accumulate=True)
+    return found
+
+
+def largest(levels: Sequence[Tensor], nodes: int) -> Tensor:
+    """[nodes] how often each n-gram occurs at most in one reference, in memory of the tokens' order."""
+    most = torch.zeros(nodes, dtype=torch.int64)
+    for level in levels:
+        row, position = (level > 0).nonzero(as_tuple=True)
+        pairs, count = torch.unique(level[row, position] * len(level) + row, return_counts=True)
+        most.scatter_reduce_(0, pairs // len(level), count, "amax")
+    return most.to(torch.int16)
+
+
+def distinct_lengths(table: RefTable) -> Tensor:
+    """[items, K] the different lengths of an item's references, `_FAR` where it has fewer than K."""
+    pairs = torch.unique(table.item * _FAR + table.lengths)  # sorted by item
+    item, lengths = pairs // _FAR, pairs % _FAR
+    per_item = torch.bincount(item, minlength=table.items)
+    slot = torch.arange(len(item)) - (per_item.cumsum(0) - per_item)[item]
+    found = torch.full((table.items, int(per_item.max())), _FAR)
+    found[item, slot] = lengths
     return found
 
 

@@ -62,10 +62,9 @@ def token_scores(
 
 def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, ...]:
     """Log π(a), H(π) and max π, `[B, T]` each."""
-    shape, words = actions.shape, weight.shape[0]
-    support = behaviour.support
-    if support is not None:
-        support = support.expand(*shape, words).reshape(-1, words)
+    shape, support = actions.shape, behaviour.support
+    if support is not None:  # a view: what is the same in all rows is never copied to them
+        support = support.expand(*shape, weight.shape[0])
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
     flat = _with_one(features.reshape(-1, features.shape[-1]))
     flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
@@ -148,6 +147,9 @@ def _distribution(
     features: Tensor, weight: Tensor, temperature: float, support: Tensor | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Logits of the distribution that acts, and its probabilities."""
-    allowed = None if support is None else support[rows]
+    allowed = None
+    if support is not None:
+        place = torch.arange(len(features), device=features.device)[rows]
+        allowed = support[place // support.shape[1], place % support.shape[1]]
     z = acting_logits(features[rows] @ weight.t(), Behaviour(temperature, allowed))
     return z, z.softmax(-1)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlseq.policies import words
 from rlseq.policies.positions import Turn
+from rlseq.policies.words import Embedding as WordVectors
 from rlseq.types import Soft
 
 KeysValues = tuple[Tensor, Tensor]  # `[B, heads, n, d]` each
@@ -88,7 +88,7 @@ class Embedding(nn.Module):
 
     def __init__(self, ids: int, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.table = words.Embedding(ids, embedding)
+        self.table = WordVectors(ids, embedding)
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
     def forward(self, ids: Tensor | Soft) -> Tensor:

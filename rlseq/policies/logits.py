@@ -60,9 +60,10 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
         return view.flatten(0, 1)[rows]
     if not isinstance(view, LinearLogits):
         raise TypeError(f"logits of a linear head can be compared with their like, got {type(view).__name__}")
-    features, (temperature, support) = view.features.flatten(0, 1)[rows], view.behaviour
-    if support is not None and support.ndim > 1:
-        shape = *view.features.shape[:2], len(view.weight)
-        support = support.expand(shape).flatten(0, 1)[rows]
+    features, behaviour = view.features.flatten(0, 1)[rows].to(view.weight.dtype), view.behaviour
+    support = behaviour.support
+    if support is not None and support.ndim > 1:  # a view: nothing is copied to all rows
+        steps = view.features.shape[1]
+        support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
     z = F.pad(features, (0, 1), value=1.0) @ view.weight.t()
-    return acting_logits(z, Behaviour(temperature, support))
+    return acting_logits(z, behaviour._replace(support=support))

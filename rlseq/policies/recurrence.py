@@ -12,7 +12,7 @@ Memory = tuple[Tensor, ...]  # (h¹, c¹, h², c², …) of an LSTM, (h¹, h², 
 
 
 class Recurrence(nn.Module):
-    """hₜ = g(hₜ₋₁, xₜ), in layers.
+    """hₜ = g(hₜ₋₁, xₜ), in layers; in the weights' own precision also under autocast, as errors would add up.
 
     Args:
         cell: `nn.LSTM` or `nn.GRU`.
@@ -44,23 +44,31 @@ class Recurrence(nn.Module):
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Read x `[B, E]`; the top layer's h `[B, H]`, and the new memory."""
         new: list[Tensor] = []
-        for layer, weights in enumerate(self._weights):
-            at = layer * self.kinds
-            if self.kinds == 2:
-                new += torch.lstm_cell(x, memory[at : at + 2], *weights)
-            else:
-                new.append(torch.gru_cell(x, memory[at], *weights))
-            x = new[at]
+        with torch.autocast(x.device.type, enabled=False):
+            x, memory = self._precise(x), tuple(map(self._precise, memory))
+            for layer, weights in enumerate(self._weights):
+                at = layer * self.kinds
+                if self.kinds == 2:
+                    new += torch.lstm_cell(x, memory[at : at + 2], *weights)
+                else:
+                    new.append(torch.gru_cell(x, memory[at], *weights))
+                x = new[at]
         return x, tuple(new)
 
     def unroll(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`."""
         first: Any = None
-        if memory is not None:
-            first = tuple(torch.stack(memory[kind :: self.kinds]) for kind in range(self.kinds))
-            first = first if self.kinds == 2 else first[0]
-        features: Tensor = self.rnn(x, first)[0]
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._precise(x)
+            if memory is not None:
+                kinds = (torch.stack(memory[kind :: self.kinds]) for kind in range(self.kinds))
+                first = tuple(map(self._precise, kinds))
+                first = first if self.kinds == 2 else first[0]
+            features: Tensor = self.rnn(x, first)[0]
         return features
+
+    def _precise(self, x: Tensor) -> Tensor:
+        return x.to(self._weights[0][0].dtype)
 
     def train(self, mode: bool = True) -> Recurrence:
         """There is no dropout inside, and cuDNN only differentiates RNNs that train: so they always do."""

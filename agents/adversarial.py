@@ -1,0 +1,77 @@
+"""Any policy gradient whose reward is a discriminator that learns beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlseq.discriminators import Adversary, built
+from rlseq.discriminators.texts import rewarded
+from rlseq.engine import sequence_env
+from rlseq.policies.words import Words
+from rlseq.policy_gradient import PolicyGradient
+from rlseq.state import Count
+from rlseq.types import Metrics, Rollout
+
+
+@dataclass(eq=False)
+class Adversarial(PolicyGradient):
+    """g updates of the policy, then d regenerations × k epochs of the discriminator, and so on.
+
+    The policy is paid D(y); the task's own reward is not asked. Mixed into another agent, as in
+    `class AdversarialPPO(PPO, Adversarial)`, it makes that agent's reward learn: the generator as actor,
+    inverse reinforcement learning with the discriminator as reward (Ho & Ermon 2016).
+    """
+
+    adversary: Adversary | None = None  # the reward; a CNN made from the policy's words when not given
+    g: int = 1  # updates of the policy in a round
+    d: int = 5  # regenerations for the discriminator in a round
+    k: int = 3  # epochs that it learns from each
+    pretraining: int = 50  # regenerations before the first round
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in {"g": 1, "d": 0, "k": 1, "pretraining": 0}.items():
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
+        self.adversary = self.adversary or self.opponent()
+        self.count = Count()
+        self.heard: Metrics = {}
+
+    def opponent(self) -> Adversary:
+        """The adversary when none is given."""
+        return Adversary(reader_of(self.policy, "cnn"))
+
+    def collect(self, env: Any) -> Rollout:
+        """Samples, judged by a discriminator that has caught up."""
+        env = sequence_env(env)
+        self.adversary.check(env)  # type: ignore[union-attr]
+        if self.count.updates % self.g == 0:
+            self.new_round(env)
+        return super().collect(rewarded(env, self.adversary))  # type: ignore[arg-type]
+
+    def new_round(self, env: Any) -> None:
+        """The discriminator learns; what was averaged over its earlier judgements is forgotten."""
+        times = self.d if self.count.updates else self.pretraining
+        self.heard = self.adversary.learn(self.policy, env, regenerations=times, epochs=self.k)  # type: ignore[union-attr]
+        if self.heard and hasattr(self.baseline, "forget"):
+            self.baseline.forget()
+
+    def update(self, batch: Rollout) -> Metrics:
+        """Learn from a batch; at the begin of a round, report what the discriminator learned."""
+        metrics = super().update(batch)
+        self.count.updates = self.count.updates + 1
+        heard, self.heard = self.heard, {}
+        return {**metrics, **heard}
+
+
+def reader_of(policy: Any, name: str, **sizes: Any) -> Any:
+    """A discriminator of what a policy reads and writes."""
+    words = getattr(policy, "words", None)
+    if not isinstance(words, Words):
+        raise ValueError(
+            f"{type(policy).__name__} does not say what it writes (`words`), so no discriminator can be made "
+            "for it; pass adversary=Adversary(rlseq.make_discriminator(name, env))"
+        )
+    device = next(policy.parameters()).device
+    return built(name, words, 0, **sizes).to(device)

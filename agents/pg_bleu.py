@@ -1,0 +1,56 @@
+"""PG-BLEU: SeqGAN's generator with BLEU in the place of the discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlseq.credit import Completions, Credit
+from rlseq.discriminators.texts import check_pool, real, rewarded
+from rlseq.engine import sequence_env
+from rlseq.metrics import BLEU
+from rlseq.policy_gradient import PolicyGradient
+from rlseq.types import Reward, Rollout
+
+
+@dataclass(eq=False)
+class PGBLEU(PolicyGradient):
+    """Q = mean BLEU of completions, against real texts drawn at random (Yu et al. 2017; Zhu et al. 2018).
+
+    Without a source, all texts have the same references, drawn once; with one, each has its own.
+    """
+
+    completions: int = 16  # N, of every prefix
+    order: int = 3  # longest n-gram of BLEU
+    references: int = 20  # real texts to compare with, where there is no source
+    credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
+
+    def __post_init__(self) -> None:
+        self.credit = self.credit or Completions(self.completions)
+        self.reward: Reward | None = None
+        super().__post_init__()
+
+    def collect(self, env: Any) -> Rollout:
+        """Samples, judged by BLEU."""
+        env = sequence_env(env)
+        check_pool(env)
+        if self.reward is None:
+            self.reward = self._bleu(env)
+        return super().collect(rewarded(env, self.reward))
+
+    def _bleu(self, env: Any) -> Reward:
+        if env.source_vocab is not None:
+            return BLEU(references_of(env), order=self.order, eos=env.vocab.eos) / 100
+        drawn = real(env, self.references)
+        lines = [row[keep].tolist() for row, keep in zip(drawn.tokens, drawn.mask, strict=True)]
+        bleu = BLEU([lines], order=self.order, eos=env.vocab.eos) / 100
+        return lambda tokens, mask, context: bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])})
+
+
+def references_of(env: Any) -> list[list[list[int]]]:
+    """The references of every item as lists."""
+    found = env.contexts(torch.arange(env.size, device=env.device))
+    table = zip(found["references"].tolist(), found["reference_lengths"].tolist(), strict=True)
+    return [[ids[:n] for ids, n in zip(*item, strict=True) if n] for item in table]

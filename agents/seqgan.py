@@ -1,0 +1,101 @@
+"""SeqGAN and its relatives: one agent, and choices of its factors.
+
+    ∇J = E[ Σₜ Q(y₍₁…ₜ₋₁₎, yₜ) ∇log π(yₜ | y₍₁…ₜ₋₁₎) ]
+
+| | Q | judge |
+|---|---|---|
+| SeqGAN | mean D of completions | D of whole texts |
+| MaliGAN | the same of D/(1 − D), divided by its mean over the batch | the same |
+| RankGAN | the same of the log rank among real texts | `Ranker` |
+| REGS | D of the unfinished text itself | D that learns from prefixes |
+
+Any of them with `scale="bootstrapped"` is paid by ranks (LeakGAN), with `mle=…` mixes in likelihood.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlseq.agents.adversarial import Adversarial, reader_of
+from rlseq.baselines import Baseline
+from rlseq.credit import Completions, Credit, Stepwise
+from rlseq.discriminators import Adversary, Ranker
+from rlseq.discriminators.adversary import random_prefix
+from rlseq.discriminators.values import odds
+from rlseq.factors import Scale
+
+
+@dataclass(eq=False)
+class SeqGAN(Adversarial):
+    """Q(y₍₁…ₜ₋₁₎, yₜ) = mean D of a roll-out policy's ways to go on from y₍₁…ₜ₎; D(y) at T (Yu et al. 2017).
+
+    The roll-out policy trails behind: β ← trail · β + (1 − trail) · θ, once a round.
+    """
+
+    completions: int = 16  # N, of every prefix
+    every: int = 1  # words between two prefixes that are completed
+    trail: float = 0.8  # how much of the roll-out policy stays when a round begins; 0: it is the policy
+    credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.trail < 1:
+            raise ValueError(f"trail must be in [0, 1), got {self.trail}")
+        self.rollout_policy = deepcopy(self.policy).requires_grad_(False)
+        self.credit = self.credit or Completions(self.completions, self.rollout_policy, every=self.every)
+        super().__post_init__()
+
+    def new_round(self, env: Any) -> None:
+        """The roll-out policy follows, too."""
+        super().new_round(env)
+        follow(self.rollout_policy, self.policy, self.trail)
+
+
+@torch.no_grad()
+def follow(trailing: Any, leading: Any, trail: float) -> None:
+    """β ← trail · β + (1 − trail) · θ, weight by weight, in place: whoever holds β sees it move."""
+    for slow, fast in zip(trailing.parameters(), leading.parameters(), strict=True):
+        slow.lerp_(fast, 1 - trail)
+
+
+@dataclass(eq=False)
+class MaliGAN(SeqGAN):
+    """Che et al. 2017: with r = D/(1 − D), which is p_data/π for a perfect D,  A = r / mean r − 1.
+
+    Its gradient is then that of the likelihood of real texts, estimated from the policy's own.
+    """
+
+    baseline: Baseline | str = "none"  # none: the scale compares
+    scale: Scale | str = "self_normalised"  # of Q̂ − b (rlseq.factors)
+
+    def opponent(self) -> Adversary:
+        """Pays odds."""
+        return Adversary(reader_of(self.policy, "cnn"), value=odds)
+
+
+@dataclass(eq=False)
+class RankGAN(SeqGAN):
+    """Lin et al. 2017: paid by how a text ranks among real ones."""
+
+    def opponent(self) -> Adversary:
+        """Ranks."""
+        return Ranker(reader_of(self.policy, "cnn", source=False))
+
+
+@dataclass(eq=False)
+class REGS(Adversarial):
+    """Q = D of y₍₁…ₜ₎ as it stands: a reward for every step, nothing is completed (Li et al. 2017)."""
+
+    credit: Credit | str = ""  # Q̂ (rlseq.credit); D of every prefix when not given
+
+    def __post_init__(self) -> None:
+        self.adversary = self.adversary or self.opponent()
+        self.credit = self.credit or Stepwise(self.adversary.steps)
+        super().__post_init__()
+
+    def opponent(self) -> Adversary:
+        """Learns from texts cut anywhere."""
+        return Adversary(reader_of(self.policy, "gru"), view=random_prefix)

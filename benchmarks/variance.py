@@ -1,0 +1,171 @@
+"""Bias and variance of estimators of the gradient, on one policy and at equal numbers of written texts.
+
+    python benchmarks/variance.py
+
+The task is `rlseq/Enumerable-v0` with two contexts; its rewards, of standard deviation 1, have mean 2 in both
+("alike"), or 1 in one and 3 in the other ("apart"). The policy is an LSTM with random weights. Every estimate
+is made of at most 64 texts, greedy ones and completions counted. V and regressions have learned from 800
+batches before, on the hidden states as they are.
+
+Estimates are divided by the constant that an agent states, or, where it follows an objective of its own, by
+the one that makes its mean as long along ∇J as ∇J is. Then, of each,
+
+* variance: Σ over parameters, divided by that of REINFORCE without a baseline;
+* bias: ‖E[ĝ] − ∇J‖ / ‖∇J‖ by enumeration of all batches of two texts, groups being pairs;
+* off: the bias along ∇J that was measured, in its standard errors: noise, where there is no bias.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import record
+import torch
+from torch import Tensor
+
+import rlseq
+from rlseq.credit import Completions
+from rlseq.types import Context
+
+TEXTS, BATCHES, LESSONS = 64, 400, 800
+
+
+@dataclass
+class Case:
+    """An estimator, what it costs, and what it states."""
+
+    agent: str
+    hyper: dict[str, Any] = field(default_factory=dict)
+    beside: float = 0.0  # texts written beside each sample: greedy ones, completions
+    factor: Callable[[int], float] | None = lambda k: 1.0  # of ∇J that it states, for K texts of a context
+    exact: bool = True  # whether enumeration says its bias
+
+
+K4 = {"samples": 4}
+MOVED = {"kl": 0.0, "samples": 4}
+CASES = {
+    **{
+        f"REINFORCE, {name}": Case("reinforce", {"baseline": name})
+        for name in ("none", "mean", "moving_average", "value", "regression")
+    },
+    "SCST (greedy)": Case("scst", beside=1.0),
+    "SCST, K = 4": Case("scst", K4, beside=0.25),
+    "REINFORCE, greedy_corrected": Case("reinforce", {"baseline": "greedy_corrected"}, beside=1.0),
+    "RLOO, K = 2": Case("rloo", {"samples": 2}),
+    "RLOO, K = 4": Case("rloo", K4),
+    "RLOO, K = 16": Case("rloo", {"samples": 16}),
+    "Dr. GRPO, K = 4": Case("dr_grpo", K4, factor=lambda k: (k - 1) / k / 3),
+    "MRT corrected, K = 4": Case("mrt_corrected", K4, factor=lambda k: (k - 1) / k),
+    "MRT, α = 0.005, K = 4": Case("mrt", K4, factor=lambda k: 0.005 * (k - 1) / k),
+    "A2C, λ = 1": Case("a2c", {"lam": 1.0}),
+    "A2C, λ = 0.95": Case("a2c", {"lam": 0.95}),
+    "A2C, λ = 0 (TD)": Case("a2c", {"lam": 0.0}),
+    "REINFORCE, 4 completions": Case(
+        "reinforce", {"credit": Completions(4), "baseline": "none"}, beside=8.0, exact=False
+    ),
+    "MRT, α = 1, K = 4": Case("mrt", {"sharpness": 1.0, **K4}, factor=None),
+    "GRPO, K = 4": Case("grpo", MOVED, factor=None),
+    "GRPO without std, K = 4": Case("grpo", {"scale": "none", **MOVED}, factor=None),
+    "DAPO, K = 4": Case("dapo", MOVED, factor=None),
+    "PPO, one step": Case("ppo", {"epochs": 1, "minibatches": 1}, factor=None),
+}
+
+
+def setting(apart: float) -> tuple[Any, Any]:
+    """The task, its contexts as far apart in what they pay, and the policy."""
+    env: Any = rlseq.make("rlseq/Enumerable-v0", num_envs=TEXTS, sources=2)
+
+    def reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        paid: Tensor = env.look_up(tokens, mask, context) + 2 + apart * (context["index"] - 0.5)
+        return paid
+
+    env.parts = {"table": reward}
+    policy = rlseq.make_policy("lstm", env, hidden=8, embedding=4, value=True)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.mul_(2.5)
+    return env, policy
+
+
+def flat(grads: dict[str, Tensor]) -> Tensor:
+    """One vector."""
+    return torch.cat([grad.flatten() for grad in grads.values()]).double()
+
+
+def learn(agent: Any, env: Any) -> None:
+    """Teach V or the regression what texts earn, and leave the rest of the policy where it is."""
+    head = agent.policy.head.value
+    optimizer = torch.optim.Adam(head.parameters(), 0.05)
+    for _ in range(LESSONS):
+        batch = agent.judged(agent.collect(env))
+        if batch.values is None and not hasattr(agent.baseline, "learn"):
+            return
+        if hasattr(agent.baseline, "learn"):
+            agent.baseline.learn(batch.targets, batch)
+        elif batch.values is not None:
+            seen = agent.policy.evaluate(batch.actions, batch.context)
+            optimizer.zero_grad()
+            ((seen.values - batch.targets).square() * batch.weights).sum().backward()
+            optimizer.step()
+
+
+def estimates(agent: Any, env: Any) -> Tensor:
+    """Gradients of the objective, `[batches, parameters]`."""
+    rows = []
+    for _ in range(BATCHES):
+        agent.policy.zero_grad(set_to_none=False)
+        agent.loss(agent.collect(env))[0].backward()
+        grads = [torch.zeros_like(p) if p.grad is None else -p.grad for p in agent.policy.parameters()]
+        rows.append(torch.cat([grad.flatten() for grad in grads]).double())
+    return torch.stack(rows)
+
+
+def matched(found: Tensor, wanted: Tensor, factor: float | None) -> Tensor:
+    """Estimates, or their mean, divided by a constant."""
+    mean = found.reshape(-1, len(wanted)).mean(0)
+    return found / (mean @ wanted / wanted.square().sum() if factor is None else factor)
+
+
+def measure(case: Case, apart: float) -> dict[str, Any]:
+    """One estimator on one task."""
+    env, policy = setting(apart)
+    agent: Any = rlseq.make_agent(case.agent, policy, value_weight=0.0, **case.hyper)
+    learn(agent, env)
+    wanted = flat(rlseq.exact.gradient(policy, env))
+    k = agent.samples
+    rows = int(TEXTS / (1 + case.beside)) // k * k
+    found = estimates(agent, env.take(torch.zeros(rows, dtype=torch.int64)) if rows < TEXTS else env)
+    found = matched(found, wanted, case.factor and case.factor(k))
+    along = (found - wanted) @ wanted
+    off = float(along.mean() / along.std() * len(along) ** 0.5)
+    result = {
+        "samples": rows,
+        "variance": float(found.var(0).sum()),
+        "off": None if case.factor is None else off,
+    }
+    if case.exact:
+        agent.samples = min(k, 2)
+        mean = flat(rlseq.exact.expected_gradient(agent, env, rows=2))
+        mean = matched(mean, wanted, case.factor and case.factor(agent.samples))
+        result["bias"] = float((mean - wanted).norm() / wanted.norm())
+    return result
+
+
+def main() -> None:
+    """Run all, print a line each, and write the JSON."""
+    torch.set_num_threads(1)
+    results: dict[str, dict[str, Any]] = {}
+    for name, case in CASES.items():
+        start = time.perf_counter()
+        results[name] = {task: measure(case, apart) for task, apart in (("alike", 0.0), ("apart", 2.0))}
+        for task, result in results[name].items():
+            result["ratio"] = result["variance"] / results["REINFORCE, none"][task]["variance"]
+        print(f"{name:28s} {results[name]} {time.perf_counter() - start:.0f} s", flush=True)
+    print(record.write("variance", {"texts": TEXTS, "batches": BATCHES, "estimators": results}))
+
+
+if __name__ == "__main__":
+    main()

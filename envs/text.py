@@ -1,0 +1,134 @@
+"""Unconditional text, as a file has it: one text a line, and nothing to read before writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from random import Random
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from rlseq.corpus import Corpus
+from rlseq.data import Reading, load
+from rlseq.env import EnvOptions
+from rlseq.envs.corpus import CorpusTask
+from rlseq.errors import pick
+from rlseq.metrics import BLEU, DistinctN
+from rlseq.metrics.encode import RefTable
+from rlseq.readers import Pair
+from rlseq.splits import TEXTS, Origin, Where, find
+from rlseq.types import Context, Reward
+
+
+class Text(CorpusTask):
+    """Write texts like those of a corpus. Reward: BLEU with every text of the corpus as a reference.
+
+    PG-BLEU, a baseline of Yu et al. 2017. Alone it is gamed by one likely text, or by a copy: look at
+    "distinct_2" and "copied" beside it.
+
+    Args:
+        path: a file with a text a line, or a folder with train.txt, dev.txt and test.txt; a generated grammar
+            when not given.
+        split: "train", "dev" or "test".
+        level: "char", "word" or "bpe"; characters where texts are single words, else words, when not given.
+        reward: "bleu_2", "bleu_3", "bleu_4", or any reward; of the tokens written, the end among them.
+        max_len: T, EOS included; the longest text when not given. Longer texts are left out.
+        min_count: words that training has less often are unknown.
+        vocab_size: the most frequent words that are kept.
+        skip_bad: pass over lines that cannot be used; False refuses them.
+        **options: see `EnvOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Where | Mapping[str, Where] | None = None,
+        split: str = "train",
+        level: str | None = None,
+        reward: str | Reward = "bleu_3",
+        max_len: int | None = None,
+        min_count: int = 1,
+        vocab_size: int | None = None,
+        skip_bad: bool = False,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
+        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
+        rewards: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
+        super().__init__(
+            corpus,
+            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
+            max_len=max_len,
+            **options,
+        )
+        self.metrics = {**rewards, "distinct_2": DistinctN(order=2, eos=0), "copied": partial(copied, corpus)}
+
+
+class AgainstAll:
+    """BLEU of a text with all texts of a corpus as its references, 0 … 1."""
+
+    def __init__(self, corpus: Corpus, order: int) -> None:
+        self.corpus, self.order = corpus, order
+        self.bleu: BLEU | None = None  # fitted when it is first asked
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """`[B]`."""
+        if self.bleu is None:
+            every = self.corpus.table()
+            one = RefTable(every.ids, every.lengths, every.item * 0, every.item, 1, every.items)
+            self.bleu = BLEU(one, order=self.order, eos=self.corpus.vocab.eos)
+        return self.bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])}) / 100
+
+
+def copied(corpus: Corpus, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """1 where a text is one of the corpus, word for word, else 0."""
+    known = _known(corpus)
+    texts = corpus.vocab.decode_batch(tokens.tolist(), mask.sum(1).tolist())
+    return torch.tensor([float(text in known) for text in texts], device=tokens.device)
+
+
+@lru_cache(maxsize=4)
+def _known(corpus: Corpus) -> frozenset[str]:
+    return frozenset(text for item in corpus.texts() for text in item)
+
+
+# ── the embedded default ─────────────────────────────────────────────────────────────────────────────
+
+RULES = """
+SENTENCE = WHO DOES WHAT | WHO DOES WHAT WHERE | WHEN WHO DOES WHAT | WHO GOES WHERE | WHEN WHO GOES WHERE
+WHO      = ONE | ONE | ONE and ONE
+ONE      = the PERSON | the KIND PERSON | a PERSON | my PERSON
+PERSON   = sailor | teacher | child | baker | poet | farmer | queen | stranger
+KIND     = old | young | quiet | happy | tired | clever
+DOES     = buys | paints | finds | carries | forgets | wants
+WHAT     = the THING | a SUCH THING | the COLOUR THING | nothing
+SUCH     = small | heavy | broken | new
+COLOUR   = red | blue | green | golden
+THING    = boat | lamp | letter | apple | clock | violin | map
+GOES     = sleeps | waits | walks | sings | dreams
+WHERE    = in the PLACE | near the PLACE | behind the PLACE
+PLACE    = harbour | garden | market | forest | kitchen | library
+WHEN     = today | in the evening | every morning | long ago
+"""
+GRAMMAR = {
+    symbol.strip(): [choice.split() for choice in choices.split("|")]
+    for symbol, choices in (rule.split("=") for rule in RULES.strip().splitlines())
+}
+
+
+@lru_cache(maxsize=1)
+def toy_texts(texts: int = 5000, seed: int = 0) -> tuple[Pair, ...]:
+    """Different sentences of the grammar."""
+    draw, found = Random(seed), dict[str, None]()
+    while len(found) < texts:
+        found[_sentence("SENTENCE", draw)] = None
+    return tuple(Pair(None, text) for text in found)
+
+
+def _sentence(symbol: str, draw: Random) -> str:
+    """A symbol written out."""
+    if symbol not in GRAMMAR:
+        return symbol
+    return " ".join(_sentence(part, draw) for part in draw.choice(GRAMMAR[symbol]))

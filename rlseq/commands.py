@@ -1,0 +1,252 @@
+"""What the commands of `rlseq` do."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rlseq
+from rlseq import checkpoint
+from rlseq.agents import AGENTS
+from rlseq.checkpoint import write_whole
+from rlseq.compare.comparison import Comparison
+from rlseq.compare.jobs import Job, made
+from rlseq.compare.plan import STOCK
+from rlseq.compare.tasks import metric
+from rlseq.decode import Greedy, Sample
+from rlseq.errors import hint, pick
+from rlseq.hyper import Hyper, flags, hyper, read_config, settings
+from rlseq.log import differences, write_json
+from rlseq.metrics.report import BY_NAME, OF_SETS
+from rlseq.policies import POLICIES, size_names
+from rlseq.registry import describe, option_names, task_of
+from rlseq.search import Beam
+
+RUN: list[Hyper] = [
+    Hyper("env", str, "", "id of the task (rlseq envs)"),
+    Hyper("option", tuple[str, ...], (), "options of the task, length=6"),
+    Hyper(
+        "reward",
+        str | None,
+        None,
+        "a metric to train on, or constant or shuffled; the task's own when not given",
+    ),
+    Hyper("policy", tuple[str, ...], ("lstm",), "a name and its sizes, lstm hidden=64 (rlseq policies)"),
+    Hyper("start", str | None, None, "folder of a run whose policy this one starts from"),
+    Hyper("budget_tokens", float, 1e6, "tokens written, or imitated"),
+    Hyper("evaluations", int, 10, "tests on held-out items, at equal distances"),
+    Hyper("metrics", tuple[str, ...], (), "what is tested beside the reward; the task's own when not given"),
+    Hyper("texts", int | None, None, "items of a test; all when not given"),
+    Hyper("seed", int, 0, "of data, samples and initial weights"),
+    Hyper("out", str, "runs/train", "the folder of the run"),
+    Hyper("resume", bool, True, "go on with a run that is in the folder"),
+    Hyper("wandb", str | None, None, "project of Weights & Biases that is told, too"),
+]
+
+
+def train(name: str, arguments: Sequence[str]) -> None:
+    """`rlseq train NAME …`: every hyper-parameter is a flag; `--config` reads them from a file."""
+    import tyro
+
+    cls = pick(AGENTS, name, "agent")
+    own = [h for h in hyper(cls) if h.name != "policy"]
+    form = flags("Train", RUN, own)
+    arguments, defaults = _config(list(arguments), {h.name: h for h in (*RUN, *own)})
+    given: Any = tyro.cli(
+        form, prog=f"rlseq train {name}", description=(cls.__doc__ or "").split("\n")[0], args=arguments,
+        default=form(**defaults),
+    )  # fmt: skip
+    if not given.env:
+        raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
+    policy, *sizes = given.policy
+    budget = int(given.budget_tokens)
+    if budget < 1:
+        raise ValueError(f"budget_tokens must be ≥ 1, got {budget}")
+    job = Job(
+        folder=given.out, env=given.env, options=settings(given.option, "option"), agent=name, algorithm=name,
+        hyper={h.name: getattr(given, h.name) for h in own if getattr(given, h.name) != h.default},
+        reward=given.reward, policy=policy, sizes=settings(sizes, "policy"), seed=given.seed,
+        budget_tokens=budget, evaluations=given.evaluations, metrics=tuple(given.metrics) or None,
+        texts=given.texts, start=given.start,
+    )  # fmt: skip
+    agent, env, fresh = made(job)
+    folder = Path(given.out)
+    if given.start:
+        agent.policy.load_state_dict(_state(Path(given.start), best=False)["policy"])
+    _note(job, given)
+    options = {
+        "budget_tokens": budget,
+        "eval_every": max(1, budget // job.evaluations),
+        "eval_texts": job.texts,
+    }
+    rlseq.train(
+        agent, env, eval_env=fresh, out=folder, resume=given.resume, wandb_project=given.wandb, **options
+    )
+    final = json.loads((folder / "results.json").read_text("utf-8"))["final"]
+    sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{folder}\n")
+
+
+def _note(job: Job, given: Any) -> None:
+    """Write down what is asked for; another run in the folder is refused, unless only its length differs."""
+    folder, longer = Path(job.folder), {"budget_tokens", "evaluations", "texts", "metrics"}
+    path, wanted = folder / "job.json", job.plain()
+    if path.exists():
+        there = {**json.loads(path.read_text("utf-8")), **{name: wanted[name] for name in longer}}
+        differ = "".join(f"\n  {line}" for line in differences(there, wanted, "run"))
+        if differ:
+            raise ValueError(
+                f"{folder} holds another run:{differ}\nchange it back, or write to another --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+    write_whole(folder / "command.yaml", _yaml(asdict(given)))
+
+
+def evaluate(run: Path, decode: str, metrics: Sequence[str] | None, texts: int | None, best: bool) -> None:
+    """Scores of a run's policy."""
+    policy, env = _reopened(run, best)
+    chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
+    scores = rlseq.evaluate(policy, env, decode, chosen, texts)
+    sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items()))
+
+
+def generate(
+    run: Path, texts: Sequence[str], n: int, decode: str, width: int, temperature: float, best: bool
+) -> None:
+    """Texts of a run's policy, one a line; of several also their place and score."""
+    policy, env = _reopened(run, best)
+    ways = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
+    sources: Sequence[str] | None = texts or None
+    if env.source_vocab is not None and not texts:
+        sources = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    for found in rlseq.generate(policy, env, sources, ways[decode], n):
+        for place, (text, score) in enumerate(found, 1):
+            sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
+
+
+def compare(given: Mapping[str, Any]) -> None:
+    """A comparison, its table, and where its page is."""
+    from rich.console import Console
+
+    chosen = dict(given)
+    run = {name: chosen.pop(name) for name in ("jobs", "out")}
+    path = chosen.pop("config")
+    if path is not None:
+        known = inspect.signature(rlseq.compare.runner.compare).parameters
+        arguments = read_config(path, [name for name in known if name not in run])
+    else:
+        arguments = _arguments(chosen)
+    comparison = rlseq.compare(**arguments, **run)
+    page = comparison.save()
+    Console().print(comparison.table(), f"\n{page}")
+    if comparison.results["failed"]:
+        sys.exit(1)
+
+
+def report(folder: Path) -> None:
+    """The page of a comparison, again."""
+    sys.stdout.write(f"{Comparison.load(folder).save()}\n")
+
+
+def described(what: str, name: str | None) -> str:
+    """A list of names with a line each, or all about one of them."""
+    table: dict[str, Any] = {
+        "envs": {id: task_of(id) for id in describe()},
+        "agents": AGENTS,
+        "policies": POLICIES,
+        "metrics": {**BY_NAME, **OF_SETS},
+    }[what]
+    if name is None:
+        lines = {key: inspect.getdoc(getattr(value, "func", value)) or "" for key, value in table.items()}
+        extra = (
+            dict.fromkeys(STOCK, "Stock stable-baselines3, as a control of comparisons.")
+            if what == "agents"
+            else {}
+        )
+        lines = {**lines, **extra}
+        width = max(map(len, lines))
+        return "".join(f"{key:{width}s}  {text.splitlines()[0]}\n" for key, text in lines.items())
+    found = pick(table, name, what.rstrip("s"))
+    text = inspect.getdoc(getattr(found, "func", found)) or ""
+    if what == "agents":
+        text += "\n\n" + "".join(f"  {h.name:14s} {h.default!s:16.16s} {h.help}\n" for h in hyper(found))
+    elif what == "policies":
+        text += f"\n\n  sizes: {', '.join(sorted(size_names(found)))}"
+    elif what == "envs":
+        text += f"\n\n  options: {', '.join(sorted(option_names(found)))}"
+    return text.rstrip() + "\n"
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of `rlseq compare` as the arguments of `rlseq.compare`."""
+    if not given["env"] or not given["agents"]:
+        raise ValueError("name tasks and agents: rlseq compare --env rlseq/Copy-v0 --agents mle scst rloo")
+    options = settings(given["option"], "option")
+    agents: dict[str, dict[str, Any]] = {name: {} for name in given["agents"]}
+    if len(agents) < len(given["agents"]):
+        raise ValueError(f"an agent is named twice: {' '.join(given['agents'])}")
+    for key, value in settings(given["hyper"], "hyper").items():
+        name, dot, parameter = key.partition(".")
+        if not dot or name.replace("_", "-") not in {a.replace("_", "-") for a in agents}:
+            raise ValueError(f"hyper must be agent.name=value, got {key!r}{hint(name, agents)}")
+        agents[next(a for a in agents if a.replace("_", "-") == name.replace("_", "-"))][parameter] = value
+    policy, *sizes = given["policy"]
+    numbers = {name: given[name] and int(given[name]) for name in ("budget_tokens", "start_tokens")}
+    same = ("seeds", "rewards", "control", "temperatures", "evaluations", "texts")
+    return {
+        "envs": dict.fromkeys(given["env"], options),
+        "agents": agents,
+        "policy": {"name": policy, **settings(sizes, "policy")},
+        "metrics": given["metrics"] or None,
+        "start": None if given["start"] == "none" else given["start"],
+        "start_hyper": settings(given["start_hyper"], "start_hyper"),
+        "mle_options": settings(given["mle_option"], "mle_option"),
+        **numbers,
+        **{name: given[name] for name in same},
+    }
+
+
+def _reopened(run: Path, best: bool) -> tuple[Any, Any]:
+    """The policy of a run, and its task with held-out items."""
+    path = run / "job.json"
+    if not path.exists():
+        raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
+    job = Job(folder=str(run), **json.loads(path.read_text("utf-8")))
+    agent, _, fresh = made(job)
+    agent.policy.load_state_dict(_state(run, best)["policy"])
+    return agent.policy, fresh
+
+
+def _state(run: Path, best: bool) -> Any:
+    """The state in a run's last or best checkpoint."""
+    folder = run / "checkpoints"
+    if best:
+        found = json.loads((run / "results.json").read_text("utf-8"))["best"]
+        return checkpoint.read(folder, int(found["update"]))
+    loaded = checkpoint.load(folder)
+    if loaded is None:
+        raise ValueError(f"{run} has no checkpoint")
+    return loaded[1]
+
+
+def _config(arguments: list[str], known: Mapping[str, Hyper]) -> tuple[list[str], dict[str, Any]]:
+    """Flags without `--config FILE`, and the defaults that it holds."""
+    if "--config" not in arguments:
+        return arguments, {}
+    at = arguments.index("--config")
+    if at + 1 == len(arguments):
+        raise ValueError("--config needs a file")
+    found = read_config(arguments[at + 1], list(known))
+    return arguments[:at] + arguments[at + 2 :], {n: known[n].read(value) for n, value in found.items()}
+
+
+def _yaml(content: Mapping[str, Any]) -> bytes:
+    import yaml
+
+    plain = json.loads(json.dumps(content))
+    return str(yaml.safe_dump(plain, sort_keys=False)).encode()

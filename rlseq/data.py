@@ -1,0 +1,308 @@
+"""From texts to a corpus: read, divide, count words, encode; once, and then from the cache.
+
+Large files go line by line, four times: what memory holds meanwhile is 24 bytes a reference, to know which
+sources are alike, and the words of the vocabulary; ids go to a file as they come.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlseq import cache
+from rlseq.corpus import Corpus
+from rlseq.errors import pick
+from rlseq.readers import DataError, Pair, Problem
+from rlseq.splits import PARTS, Assign, Origin, by_seed
+from rlseq.vocab import LEVELS, Vocab
+
+MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
+SHOWN = 5  # problems that a message names
+HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
+VERSION = 1  # of what the cache holds
+Level = str | tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts become ids.
+
+    Args:
+        level: "char", "word" or "bpe", or one for sources and one for references; when not given, characters
+            where texts are single words, else words.
+        min_count: words that training has less often are unknown.
+        vocab_size: the most frequent words that are kept.
+        seed: divides what files do not divide.
+        skip_bad: pass over lines that cannot be used; they are counted, and a warning says so.
+    """
+
+    level: Level = None
+    min_count: int = 1
+    vocab_size: int | None = None
+    seed: int = 0
+    skip_bad: bool = False
+
+
+class Survey(NamedTuple):
+    """What one look at all pairs of an origin tells."""
+
+    sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
+    items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
+    pairs: NDArray[np.uint64]  # a key of each reference of an item
+    problems: list[Problem]
+    blanks: tuple[int, int]  # in sources and in references
+    conditional: bool
+
+
+class Place(NamedTuple):
+    """Where the pairs of an origin go."""
+
+    part: NDArray[np.int64]  # number in PARTS
+    item: NDArray[np.int64]  # number of the item in its part
+    first: NDArray[np.bool_]  # is it the first pair of its item?
+    kept: NDArray[np.bool_]  # is it not a repetition?
+
+
+def load(
+    origins: Mapping[str, Origin], part: str = "train", reading: Reading = Reading(), assign: Assign = by_seed
+) -> Corpus:
+    """One part of what there is to read, encoded by the vocabulary of its training part.
+
+    Args:
+        origins: by part, or under "all", as `rlseq.splits.find` gives them.
+        part: "train", "dev" or "test".
+        reading: how texts become ids.
+        assign: divides what files do not divide.
+    """
+    pick({name: name for name in (PARTS if "all" in origins else origins)}, part, "split")
+    files = [file for origin in origins.values() for file in origin.files]
+    large = sum(file.stat().st_size for file in files) >= cache.WORTH
+    key = cache.key_of(files, _settings(origins, reading, assign)) if large else None
+    with cache.kept(key, partial(_build, origins, reading, assign)) as (folder, stays):
+        if not (folder / f"{part}.safetensors").exists():
+            raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
+        corpus = Corpus.open(folder, part, mapped=stays)
+    if corpus.notes["skipped"]:
+        warnings.warn(
+            f"skipped {corpus.notes['skipped']} lines: {corpus.notes['first_skipped']}", stacklevel=2
+        )
+    return corpus
+
+
+def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
+    """All but the files' content on which the outcome depends."""
+    readers = {part: (origin.read.func.__name__, origin.read.keywords) for part, origin in origins.items()}  # type: ignore[attr-defined]
+    return {"version": VERSION, "reading": asdict(reading), "readers": readers, "assign": assign.__name__}
+
+
+def _named(origins: Mapping[str, Origin]) -> str:
+    return ", ".join(str(origin.files[0]) for origin in origins.values() if origin.files) or "generated texts"
+
+
+def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
+    """Read everything, and write each part's arrays, and notes, into a folder."""
+    if sum(file.stat().st_size for origin in origins.values() for file in origin.files) < HELD:
+        origins = {
+            name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()
+        }
+    surveys = {name: survey(origin, reading.seed) for name, origin in origins.items()}
+    problems = [problem for seen in surveys.values() for problem in seen.problems]
+    checked(problems, reading.skip_bad)
+    if not len(surveys["all" if "all" in surveys else "train"].pairs):
+        raise DataError(f"{_named(origins)}: expected pairs to train on, got none")
+    places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
+    rows = partial(_rows, origins, places)
+    level = levels(reading.level, surveys)
+    make = [pick(LEVELS, name, "level") for name in level]
+    kept = (reading.min_count, reading.vocab_size)
+    conditional = any(seen.conditional for seen in surveys.values())
+    source_vocab = (
+        make[0]((str(p.source) for p, part, _, first in rows() if part == 0 and first), *kept)
+        if conditional
+        else None
+    )
+    vocab = make[1]((pair.target for pair, part, *_ in rows() if part == 0), *kept)
+    strangers: dict[str, int] = {}
+    shelves = [Shelf(folder, name) for name in PARTS]
+    for pair, part, item, first in rows():
+        shelves[part].add(item, vocab.encode_apart(pair.target, strangers), vocab.eos)
+        if first and source_vocab is not None:
+            shelves[part].sources(source_vocab.encode(str(pair.source)))
+    notes = {
+        "level": level,
+        "vocab": vocab.to_json(),
+        "source_vocab": source_vocab and source_vocab.to_json(),
+        "strangers": list(strangers),
+        "skipped": len(problems),
+        "first_skipped": "; ".join(map(str, problems[:SHOWN])),
+        "repeated": int(sum((~place.kept).sum() for place in places.values())),
+        "parts": {shelf.name: shelf.close() for shelf in shelves},
+    }
+    (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
+
+
+def survey(origin: Origin, seed: int) -> Survey:
+    """Keys of all pairs, and all problems."""
+    sources: list[bytes] = []
+    items: list[bytes] = []
+    pairs: list[bytes] = []
+    problems: list[Problem] = []
+    source_blanks = target_blanks = 0
+    conditional, salt = False, seed.to_bytes(8, "little", signed=True)
+    for row in origin.read():
+        if isinstance(row, Problem):
+            problems.append(row)
+            continue
+        target = row.target.encode()
+        source = target if row.source is None else row.source.encode()
+        conditional = conditional or row.source is not None
+        # Of a billion different texts, two have the same 64 bits with a chance of 3 %.
+        key = blake2b(source, digest_size=8, salt=salt).digest()
+        item = (
+            key if row.item is None else blake2b(key + row.item.to_bytes(8, "little"), digest_size=8).digest()
+        )
+        sources.append(key)
+        items.append(item)
+        pairs.append(blake2b(item + target, digest_size=8).digest())
+        source_blanks += source.count(b" ")
+        target_blanks += target.count(b" ")
+    keys = [np.frombuffer(b"".join(texts), dtype=np.uint64) for texts in (sources, items, pairs)]
+    return Survey(keys[0], keys[1], keys[2], problems, (source_blanks, target_blanks), conditional)
+
+
+def checked(problems: Sequence[Problem], skip_bad: bool) -> None:
+    """Refuse problems, unless they are to be skipped and can be."""
+    refused = [problem for problem in problems if problem.fatal] if skip_bad else problems
+    if refused:
+        more = f"\nand {len(refused) - SHOWN:,} more" if len(refused) > SHOWN else ""
+        mend = (
+            "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
+        )
+        raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
+
+
+def placed(name: str, seen: Survey, assign: Assign) -> Place:
+    """The part and the item of every pair; a source is in one part, however many items it makes."""
+    kept = _first(seen.pairs)
+    item = _numbered(seen.items)
+    rank = np.zeros_like(item)
+    rank[kept] = _ranks(item[kept])
+    item = _numbered(item * (len(item) + 1) + rank // MOST)
+    first = _first(item)
+    if name != "all":
+        return Place(np.full(len(item), PARTS.index(name)), item, first, kept)
+    part = assign(seen.sources[_first(seen.sources)])[_numbered(seen.sources)]
+    of_item = part[first]
+    number = np.zeros_like(of_item)
+    for p in range(len(PARTS)):
+        number[of_item == p] = np.arange((of_item == p).sum())
+    return Place(part, number[item], first, kept)
+
+
+def _first(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a key comes for the first time."""
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _numbered(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Keys as 0, 1, … in the order in which they first come."""
+    _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(at))[inverse]
+
+
+def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry's value has come before it."""
+    order = np.argsort(item, kind="stable")
+    start = np.bincount(item).cumsum() - np.bincount(item)
+    ranks = np.empty_like(item)
+    ranks[order] = np.arange(len(item)) - start[item[order]]
+    return ranks
+
+
+def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
+    """The level of sources, and that of references."""
+    if isinstance(level, str):
+        return level, level
+    if level is not None:
+        return level
+    pairs = sum(len(seen.pairs) for seen in surveys.values())
+    blanks = np.sum([seen.blanks for seen in surveys.values()], axis=0)
+    source, target = ("word" if n >= pairs / 2 else "char" for n in blanks)
+    return source, target
+
+
+def _rows(
+    origins: Mapping[str, Origin], places: Mapping[str, Place]
+) -> Iterator[tuple[Pair, int, int, bool]]:
+    """Every pair that counts, with its part, its item, and whether it is the first of its item."""
+    for name, origin in origins.items():
+        pairs = (row for row in origin.read() if isinstance(row, Pair))
+        for pair, part, item, first, kept in zip(
+            pairs, *(column.tolist() for column in places[name]), strict=True
+        ):
+            if kept:
+                yield pair, part, item, first
+
+
+class Shelf:
+    """The arrays of one part, while they are written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.items = folder, name, 0
+        kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
+        kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
+        self.columns = {
+            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
+        }
+        for name in ("source_ends", "reference_ends"):
+            self.columns[name].extend([0])
+
+    def sources(self, ids: list[int]) -> None:
+        """The source of the next item."""
+        self._add("sources", "source_ends", ids)
+
+    def add(self, item: int, ids: list[int], eos: int | None) -> None:
+        """A reference of an item."""
+        self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
+        self.columns["item"].extend([item])
+        self.items = max(self.items, item + 1)
+
+    def _add(self, column: str, ends: str, ids: list[int]) -> None:
+        self.columns[column].extend(ids)
+        self.columns[ends].extend([self.columns[column].length])
+
+    def close(self) -> dict[str, int]:
+        """Write the part's file; what it holds, in numbers."""
+        item = self.columns.pop("item")
+        numbers = item.close()
+        self.columns["order"].put(np.argsort(numbers, kind="stable"))
+        self.columns["starts"].put(np.append(0, np.bincount(numbers).cumsum()))
+        closed = {name: column.close() for name, column in self.columns.items()}
+        item.path.unlink()
+        counts = {
+            "items": self.items,
+            "references": len(numbers),
+            "longest": int(np.diff(closed["reference_ends"]).max(initial=0)),
+            "longest_source": int(np.diff(closed["source_ends"]).max(initial=0)),
+        }
+        file = self.folder / f"{self.name}.safetensors"
+        cache.save(file, self.columns)
+        if not self.items:
+            file.unlink()
+        return counts
+
+
+def vocab_of(texts: Sequence[str], level: str) -> Vocab:
+    """The vocabulary of some texts at a level."""
+    return pick(LEVELS, level, "level")(texts, 1, None)

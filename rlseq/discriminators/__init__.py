@@ -1,0 +1,58 @@
+"""Discriminators: rewards that learn. `make_discriminator(name, env, **sizes)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlseq.discriminators.adversary import Adversary as Adversary
+from rlseq.discriminators.check import check_discriminator as check_discriminator
+from rlseq.discriminators.network import Discriminator as Discriminator
+from rlseq.discriminators.rank import Ranker as Ranker
+from rlseq.discriminators.readers import AttentiveReader, Convolutional, Reader, RecurrentReader
+from rlseq.engine import sequence_env
+from rlseq.errors import check_options, pick
+from rlseq.policies.words import Words
+
+READERS: dict[str, Callable[..., Reader]] = {
+    "cnn": Convolutional,
+    "gru": partial(RecurrentReader, nn.GRU),
+    "lstm": partial(RecurrentReader, nn.LSTM),
+    "transformer": AttentiveReader,
+}
+
+
+def make_discriminator(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -> Discriminator:
+    """A discriminator by name, on the task's device.
+
+    Args:
+        name: "cnn", "gru", "lstm" or "transformer".
+        env: the task; it decides vocabularies, source and device.
+        seed: of the initial weights; the task's own seed when not given.
+        **sizes: `embedding`, `outputs`, `dropout`, `source` (see `Discriminator`), and those of the reader:
+            of a CNN `windows` and `share`, else `hidden` and `layers`, of a transformer also `heads`.
+    """
+    env = sequence_env(env)
+    seed = env.seed if seed is None else seed
+    return built(name, Words.of(env), seed, **sizes).to(env.device)
+
+
+def built(name: str, words: Words, seed: int, **sizes: Any) -> Discriminator:
+    """A discriminator of texts made of these words."""
+    reader = pick(READERS, name, "discriminator")
+    own, its = _options(Discriminator), _options(reader) - _options(Discriminator)
+    check_options(sizes, own | its, f"discriminator {name!r}")
+    reading = partial(reader, **{size: value for size, value in sizes.items() if size in its})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Discriminator(words, reading, **{s: value for s, value in sizes.items() if s in own})
+
+
+def _options(build: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

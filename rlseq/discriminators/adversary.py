@@ -1,0 +1,198 @@
+"""`Adversary`: a reward that learns to tell what a policy writes from real texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlseq.discriminators.collapse import Collapse
+from rlseq.discriminators.network import Discriminator
+from rlseq.discriminators.objectives import GAN, Objective, Penalty, unconstrained
+from rlseq.discriminators.texts import Texts, check_pool, joined, mismatched, real, written
+from rlseq.discriminators.values import Value, probability
+from rlseq.engine import sequence_env
+from rlseq.env import SequenceEnv
+from rlseq.state import evaluating
+from rlseq.types import Context, Metrics
+
+JUDGED = 1024  # texts judged together
+PLAIN, WATCH = GAN(), Collapse()
+View = Callable[[Tensor, torch.Generator], Tensor]  # the mask of texts -> of what a discriminator learns from
+
+
+def whole(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Whole texts."""
+    return mask
+
+
+def random_prefix(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """The first 1 … length words of every text, for a judge of unfinished ones (REGS, Li et al. 2017)."""
+    drawn = torch.rand(len(mask), generator=generator, device=mask.device)
+    length = 1 + (drawn * mask.sum(1)).long()
+    return mask & (torch.arange(mask.shape[1], device=mask.device) < length.unsqueeze(1))
+
+
+@dataclass(eq=False)
+class Adversary:
+    """A discriminator as a reward of any task with references, and how it learns.
+
+        min_D  −E_real log D(x, y) − ½ E_π log(1 − D(x, y)) − ½ E_real log(1 − D(x′, y))
+
+    Without a source there are no x and no mismatched pairs (x′, y). Every step sees as many generated texts
+    as real ones. `learn` is called when the policy has moved; `freeze` ends that.
+    """
+
+    discriminator: Discriminator
+    value: Value = probability  # what its logits pay (rlseq.discriminators.values)
+    objective: Objective = PLAIN  # what it learns by (rlseq.discriminators.objectives)
+    penalties: Sequence[Penalty] = ()  # added to that
+    constrain: Callable[[nn.Module], None] = unconstrained  # its weights, after every step
+    view: View = whole  # as much of a text as it learns from
+    mismatch: bool = True  # real texts under a wrong source are low, too, where it looks at the source
+    lr: float = 1e-4  # step size of Adam
+    texts: int = 1000  # generated for every regeneration
+    batch: int = 64  # real texts of a step, and generated ones
+    memory: int = 0  # texts of past policies kept as low examples, beside those of the present one
+    collapse: Collapse = WATCH  # says when the generator repeats itself
+
+    def __post_init__(self) -> None:
+        for name, least in {"texts": 1, "batch": 1, "memory": 0}.items():
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be > 0, got {self.lr}")
+        if self.discriminator.head.out_features == 2 and not self.mismatch:
+            raise ValueError("the second output learns from mismatched pairs; leave mismatch=True")
+        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), self.lr)
+        self.past: Texts | None = None
+        self.frozen = False
+
+    # ── the reward ───────────────────────────────────────────────────────────────────────────────────
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """What every text is paid, `[B]`."""
+        return self._judged(self._whole, Texts(tokens, mask, context))
+
+    def steps(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """What every prefix is paid, `[B, T]`."""
+        return self._judged(self._prefixes, Texts(tokens, mask, context))
+
+    def _whole(self, texts: Texts) -> Tensor:
+        return self.value(self.discriminator(*texts))
+
+    def _prefixes(self, texts: Texts) -> Tensor:
+        return self.value(self.discriminator.steps(*texts))
+
+    @torch.no_grad()
+    def _judged(self, how: Callable[[Texts], Tensor], texts: Texts) -> Tensor:
+        """Part by part, so that memory does not grow with the number of completions."""
+        starts = range(0, len(texts.tokens), JUDGED)
+        with evaluating(self.discriminator):
+            return torch.cat([how(texts.take(slice(start, start + JUDGED))) for start in starts])
+
+    # ── learning ─────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self, env: Any) -> None:
+        """Refuse a task whose texts it cannot read, or from which it cannot learn, before it does."""
+        env = sequence_env(env)
+        self.discriminator.check(env)
+        if not self.frozen:
+            check_pool(env)
+
+    def learn(self, policy: Any, env: Any, *, regenerations: int = 1, epochs: int = 1) -> Metrics:
+        """Catch up with a policy.
+
+        Args:
+            policy: writes the low examples.
+            env: whose references are the high ones.
+            regenerations: how often it writes new ones.
+            epochs: times that each of them is learned from.
+
+        Returns:
+            The loss; mean values of real and of generated texts, and the share of their pairs in which the
+            real one has more (½: it tells nothing, 1: it tells all); how varied the generated ones are.
+        """
+        env = sequence_env(env)
+        self.check(env)
+        if self.frozen or not regenerations:
+            return {}
+        logs: list[Tensor] = []
+        for _ in range(regenerations):
+            fresh = written(policy, env, self.texts)
+            logs += [self._step(*pair) for _ in range(epochs) for pair in self._pairs(fresh, env)]
+            self._remember(fresh, env.generator)
+        names = ("d_loss", "d_real", "d_generated", "d_order")
+        means = dict(zip(names, torch.stack(logs).mean(0), strict=True))
+        return {**means, **self.collapse(real(env, len(fresh.tokens)), fresh)}
+
+    def freeze(self) -> None:
+        """Stay as it is, for an evaluation or an exact gradient."""
+        self.frozen = True
+
+    def _pairs(self, fresh: Texts, env: SequenceEnv) -> Iterator[tuple[Texts, Texts]]:
+        """As many real texts as generated, step by step."""
+        pool = fresh if self.past is None else joined([fresh, self.past])
+        order = torch.randperm(len(pool.tokens), generator=env.generator, device=env.device)
+        for rows in torch.split(order[: len(fresh.tokens)], self.batch):
+            low, high = pool.take(rows), real(env, len(rows))
+            yield tuple(t._replace(mask=self.view(t.mask, env.generator)) for t in (high, low))  # type: ignore[misc]
+
+    def _step(self, high: Texts, low: Texts) -> Tensor:
+        """One step; the loss, and what is watched."""
+        self.discriminator.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, values = self.loss(high, low)
+        for penalty in self.penalties:
+            loss = loss + penalty(self.discriminator, high, low)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.constrain(self.discriminator)
+        return torch.stack([loss.detach(), *values])
+
+    def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
+        """What to minimise; and what is `watched`."""
+        up, down = self.discriminator(*high), self.discriminator(*low)
+        wrong = up[:0]
+        if self.discriminator.conditional and self.mismatch:
+            wrong = self.discriminator(*mismatched(high))
+        if up.shape[1] == 1:
+            loss = self.objective(up[:, 0], torch.cat([down, wrong])[:, 0])
+        else:  # a real text is real under any source, but goes with its own
+            loss = self.objective(torch.cat([up, wrong])[:, 0], down[:, 0])
+            loss = loss + self.objective(up[:, 1], wrong[:, 1])
+        return loss, watched(self.value(up.detach()), self.value(down.detach()))
+
+    @torch.no_grad()
+    def _remember(self, fresh: Texts, generator: torch.Generator) -> None:
+        """Keep some of what was ever written, the recent more likely."""
+        if not self.memory:
+            return
+        pool = fresh if self.past is None else joined([self.past, fresh])
+        kept = torch.randperm(len(pool.tokens), generator=generator, device=pool.tokens.device)
+        self.past = pool.take(kept[: self.memory])
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned, and the texts that it remembers."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "past": self.past and self.past._asdict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.past = state["past"] and Texts(**state["past"])
+
+
+@torch.no_grad()
+def watched(up: Tensor, down: Tensor) -> Sequence[Tensor]:
+    """Mean values of real and of generated texts, and the share of pairs in which the real one has more."""
+    return up.mean(), down.mean(), (up.unsqueeze(1) > down).float().mean()

@@ -1,0 +1,107 @@
+"""What a discriminator learns by: functions of its logits of texts that should score high, and low.
+
+Beside an objective there may be penalties `(discriminator, real, generated) -> Tensor`, added to it, and a
+constraint on its weights: a function that is called after every step, or once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from rlseq.discriminators.network import Discriminator
+from rlseq.discriminators.texts import Texts
+
+Objective = Callable[[Tensor, Tensor], Tensor]  # (logits [n] of the high, [m] of the low) -> loss
+Penalty = Callable[[Discriminator, Texts, Texts], Tensor]
+
+
+@dataclass(frozen=True)
+class GAN:
+    """−mean log D(high) − mean log(1 − D(low))   (Goodfellow et al. 2014).
+
+    Args:
+        smoothing: 1 − the label of the high (one-sided label smoothing, Salimans et al. 2016).
+    """
+
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 0.5:
+            raise ValueError(f"smoothing must be in [0, 0.5), got {self.smoothing}")
+
+    def __call__(self, high: Tensor, low: Tensor) -> Tensor:
+        """softplus(−z) is −log σ(z), softplus(z) is −log(1 − σ(z))."""
+        missed = (1 - self.smoothing) * F.softplus(-high) + self.smoothing * F.softplus(high)
+        return missed.mean() + F.softplus(low).mean()
+
+
+def lsgan(high: Tensor, low: Tensor) -> Tensor:
+    """Mean (D(high) − 1)² + mean D(low)², of a linear output (Mao et al. 2017)."""
+    return (high - 1).square().mean() + low.square().mean()
+
+
+def wgan(high: Tensor, low: Tensor) -> Tensor:
+    """Mean D(low) − mean D(high), of a linear output; D must be kept Lipschitz (Arjovsky et al. 2017)."""
+    return low.mean() - high.mean()
+
+
+@dataclass(frozen=True)
+class OutputL2:
+    """weight · ½|w|² of the last layer alone, as in SeqGAN's code."""
+
+    weight: float = 0.2
+
+    def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
+        """Of weights and biases."""
+        head = discriminator.head
+        return self.weight / 2 * (head.weight.square().sum() + head.bias.square().sum())
+
+
+@dataclass(frozen=True)
+class GradientPenalty:
+    """weight · mean (|∇ₓ D(x)| − 1)², x between embedded real and generated texts (Gulrajani et al. 2017)."""
+
+    weight: float = 10.0
+
+    def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
+        """Text by text, as far as the longer of the two goes."""
+        rows = min(len(real.tokens), len(generated.tokens))
+        real, generated = real.take(slice(rows)), generated.take(slice(rows))
+        ends = [discriminator.embed(texts.tokens, texts.context).detach() for texts in (real, generated)]
+        share = torch.rand(rows, 1, 1, device=ends[0].device)
+        x = torch.lerp(ends[0], ends[1], share).requires_grad_()
+        logits = discriminator.judge(x, real.mask | generated.mask)
+        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        return self.weight * penalty
+
+
+@dataclass(frozen=True)
+class ClipWeights:
+    """w ← clip(w, −limit, limit), after every step (Arjovsky et al. 2017)."""
+
+    limit: float = 0.01
+
+    @torch.no_grad()
+    def __call__(self, discriminator: nn.Module) -> None:
+        """All weights."""
+        for weight in discriminator.parameters():
+            weight.clamp_(-self.limit, self.limit)
+
+
+def spectral(discriminator: Discriminator) -> Discriminator:
+    """Every linear map and filter divided by its largest singular value, for good (Miyato et al. 2018)."""
+    for module in list(discriminator.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            spectral_norm(module)
+    return discriminator
+
+
+def unconstrained(discriminator: nn.Module) -> None:
+    """Weights are what the optimiser makes them."""

@@ -1,0 +1,96 @@
+"""Text in, text out: what a policy writes for given sources, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlseq.decode import Decode, Greedy
+from rlseq.engine import numbers, sequence_env, writing
+from rlseq.search import Beam, beam_search
+from rlseq.state import checked_state, evaluating
+
+
+class Candidate(NamedTuple):
+    """A text, and its log-probability under the policy (of a beam with its length penalty)."""
+
+    text: str
+    score: float
+
+
+@torch.no_grad()
+def generate(
+    policy: Any, env: Any, sources: Sequence[str] | None = None, decode: Decode | Beam = Beam(), n: int = 1
+) -> list[list[Candidate]]:
+    """The n best texts for every source; nothing is judged, so no references are needed.
+
+    Args:
+        policy: writes.
+        env: the task, for its words; its episodes are left alone.
+        sources: texts; of a task without sources None, for n texts from nothing.
+        decode: `Beam(width)`, `Sample(temperature)` for n different draws, or `Greedy()`.
+        n: texts a source.
+    """
+    env = sequence_env(env)
+    if n < 1:
+        raise ValueError(f"n must be ≥ 1, got {n}")
+    if isinstance(decode, Greedy) and n > 1:
+        raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
+    if isinstance(decode, Beam) and n > decode.width:
+        raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
+    rows, task = _reading(env, sources)
+    if isinstance(decode, Beam):
+        found = beam_search(
+            policy, task, decode, index=torch.zeros(rows, dtype=torch.int64, device=env.device)
+        )
+        tokens, mask, scores = found.tokens[:, :n], found.mask[:, :n], found.scores[:, :n]
+    else:
+        tokens, mask, scores = _drawn(policy, task, decode, n)
+    return [
+        sorted(
+            map(Candidate, env.texts(tokens[row], mask[row]), scores[row].tolist()),
+            key=lambda candidate: -candidate.score,
+        )
+        for row in range(rows)
+    ]
+
+
+def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
+    """The task about these sources, one row each."""
+    task = copy(env)
+    if env.source_vocab is None:
+        if sources is not None:
+            raise ValueError(f"{type(env).__name__} writes from nothing; leave sources out")
+        task.num_envs, task.contexts = 1, lambda index: {}
+        return 1, task
+    if not sources:
+        raise ValueError(f"{type(env).__name__} reads a source; give texts to write about")
+    width, pad = env.items["source"].shape[1], env.source_vocab.pad
+    coded = [env.source_vocab.encode(text) for text in sources]
+    longest = max(map(len, coded))
+    if longest > width:
+        raise ValueError(f"the task reads at most {width} words, got a source of {longest}")
+    table = torch.tensor([row + [pad] * (width - len(row)) for row in coded], device=env.device)
+    repeats = len(coded)
+    task.num_envs = repeats
+    task.contexts = lambda index: {"source": table.repeat_interleave(len(index) // repeats, 0)}
+    return repeats, task
+
+
+def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
+    rows = task.num_envs
+    task.num_envs = rows * n
+    context = task.begin(index=torch.zeros(rows * n, dtype=torch.int64, device=task.device))
+    token = torch.full((rows * n,), task.vocab.bos, device=task.device)
+    with evaluating(policy):
+        state = checked_state(policy.start(context), rows * n)
+        steps = task.max_len
+        log_probs, _ = writing(policy, decode)(task, token, state, [rows * n] * steps, numbers(task, steps))
+    mask = task.mask
+    scores = log_probs.where(mask, 0.0).sum(1)
+    return task.tokens.view(rows, n, -1), mask.view(rows, n, -1), scores.view(rows, n)

@@ -1,0 +1,208 @@
+"""Pairs of texts from files, line by line; whatever is wrong is told by file and line.
+
+A reader yields a `Pair` for every reference, or a `Problem`; who reads decides whether a problem stops
+everything or is counted and passed over. No reader holds more than a line of each of its files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+LONGEST = 100_000  # bytes of a line; what is longer is no sentence, but a file without line ends
+SOURCE_KEYS = ("source", "src", "input")
+TARGET_KEYS = ("references", "targets", "target", "tgt", "reference", "output")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source, None where there is none, and one of its references."""
+
+    source: str | None
+    target: str
+    item: int | None = None  # the line it is from, where that has all references of its source
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A line that cannot be used, and what was expected there."""
+
+    file: Path
+    line: int
+    what: str
+    fatal: bool = False  # no line after it can be trusted, so that it cannot be skipped
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}"
+
+
+class DataError(ValueError):
+    """A file does not hold what was expected; the message names file and line."""
+
+
+Line = str | Problem
+Rows = Iterator[Pair | Problem]
+
+
+def lines(path: Path) -> Iterator[tuple[int, Line]]:
+    """Numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are understood."""
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(LONGEST):
+            number += 1
+            if len(raw) == LONGEST and not raw.endswith(b"\n"):
+                while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, Problem(path, number, f"expected lines below {LONGEST:,} bytes; is this text?")
+            else:
+                yield number, _decoded(raw, path, number)
+
+
+def _decoded(raw: bytes, path: Path, number: int) -> Line:
+    """A line as text."""
+    if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return Problem(
+            path, 1, f"expected UTF-8, got UTF-16; convert it: iconv -f utf-16 -t utf-8 {path}", True
+        )
+    try:
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{raw[error.start]:02x} at place {error.start + 1}"
+        mend = f"is it Latin-1? convert it: iconv -f latin1 -t utf-8 {path}"
+        return Problem(path, number, f"expected UTF-8, got {got}; {mend}")
+    return (
+        Problem(path, number, "expected text, got a NUL byte; is this a text file?") if "\0" in text else text
+    )
+
+
+def tsv(path: Path) -> Rows:
+    """`source TAB reference`, or more references, as many in every line as in the first.
+
+    A source that comes again has several references.
+    """
+    columns = 0
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        columns = columns or (len(fields) if len(fields) > 1 and all(fields) else 0)
+        if not line.strip():
+            yield Problem(path, number, "expected source TAB reference, got an empty line")
+        elif len(fields) < 2:
+            yield Problem(path, number, f"expected source TAB reference, got no tab: {line!r:.60}")
+        elif columns and len(fields) != columns:
+            yield Problem(
+                path, number, f"expected {columns} columns as before, got {len(fields)}: {line!r:.60}"
+            )
+        else:
+            yield from _pairs(fields[0], fields[1:], path, number)
+
+
+def jsonl(path: Path) -> Rows:
+    """One object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        read = _entry(line)
+        if isinstance(read, str):
+            yield Problem(path, number, read)
+        else:
+            yield from _pairs(*read, path, number, item=number)
+
+
+def _entry(line: str) -> tuple[str, list[str]] | str:
+    """Source and references of a JSON line, or what is wrong with it."""
+    try:
+        entry: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"expected a JSON object, got {line!r:.40} ({error.msg} at place {error.pos + 1})"
+    if not isinstance(entry, dict):
+        return f"expected a JSON object, got {type(entry).__name__}"
+    source = next((entry[key] for key in SOURCE_KEYS if key in entry), None)
+    targets = next((entry[key] for key in TARGET_KEYS if key in entry), None)
+    targets = [targets] if isinstance(targets, str) else targets
+    if not isinstance(source, str):
+        return f"expected a text under {' or '.join(map(repr, SOURCE_KEYS))}, got keys {sorted(entry)}"
+    if not isinstance(targets, list) or not targets or not all(isinstance(text, str) for text in targets):
+        return f"expected a text or a list of texts under one of {TARGET_KEYS}, got keys {sorted(entry)}"
+    return source.strip(), [text.strip() for text in targets]
+
+
+def aligned(source: Path, references: Sequence[Path]) -> Rows:
+    """Line n of the source file, with line n of every reference file."""
+    files = (source, *references)
+    for entries in zip_longest(*map(lines, files)):
+        texts = [None if entry is None else entry[1] for entry in entries]
+        if None in texts:
+            short, full = files[texts.index(None)], next(f for f, t in zip(files, texts, strict=True) if t)
+            number = next(entry[0] for entry in entries if entry is not None)
+            what = f"expected line {number}, as {full} has one, got the end; aligned files have equally many"
+            yield Problem(short, number, what, fatal=True)
+            return
+        number = entries[0][0]
+        yield from (text for text in texts if isinstance(text, Problem))
+        if not isinstance(texts[0], Problem):
+            for file, text in zip(references, texts[1:], strict=True):
+                if isinstance(text, str):
+                    yield from _pairs(str(texts[0]).strip(), [text.strip()], file, number, source, number)
+
+
+def plain(path: Path) -> Rows:
+    """A text a line."""
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+        elif not line.strip():
+            yield Problem(path, number, "expected a text, got an empty line")
+        else:
+            yield Pair(None, line.strip())
+
+
+def dictionary(path: Path, stress: bool = False) -> Rows:
+    """The CMU dictionary's lines, `word(2) P1 P2 … # comment`, as word and phonemes.
+
+    Args:
+        path: the file.
+        stress: keep the digits of vowels, 1 and 2 for primary and secondary stress.
+    """
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        if line.startswith(";;;"):
+            continue
+        word, _, sounds = line.partition("#")[0].strip().partition(" ")
+        sounds = sounds.strip() if stress else sounds.strip().translate(_DIGITS)
+        if not sounds:
+            yield Problem(path, number, f"expected a word and its phonemes, got {line!r:.60}")
+        else:
+            yield Pair(re.sub(r"\(\d+\)$", "", word).lower() if word[-1] == ")" else word.lower(), sounds)
+
+
+_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+
+
+def _pairs(
+    source: str,
+    targets: Iterable[str],
+    path: Path,
+    number: int,
+    source_path: Path | None = None,
+    item: int | None = None,
+) -> Rows:
+    """A pair for each reference; what is empty is a problem."""
+    if not source:
+        yield Problem(source_path or path, number, "expected a source, got nothing")
+        return
+    for target in targets:
+        if target:
+            yield Pair(source, target, item)
+        else:
+            yield Problem(path, number, "expected a reference, got nothing")

@@ -1,0 +1,154 @@
+"""Captions from JSON: both kinds, their splits, and what is wrong with them by file and place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlseq import coco
+
+PLAIN: dict[str, Any] = {
+    "info": {},
+    "images": [{"id": n, "file_name": f"COCO_{n:03d}.jpg"} for n in range(40)],
+    "annotations": [
+        {"id": 2 * n + k, "image_id": n, "caption": f"A man's dog, number {n}{'!' * k}"}
+        for n in range(40)
+        for k in (0, 1)
+    ],
+}
+KARPATHY: dict[str, Any] = {
+    "dataset": "coco",
+    "images": [
+        {
+            "imgid": n,
+            "cocoid": 100 + n,
+            "filepath": "val2014",
+            "filename": f"{n}.jpg",
+            "split": ("train", "restval", "val", "test")[n % 4],
+            "sentids": [n],
+            "sentences": [{"tokens": ["a", "dog", str(n)], "raw": "A dog.", "sentid": n, "imgid": n}],
+        }
+        for n in range(8)
+    ],
+}
+
+
+def save(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def changed(content: dict[str, Any], list: str, entry: int, **values: Any) -> dict[str, Any]:
+    """The same with other values in one entry, and without those that are None."""
+    copy = json.loads(json.dumps(content))
+    copy[list][entry].update(values)
+    copy[list][entry] = {name: value for name, value in copy[list][entry].items() if value is not None}
+    return dict(copy)
+
+
+def test_coco_s_own(tmp_path: Path) -> None:
+    pictures = coco.read(save(tmp_path / "a.json", "\ufeff" + json.dumps(PLAIN)), coco.Bad())
+    assert len(pictures) == 40
+    assert pictures[3].captions == (("a", "man", "'s", "dog", "number", "3"),) * 2  # as CIDEr has them
+    assert pictures[3].names == (3, "COCO_003.jpg", "COCO_003")
+
+
+def test_karpathy_s(tmp_path: Path) -> None:
+    pictures = coco.read(save(tmp_path / "k.json", KARPATHY), coco.Bad())
+    assert pictures[5] == coco.Picture(105, "val2014/5.jpg", (("a", "dog", "5"),), "restval")
+    flickr = changed(KARPATHY, "images", 5, cocoid=None, filepath=None)
+    assert coco.read(save(tmp_path / "f.json", flickr), coco.Bad())[5].names == (5, "5.jpg", "5")
+
+
+def test_splits(tmp_path: Path) -> None:
+    plain, karpathy = (
+        coco.read(save(tmp_path / "x.json", content), coco.Bad()) for content in (PLAIN, KARPATHY)
+    )
+    parts = {split: [p.id for p in coco.of_split(plain, split)] for split in ("train", "dev", "test", "all")}
+    assert (parts["dev"], parts["test"]) == ([19, 39], [17, 18, 37, 38])
+    assert sorted(parts["train"] + parts["dev"] + parts["test"], key=str) == sorted(parts["all"], key=str)
+    assert [p.id for p in coco.of_split(karpathy, "train")] == [100, 101, 104, 105]  # restval trains
+    assert [p.id for p in coco.of_split(karpathy, "dev")] == [102, 106]
+    with pytest.raises(ValueError, match="unknown split 'tran'; did you mean 'train'"):
+        coco.of_split(plain, "tran")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2", "line 1: no JSON"),
+        ("[1, 2]", "wanted COCO captions .* got a list"),
+        ({"annotations": []}, r"got an object with \['annotations'\]"),
+        (
+            {"images": [{"id": 1}], "categories": []},
+            r"got .*'categories', 'images'\] and images with \['id'\]",
+        ),
+        (changed(PLAIN, "annotations", 3, caption=None, bbox=[0, 1, 2, 3]), "annotation 3 has no caption"),
+        (changed(PLAIN, "images", 3, id=None), "an entry has no 'id'"),
+        (changed(KARPATHY, "images", 3, split="eval"), "unknown split 'eval'"),
+        (changed(KARPATHY, "images", 3, sentences=[{"raw": "A dog."}]), "an entry has no 'tokens'"),
+    ],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_files_of_another_kind(tmp_path: Path, content: Any, message: str, skip: bool) -> None:
+    path = save(tmp_path / "bad.json", content)
+    with pytest.raises(ValueError, match=message):
+        coco.of_split(coco.read(path, coco.Bad(skip)), "train")
+
+
+def test_no_file_and_no_utf8(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no.json is not there; wanted COCO captions"):
+        coco.read(tmp_path / "no.json", coco.Bad())
+    (tmp_path / "latin.json").write_bytes('{"images": "é"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.json: no UTF-8 at byte 12"):
+        coco.read(tmp_path / "latin.json", coco.Bad())
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "kind", "left"),
+    [
+        (
+            changed(PLAIN, "annotations", 6, image_id=999),
+            "annotation 6 is of image 999, which is not among images",
+            "annotations without an image",
+            40,
+        ),
+        (
+            changed(PLAIN, "annotations", 6, caption=" . "),
+            "annotation 6, of image 3, is empty",
+            "empty captions",
+            40,
+        ),
+        (changed(PLAIN, "images", 3, id=4), "image_id|given twice|of image 3", "images given twice", 39),
+        (
+            changed(KARPATHY, "images", 3, sentences=[]),
+            "image 103 has no caption",
+            "images without a caption",
+            7,
+        ),
+        (
+            changed(KARPATHY, "images", 3, sentences=[{"tokens": []}]),
+            "a caption of image 103 is empty",
+            "empty captions",
+            7,
+        ),
+    ],
+)
+def test_bad_entries_are_refused_or_counted(
+    tmp_path: Path, content: Any, message: str, kind: str, left: int
+) -> None:
+    path = save(tmp_path / "bad.json", content)
+    with pytest.raises(ValueError, match=rf"bad.json: .*({message}).*skip_bad=True leaves out"):
+        coco.read(path, coco.Bad())
+    bad = coco.Bad(skip=True)
+    assert len(coco.read(path, bad)) == left
+    assert bad.skipped[kind] == 1
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    content = {"images": PLAIN["images"], "annotations": []}
+    with pytest.raises(ValueError, match=r"no picture with a caption is left; skipped: .*40"):
+        coco.read(save(tmp_path / "none.json", content), coco.Bad(skip=True))

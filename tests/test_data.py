@@ -1,0 +1,202 @@
+"""From texts to a corpus."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlseq import cache, data
+from rlseq.corpus import Corpus
+from rlseq.data import MOST, Reading, load, placed, survey
+from rlseq.readers import DataError, Pair
+from rlseq.splits import Origin, by_seed, find
+
+
+def origin(*pairs: tuple[str | None, str], line: bool = False) -> Origin:
+    rows = [Pair(source, target, n if line else None) for n, (source, target) in enumerate(pairs)]
+    return Origin(lambda: iter(rows))
+
+
+def items(corpus: Corpus) -> list[tuple[str, list[str]]]:
+    every = torch.arange(len(corpus))
+    return list(zip(corpus.source_texts(every), corpus.texts(every), strict=True))
+
+
+def test_repeated_sources_are_several_references() -> None:
+    pairs = ("a", "1"), ("b", "2"), ("a", "3"), ("b", "2")
+    corpus = load({"train": origin(*pairs)})
+    assert items(corpus) == [("a", ["1", "3"]), ("b", ["2"])]
+    assert corpus.notes["repeated"] == 1
+
+
+def test_a_line_that_has_all_its_references_is_an_item() -> None:
+    corpus = load({"train": origin(("a", "1"), ("a", "3"), line=True)})
+    assert items(corpus) == [("a", ["1"]), ("a", ["3"])]
+
+
+def test_a_source_with_very_many_references_makes_more_items() -> None:
+    pairs = [("a", f"{n}") for n in range(2 * MOST + 5)]
+    corpus = load({"train": origin(*pairs, ("b", "x"))})
+    assert [(source, len(texts)) for source, texts in items(corpus)] == [
+        *(("a", MOST), ("a", MOST), ("a", 5), ("b", 1))
+    ]
+    assert corpus.width == MOST
+    assert {text for _, texts in items(corpus)[:3] for text in texts} == {target for _, target in pairs}
+
+
+def many(n: int) -> list[tuple[str | None, str]]:
+    draw = np.random.default_rng(0)
+    return [(f"s{draw.integers(n // 3)}", f"t{k}") for k in range(n)]
+
+
+def test_no_source_is_in_two_parts_and_nothing_is_lost() -> None:
+    found = defaultdict(set)
+    for part in ("train", "dev", "test"):
+        for source, texts in items(load({"all": origin(*many(300))}, part)):
+            found[source, part].update(texts)
+    sources = [source for source, _ in found]
+    assert len(sources) == len(set(sources))
+    wanted = defaultdict(set)
+    for text, target in many(300):
+        wanted[str(text)].add(target)
+    assert {source: texts for (source, _), texts in found.items()} == wanted
+
+
+def test_the_seed_divides() -> None:
+    parts = [
+        [source for source, _ in items(load({"all": origin(*many(300))}, "test", Reading(seed=seed)))]
+        for seed in (0, 0, 1)
+    ]
+    assert parts[0] == parts[1]
+    assert set(parts[0]) != set(parts[2])
+
+
+def test_the_vocabulary_is_that_of_training() -> None:
+    origins = {"train": origin(("a b", "x y"), ("a c", "x z")), "test": origin(("a d", "x q"))}
+    train, test = (load(origins, part, Reading("word")) for part in ("train", "test"))
+    assert train.vocab == test.vocab
+    assert train.vocab.words == ("<eos>", "<unk>", "x", "y", "z")
+    context = test.contexts(torch.tensor([0]), 3, 4)
+    assert context["source"].tolist() == [[2, 1, 0]], "a, unknown, padding"
+    assert context["references"].tolist() == [[[2, 1, 0, 0]]]
+    assert context["reference_lengths"].tolist() == [[3]]
+    assert test.table().ids.tolist() == [[2, 5, 0]], "apart from all that can be written"
+    assert test.texts() == [["x q"]]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "level"),
+    [
+        ([("word", "drow")] * 2, ["char", "char"]),
+        ([("word", "W ER D")] * 2, ["char", "word"]),
+        ([("a b c", "d e")] * 2, ["word", "word"]),
+        ([(None, "d e")] * 2, ["word", "word"]),
+    ],
+)
+def test_the_level_is_found_in_the_texts(pairs: Any, level: list[str]) -> None:
+    assert load({"train": origin(*pairs)}).notes["level"] == level
+
+
+def write(tmp_path: Path, text: str, name: str = "x.tsv") -> Path:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_all_bad_lines_are_told_together_and_skipped_only_when_asked(tmp_path: Path) -> None:
+    path = write(tmp_path, "a\tb\n" + "bad\n" * 7 + "c\td\n")
+    with pytest.raises(DataError, match=r"x.tsv:2: .*\n.*x.tsv:3: (.|\n)*and 2 more\n.*skip_bad=True"):
+        load(find(path))
+    with pytest.warns(UserWarning, match=r"skipped 7 lines: .*x.tsv:2: expected source TAB reference"):
+        corpus = load(find(path), "train", Reading(skip_bad=True))
+    assert [source for source, _ in items(corpus)] == ["a", "c"]
+
+
+def test_a_short_file_is_not_skipped(tmp_path: Path) -> None:
+    source, reference = write(tmp_path, "a\nb\n", "x.src"), write(tmp_path, "a\n", "x.ref")
+    with pytest.raises(DataError, match=r"x\.ref:2: expected line 2") as error:
+        load(find([source, reference]), "train", Reading(skip_bad=True))
+    assert "skip_bad" not in str(error.value)
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x.tsv: expected pairs to train on, got none"):
+        load(find(write(tmp_path, "")))
+    with pytest.raises(DataError, match=r"x.tsv: too few sources for a part 'test'"):
+        load(find(write(tmp_path, "a\tb\n")), "test")
+    with pytest.raises(ValueError, match="unknown split 'tset'; did you mean 'test'"):
+        load(find(write(tmp_path, "a\tb\n")), "tset")
+    with pytest.raises(ValueError, match="unknown level 'chars'; did you mean 'char'"):
+        load(find(write(tmp_path, "a\tb\n")), "train", Reading("chars"))
+
+
+@pytest.fixture
+def small_cache(tmp_path: Path, monkeypatch: Any) -> Path:
+    monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "WORTH", 1)
+    return tmp_path / "cache"
+
+
+def test_the_cache_gives_the_same_and_knows_every_setting(small_cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "".join(f"{s}\t{t} z\n" for s, t in many(60)))
+    readings = [Reading(), Reading("char"), Reading(min_count=2), Reading(vocab_size=5), Reading(seed=1)]
+    first = [load(find(path), "train", reading) for reading in readings]
+    assert len(list(small_cache.iterdir())) == len(readings)
+    again = [load(find(path), "train", reading) for reading in readings]
+    assert len(list(small_cache.iterdir())) == len(readings)
+    for one, two in zip(first, again, strict=True):
+        assert items(one) == items(two)
+        assert one.vocab == two.vocab
+    moved = write(tmp_path, path.read_text(), "other.tsv")
+    load(find(moved))
+    assert len(list(small_cache.iterdir())) == len(readings), "content counts, not names"
+    write(tmp_path, path.read_text() + "new\tline\n")
+    load(find(path))
+    assert len(list(small_cache.iterdir())) == len(readings) + 1
+
+
+def test_an_error_leaves_no_trace(small_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        load(find(write(tmp_path, "a\tb\nbad\n")))
+    assert not list(small_cache.iterdir())
+
+
+def test_what_is_said_is_said_again(small_cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "a\tb\nbad\n")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="skipped 1 lines"):
+            load(find(path), "train", Reading(skip_bad=True))
+
+
+def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -> None:
+    path = write(tmp_path, "".join(f"{s}\t{t}\n" for s, t in many(60)))
+    held = load(find(path))
+    monkeypatch.setattr(data, "HELD", 0)
+    assert items(load(find(path))) == items(held)
+
+
+def test_places_by_a_slow_loop() -> None:
+    pairs = many(200)
+    seen = survey(origin(*pairs), 0)
+    place = placed("all", seen, by_seed)
+    part_of: dict[str, int] = {}
+    numbers: dict[tuple[str, int], int] = {}
+    found: set[tuple[str, str]] = set()
+    counts = [0, 0, 0]
+    for k, (text, target) in enumerate(pairs):
+        source = str(text)
+        part_of.setdefault(source, int(place.part[k]))
+        assert place.part[k] == part_of[source]
+        key = (source, part_of[source])
+        assert place.first[k] == (key not in numbers)
+        if key not in numbers:
+            numbers[key] = counts[part_of[source]]
+            counts[part_of[source]] += 1
+        assert place.item[k] == numbers[key]
+        assert place.kept[k] == ((source, target) not in found)
+        found.add((source, target))

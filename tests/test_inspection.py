@@ -1,0 +1,79 @@
+"""What `rlseq data inspect` counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlseq.inspection import inspect
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content, "utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(
+        tmp_path,
+        train__tsv="ab\tx\nab\ty z\nc\tx\nc\tx\nno tab\n",
+        test__tsv="ab\tx q\nd\tz z z\n",
+    )
+
+
+def test_counts_by_part(folder: Path) -> None:
+    seen = inspect(folder, max_len=3)
+    train, test = seen.parts["train"], seen.parts["test"]
+    assert (len(train.sources), train.pairs, train.repeated_pairs, train.most_references) == (2, 4, 1, 2)
+    assert (len(test.sources), test.pairs, test.repeated_pairs, test.most_references) == (2, 2, 0, 1)
+    assert seen.level == ("char", "word")
+    assert seen.overlap == {"test": 0.5}
+    assert [part.too_long for part in (train, test)] == [0, 1], "three words and the end are four"
+    assert test.sides[1].unknown(train.sides[1]) == pytest.approx(1 / 5)
+    assert train.sides[1].lengths == [1, 2, 1, 1]
+    assert [(p.file.name, p.line) for p in seen.problems] == [("train.tsv", 5)]
+
+
+def test_nothing_of_it_is_hidden_when_printed(folder: Path) -> None:
+    text = str(inspect(folder, level="word", max_len=3))
+    for words in (
+        "train",
+        "test",
+        "50.00%",
+        "lengths, by word",
+        "1 bad lines",
+        "train.tsv:5: expected source TAB",
+    ):
+        assert words in text, words
+    assert "ab → x" in text
+    assert "no line is bad" in str(inspect(folder / "test.tsv"))
+
+
+def test_a_file_without_a_good_line(tmp_path: Path) -> None:
+    seen = inspect(write(tmp_path, x__tsv="bad\n") / "x.tsv")
+    assert len(seen.problems) == 1
+    assert "1 bad lines" in str(seen)
+
+
+def test_texts(tmp_path: Path) -> None:
+    seen = inspect(write(tmp_path, x__txt="one text\nanother\n") / "x.txt", texts=True)
+    assert seen.parts["train"].pairs == 2
+    assert "references" in str(seen)
+
+
+def test_the_command(folder: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rlseq", "data", "inspect", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    good = run(str(folder), "--max-len", "3")
+    assert good.returncode == 0, good.stderr
+    assert "sources" in good.stdout
+    bad = run(str(folder / "trian.tsv"))
+    assert bad.returncode == 1
+    assert "did you mean 'train.tsv'?" in bad.stderr

@@ -1,0 +1,119 @@
+"""Files with something wrong: told by file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rlseq.readers import LONGEST, Pair, Problem, Rows, aligned, dictionary, jsonl, plain, tsv
+
+
+def written(path: Path, content: bytes | str) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(reader: Callable[[Path], Rows], tmp_path: Path, content: bytes | str) -> list[Pair | Problem]:
+    return list(reader(written(tmp_path / "file", content)))
+
+
+def test_tsv_columns_after_the_first_are_references(tmp_path: Path) -> None:
+    assert read(tsv, tmp_path, "a\tb\na\tc\n") == [Pair("a", "b"), Pair("a", "c")]
+    assert read(tsv, tmp_path, "a\tb\tc\nd\te\tf") == [
+        *(Pair("a", "b"), Pair("a", "c"), Pair("d", "e"), Pair("d", "f"))
+    ]
+
+
+def test_a_byte_order_mark_and_crlf_are_understood(tmp_path: Path) -> None:
+    assert read(tsv, tmp_path, b"\xef\xbb\xbfa\tb\r\nc\td\r\n") == [Pair("a", "b"), Pair("c", "d")]
+
+
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    assert read(plain, tmp_path, "a\u2028b\x0bc\n") == [Pair(None, "a\u2028b\x0bc")]
+
+
+@pytest.mark.parametrize(
+    ("reader", "content", "line", "what"),
+    [
+        (tsv, "a\tb\nno tab here\n", 2, "expected source TAB reference, got no tab: 'no tab here'"),
+        (tsv, "a\tb\n\nc\td\n", 2, "got an empty line"),
+        (tsv, "a\tb\nc\td\te\n", 2, "expected 2 columns as before, got 3"),
+        (tsv, "no tab\na\tb\tc\nd\te\n", 3, "expected 3 columns as before, got 2"),
+        (tsv, "a\tb\nc\t \n", 2, "expected a reference, got nothing"),
+        (tsv, "\tb\n", 1, "expected a source, got nothing"),
+        (tsv, b"a\tb\ncaf\xe9\tx\n", 2, r"expected UTF-8, got byte 0xe9 at place 4; is it Latin-1\? .*iconv"),
+        (tsv, "a\tb".encode("utf-16"), 1, "expected UTF-8, got UTF-16; convert it"),
+        (tsv, b"a\tb\0\n", 1, "NUL byte"),
+        (tsv, "a\tb\n" + "x" * 1_000_000 + "\t1\nc\td\n", 2, "expected lines below 100,000 bytes"),
+        (plain, "a\n\n", 2, "expected a text, got an empty line"),
+        (jsonl, '{"source": "a", "target": "b"}\n{"source": "a"', 2, "expected a JSON object, got .*place"),
+        (jsonl, "[1]\n", 1, "expected a JSON object, got list"),
+        (jsonl, '{"text": "a"}\n', 1, r"expected a text under 'source' or .*got keys \['text'\]"),
+        (jsonl, '{"source": "a", "target": 3}\n', 1, "expected a text or a list of texts under one of"),
+        (jsonl, '{"source": "a", "references": []}\n', 1, "expected a text or a list of texts"),
+        (jsonl, '{"source": "a", "references": ["b", ""]}\n', 1, "expected a reference, got nothing"),
+        (dictionary, "word W ER D\nnothing\n", 2, "expected a word and its phonemes, got 'nothing'"),
+    ],
+)
+def test_a_bad_line_is_told_by_file_and_line(
+    reader: Callable[[Path], Rows], content: bytes | str, line: int, what: str, tmp_path: Path
+) -> None:
+    problems = [row for row in read(reader, tmp_path, content) if isinstance(row, Problem)]
+    assert len(problems) >= 1
+    bad = next(problem for problem in problems if problem.line == line)
+    with pytest.raises(ValueError, match=rf"file:{line}: .*{what}"):
+        raise ValueError(str(bad))
+
+
+def test_lines_after_a_bad_one_are_read(tmp_path: Path) -> None:
+    rows = read(tsv, tmp_path, "a\tb\n" + "x" * (3 * LONGEST) + "\nc\td\n")
+    assert [row for row in rows if isinstance(row, Pair)] == [Pair("a", "b"), Pair("c", "d")]
+    assert read(tsv, tmp_path, "x" * (LONGEST - 4) + "\tb\n")[0].target == "b"  # type: ignore[union-attr]
+
+
+def test_jsonl_names_and_lists(tmp_path: Path) -> None:
+    rows = read(jsonl, tmp_path, '{"src": "a", "references": ["b", "c"]}\n{"input": "d", "output": "e"}\n')
+    assert rows == [Pair("a", "b", 1), Pair("a", "c", 1), Pair("d", "e", 2)]
+
+
+def files(tmp_path: Path, *contents: str) -> list[Path]:
+    return [written(tmp_path / f"x.{i}", content) for i, content in enumerate(contents)]
+
+
+def test_aligned_lines_belong_together(tmp_path: Path) -> None:
+    source, *references = files(tmp_path, "a\nb\n", "1\n2\n", "3\n4")
+    assert list(aligned(source, references)) == [
+        *(Pair("a", "1", 1), Pair("a", "3", 1), Pair("b", "2", 2), Pair("b", "4", 2))
+    ]
+
+
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_a_file_one_line_short_cannot_be_trusted(short: int, tmp_path: Path) -> None:
+    contents = ["a\nb\nc\n"] * 3
+    contents[short] = "a\nb\n"
+    source, *references = files(tmp_path, *contents)
+    *_, last = aligned(source, references)
+    assert isinstance(last, Problem)
+    assert last.fatal
+    full = 1 if short == 0 else 0
+    assert str(last).startswith(
+        f"{tmp_path}/x.{short}:3: expected line 3, as {tmp_path}/x.{full} has one, got"
+    )
+
+
+def test_an_empty_reference_is_told_in_its_own_file(tmp_path: Path) -> None:
+    source, *references = files(tmp_path, "a\nb\n", "1\n2\n", "3\n\n")
+    rows = list(aligned(source, references))
+    assert rows[-1] == Problem(tmp_path / "x.2", 2, "expected a reference, got nothing")
+    assert rows[:-1] == [Pair("a", "1", 1), Pair("a", "3", 1), Pair("b", "2", 2)]
+
+
+def test_the_dictionary_s_lines(tmp_path: Path) -> None:
+    content = ";;; a comment\nREAD  R EH1 D\nread(2) R IY1 D # now\na B2 C\n"
+    assert read(dictionary, tmp_path, content) == [
+        *(Pair("read", "R EH D"), Pair("read", "R IY D"), Pair("a", "B C"))
+    ]
+    assert read(partial(dictionary, stress=True), tmp_path, content)[1] == Pair("read", "R IY1 D")

@@ -1,0 +1,122 @@
+"""What a path leads to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlseq.readers import DataError, Pair
+from rlseq.splits import TEXTS, by_seed, find, origin
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content, "utf-8")
+    return folder
+
+
+def pairs(path: object) -> dict[str, list[tuple[str | None, str]]]:
+    found = find(path)  # type: ignore[arg-type]
+    return {
+        part: [(row.source, row.target) for row in origin.read() if isinstance(row, Pair)]
+        for part, origin in found.items()
+    }
+
+
+def test_one_file_is_divided_by_seed(tmp_path: Path) -> None:
+    write(tmp_path, a__tsv="a\tb\n", b__jsonl='{"source": "a", "target": "b"}\n', c__txt="a\tb\n")
+    for name in ("a.tsv", "b.jsonl", "c.txt", "a", "b"):
+        assert pairs(tmp_path / name) == {"all": [("a", "b")]}, name
+
+
+@pytest.mark.parametrize("dev", ["dev", "valid", "val", "validation"])
+def test_a_folder_is_divided_by_its_files(dev: str, tmp_path: Path) -> None:
+    write(tmp_path, train__tsv="a\tb\n", test__tsv="e\tf\n")
+    (tmp_path / f"{dev}.tsv").write_text("c\td\n")
+    wanted = {"train": [("a", "b")], "dev": [("c", "d")], "test": [("e", "f")]}
+    assert pairs(tmp_path) == pairs(str(tmp_path / "train.tsv")) == wanted
+    assert pairs({name: tmp_path / f"{dev if name == 'dev' else name}.tsv" for name in wanted}) == wanted
+
+
+ALIGNED = {
+    "one": ["src", "ref"],
+    "two": ["src", "tgt"],
+    "three": ["en", "de.0", "de.1"],
+    "four": ["src", "ref.1", "ref.2"],
+}
+
+
+@pytest.mark.parametrize("names", ALIGNED.values(), ids=ALIGNED)
+def test_aligned_files_by_their_beginning(names: list[str], tmp_path: Path) -> None:
+    for i, name in enumerate(names):
+        (tmp_path / f"x.{name}").write_text(f"a{i}\nb{i}\n")
+    wanted = [(f"{letter}0", f"{letter}{i}") for letter in "ab" for i in range(1, len(names))]
+    assert pairs(tmp_path / "x") == {"all": wanted}
+    assert pairs(tmp_path / f"x.{names[0]}") == {"all": wanted}
+    assert pairs([tmp_path / f"x.{name}" for name in names]) == {"all": wanted}
+    stem = names[1].split(".")[0]
+    assert pairs([tmp_path / f"x.{names[0]}", tmp_path / f"x.{stem}"]) == {"all": wanted}
+
+
+def test_a_folder_of_aligned_files(tmp_path: Path) -> None:
+    for part in ("train", "dev"):
+        for name in ("src", "ref.0", "ref.1"):
+            (tmp_path / f"{part}.{name}").write_text(f"{part} {name}\n")
+    wanted = {part: [(f"{part} src", f"{part} ref.{i}") for i in (0, 1)] for part in ("train", "dev")}
+    assert pairs(tmp_path) == pairs(tmp_path / "train") == pairs(tmp_path / "train.src") == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "message"),
+    [
+        ({"x__en": "a", "x__de": "b"}, "x", r"which of x.de, x.en is source, which reference\? .*path=\["),
+        (
+            {"x__src": "a", "x__ref__0": "b", "x__ref__2": "c"},
+            "x",
+            r"numbered one after the other, got .\[0, 2\]",
+        ),
+        ({"x__txt": "no tab"}, "x.txt", r"x.txt:1: expected source TAB reference; other formats"),
+        ({"x__csv": "a,b"}, "x.csv", r"x.csv:1: expected source TAB reference"),
+        ({"dev__tsv": "a\tb"}, "", "expected a file train.tsv, train.jsonl or train.src, got dev.tsv"),
+    ],
+)
+def test_paths_that_lead_nowhere(files: dict[str, str], path: str, message: str, tmp_path: Path) -> None:
+    write(tmp_path, **files)
+    with pytest.raises(DataError, match=message):
+        find(tmp_path / path)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    write(tmp_path, pairs__tsv="a\tb\n", x__src="a\n")
+    with pytest.raises(
+        FileNotFoundError, match=rf"{re.escape(str(tmp_path))}/pears.tsv; did you mean 'pairs.tsv'"
+    ):
+        find(tmp_path / "pears.tsv")
+    with pytest.raises(FileNotFoundError, match=r"x\.ref"):
+        find([tmp_path / "x.src", tmp_path / "x.ref"])
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        find("/nowhere/at/all")
+    with pytest.raises(ValueError, match=r"parts train, dev, test, and train at least, got \['dev'\]"):
+        find({"dev": tmp_path / "pairs.tsv"})
+
+
+def test_texts_need_no_tab(tmp_path: Path) -> None:
+    write(tmp_path, a__txt="one\ntwo\n", b__md="three\n")
+    assert [row.target for row in origin(tmp_path / "a.txt", TEXTS).read() if isinstance(row, Pair)] == [
+        "one",
+        "two",
+    ]
+    assert [row.target for row in origin(tmp_path / "b.md", TEXTS).read() if isinstance(row, Pair)] == [
+        "three"
+    ]
+
+
+def test_a_seed_gives_exact_shares() -> None:
+    keys = np.random.default_rng(0).integers(0, 2**63, 200).astype(np.uint64)
+    part = by_seed(keys)
+    assert np.bincount(part).tolist() == [170, 10, 20]
+    changed = (by_seed(np.append(keys, np.uint64(7)))[:200] != part).sum()
+    assert changed <= 2, "a new line moves few others"

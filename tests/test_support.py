@@ -1,0 +1,80 @@
+"""What was allowed is kept once where it is the same for all, and step by step where it is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import rlseq
+from rlseq.engine import rescore
+from rlseq.env import SequenceEnv
+from rlseq.support import Allowed
+from rlseq.vocab import Vocab
+
+ALL = torch.arange(2)
+
+
+def test_one_mask_stays_one_mask() -> None:
+    allowed, mask = Allowed(2, 3), torch.tensor([True, False, True])
+    for t in range(3):
+        allowed.note(ALL, torch.full((2,), t), mask)
+    assert allowed.mask is mask
+
+
+def test_everything_is_no_mask() -> None:
+    allowed = Allowed(2, 3)
+    allowed.note(ALL, torch.zeros(2, dtype=torch.int64), None)
+    assert allowed.mask is None
+
+
+def test_what_changes_is_kept_by_row_and_place() -> None:
+    allowed, mask = Allowed(2, 3), torch.tensor([True, False, True])
+    other = torch.tensor([[True, True, False], [False, True, True]])
+    for t, support in enumerate((mask, other, None)):
+        allowed.note(ALL, torch.full((2,), t), support)
+    wanted = torch.stack([mask.expand(2, -1), other, torch.ones(2, 3).bool()], 1)
+    assert allowed.mask is not None
+    assert torch.equal(allowed.mask, wanted)
+
+
+def test_what_starts_late_was_everything_before() -> None:
+    allowed, mask = Allowed(2, 2), torch.tensor([True, False])
+    allowed.note(ALL, torch.zeros(2, dtype=torch.int64), None)
+    allowed.note(ALL[1:], torch.ones(1, dtype=torch.int64), mask)
+    assert allowed.mask is not None
+    assert allowed.mask.tolist() == [[[True, True], [True, True]], [[True, True], [True, False]]]
+
+
+class NoThree(SequenceEnv):
+    """Word 3 is never allowed: the task says so with one tensor."""
+
+    words = torch.arange(9) != 3
+
+    def legal(self) -> Tensor:
+        return self.words
+
+
+def test_a_constant_mask_of_a_task_takes_no_memory_and_is_scored() -> None:
+    env = NoThree(vocab=Vocab.numbered(9), max_len=5, reward=lambda t, m, c: t[:, 0].float(), num_envs=200)
+    policy = rlseq.make_policy("lstm", env, hidden=8, embedding=8)
+    batch = rlseq.rollout(policy, env)
+    assert batch.behaviour.support is env.words
+    assert not (batch.actions == 3).any()
+    seen = rescore(policy, batch)
+    assert ((seen.log_probs - batch.log_probs) * batch.mask).abs().max() < 1e-5
+    whole = batch.behaviour._replace(support=env.words.expand(200, 5, 9).clone())
+    spelt_out = policy.evaluate(batch.actions, batch.context, whole)
+    assert torch.equal(seen.log_probs, spelt_out.log_probs)
+    more = rlseq.complete(policy, env, batch, samples=2)
+    assert more.behaviour.support is env.words
+
+
+def test_a_constant_mask_that_forbids_everything_is_refused() -> None:
+    class Nothing(NoThree):
+        words = torch.zeros(9, dtype=torch.bool)
+
+    env = Nothing(vocab=Vocab.numbered(9), max_len=5, reward=lambda t, m, c: t[:, 0].float(), num_envs=4)
+    policy = rlseq.make_policy("lstm", env, hidden=8, embedding=8)
+    with pytest.raises(ValueError, match=r"no token is legal in rows \[0, 1, 2, 3\]"):
+        rlseq.rollout(policy, env)
