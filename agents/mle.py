@@ -11,7 +11,7 @@ from rlseq.agent import Agent
 from rlseq.engine import rescore
 from rlseq.losses import per_token
 from rlseq.penalties import smoothed
-from rlseq.references import demonstrations
+from rlseq.references import alike, demonstrations, trimmed
 from rlseq.types import Metrics, Rollout
 
 
@@ -27,8 +27,8 @@ class MLE(Agent):
             raise ValueError(f"smoothing must be in [0, 1), got {self.smoothing}")
 
     def collect(self, env: Any) -> Rollout:
-        """References of random items."""
-        return demonstrations(env)
+        """References of random items, of like length where the task can draw such."""
+        return trimmed(demonstrations(env, alike(env)), env)
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood, nats per token."""

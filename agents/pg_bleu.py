@@ -51,5 +51,6 @@ class PGBLEU(PolicyGradient):
 
 def references_of(env: Any) -> list[list[list[int]]]:
     """The references of every item as lists."""
-    table = zip(env.items["references"].tolist(), env.items["reference_lengths"].tolist(), strict=True)
+    found = env.contexts(torch.arange(env.size, device=env.device))
+    table = zip(found["references"].tolist(), found["reference_lengths"].tolist(), strict=True)
     return [[ids[:n] for ids, n in zip(*item, strict=True) if n] for item in table]

@@ -137,7 +137,7 @@ def main() -> None:
         runs = [run(name, seed, lr, options.tokens) for seed in range(options.seeds)]
         before, after = ([r[key] for r in runs] for key in ("before", "after"))
         gain = [a - b for a, b in zip(after, before, strict=True)]
-        mean, low, high, n = statistics.welch(gain, [0.0] * len(gain))[0]
+        (mean, low, high, _), n = statistics.welch(gain, [0.0] * len(gain))[0], len(gain)
         rows.append(
             {
                 "agent": name,

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def runs(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
 
 
+DOUBLED = {"cost_of_2T_over_T": "the time", "rollout": "the time", "compiled": "compiled"}
+
+
 def throughput() -> str:
     """Every model and number of rows, and the rest of the run."""
     return "\n".join(_throughput(run) for run in runs("throughput-*"))
@@ -51,7 +55,9 @@ def _throughput(run: dict[str, Any]) -> str:
         others = list(lines[0]["rollout_divided_by"])
         rows = []
         for line in lines:
-            for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+            for ours, label in (("rollout", ""), ("compiled", ", compiled"), ("bfloat16", ", and bfloat16")):
+                if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
+                    continue
                 ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
                 rows.append([f"{line['rows']}{label}", f"{line['tokens_per_second'][ours]:,}", *ratios])
         text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
@@ -61,7 +67,8 @@ def _throughput(run: dict[str, Any]) -> str:
     ]
     text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
     twice = results["doubling"]
-    text += f"Twice the length costs {twice['rollout']:.2f}×, compiled {twice['compiled']:.2f}×.\n\n"
+    costs = [f"{twice[ours]:.2f}× {label}" for ours, label in DOUBLED.items() if ours in twice]
+    text += f"Twice the length costs {', '.join(costs)}.\n\n"
     parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
     rows = [
         [
@@ -89,6 +96,80 @@ def _rewards(run: dict[str, Any]) -> str:
         rows.append([name, f"{found['ms']['rlseq']:.1f}", f"{others[best]:.1f}", f"{found['ratio']:.2f}×"])
     head = [f"{results['rows']:,} × {results['references']}", "ms", "reference implementation, ms", "ratio"]
     return markdown(head, rows) + origin(run)
+
+
+def completions() -> str:
+    """Seconds of Monte-Carlo rewards, and their ratios."""
+    text = ""
+    for run in runs("completions"):
+        found = run["results"]
+        rows = [[name, f"{s:.2f}"] for name, s in found["seconds"].items()]
+        ratios = [f"{key.replace('_', ' ')}: {value:.2f}" for key, value in found.items() if "divided" in key]
+        text += (
+            markdown([f"{found['texts']:,} texts", "seconds"], rows)
+            + f"\n{'; '.join(ratios)}.\n"
+            + origin(run)
+        )
+    return text
+
+
+def oracle() -> str:
+    """SeqGAN's benchmark: every method, means over seeds with their range."""
+    text = ""
+    for run in runs("oracle-*"):
+        methods: dict[str, list[dict[str, Any]]] = {}
+        for row in run["results"]["rows"]:
+            name = row["method"] + (f" = {row['temperature']}" if "temperature" in row else "")
+            methods.setdefault(name, []).append(row)
+        lines = [[name, *_oracle_cells(found, run["results"]["rows"])] for name, found in methods.items()]
+        head = [
+            *(
+                "method",
+                "NLL_oracle",
+                "NLL_test",
+                "MLE's NLL_test there",
+                "copies",
+                "distinct",
+                "Self-BLEU-4",
+            ),
+            *("tokens", "seconds", "alarms"),
+        ]
+        seeds = sorted({row["seed"] for row in run["results"]["rows"]})
+        text += f"Entropy of the oracle: {run['results']['entropy']:.3f} nats per token. Seeds: {seeds}.\n\n"
+        text += markdown(head, sorted(lines, key=lambda line: str(line[1]), reverse=True)) + origin(run)
+    return text
+
+
+def _oracle_cells(found: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    def cell(name: str, form: str) -> str:
+        values = [row[name] for row in found if row.get(name) is not None]
+        if not values:
+            return "∞" if name == "nll_test" else ""
+        low, high = min(values), max(values)
+        mean = format(sum(values) / len(values), form)
+        return mean if low == high else f"{mean} ({low:{form}} … {high:{form}})"
+
+    there = [on_the_curve(row, rows) for row in found]
+    known = [value for value in there if value is not None]
+    return [
+        *(cell("nll_oracle", ".3f"), cell("nll_test", ".3f")),
+        f"{sum(known) / len(known):.3f}" if len(known) == len(found) else "",
+        *(cell("copies", ".1%"), cell("distinct", ".1%"), cell("self_bleu", ".1f")),
+        *(cell("tokens", ",.0f"), cell("seconds", ".0f"), cell("alarms", ".0f")),
+    ]
+
+
+def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """NLL_test of early-stopped likelihood at the temperature that gives the same NLL_oracle; same seed."""
+    curve = sorted(
+        (r["nll_oracle"], r["nll_test"])
+        for r in rows
+        if r["seed"] == row["seed"] and r["method"].startswith("mle, stopped early")
+    )
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= row["nll_oracle"] <= x1:
+            return float(y0 + (y1 - y0) * (row["nll_oracle"] - x0) / (x1 - x0))
+    return None
 
 
 def solve_copy() -> str:
@@ -158,6 +239,48 @@ def _interval(value: dict[str, float]) -> str:
     return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
+def loading() -> str:
+    """CPU seconds to make a task of files, the first time and from the cache."""
+    text = ""
+    for run in runs("loading"):
+        rows = [
+            [
+                name,
+                f"{found['first']['seconds_to_make']:.1f}",
+                f"{found['again']['seconds_to_make']:.2f}",
+                f"{found['again']['seconds_to_first_reward']:.1f}",
+                found["first"]["peak_mb"],
+            ]
+            for name, found in run["results"].items()
+        ]
+        head = [
+            "data",
+            "first made, CPU s",
+            "made again, CPU s",
+            "first reward (metric fitted), CPU s",
+            "peak memory, MB",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def tasks() -> str:
+    """Greedy reward on held-out items after each stage, and what the last policy writes."""
+    text = ""
+    for run in runs("tasks"):
+        found = run["results"]["tasks"]
+        rows = [
+            [f"`{id}`", *(f"{stage['reward']:.3f}" for stage in task["stages"].values())]
+            for id, task in found.items()
+        ]
+        text += markdown(["reward on held-out items", "untrained", "likelihood", "REINFORCE"], rows)
+        seconds = run["results"]["seconds_of_each_stage"]
+        text += f"\n{seconds} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        rows = [[f"`{id}`", *sample] for id, task in found.items() for sample in task["samples"]]
+        text += markdown(["task", "source", "a reference", "written"], rows)
+    return text
+
+
 def variance() -> str:
     """Variance of every estimator on both tasks, and its bias."""
     text = ""
@@ -179,10 +302,14 @@ def _bias(bias: float) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "completions": completions,
     "coverage": coverage,
     "demo": demo,
+    "loading": loading,
+    "oracle": oracle,
     "rewards": rewards,
     "solve-copy": solve_copy,
+    "tasks": tasks,
     "throughput": throughput,
     "variance": variance,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -95,9 +96,25 @@ class CorpusTask(SequenceEnv):
         """Number of items."""
         return len(self.corpus)
 
+    def alike(self, rows: int) -> Tensor:
+        """Items of like length, so that little is padded; each item is as likely as any other."""
+        start = torch.randint(self.size, (1,), generator=self.generator, device=self.device)
+        return self._by_length[(start + torch.arange(rows, device=self.device)) % self.size]
+
+    @cached_property
+    def _by_length(self) -> Tensor:
+        """Items by the length of their first reference, then of their source; those alike in random order."""
+        corpus = self.corpus
+        length = corpus.references.lengths[corpus.order[corpus.starts[:-1]]] * (self.source_width + 1)
+        if corpus.sources is not None:
+            length = length + corpus.sources.lengths
+        generator = torch.Generator().manual_seed(0)
+        shuffled = torch.randperm(len(length), generator=generator).to(length.device)
+        return shuffled[length[shuffled].argsort(stable=True)].to(self.device)
+
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Sources and references."""
-        return self.corpus.contexts(index, self.source_width, self.corpus.longest)
+        return self.corpus.contexts(index, self.source_width, self.max_len)
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:

@@ -34,23 +34,25 @@ class Actions(Protocol):
 
 @dataclass(frozen=True)
 class Choices:
-    """One of n; what a policy says are logits."""
+    """One of n; what a policy says are logits. argmax (z + Gumbel noise) is a sample of softmax(z)."""
 
     space: gym.spaces.Discrete
-    decode: Decode
+    decode: Sample | Greedy
 
     def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """One uniform number each."""
-        shape = steps, rows
-        return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+        """−log E, with E exponential: Gumbel noise for every choice; for the likeliest none is needed."""
+        shape = steps, rows, int(self.space.n)
+        if isinstance(self.decode, Greedy):
+            return torch.zeros(shape, device=generator.device)
+        return -torch.empty(shape, device=generator.device).exponential_(generator=generator).log()
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As decoded."""
+        """The likeliest, noise included."""
         logits = acting_logits(said, Behaviour(self.decode.temperature))
         support = self.decode.support(logits)
         if support is not None:
             logits = acting_logits(logits, Behaviour(support=support))
-        return self.decode.choose(logits, random)[0], support
+        return (logits + random).argmax(-1), support
 
     def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
         """Log softmax."""
@@ -85,7 +87,8 @@ class Vectors:
 
     def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
         """The density's."""
-        return log_density(tempered(said, behaviour), actions)
+        mean, log_std = said.unbind(-2)
+        return log_density(mean, tempered(log_std, behaviour), actions)
 
     def outward(self, actions: Tensor) -> Any:
         """Scaled, and clipped to the bounds."""
@@ -99,6 +102,8 @@ class Vectors:
 
 def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
     """How actions of a space are chosen."""
+    if not isinstance(decode, (Sample, Greedy)):
+        raise TypeError(f"actions are chosen by Sample(…) or Greedy(), got {decode!r:.60}")
     if isinstance(space, gym.spaces.Discrete):
         return Choices(space, decode)
     if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
@@ -109,6 +114,6 @@ def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
         )
     if isinstance(decode, Greedy):
         return Vectors(space, 0.0)
-    if isinstance(decode, Sample) and decode.top_k is None and decode.top_p in (None, 1):
+    if decode.top_k is None and decode.top_p in (None, 1):
         return Vectors(space, decode.temperature**0.5)
     raise TypeError(f"vectors are drawn, Sample(temperature), or taken at the mean, Greedy(); got {decode!r}")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rlseq.actions import Actions, chosen
 from rlseq.checks import autoreset_mode_of, checked_rows, usable_device
-from rlseq.decode import Decode, Sample, Search
+from rlseq.decode import Decode, Sample
 from rlseq.state import evaluating
 from rlseq.stretch import Episode, Stretch
 from rlseq.types import Behaviour, Counts
@@ -121,7 +121,7 @@ class GymEnv:
         """The next T steps of every row."""
         for name in [name for name, value in texts.items() if value is not None] + ["repeat"] * (repeat != 1):
             raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
-        actions = self._actions(decode)
+        actions = chosen(self.single_action_space, decode)
         random = actions.random(self.steps, self.num_envs, self.generator)
         with torch.no_grad(), evaluating(policy):
             self._check_memory(policy)
@@ -129,8 +129,8 @@ class GymEnv:
             for step in steps:
                 self.last.extend(step.episodes.values())
             self.counts.judged += sum(len(step.episodes) for step in steps)
-            self.counts.written += sum(int(step.real.sum()) for step in steps)
             stretch = self._harvest(steps, actions, decode.temperature)
+            self.counts.written += int(stretch.mask.sum())
             return self._valued(stretch, policy, steps)
 
     def evaluate(self, policy: Any, decode: Decode, limit: int | None = None) -> dict[str, float]:
@@ -139,7 +139,7 @@ class GymEnv:
         The first to end, whichever row they are in, would be the short ones. What is under way is broken off,
         so an evaluation wants an environment of its own.
         """
-        actions, limit = self._actions(decode), 100 if limit is None else limit
+        actions, limit = chosen(self.single_action_space, decode), 100 if limit is None else limit
         if limit < 1:
             raise ValueError(f"limit must be ≥ 1, got {limit}")
         left = np.full(self.num_envs, limit // self.num_envs)
@@ -155,11 +155,6 @@ class GymEnv:
         self._begin()
         returns, lengths, _ = zip(*episodes, strict=True)
         return {"reward": float(np.mean(returns)), "length": float(np.mean(lengths))}
-
-    def _actions(self, decode: Decode) -> Actions:
-        if isinstance(decode, Search):
-            raise TypeError(f"{decode!r} searches texts; actions are chosen by Sample(…) or Greedy()")
-        return chosen(self.single_action_space, decode)
 
     def _check_memory(self, policy: Any) -> None:
         state = policy.start({"observation": torch.from_numpy(self._observed).to(self.device)})

@@ -47,9 +47,7 @@ class Agent(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             logs.append(metrics)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.parameters(), self.clip_norm, error_if_nonfinite=True
-        )
+        norm = clip(self.policy.parameters(), self.clip_norm)
         self.optimizer.step()
         return {"loss": torch.stack(losses).sum(), **joined(logs), "grad_norm": norm}
 
@@ -62,6 +60,19 @@ class Agent(ABC):
         """Go on from there."""
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
+
+
+def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Scale gradients to a norm of at most `largest`; returns the norm that they had.
+
+    As `torch.nn.utils.clip_grad_norm_`, which spends more on sorting small tensors by device than on norms.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if not norm.isfinite():
+        raise RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def joined(logs: Sequence[Metrics]) -> Metrics:

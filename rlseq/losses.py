@@ -60,7 +60,7 @@ def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high
 def out_of_clip(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """True where `clipped` has no gradient: ρ is beyond the clip on the side to which A pushes."""
     ratio = (log_probs - old).exp()
-    return ((advantages > 0) & (ratio > 1 + high)) | ((advantages < 0) & (ratio < 1 - low))
+    return ratio * advantages > ratio.clamp(1 - low, 1 + high) * advantages
 
 
 def ratio_weighted(log_probs: Tensor, old: Tensor, advantages: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -143,7 +144,13 @@ class PolicyGradient(Agent):
         """A batch in shuffled minibatches of whole groups."""
         if self.minibatches == 1:
             return iter([batch])
-        return (self.weighed(batch.take(rows)) for rows in self.shuffle(batch, self.minibatches))
+        parts = list(self.shuffle(batch, self.minibatches))
+        whole = batch.take(torch.cat(parts))  # once; what is taken of it in turn are views
+        ends = accumulate(len(part) for part in parts)
+        return (
+            self.weighed(whole.take(slice(end - len(part), end)))
+            for part, end in zip(parts, ends, strict=True)
+        )
 
     def _parts(self, batch: Rollout) -> Iterator[Rollout]:
         """A step's rows in parts, whose gradients add up to that of all."""

@@ -7,6 +7,8 @@ A task with references has two tensors among its items: `references` `[N, R, T]`
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from rlseq.engine import last_of, sequence_env
@@ -33,6 +35,25 @@ def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
+
+
+def alike(env: SequenceEnv) -> Context | None:
+    """A fresh batch of contexts whose texts are of like length, where the task can draw one."""
+    env = sequence_env(env)
+    draw = getattr(env, "alike", None)
+    return None if draw is None else env.begin(index=draw(env.num_envs))
+
+
+def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
+    """As wide as the longest text and the longest source of a batch, which saves the work on padding."""
+    width = max(int(batch.lengths.max()), 1)  # a look at the device, once a batch
+    context = dict(batch.context)
+    vocab = sequence_env(env).source_vocab
+    if vocab is not None:
+        used = (context["source"] != vocab.pad).any(0).nonzero()
+        context["source"] = context["source"][:, : int(used.max()) + 1 if len(used) else 1]
+    tables = ("actions", "mask", "log_probs", "rewards", "ends")
+    return replace(batch, context=context, **{name: getattr(batch, name)[:, :width] for name in tables})
 
 
 def check_references(env: SequenceEnv) -> None:

@@ -364,7 +364,7 @@ def mlp(env: GymEnv = CART) -> MLP:
         (lambda: rlseq.make_agent("scst", mlp()).collect(CART), "SequenceEnv"),
         (lambda: rlseq.make_agent("a2c", mlp()), "value=True"),
         (lambda: rlseq.rollout(mlp(), CART, forced=torch.zeros(2, 1).long()), "forced is of texts"),
-        (lambda: rlseq.rollout(mlp(), CART, decode=rlseq.Beam(2)), "searches texts"),
+        (lambda: rlseq.rollout(mlp(), CART, decode=rlseq.Beam(2)), "Sample\\("),
         (lambda: rlseq.rollout(mlp(PENDULUM), PENDULUM, decode=rlseq.Sample(top_k=2)), "Greedy"),
         (lambda: rlseq.evaluate(mlp(), CART, limit=0), "limit must be"),
         (lambda: rlseq.evaluate(mlp(), CART, metrics={"x": lambda *_: torch.zeros(1)}), "metrics"),

@@ -67,8 +67,8 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
         scorer += (" ".join(words).replace("<eos>", "EOS"), references[item])
     # df of the whole set, not of the rows: each item once
     whole = CiderScorer(n=4, sigma=6.0)
-    for item in references:
-        whole += (item[0], item)
+    for told in references:
+        whole += (told[0], told)
     whole.compute_doc_freq()
     scorer.document_frequency, scorer.ref_len = whole.document_frequency, np.log(10.0)
     torch.testing.assert_close(

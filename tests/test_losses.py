@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -180,3 +181,51 @@ def test_what_the_reward_pays_for_distance_is_not_called_reward(tiny: Any) -> No
     assert float(metrics["greedy_gap"]) == pytest.approx(
         float((paid_by_task - batch.greedy).mean()), abs=1e-5
     )
+
+
+def test_the_variance_of_importance_sampling() -> None:
+    """Var_q[f p/q] = E_p[f² p/q] − E_p[f]²; far apart, few samples have the wrong sign (SCOPE R12)."""
+    p, q = torch.tensor([0.9, 0.1]).double(), torch.tensor([0.05, 0.95]).double()
+    f = torch.tensor([-1.0, 1.0]).double()
+    drawn = torch.multinomial(q, 10 * 20_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    weighted = -ratio_weighted(p.log()[drawn], q.log()[drawn], f[drawn])  # ρ f
+    mean = (p * f).sum()
+    variance = (p * f.square() * p / q).sum() - mean.square()
+    assert float(weighted.mean()) == pytest.approx(float(mean), abs=0.05)
+    assert float(weighted.var()) == pytest.approx(float(variance), rel=0.02)
+    wrong_sign = (weighted.view(-1, 10).mean(1) > 0) == (mean < 0)
+    assert float(wrong_sign.double().mean()) == pytest.approx(0.95**10, abs=0.01), "when a is never drawn"
+
+
+class Fixed(torch.nn.Module):
+    """One word, of probabilities that nobody reads anything for."""
+
+    def __init__(self, probs: list[float]) -> None:
+        super().__init__()
+        self.log_probs = torch.tensor([math.log(p) for p in probs])
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def start(self, context: Any) -> Any:
+        return ()
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.log_probs.expand(len(token), -1), state
+
+    def evaluate(self, actions: Tensor, context: Any, *behaviour: Any) -> Evaluation:
+        log_probs = self.log_probs[actions] + self.unused
+        return Evaluation(log_probs, torch.zeros_like(log_probs))
+
+
+def test_likelihood_is_the_wrong_ruler() -> None:
+    """Three good words, and one that is rubbish: the model with the better mean log p is the worse (R3)."""
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=3, vocab_size=4, length=1, ends=False)
+    env.parts = {"good": lambda tokens, mask, context: (tokens[:, 0] < 3).float()}
+    found = {}
+    for name, probs in {"first": [1e-2, 2e-2, 1e-2, 0.96], "second": [0.99, 1e-100, 1e-100, 0.01]}.items():
+        policy = Fixed(probs)
+        words = torch.tensor([[0], [1], [2]])
+        batch = replace(rlseq.rollout(policy, env), actions=words)
+        nll = rlseq.make_agent("mle", policy).loss(batch)[1]["nll"]
+        found[name] = -float(nll), float(rlseq.exact.objective(policy, env))
+    assert found["first"] == pytest.approx((-4.374, 0.04), abs=1e-3)
+    assert found["second"] == pytest.approx((-153.5, 0.99), abs=0.02)

@@ -115,9 +115,9 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (sys.exit, ("read a pickle",))
 
-    np.savez(tmp_path / "f.npz", **{"1": np.array([Mine()], dtype=object)})
+    np.savez(tmp_path / "f.npz", mine=np.array([Mine()], dtype=object))
     with pytest.raises(ValueError, match=r"f.npz cannot be read.*pickled objects, which are never read"):
-        FeatureFile(tmp_path / "f.npz").read(["1"])
+        FeatureFile(tmp_path / "f.npz").read(["mine"])
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])

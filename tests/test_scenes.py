@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_what_is_told_is_there() -> None:
 
 def test_relations_are_true() -> None:
     """Of "A left of B" some A lies left of some B; and so for the other three."""
-    checks = {
+    checks: dict[tuple[str, ...], Callable[[int, int], bool]] = {
         ("left", "of"): lambda a, b: a % 3 < b % 3,
         ("right", "of"): lambda a, b: a % 3 > b % 3,
         ("above",): lambda a, b: a // 3 < b // 3,
@@ -129,5 +130,6 @@ def test_relations_are_true() -> None:
 def test_thousands_a_second() -> None:
     start = time.process_time()
     scenes = s.draw(1000, seed=0)
-    s.render(scenes), s.tell(scenes, seed=0)
+    s.render(scenes)
+    s.tell(scenes, seed=0)
     assert time.process_time() - start < 1

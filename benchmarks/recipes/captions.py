@@ -48,7 +48,7 @@ class Sizes:
     hidden: int = 96
     likelihood: int = 1500  # updates
     rewards: int = 300  # updates, on each metric
-    lr: float = 2e-3  # of likelihood
+    lr: float = 3e-3  # of likelihood
     lr_rewards: float = 5e-4
 
 

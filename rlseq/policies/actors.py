@@ -67,24 +67,20 @@ class Gaussian(nn.Module):
 
     def evaluate(self, h: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T, A]` chosen from h `[B, T, H]`."""
-        bell = tempered(self(h), behaviour)
-        entropy = (bell[..., 1, :] + (LOG_2PI + 1) / 2).sum(-1)
-        return Evaluation(log_density(bell, actions), entropy, logits=Bell(h, bell))
+        mean, log_std = F.linear(h, self.weight, self.bias), tempered(self.log_std, behaviour)
+        entropy = (log_std + (LOG_2PI + 1) / 2).sum(-1).expand(mean.shape[:-1])
+        return Evaluation(log_density(mean, log_std, actions), entropy, logits=Bell(h, mean, log_std))
 
 
-def tempered(bell: Tensor, behaviour: Behaviour) -> Tensor:
+def tempered(log_std: Tensor, behaviour: Behaviour) -> Tensor:
     """π^(1/τ), normalised: σ² becomes τσ², as logits become logits / τ."""
-    if behaviour.temperature == 1.0:
-        return bell
-    mean, log_std = bell.unbind(-2)
-    return torch.stack([mean, log_std + math.log(behaviour.temperature) / 2], -2)
+    return log_std if behaviour.temperature == 1.0 else log_std + math.log(behaviour.temperature) / 2
 
 
-def log_density(bell: Tensor, actions: Tensor) -> Tensor:
-    """Log N(a; μ, diag σ²) = −Σ ((a − μ)²/2σ² + log σ + ½ log 2π), with μ and log σ `[…, 2, A]`."""
-    mean, log_std = bell.unbind(-2)
-    z = (actions - mean) * (-log_std).exp()
-    return -(z.square() / 2 + log_std + LOG_2PI / 2).sum(-1)
+def log_density(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """Log N(a; μ, diag σ²) = −½ Σ (a − μ)²/σ² − Σ (log σ + ½ log 2π), over the last dimension."""
+    z = (actions - mean) / log_std.exp()
+    return -z.square().sum(-1) / 2 - (log_std + LOG_2PI / 2).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +105,8 @@ class Bell:
     """The Gaussian of every state: no logits to look at, but a formula for what is asked of them."""
 
     features: Tensor  # h, [B, T, H]
-    bell: Tensor  # μ and log σ, [B, T, 2, A]
+    mean: Tensor  # [B, T, A]
+    log_std: Tensor  # broadcastable to it
 
     def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """Refused: nothing can be said of every single action."""
@@ -120,9 +117,10 @@ class Bell:
 
     def divergence(self, other: Logits) -> Tensor:
         """Σ ( log σ' − log σ + (σ² + (μ − μ')²) / 2σ'² − ½ ), σ' and μ' being the other's."""
-        (mean, log_std), (mean_, log_std_) = self.bell.unbind(-2), _like(self, other).bell.unbind(-2)
-        spread = (2 * log_std).exp() + (mean - mean_).square()
-        return (log_std_ - log_std + spread / 2 * (-2 * log_std_).exp() - 0.5).sum(-1)
+        other = _like(self, other)
+        spread = (2 * self.log_std).exp() + (self.mean - other.mean).square()
+        ratio = other.log_std - self.log_std
+        return (ratio + spread / 2 * (-2 * other.log_std).exp() - 0.5).sum(-1)
 
 
 def _like(mine: View, other: object) -> View:

@@ -62,9 +62,7 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
         raise TypeError(f"logits of a linear head can be compared with their like, got {type(view).__name__}")
     features, behaviour = view.features.flatten(0, 1)[rows].to(view.weight.dtype), view.behaviour
     support = behaviour.support
-    if (
-        support is not None and support.ndim > 1
-    ):  # a view: what is the same in all rows is never copied to them
+    if support is not None and support.ndim > 1:  # a view: nothing is copied to all rows
         steps = view.features.shape[1]
         support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
     z = F.pad(features, (0, 1), value=1.0) @ view.weight.t()

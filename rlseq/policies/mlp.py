@@ -92,19 +92,20 @@ class MLP(nn.Module):
         observed = context["observation"]
         rows, steps = observed.shape[:2]
         features = self._features(observed.reshape(rows * steps, -1))
-        features = features.view(len(features), rows, steps, -1)
-        seen = self.actor.evaluate(features[0], actions, behaviour)
-        return seen if self.critic is None else seen._replace(values=self.critic(features[-1]).squeeze(-1))
+        seen = self.actor.evaluate(features[0].view(rows, steps, -1), actions, behaviour)
+        if self.critic is None:
+            return seen
+        return seen._replace(values=self.critic(features[-1]).view(rows, steps))
 
     def absorb(self, batch: Rollout) -> None:
         """Learn the scale of what was observed; an agent calls this when it is done with a batch."""
         if self.scale is not None:
             self.scale.absorb(batch.context["observation"][batch.mask].flatten(1))
 
-    def _features(self, observed: Tensor) -> Tensor:
-        """`[trunks, n, H]`: the first for π, the last for V."""
-        features: Tensor = self.trunks(observed if self.scale is None else self.scale(observed))
-        return features
+    def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
+        """Of every trunk `[n, H]`: the first for π, the last for V."""
+        x = observed if self.scale is None else self.scale(observed)
+        return self.trunks(x).unbind()  # type: ignore[no-any-return]  # unbind: one gradient, not a sum of two
 
 
 class Trunks(nn.Sequential):

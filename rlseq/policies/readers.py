@@ -8,7 +8,6 @@ Words become one vector each; an image one for each field of a grid; features on
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import gcd
 from typing import Any
 
 import torch
@@ -58,8 +57,9 @@ class WordReader(nn.Module):
 class ConvNet(nn.Module):
     """An image, bytes or floats 0 … 1, as a grid of at most 7 × 7 fields: convolutions, each halves it.
 
-    Places are added as learned vectors: what is left of what cannot be told from content. Groups are
-    normalised within an image (Wu & He 2018), so that no image sees its batch-mates.
+    Places are added as learned vectors: what is left of what cannot be told from content. Batches are
+    normalised (Ioffe & Szegedy 2015), with their own averages in likelihood training only: where policies act
+    and where rewards train them, running averages serve, and no image sees its batch-mates.
 
     Args:
         shape: C, height and width of an image.
@@ -77,7 +77,7 @@ class ConvNet(nn.Module):
             wider = hidden if last else min(channels, hidden)
             steps += [
                 nn.Conv2d(width, wider, 3, stride=2, padding=1),
-                nn.GroupNorm(gcd(8, wider), wider),
+                nn.BatchNorm2d(wider),
                 nn.ReLU(),
             ]
             width, channels = wider, 2 * channels

@@ -1,0 +1,221 @@
+"""Classic control, beside stable-baselines3, at equal numbers of environment steps.
+
+    python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2]
+    python benchmarks/control.py --speed
+
+stable-baselines3 has the hyper-parameters of its own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo}.yml), its
+own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of steps that
+differs from the zoo's is a budget that we set for both. Ours has the same rows, steps, epochs, minibatches,
+discount, λ, step size and its schedule. A score is the mean return of 100 greedy episodes after training.
+One thread each. Seconds are of training, evaluation apart: processor time, which neighbours on the machine
+disturb less than the clock. `--speed` measures the clock instead: a few batches of both, interleaved, on a
+machine that should have nothing else to do. Every piece is added to results/control.json as it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import record
+import torch
+
+import rlseq
+from rlseq.adapters import GymEnv, as_paid
+from rlseq.standard import ReturnScale
+
+EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A task, an agent, and their sizes."""
+
+    id: str
+    agent: str
+    total: int  # steps of the environment
+    rows: int
+    steps: int  # of every row in a batch
+    solved: float
+    hyper: dict[str, Any] = field(default_factory=dict)  # of our agent
+    policy: dict[str, Any] = field(default_factory=dict)  # of our policy
+    peer: dict[str, Any] | None = None  # of stable-baselines3's; None where it has no such agent
+    normalise: bool = False  # the peer's VecNormalize
+    linear: tuple[str, ...] = ()  # hyper-parameters that fall to 0
+
+
+A2C: dict[str, Any] = {"lr": 7e-4, "gamma": 0.99, "lam": 1.0, "value_weight": 1.0, "clip_norm": 0.5}
+SETTINGS = {
+    "cartpole-reinforce": Setting(
+        *("CartPole-v1", "reinforce", 100_000, 8, 128, 475),
+        hyper={"lr": 5e-3, "gamma": 0.99, "baseline": "value", "scale": "by_batch", "clip_norm": 0.5},
+        linear=("lr",),
+    ),
+    "cartpole-a2c": Setting(
+        *("CartPole-v1", "a2c", 200_000, 8, 5, 475),
+        hyper=A2C,
+        peer={},
+    ),
+    "cartpole-ppo": Setting(
+        *("CartPole-v1", "ppo", 100_000, 8, 32, 475),
+        hyper={"lr": 1e-3, "gamma": 0.98, "lam": 0.8, "epochs": 20, "minibatches": 1, "clip": 0.2}
+        | {"value_weight": 1.0, "clip_norm": 0.5},
+        peer={"batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98, "n_epochs": 20}
+        | {"learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left},
+        linear=("lr", "clip"),
+    ),
+    "acrobot-ppo": Setting(
+        *("Acrobot-v1", "ppo", 100_000, 16, 256, -100),
+        hyper={"lr": 3e-4, "gamma": 0.99, "lam": 0.94, "epochs": 4, "minibatches": 64}
+        | {"value_weight": 1.0, "clip_norm": 0.5},
+        policy={"standardise": True},
+        peer={"gae_lambda": 0.94, "gamma": 0.99, "n_epochs": 4, "batch_size": 64},
+        normalise=True,
+    ),
+    "pendulum-ppo": Setting(
+        *("Pendulum-v1", "ppo", 100_000, 4, 1024, -300),
+        hyper={"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
+        | {"value_weight": 1.0, "clip_norm": 0.5},
+        policy={"standardise": True},
+        peer={"gae_lambda": 0.95, "gamma": 0.9, "n_epochs": 10, "learning_rate": 1e-3}
+        | {"batch_size": 64, "use_sde": True, "sde_sample_freq": 4},
+    ),
+}
+SCALE = {"Acrobot-v1", "Pendulum-v1"}  # tasks whose returns are far from 1
+
+
+def ours(setting: Setting, seed: int) -> tuple[Any, GymEnv]:
+    """Our agent, and what it learns on."""
+    rewards = ReturnScale(setting.hyper["gamma"]) if setting.id in SCALE else as_paid
+    env = GymEnv(setting.id, setting.rows, setting.steps, seed=seed, rewards=rewards)
+    policy = rlseq.make_policy("mlp", env, value=True, **setting.policy)
+    return rlseq.make_agent(setting.agent, policy, **setting.hyper), env
+
+
+def learn(agent: Any, env: GymEnv, setting: Setting) -> None:
+    """Until the steps are used up."""
+    first = {name: setting.hyper[name] for name in setting.linear}
+    while (done := env.counts.written) < setting.total:
+        left = 1 - done / setting.total
+        if "lr" in first:
+            agent.optimizer.param_groups[0]["lr"] = first["lr"] * left
+        if "clip" in first:
+            agent.clip = first["clip"] * left
+        agent.update(agent.collect(env))
+
+
+def theirs(setting: Setting, seed: int) -> Any:
+    """A stock agent."""
+    import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    env = make_vec_env(setting.id, setting.rows, seed=seed)
+    env = VecNormalize(env, gamma=setting.hyper["gamma"]) if setting.normalise else env
+    cls = getattr(stable_baselines3, setting.agent.upper())
+    sizes = {"n_steps": setting.steps, **(setting.peer or {})}
+    return cls("MlpPolicy", env, seed=seed, device="cpu", **sizes)
+
+
+def score_of_theirs(model: Any, setting: Setting, seed: int) -> float:
+    """Mean return of greedy episodes, as paid."""
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    env = make_vec_env(setting.id, 20, seed=1000 + seed)
+    if setting.normalise:
+        own, env = model.get_env(), VecNormalize(env, training=False, norm_reward=False)
+        env.obs_rms = own.obs_rms
+    return float(evaluate_policy(model, env, n_eval_episodes=EPISODES, deterministic=True)[0])  # type: ignore[arg-type]
+
+
+def trained(who: str, setting: Setting, seed: int) -> dict[str, Any]:
+    """Score and seconds of one run."""
+    if who == "rlseq":
+        agent, env = ours(setting, seed)
+        seconds = timed(lambda: learn(agent, env, setting))
+        score = rlseq.evaluate(agent.policy, GymEnv(setting.id, 20, seed=1000 + seed), limit=EPISODES)[
+            "reward"
+        ]
+    else:
+        model = theirs(setting, seed)
+        seconds = timed(lambda: model.learn(setting.total))
+        score = score_of_theirs(model, setting, seed)
+    return {"seed": seed, "score": round(score, 1), "seconds": round(seconds, 1)}
+
+
+def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds that it takes."""
+    start = clock()
+    run()
+    return clock() - start
+
+
+def speeds(setting: Setting, repeats: int = 5) -> dict[str, float]:
+    """Steps per second of both by the clock: medians, interleaved, after one that is not counted."""
+    from stable_baselines3.common.utils import configure_logger
+
+    (agent, env), model = ours(setting, 0), theirs(setting, 0)
+    _, callback = model._setup_learn(10**9, None)
+    model.set_logger(configure_logger(0))
+
+    def peer() -> None:
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, n_rollout_steps=setting.steps)
+        model.train()
+
+    batches = max(1, 2048 // (setting.rows * setting.steps))  # a second or so
+    runs = {"rlseq": lambda: agent.update(agent.collect(env)), "sb3": peer}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            before = env.counts.written
+            spent = timed(lambda run=run: [run() for _ in range(batches)], time.perf_counter)  # type: ignore[misc]
+            steps = env.counts.written - before if name == "rlseq" else batches * setting.rows * setting.steps
+            seconds[name].append(steps / spent)
+    return {name: round(sorted(found[1:])[repeats // 2]) for name, found in seconds.items()}
+
+
+def main() -> None:
+    """Run what is asked for, and add it to what is there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--speed", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in asked.only:
+        setting = SETTINGS[name]
+        if asked.speed:
+            if setting.peer is not None:
+                add(name, lambda found, s=setting: found.update(steps_per_second=speeds(s)))  # type: ignore[misc]
+            continue
+        for seed in asked.seeds:
+            for who in ("rlseq", "sb3") if setting.peer is not None else ("rlseq",):
+                run = trained(who, setting, seed)
+                print(name, who, run, flush=True)
+                add(name, lambda found, who=who, run=run: put(found.setdefault(who, []), run))  # type: ignore[misc]
+
+
+def add(name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the results of a setting."""
+    path = record.RESULTS / "control.json"
+    results = json.loads(path.read_text("utf-8"))["results"] if path.exists() else {}
+    setting = SETTINGS[name]
+    found = results.setdefault(name, {})
+    found |= {"steps": setting.total, "solved": setting.solved, "episodes": EPISODES}
+    change(found)
+    record.write("control", {name: results[name] for name in SETTINGS if name in results})
+
+
+def put(runs: list[dict[str, Any]], run: dict[str, Any]) -> None:
+    """Instead of an earlier run of the seed, if there is one."""
+    runs[:] = sorted([*(r for r in runs if r["seed"] != run["seed"]), run], key=lambda r: r["seed"])
+
+
+if __name__ == "__main__":
+    main()
