@@ -100,8 +100,8 @@ def check_device(policy: Any, device: torch.device) -> None:
     home = next(policy.parameters(), None) if isinstance(policy, torch.nn.Module) else None
     if home is not None and home.device != device:
         raise ValueError(
-            f"the policy is on {home.device}, the task on {device}; move it with policy.to({str(device)!r}), or "
-            f"make the task with device={str(home.device)!r}"
+            f"the policy is on {home.device}, the task on {device}; move it with policy.to({str(device)!r}), "
+            f"or make the task with device={str(home.device)!r}"
         )
 
 
