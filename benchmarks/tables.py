@@ -301,8 +301,33 @@ def _bias(bias: float) -> str:
     return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
 
 
+def captions() -> str:
+    """Rows by what was trained on, columns by metric; the best of each in bold."""
+    text = ""
+    for run in runs("captions"):
+        found = run["results"]
+        names = list(found["columns"])
+        best = {
+            name: (min if "distance" in name else max)(row[name] for row in found["rows"].values())
+            for name in names
+        }
+        rows = [
+            [trained, *(_best(row[name], best[name]) for name in names), f"{row['length']:.1f}"]
+            for trained, row in found["rows"].items()
+        ]
+        text += markdown(["trained on", *found["columns"].values(), "words"], rows)
+        seconds = ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items())
+        text += f"\nSeconds of each stage: {seconds}. " + origin(run).strip() + "\n"
+    return text
+
+
+def _best(value: float, best: float) -> str:
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "completions": completions,
+    "captions": captions,
     "coverage": coverage,
     "demo": demo,
     "loading": loading,
