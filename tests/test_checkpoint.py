@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 
 import rlseq
 from rlseq import checkpoint
+
+SHORT = {"pretraining": 2, "d": 1, "k": 1}  # adversarial agents begin with many updates of their judge
 
 
 def tree(seed: int = 0) -> dict[str, Any]:
@@ -164,7 +167,13 @@ def test_a_crash_between_the_two_files_leaves_the_last_one_intact(
     assert not (tmp_path / "00000002.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", sorted(rlseq.agents.AGENTS))
+def agents() -> list[str]:
+    """All, but of the adversarial ones, which share their judge and take long, the quickest."""
+    parts = {name: {f.name for f in fields(cls)} for name, cls in rlseq.agents.AGENTS.items()}
+    return sorted(name for name, has in parts.items() if "adversary" not in has or name == "regs")
+
+
+@pytest.mark.parametrize("name", agents())
 def test_every_agent_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
     """Policy, optimiser, baselines, critics, schedules and every random number."""
 
@@ -172,7 +181,8 @@ def test_every_agent_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -
         reward = rlseq.metrics.Shuffled(rlseq.rewards.accuracy, seed=3)
         env = rlseq.make("rlseq/Copy-v0", num_envs=40, items=50, length=3, reward=reward)
         policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=True)
-        return rlseq.make_agent(name, policy), env
+        names = {f.name for f in fields(rlseq.agents.AGENTS[name])}
+        return rlseq.make_agent(name, policy, **{k: v for k, v in SHORT.items() if k in names}), env
 
     def go(agent: Any, env: Any, updates: int) -> list[Any]:
         return [
