@@ -23,7 +23,7 @@ class Adversarial(PolicyGradient):
     inverse reinforcement learning with the discriminator as reward (Ho & Ermon 2016).
     """
 
-    adversary: Adversary | None = None  # the reward; a CNN made from the policy's words when not given
+    adversary: Any = None  # the reward, an `Adversary`; a CNN made from the policy's words when not given
     g: int = 1  # updates of the policy in a round
     d: int = 5  # regenerations for the discriminator in a round
     k: int = 3  # epochs that it learns from each
@@ -35,7 +35,7 @@ class Adversarial(PolicyGradient):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
         self.adversary = self.adversary or self.opponent()
-        self.count = Count()
+        self.count, self.rounds = Count(), Count()
         self.heard: Metrics = {}
 
     def opponent(self) -> Adversary:
@@ -45,15 +45,16 @@ class Adversarial(PolicyGradient):
     def collect(self, env: Any) -> Rollout:
         """Samples, judged by a discriminator that has caught up."""
         env = sequence_env(env)
-        self.adversary.check(env)  # type: ignore[union-attr]
-        if self.count.updates % self.g == 0:
+        self.adversary.check(env)
+        if self.count.updates >= self.g * self.rounds.updates:  # not again, if only the batch is
             self.new_round(env)
-        return super().collect(rewarded(env, self.adversary))  # type: ignore[arg-type]
+            self.rounds.updates = self.rounds.updates + 1
+        return super().collect(rewarded(env, self.adversary))
 
     def new_round(self, env: Any) -> None:
         """The discriminator learns; what was averaged over its earlier judgements is forgotten."""
-        times = self.d if self.count.updates else self.pretraining
-        self.heard = self.adversary.learn(self.policy, env, regenerations=times, epochs=self.k)  # type: ignore[union-attr]
+        times = self.d if self.rounds.updates else self.pretraining
+        self.heard = self.adversary.learn(self.policy, env, regenerations=times, epochs=self.k)
         if self.heard and hasattr(self.baseline, "forget"):
             self.baseline.forget()
 

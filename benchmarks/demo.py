@@ -18,8 +18,7 @@ from rlseq.demo import demo
 def main() -> None:
     """Run it as it is, and write the JSON."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        found = demo(Path(folder))
+    found = demo(Path(tempfile.mkdtemp()) / "demo")
     task = found.results["tasks"][0]
     agents = [
         {

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _throughput(run: dict[str, Any]) -> str:
         others = list(lines[0]["rollout_divided_by"])
         rows = []
         for line in lines:
-            for ours, label in (("rollout", ""), ("compiled", ", compiled")):
+            for ours, label in (("rollout", ""), ("compiled", ", compiled"), ("bfloat16", ", and bfloat16")):
                 if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
                     continue
                 ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
@@ -95,6 +96,80 @@ def _rewards(run: dict[str, Any]) -> str:
         rows.append([name, f"{found['ms']['rlseq']:.1f}", f"{others[best]:.1f}", f"{found['ratio']:.2f}×"])
     head = [f"{results['rows']:,} × {results['references']}", "ms", "reference implementation, ms", "ratio"]
     return markdown(head, rows) + origin(run)
+
+
+def completions() -> str:
+    """Seconds of Monte-Carlo rewards, and their ratios."""
+    text = ""
+    for run in runs("completions"):
+        found = run["results"]
+        rows = [[name, f"{s:.2f}"] for name, s in found["seconds"].items()]
+        ratios = [f"{key.replace('_', ' ')}: {value:.2f}" for key, value in found.items() if "divided" in key]
+        text += (
+            markdown([f"{found['texts']:,} texts", "seconds"], rows)
+            + f"\n{'; '.join(ratios)}.\n"
+            + origin(run)
+        )
+    return text
+
+
+def oracle() -> str:
+    """SeqGAN's benchmark: every method, means over seeds with their range."""
+    text = ""
+    for run in runs("oracle-*"):
+        methods: dict[str, list[dict[str, Any]]] = {}
+        for row in run["results"]["rows"]:
+            name = row["method"] + (f" = {row['temperature']}" if "temperature" in row else "")
+            methods.setdefault(name, []).append(row)
+        lines = [[name, *_oracle_cells(found, run["results"]["rows"])] for name, found in methods.items()]
+        head = [
+            *(
+                "method",
+                "NLL_oracle",
+                "NLL_test",
+                "MLE's NLL_test there",
+                "copies",
+                "distinct",
+                "Self-BLEU-4",
+            ),
+            *("tokens", "seconds", "alarms"),
+        ]
+        seeds = sorted({row["seed"] for row in run["results"]["rows"]})
+        text += f"Entropy of the oracle: {run['results']['entropy']:.3f} nats per token. Seeds: {seeds}.\n\n"
+        text += markdown(head, sorted(lines, key=lambda line: str(line[1]), reverse=True)) + origin(run)
+    return text
+
+
+def _oracle_cells(found: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    def cell(name: str, form: str) -> str:
+        values = [row[name] for row in found if row.get(name) is not None]
+        if not values:
+            return "∞" if name == "nll_test" else ""
+        low, high = min(values), max(values)
+        mean = format(sum(values) / len(values), form)
+        return mean if low == high else f"{mean} ({low:{form}} … {high:{form}})"
+
+    there = [on_the_curve(row, rows) for row in found]
+    known = [value for value in there if value is not None]
+    return [
+        *(cell("nll_oracle", ".3f"), cell("nll_test", ".3f")),
+        f"{sum(known) / len(known):.3f}" if len(known) == len(found) else "",
+        *(cell("copies", ".1%"), cell("distinct", ".1%"), cell("self_bleu", ".1f")),
+        *(cell("tokens", ",.0f"), cell("seconds", ".0f"), cell("alarms", ".0f")),
+    ]
+
+
+def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """NLL_test of early-stopped likelihood at the temperature that gives the same NLL_oracle; same seed."""
+    curve = sorted(
+        (r["nll_oracle"], r["nll_test"])
+        for r in rows
+        if r["seed"] == row["seed"] and r["method"].startswith("mle, stopped early")
+    )
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= row["nll_oracle"] <= x1:
+            return float(y0 + (y1 - y0) * (row["nll_oracle"] - x0) / (x1 - x0))
+    return None
 
 
 def solve_copy() -> str:
@@ -255,9 +330,39 @@ def _seconds(found: list[dict[str, Any]]) -> float:
 
 TABLES: dict[str, Callable[[], str]] = {
     "control": control,
+
+
+def captions() -> str:
+    """Rows by what was trained on, columns by metric; the best of each in bold."""
+    text = ""
+    for run in runs("captions"):
+        found = run["results"]
+        names = list(found["columns"])
+        best = {
+            name: (min if "distance" in name else max)(row[name] for row in found["rows"].values())
+            for name in names
+        }
+        rows = [
+            [trained, *(_best(row[name], best[name]) for name in names), f"{row['length']:.1f}"]
+            for trained, row in found["rows"].items()
+        ]
+        text += markdown(["trained on", *found["columns"].values(), "words"], rows)
+        seconds = ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items())
+        text += f"\nSeconds of each stage: {seconds}. " + origin(run).strip() + "\n"
+    return text
+
+
+def _best(value: float, best: float) -> str:
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "completions": completions,
+    "captions": captions,
     "coverage": coverage,
     "demo": demo,
     "loading": loading,
+    "oracle": oracle,
     "rewards": rewards,
     "solve-copy": solve_copy,
     "tasks": tasks,

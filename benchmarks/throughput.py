@@ -13,8 +13,9 @@ all of them. Compared are, in tokens per second:
 * the floor: one teacher-forced `evaluate` of the same tokens, without gradients;
 * on a GPU also what its arithmetic and its memory allow, both measured in this run (`hardware`).
 
-The rollout is measured as it is, and compiled (`compile=True`: fused steps on a processor, a captured graph
-on a GPU); what compiling took is reported beside it.
+The rollout is measured as it is, compiled (`compile=True`: fused steps on a processor, a captured graph on a
+GPU), and compiled with networks in bfloat16 (`autocast=torch.bfloat16`), where the floor is in bfloat16, too;
+what compiling took is reported beside it.
 
 Then: completing every prefix (16 × 19 × 64 rows) against one prefix at a time, with our engine and with the
 plain loop; twice the length; and where the time of a training step goes, with metrics and with the oracle's
@@ -38,11 +39,12 @@ from torch import Tensor
 import rlseq
 from rlseq.engine import rescore
 from rlseq.state import evaluating
-from rlseq.types import Context
+from rlseq.types import Context, Rollout
 
 Run = Callable[[], Any]
 V, T = 5000, 20
-OURS = ("rollout", "compiled")
+OURS = ("rollout", "compiled", "bfloat16")
+FLOORS = {"rollout": "floor", "compiled": "floor", "bfloat16": "bfloat16 floor"}
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "embedding": 32},
     "transformer": {"hidden": 128, "layers": 4, "heads": 4},
@@ -162,10 +164,11 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
     env, policy = setting(name, rows, device)
     batch = rlseq.rollout(policy, env)
 
-    def floor() -> None:
+    def floor(batch: Rollout) -> None:
         with torch.no_grad():
             rescore(policy, batch)
 
+    low = rlseq.rollout(policy, env, autocast=torch.bfloat16)
     start = time.perf_counter()
     rlseq.rollout(policy, env, compile=True)
     _wait(device)
@@ -173,8 +176,10 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
     runs: dict[str, Run | None] = {
         "rollout": lambda: rlseq.rollout(policy, env),
         "compiled": lambda: rlseq.rollout(policy, env, compile=True),
+        "bfloat16": lambda: rlseq.rollout(policy, env, compile=True, autocast=torch.bfloat16),
         "plain loop": lambda: plain_loop(policy, env),
-        "floor": floor,
+        "floor": lambda: floor(batch),
+        "bfloat16 floor": lambda: floor(low),
     }
     if name == "lstm":
         runs |= {f"sb3 {agent}": collecting(agent, rows, device) for agent in ("PPO", "A2C")}
@@ -189,13 +194,15 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
         "rows": rows,
         "compiling": round(compiling, 1),
         "tokens_per_second": {name: round(tokens / s) for name, s in seconds.items()},
-        "rollout_divided_by": {
-            name: round(s / seconds["rollout"], 2) for name, s in seconds.items() if name not in OURS
-        },
-        "compiled_divided_by": {
-            name: round(s / seconds["compiled"], 2) for name, s in seconds.items() if name not in OURS
-        },
+        **{f"{ours}_divided_by": _ratios(ours, seconds) for ours in OURS},
     }
+
+
+def _ratios(ours: str, seconds: dict[str, float]) -> dict[str, float]:
+    """The seconds of others over ours; the floor is that of the same precision."""
+    others = [name for name in seconds if name not in (*OURS, *FLOORS.values())]
+    times = {"floor": seconds[FLOORS[ours]], **{name: seconds[name] for name in others}}
+    return {name: round(s / seconds[ours], 2) for name, s in times.items()}
 
 
 def completing(device: str, repeats: int, rows: int = 64, samples: int = 16) -> dict[str, Any]:

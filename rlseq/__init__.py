@@ -14,6 +14,7 @@ from rlseq.registry import register as register
 
 if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
+    from rlseq.compare.runner import compare as compare
     from rlseq.decode import Greedy as Greedy
     from rlseq.decode import Sample as Sample
     from rlseq.discriminators import make_discriminator as make_discriminator

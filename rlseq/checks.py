@@ -95,6 +95,16 @@ def checked_context(context: dict[str, Any], source_vocab: Any) -> dict[str, Ten
     return context
 
 
+def check_device(policy: Any, device: torch.device) -> None:
+    """Refuse a policy that is elsewhere than the task."""
+    home = next(policy.parameters(), None) if isinstance(policy, torch.nn.Module) else None
+    if home is not None and home.device != device:
+        raise ValueError(
+            f"the policy is on {home.device}, the task on {device}; move it with policy.to({str(device)!r}), "
+            f"or make the task with device={str(home.device)!r}"
+        )
+
+
 def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Tensor | None:
     """The tokens that a task allows, as its `legal` answers; no look at values, which would wait for them."""
     wanted = (words,), (rows, words)

@@ -17,6 +17,7 @@ from rlseq.checkpoint import write_whole
 from rlseq.compare.comparison import Comparison
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.plan import STOCK
+from rlseq.compare.runner import compare as compare_agents
 from rlseq.compare.tasks import metric
 from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
@@ -79,13 +80,16 @@ def train(name: str, arguments: Sequence[str]) -> None:
     if given.start:
         agent.policy.load_state_dict(_state(Path(given.start), best=False)["policy"])
     _note(job, given)
-    options = {
-        "budget_tokens": budget,
-        "eval_every": max(1, budget // job.evaluations),
-        "eval_texts": job.texts,
-    }
     rlseq.train(
-        agent, env, eval_env=fresh, out=folder, resume=given.resume, wandb_project=given.wandb, **options
+        agent,
+        env,
+        eval_env=fresh,
+        eval_every=max(1, budget // job.evaluations),
+        budget_tokens=budget,
+        out=folder,
+        resume=given.resume,
+        eval_texts=job.texts,
+        wandb_project=given.wandb,
     )
     final = json.loads((folder / "results.json").read_text("utf-8"))["final"]
     sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{folder}\n")
@@ -120,7 +124,7 @@ def generate(
 ) -> None:
     """Texts of a run's policy, one a line; of several also their place and score."""
     policy, env = _reopened(run, best)
-    ways = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
+    ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
         sources = [line.rstrip("\n") for line in sys.stdin if line.strip()]
@@ -137,11 +141,11 @@ def compare(given: Mapping[str, Any]) -> None:
     run = {name: chosen.pop(name) for name in ("jobs", "out")}
     path = chosen.pop("config")
     if path is not None:
-        known = inspect.signature(rlseq.compare.runner.compare).parameters
+        known = inspect.signature(compare_agents).parameters
         arguments = read_config(path, [name for name in known if name not in run])
     else:
         arguments = _arguments(chosen)
-    comparison = rlseq.compare(**arguments, **run)
+    comparison = compare_agents(**arguments, **run)
     page = comparison.save()
     Console().print(comparison.table(), f"\n{page}")
     if comparison.results["failed"]:
@@ -155,12 +159,13 @@ def report(folder: Path) -> None:
 
 def described(what: str, name: str | None) -> str:
     """A list of names with a line each, or all about one of them."""
-    table: dict[str, Any] = {
+    tables: dict[str, Mapping[str, Any]] = {
         "envs": {id: task_of(id) for id in describe()},
         "agents": AGENTS,
         "policies": POLICIES,
         "metrics": {**BY_NAME, **OF_SETS},
-    }[what]
+    }
+    table = tables[what]
     if name is None:
         lines = {key: inspect.getdoc(getattr(value, "func", value)) or "" for key, value in table.items()}
         extra = (

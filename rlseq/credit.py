@@ -81,11 +81,13 @@ class Completions:
         rollout_policy: writes them; the policy that learns when not given.
         every: words from one prefix that is completed to the next, to spare time. An action between them is
             credited with the next: just as unbiased where the policy itself completes, but noisier.
+        compile: as in `rlseq.rollout`.
     """
 
     samples: int = 16
     rollout_policy: Any = None
     every: int = 1
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("samples", "every"):
@@ -99,8 +101,10 @@ class Completions:
         judged = batch.returns.unsqueeze(1)
         if prefixes:
             writer = self.rollout_policy or policy
-            search = complete(writer, env, batch, samples=self.samples, prefixes=prefixes)
-            means = search.returns.view(len(prefixes), rows, self.samples).mean(2).t()
+            completed = complete(
+                writer, env, batch, samples=self.samples, prefixes=prefixes, compile=self.compile
+            )
+            means = completed.returns.view(len(prefixes), rows, self.samples).mean(2).t()
             following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
             judged = torch.cat([means, judged], 1)[:, following]
         judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))

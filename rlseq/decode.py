@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rlseq.types import Behaviour, Rollout
 
-FEW = 64  # words among which one level finds a word faster than two
 FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
 
 
@@ -141,9 +140,6 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
 def _crossed(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The token, and the sum of all weights in double precision, `[B]` each."""
     size = weights.shape[1]
-    if size <= FEW:
-        running = weights.cumsum(-1, dtype=torch.float64)
-        return _crossing(running, uniform.double().unsqueeze(1) * running[:, -1:]).squeeze(1), running[:, -1]
     width = _block_width(size)
     if size % width:
         weights = F.pad(weights, (0, width - size % width))

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-import rlseq
 from rlseq.compare.comparison import Comparison
+from rlseq.compare.runner import compare
 
 REFERENCES = 200  # pairs that likelihood may learn from
 SETTINGS: dict[str, Any] = {
@@ -45,7 +45,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
         "3. All are tested on fresh sources: a table with intervals, and a page to look at.\n"
         "Three to five minutes on two cores; Ctrl-C stops, and the same command goes on.\n"
     )
-    comparison = rlseq.compare(
+    comparison = compare(
         **{**SETTINGS, "seeds": seeds, "budget_tokens": budget_tokens, "out": out, **changes}
     )
     page = comparison.save()

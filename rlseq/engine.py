@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.checks import check_logits, check_takes_behaviour, check_written, checked_forcing
+from rlseq.checks import check_device, check_logits, check_takes_behaviour, check_written, checked_forcing
 from rlseq.compiled import compiled
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.device import AllDone, blocks, casting
@@ -62,6 +62,7 @@ def rollout(
             raise ValueError("forced, compile and autocast go with Sample() or Greedy(), not with a search")
         return decode.best(policy, env, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
+    check_device(policy, env.device)
     with evaluating(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         state = policy.start({name: value[::repeat] for name, value in context.items()})

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rlseq.decode import Decode, Greedy
-from rlseq.engine import numbers, sequence_env, writing
+from rlseq.engine import rollout, sequence_env
 from rlseq.search import Beam, beam_search
-from rlseq.state import checked_state, evaluating
+from rlseq.types import Context, Counts
 
 
 class Candidate(NamedTuple):
@@ -62,6 +62,7 @@ def generate(
 def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
     """The task about these sources, one row each."""
     task = copy(env)
+    task.parts, task.counts = {"unjudged": _unjudged}, Counts()
     if env.source_vocab is None:
         if sources is not None:
             raise ValueError(f"{type(env).__name__} writes from nothing; leave sources out")
@@ -83,14 +84,12 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
 
 def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
-    rows = task.num_envs
-    task.num_envs = rows * n
-    context = task.begin(index=torch.zeros(rows * n, dtype=torch.int64, device=task.device))
-    token = torch.full((rows * n,), task.vocab.bos, device=task.device)
-    with evaluating(policy):
-        state = checked_state(policy.start(context), rows * n)
-        steps = task.max_len
-        log_probs, _ = writing(policy, decode)(task, token, state, [rows * n] * steps, numbers(task, steps))
-    mask = task.mask
-    scores = log_probs.where(mask, 0.0).sum(1)
-    return task.tokens.view(rows, n, -1), mask.view(rows, n, -1), scores.view(rows, n)
+    rows, task.num_envs = task.num_envs, task.num_envs * n
+    nothing = torch.zeros(rows, dtype=torch.int64, device=task.device)
+    batch = rollout(policy, task, decode=decode, repeat=n, index=nothing)
+    shape = rows, n, task.max_len
+    return batch.actions.view(shape), batch.mask.view(shape), batch.log_probs.view(shape).sum(2)
+
+
+def _unjudged(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    return torch.zeros(len(tokens), device=tokens.device)

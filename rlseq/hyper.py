@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from rlseq.errors import hint
@@ -59,7 +60,7 @@ def flags(name: str, *parts: Sequence[Hyper]) -> type:
             (
                 h.name,
                 Annotated[h.type, tyro.conf.arg(help=h.help)],
-                field(default_factory=lambda h=h: h.default),
+                field(default_factory=partial(getattr, h, "default")),
             )
             for h in found.values()
         ],

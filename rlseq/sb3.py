@@ -124,7 +124,7 @@ class StockPolicy(nn.Module):
         return logits, (prefix, length, *source)
 
 
-def as_policy(model: Any, env: Any) -> StockPolicy:
+def as_policy(model: Any, env: Any) -> Any:
     """A stock agent as a policy of ours, for `rollout`, `evaluate` and `SelfCritical`; it cannot score.
 
     Args:

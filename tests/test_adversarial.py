@@ -106,7 +106,6 @@ def test_at_the_end_the_action_value_is_d_of_the_text(task: str) -> None:
     agent = SeqGAN(lstm(env), adversary=adversary_for(env), completions=2, pretraining=0)
     batch = agent.collect(env)
     assert batch.credit is not None
-    assert agent.adversary is not None
     d = agent.adversary(batch.actions, batch.mask, batch.context)
     assert torch.equal(batch.credit[batch.ends], d)
     if task == "copy":
@@ -230,17 +229,17 @@ def test_the_schedule_g_d_k_and_baselines_that_forget() -> None:
         lstm(env), adversary=adversary_for(env), g=2, d=2, k=3, pretraining=1, baseline=baseline
     )
     learned, forgot = [], []
-    assert agent.adversary is not None
     learn = agent.adversary.learn
 
     def recorded(*given: Any, **how: Any) -> Any:
         learned.append((int(agent.count.updates), how["regenerations"], how["epochs"]))
         return learn(*given, **how)
 
-    agent.adversary.learn = recorded  # type: ignore[method-assign]
+    agent.adversary.learn = recorded
     for _ in range(5):
-        batch = agent.collect(env)
+        agent.collect(env)
         forgot.append(float(baseline.weight) == 0)
+        batch = agent.collect(env)  # looking twice teaches nobody
         metrics = agent.update(batch)
         assert ("d_loss" in metrics) == (int(agent.count.updates) % 2 == 1)
     assert learned == [(0, 1, 3), (2, 2, 3), (4, 2, 3)]
@@ -295,9 +294,9 @@ def test_any_agent_can_use_one() -> None:
     metrics = agent.update(agent.collect(env))
     assert "clip_fraction" in metrics
     assert "d_loss" in metrics
-    before = rlseq.rollout(agent.policy, rewarded(env, agent.adversary))  # type: ignore[arg-type]
+    before = rlseq.rollout(agent.policy, rewarded(env, agent.adversary))
     rlseq.make_agent("rloo", lstm(env), samples=4).update(
-        rlseq.make_agent("rloo", lstm(env), samples=4).collect(rewarded(env, agent.adversary))  # type: ignore[arg-type]
+        rlseq.make_agent("rloo", lstm(env), samples=4).collect(rewarded(env, agent.adversary))
     )
     assert 0 <= float(before.returns.min()) <= float(before.returns.max()) <= 1
 
@@ -346,7 +345,6 @@ def test_regs_is_paid_by_the_prefix() -> None:
     env = oracle()
     agent = REGS(lstm(env), pretraining=0)
     batch = agent.collect(env)
-    assert agent.adversary is not None
     steps = agent.adversary.steps(batch.actions, batch.mask, batch.context)
     torch.testing.assert_close(agent.credit(batch, 1.0), steps)  # type: ignore[operator]
     torch.testing.assert_close(steps[:, -1], agent.adversary(batch.actions, batch.mask, batch.context))

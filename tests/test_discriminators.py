@@ -27,7 +27,7 @@ from rlseq.discriminators.rank import rank
 from rlseq.discriminators.readers import WINDOWS, Convolutional
 from rlseq.discriminators.texts import Texts, mismatched, real
 from rlseq.discriminators.values import log_probability, logit, odds, probability, surprise
-from rlseq.types import Context
+from rlseq.types import Context, Soft
 
 
 def copying(rows: int = 32, **options: Any) -> Any:
@@ -59,6 +59,21 @@ def test_a_discriminator_that_ignores_its_source_is_caught() -> None:
     blind = small("gru", env, source=False)
     with pytest.raises(AssertionError, match="ignores the source"):
         check_discriminator(blind, env)
+
+
+@pytest.mark.parametrize("task", [copying, oracle])
+def test_soft_words_are_read_and_pass_a_gradient_on(task: Any) -> None:
+    """What relaxations of sampling need: D of a distribution over words."""
+    env = task()
+    d = small("cnn", env).eval()
+    texts = real(env, 8)
+    weights = F.one_hot(texts.tokens, len(env.vocab)).float().requires_grad_()
+    every = torch.arange(len(env.vocab)).expand_as(weights)
+    logits = d(Soft(every, weights), texts.mask, texts.context)
+    torch.testing.assert_close(logits, d(*texts))
+    logits.sum().backward()
+    assert weights.grad is not None
+    assert float(weights.grad.abs().sum()) > 0
 
 
 class Peeking(nn.Module):

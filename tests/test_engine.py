@@ -289,3 +289,14 @@ def test_a_policy_whose_logits_are_none_is_stopped(change: Any, message: str) ->
     policy.step = broken
     with pytest.raises(ValueError, match=message):
         rlseq.rollout(policy, env)
+
+
+def test_a_policy_elsewhere_than_its_task_is_told_where_to_go() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=4)
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=8).to("meta")
+    random = env.generator.get_state()
+    with pytest.raises(
+        ValueError, match=r"the policy is on meta, the task on cpu; move it with policy.to\('cpu'\)"
+    ):
+        rlseq.rollout(policy, env)
+    assert torch.equal(env.generator.get_state(), random)

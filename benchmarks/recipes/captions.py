@@ -49,7 +49,7 @@ class Sizes:
     likelihood: int = 1500  # updates
     rewards: int = 300  # updates, on each metric
     lr: float = 3e-3  # of likelihood
-    lr_rewards: float = 5e-4
+    lr_rewards: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,13 @@ def main() -> None:
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))["seconds"]
         for path in sorted(options.folder.glob("*/results.json"))
     }
-    result = {"agent": options.agent, "sizes": vars(recipe.sizes), "seconds": seconds, "rows": rows}
+    result = {
+        "agent": options.agent,
+        "sizes": vars(recipe.sizes),
+        "seconds": seconds,
+        "columns": COLUMNS,
+        "rows": rows,
+    }
     print(record.write("captions", result))
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
     picture(rows).savefig(IMAGE, dpi=120)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from rlseq.discriminators.readers import ReaderFactory
 from rlseq.env import SequenceEnv
-from rlseq.policies.words import Words
-from rlseq.types import Context
+from rlseq.policies.words import Embedding, Words
+from rlseq.types import Context, Soft
 
 
 class Discriminator(nn.Module):
@@ -45,14 +45,14 @@ class Discriminator(nn.Module):
                 + ("the task has no source" if words.source is None else f"source={source}")
             )
         self.words = words
-        self.embedding = nn.Embedding(words.read, embedding)
+        self.embedding = Embedding(words.read, embedding)
         nn.init.uniform_(self.embedding.weight, -1, 1)  # as published
         self.glance = Glance(words, embedding) if self.conditional else None
         self.reader = reader(3 * embedding if self.conditional else embedding, words.length)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.reader.width, outputs)
 
-    def forward(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    def forward(self, tokens: Tensor | Soft, mask: Tensor, context: Context) -> Tensor:
         """Logits of whole texts, `[B, outputs]`."""
         return self.judge(self.embed(tokens, context), mask)
 
@@ -61,8 +61,11 @@ class Discriminator(nn.Module):
         logits: Tensor = self.head(self.dropout(self.reader(self.embed(tokens, context), mask)))
         return logits
 
-    def embed(self, tokens: Tensor, context: Context) -> Tensor:
-        """Words as vectors `[B, T, E]`, each beside what it sees of the source."""
+    def embed(self, tokens: Tensor | Soft, context: Context) -> Tensor:
+        """Words as vectors `[B, T, E]`, each beside what it sees of the source.
+
+        Several words in one place, weighted, may be read too: through these a gradient reaches a generator.
+        """
         x: Tensor = self.embedding(tokens)
         return x if self.glance is None else self.glance(x, context["source"])
 

@@ -58,9 +58,8 @@ class ConvNet(nn.Module):
     """An image, bytes or floats 0 … 1, as a grid of at most 7 × 7 fields: convolutions, each halves it.
 
     Places are added as learned vectors: what is left of what cannot be told from content. Batches are
-    normalised (Ioffe & Szegedy 2015), in likelihood training only: where policies act and are judged,
-    running averages serve. On rendered scenes, normalising within an image was learned two to
-    three times as slowly.
+    normalised (Ioffe & Szegedy 2015), with their own averages in likelihood training only: where policies act
+    and where rewards train them, running averages serve, and no image sees its batch-mates.
 
     Args:
         shape: C, height and width of an image.

@@ -238,7 +238,7 @@ def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
     agent = stock_agent("sb3-ppo", env, n_steps=8, batch_size=16)
     agent.update(None)
     batch = rlseq.rollout(agent.policy, env, decode=rlseq.Greedy(), index=torch.arange(8))
-    view = rlseq.sb3.as_vec_env(env).unwrapped.env
+    view: Any = rlseq.sb3.SequenceVecEnv(env).env
     seen, _ = view.reset(options={"index": torch.arange(8)})
     for t in range(env.max_len):
         action, _ = agent.model.predict(seen, deterministic=True)
