@@ -328,10 +328,6 @@ def _seconds(found: list[dict[str, Any]]) -> float:
     return sum(one["seconds"] for one in found) / len(found)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "control": control,
-
-
 def captions() -> str:
     """Rows by what was trained on, columns by metric; the best of each in bold."""
     text = ""
@@ -359,6 +355,7 @@ def _best(value: float, best: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "completions": completions,
     "captions": captions,
+    "control": control,
     "coverage": coverage,
     "demo": demo,
     "loading": loading,
