@@ -325,7 +325,8 @@ def _control(run: dict[str, Any]) -> str:
 
 
 def _seconds(found: list[dict[str, Any]]) -> float:
-    return sum(one["seconds"] for one in found) / len(found)
+    total: float = sum(one["seconds"] for one in found)
+    return total / len(found)
 
 
 def captions() -> str:
