@@ -43,12 +43,15 @@ class Setting:
     solved: float
     hyper: dict[str, Any] = field(default_factory=dict)  # of our agent
     policy: dict[str, Any] = field(default_factory=dict)  # of our policy
+    scaled: bool = False  # our rewards
     peer: dict[str, Any] | None = None  # of stable-baselines3's; None where it has no such agent
     normalise: bool = False  # the peer's VecNormalize
     linear: tuple[str, ...] = ()  # hyper-parameters that fall to 0
 
 
 A2C: dict[str, Any] = {"lr": 7e-4, "gamma": 0.99, "lam": 1.0, "value_weight": 1.0, "clip_norm": 0.5}
+PENDULUM: dict[str, Any] = {"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
+PENDULUM |= {"value_weight": 1.0, "clip_norm": 0.5}
 SETTINGS = {
     "cartpole-reinforce": Setting(
         *("CartPole-v1", "reinforce", 100_000, 8, 128, 475),
@@ -73,24 +76,28 @@ SETTINGS = {
         hyper={"lr": 3e-4, "gamma": 0.99, "lam": 0.94, "epochs": 4, "minibatches": 64}
         | {"value_weight": 1.0, "clip_norm": 0.5},
         policy={"standardise": True},
+        scaled=True,
         peer={"gae_lambda": 0.94, "gamma": 0.99, "n_epochs": 4, "batch_size": 64},
         normalise=True,
     ),
     "pendulum-ppo": Setting(
         *("Pendulum-v1", "ppo", 100_000, 4, 1024, -300),
-        hyper={"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
-        | {"value_weight": 1.0, "clip_norm": 0.5},
-        policy={"standardise": True},
+        hyper=PENDULUM,
         peer={"gae_lambda": 0.95, "gamma": 0.9, "n_epochs": 10, "learning_rate": 1e-3}
         | {"batch_size": 64, "use_sde": True, "sde_sample_freq": 4},
     ),
+    "pendulum-ppo, scaled": Setting(
+        *("Pendulum-v1", "ppo", 100_000, 4, 1024, -300),
+        hyper=PENDULUM,
+        policy={"standardise": True},
+        scaled=True,
+    ),
 }
-SCALE = {"Acrobot-v1", "Pendulum-v1"}  # tasks whose returns are far from 1
 
 
 def ours(setting: Setting, seed: int) -> tuple[Any, GymEnv]:
     """Our agent, and what it learns on."""
-    rewards = ReturnScale(setting.hyper["gamma"]) if setting.id in SCALE else as_paid
+    rewards = ReturnScale(setting.hyper["gamma"]) if setting.scaled else as_paid
     env = GymEnv(setting.id, setting.rows, setting.steps, seed=seed, rewards=rewards)
     policy = rlseq.make_policy("mlp", env, value=True, **setting.policy)
     return rlseq.make_agent(setting.agent, policy, **setting.hyper), env

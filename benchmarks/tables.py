@@ -301,6 +301,34 @@ def _bias(bias: float) -> str:
     return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
 
 
+def control() -> str:
+    """Scores of all seeds beside those of stable-baselines3, and both kinds of speed."""
+    return "".join(_control(run) for run in runs("control"))
+
+
+def _control(run: dict[str, Any]) -> str:
+    rows = []
+    for name, found in run["results"].items():
+        ours, theirs = found.get("rlseq", []), found.get("sb3", [])
+        clock = found.get("steps_per_second")
+        rows.append(
+            [
+                f"{name}, {found['steps']:,} steps",
+                f"{found['solved']:g}",
+                *(", ".join(f"{one['score']:.0f}" for one in each) or "–" for each in (ours, theirs)),
+                f"{_seconds(theirs) / _seconds(ours):.2f}×" if theirs and ours else "–",
+                f"{clock['rlseq'] / clock['sb3']:.2f}×" if clock else "–",
+            ]
+        )
+    head = ["", "solved", "rlseq", "stable-baselines3", "processor time", "clock"]
+    return markdown(head, rows) + origin(run)
+
+
+def _seconds(found: list[dict[str, Any]]) -> float:
+    total: float = sum(one["seconds"] for one in found)
+    return total / len(found)
+
+
 def captions() -> str:
     """Rows by what was trained on, columns by metric; the best of each in bold."""
     text = ""
@@ -328,6 +356,7 @@ def _best(value: float, best: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "completions": completions,
     "captions": captions,
+    "control": control,
     "coverage": coverage,
     "demo": demo,
     "loading": loading,
