@@ -25,6 +25,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlseq.actions import Actions, chosen
+from rlseq.autoreset import ADVANCES, own
 from rlseq.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.decode import Decode, Sample
 from rlseq.state import evaluating
@@ -169,7 +170,7 @@ class GymEnv:
             raise TypeError(f"{type(policy).__name__} remembers; GymEnv is for policies whose state is ()")
 
     def _begin(self, seed: int | None = None) -> None:
-        self._observed = _own(self.env.reset(seed=seed)[0])
+        self._observed = own(self.env.reset(seed=seed)[0])
         self._real = np.ones(self.num_envs, bool)
         self._return, self._length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
@@ -277,49 +278,3 @@ def checked_env(env: Any, num_envs: int | None, options: dict[str, Any]) -> Any:
         )
     chosen(env.single_action_space, Sample())  # refuses a space that nobody could act in
     return env
-
-
-Advanced = tuple[
-    Any, Any, Any, Any, Any
-]  # observed now, reached by the action, rewards, terminated, truncated
-
-
-def next_step(env: Any, actions: Any) -> Advanced:
-    """The step after an episode's last only resets."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    observed = _own(observed)
-    return observed, observed, rewards, terminated, truncated
-
-
-def same_step(env: Any, actions: Any) -> Advanced:
-    """The last step of an episode shows the first observation of the next; its own is in the info."""
-    observed, rewards, terminated, truncated, info = env.step(actions)
-    reached = observed = _own(observed)
-    ends = terminated | truncated
-    if ends.any():
-        reached = observed.copy()
-        for row in np.flatnonzero(ends):
-            reached[row] = info["final_obs"][row]
-    return observed, reached, rewards, terminated, truncated
-
-
-def disabled(env: Any, actions: Any) -> Advanced:
-    """We reset."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    reached = observed = _own(observed)
-    ends = terminated | truncated
-    if ends.any():
-        observed = _own(env.reset(options={"reset_mask": ends})[0])
-    return observed, reached, rewards, terminated, truncated
-
-
-ADVANCES: dict[AutoresetMode, Callable[[Any, Any], Advanced]] = {
-    AutoresetMode.NEXT_STEP: next_step,
-    AutoresetMode.SAME_STEP: same_step,
-    AutoresetMode.DISABLED: disabled,
-}
-
-
-def _own(observed: Any) -> Any:
-    """A copy, which the environment cannot write over."""
-    return np.array(observed, np.float32)

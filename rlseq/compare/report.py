@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+import rlseq.compare.figures as figures
+import rlseq.compare.tables as tables
 from rlseq.checkpoint import write_whole
-from rlseq.compare import figures, tables
 from rlseq.monitors import LOWER_IS_BETTER, NOT_QUALITY
 
 Tree = Mapping[str, Any]

@@ -66,10 +66,14 @@ def compare(
         The comparison: `.table()`, `.plot()`, `.save()`.
     """
     settings = {name: value for name, value in locals().items() if name not in ("jobs", "out")}
-    began, plan, folder = time.perf_counter(), Plan(**settings), Path(out)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be ≥ 1, got {jobs}")
-    runs = plan.jobs(folder)
+    return _carried_out(Plan(**settings), Path(out), jobs or os.cpu_count() or 1)
+
+
+def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
+    """What a plan asks for, but for what is there already."""
+    began, runs = time.perf_counter(), plan.jobs(folder)
     check(runs)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
@@ -78,7 +82,7 @@ def compare(
             Path(job.folder).mkdir(parents=True, exist_ok=True)
             write_json(Path(job.folder) / "job.json", job.plain())
         write_json(folder / "config.json", plan.plain())
-        processes = min(jobs or os.cpu_count() or 1, len(runs))
+        processes = min(jobs, len(runs))
         with progress("compare", len(runs), "runs") as advance:
             failed = work_through(runs, processes, lambda done: advance(len(done), ""))
         return gathered(folder, runs, failed, {"seconds": time.perf_counter() - began, "jobs": processes})
