@@ -302,7 +302,7 @@ def _bias(bias: float) -> str:
 
 
 def control() -> str:
-    """Scores of all seeds beside those of stable-baselines3, and both kinds of speed."""
+    """Scores of all seeds beside those of stable-baselines3, and how much less time was spent."""
     return "".join(_control(run) for run in runs("control"))
 
 
@@ -310,23 +310,22 @@ def _control(run: dict[str, Any]) -> str:
     rows = []
     for name, found in run["results"].items():
         ours, theirs = found.get("rlseq", []), found.get("sb3", [])
-        clock = found.get("steps_per_second")
         rows.append(
             [
                 f"{name}, {found['steps']:,} steps",
                 f"{found['solved']:g}",
                 *(", ".join(f"{one['score']:.0f}" for one in each) or "–" for each in (ours, theirs)),
-                f"{_seconds(theirs) / _seconds(ours):.2f}×" if theirs and ours else "–",
-                f"{clock['rlseq'] / clock['sb3']:.2f}×" if clock else "–",
+                *(_ratio(theirs, ours, which) for which in ("processor", "seconds")),
             ]
         )
     head = ["", "solved", "rlseq", "stable-baselines3", "processor time", "clock"]
     return markdown(head, rows) + origin(run)
 
 
-def _seconds(found: list[dict[str, Any]]) -> float:
-    total: float = sum(one["seconds"] for one in found)
-    return total / len(found)
+def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str) -> str:
+    """Of seconds, seed by seed; a dash where they were not measured."""
+    pairs = [(a[which], b[which]) for a, b in zip(theirs, ours, strict=False) if which in a and which in b]
+    return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.2f}×" if pairs else "–"
 
 
 def captions() -> str:
