@@ -281,6 +281,24 @@ def tasks() -> str:
     return text
 
 
+def learning() -> str:
+    """What every agent gained on the likelihood that it started from, at equal tokens."""
+    text = ""
+    for run in runs("learning"):
+        rows = [
+            [
+                line["agent"],
+                line["lr"],
+                f"{sum(line['after']) / len(line['after']):.3f}",
+                "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line["gain"]),
+                line["gain"]["n"],
+            ]
+            for line in run["results"]["agents"]
+        ]
+        text += markdown(["agent", "lr", "reward after", "gain, 95 %", "seeds"], rows) + origin(run)
+    return text
+
+
 def variance() -> str:
     """Variance of every estimator on both tasks, and its bias."""
     text = ""
@@ -358,6 +376,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "control": control,
     "coverage": coverage,
     "demo": demo,
+    "learning": learning,
     "loading": loading,
     "oracle": oracle,
     "rewards": rewards,
