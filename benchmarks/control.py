@@ -1,15 +1,14 @@
 """Classic control, beside stable-baselines3, at equal numbers of environment steps.
 
     python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2]
-    python benchmarks/control.py --speed
 
 stable-baselines3 has the hyper-parameters of its own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo}.yml), its
 own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of steps that
 differs from the zoo's is a budget that we set for both. Ours has the same rows, steps, epochs, minibatches,
-discount, λ, step size and its schedule. A score is the mean return of 100 greedy episodes after training.
-One thread each. Seconds are of training, evaluation apart: processor time, which neighbours on the machine
-disturb less than the clock. `--speed` measures the clock instead: a few batches of both, interleaved, on a
-machine that should have nothing else to do. Every piece is added to results/control.json as it is done.
+discount, λ, step size and its schedule; settings called "own" are ours alone, at the same number of steps. A
+score is the mean return of 100 greedy episodes after training. One thread each. Seconds are of training,
+evaluation apart, by the clock and of the processor, which neighbours on the machine disturb less. Every run
+is added to results/control.json as it is done.
 """
 
 from __future__ import annotations
@@ -43,12 +42,15 @@ class Setting:
     solved: float
     hyper: dict[str, Any] = field(default_factory=dict)  # of our agent
     policy: dict[str, Any] = field(default_factory=dict)  # of our policy
+    scaled: bool = False  # our rewards
     peer: dict[str, Any] | None = None  # of stable-baselines3's; None where it has no such agent
     normalise: bool = False  # the peer's VecNormalize
     linear: tuple[str, ...] = ()  # hyper-parameters that fall to 0
 
 
 A2C: dict[str, Any] = {"lr": 7e-4, "gamma": 0.99, "lam": 1.0, "value_weight": 1.0, "clip_norm": 0.5}
+PENDULUM: dict[str, Any] = {"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
+PENDULUM |= {"value_weight": 1.0, "clip_norm": 0.5}
 SETTINGS = {
     "cartpole-reinforce": Setting(
         *("CartPole-v1", "reinforce", 100_000, 8, 128, 475),
@@ -73,24 +75,28 @@ SETTINGS = {
         hyper={"lr": 3e-4, "gamma": 0.99, "lam": 0.94, "epochs": 4, "minibatches": 64}
         | {"value_weight": 1.0, "clip_norm": 0.5},
         policy={"standardise": True},
+        scaled=True,
         peer={"gae_lambda": 0.94, "gamma": 0.99, "n_epochs": 4, "batch_size": 64},
         normalise=True,
     ),
     "pendulum-ppo": Setting(
         *("Pendulum-v1", "ppo", 100_000, 4, 1024, -300),
-        hyper={"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
-        | {"value_weight": 1.0, "clip_norm": 0.5},
-        policy={"standardise": True},
+        hyper=PENDULUM,
         peer={"gae_lambda": 0.95, "gamma": 0.9, "n_epochs": 10, "learning_rate": 1e-3}
         | {"batch_size": 64, "use_sde": True, "sde_sample_freq": 4},
     ),
+    "pendulum-ppo, scaled": Setting(
+        *("Pendulum-v1", "ppo", 100_000, 4, 1024, -300),
+        hyper=PENDULUM,
+        policy={"standardise": True},
+        scaled=True,
+    ),
 }
-SCALE = {"Acrobot-v1", "Pendulum-v1"}  # tasks whose returns are far from 1
 
 
 def ours(setting: Setting, seed: int) -> tuple[Any, GymEnv]:
     """Our agent, and what it learns on."""
-    rewards = ReturnScale(setting.hyper["gamma"]) if setting.id in SCALE else as_paid
+    rewards = ReturnScale(setting.hyper["gamma"]) if setting.scaled else as_paid
     env = GymEnv(setting.id, setting.rows, setting.steps, seed=seed, rewards=rewards)
     policy = rlseq.make_policy("mlp", env, value=True, **setting.policy)
     return rlseq.make_agent(setting.agent, policy, **setting.hyper), env
@@ -146,38 +152,15 @@ def trained(who: str, setting: Setting, seed: int) -> dict[str, Any]:
         model = theirs(setting, seed)
         seconds = timed(lambda: model.learn(setting.total))
         score = score_of_theirs(model, setting, seed)
-    return {"seed": seed, "score": round(score, 1), "seconds": round(seconds, 1)}
+    return {"seed": seed, "score": round(score, 1), **seconds}
 
 
-def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """Seconds that it takes."""
-    start = clock()
+def timed(run: Callable[[], Any]) -> dict[str, float]:
+    """Seconds that it takes, by the clock and of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
     run()
-    return clock() - start
-
-
-def speeds(setting: Setting, repeats: int = 5) -> dict[str, float]:
-    """Steps per second of both by the clock: medians, interleaved, after one that is not counted."""
-    from stable_baselines3.common.utils import configure_logger
-
-    (agent, env), model = ours(setting, 0), theirs(setting, 0)
-    _, callback = model._setup_learn(10**9, None)
-    model.set_logger(configure_logger(0))
-
-    def peer() -> None:
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, n_rollout_steps=setting.steps)
-        model.train()
-
-    batches = max(1, 2048 // (setting.rows * setting.steps))  # a second or so
-    runs = {"rlseq": lambda: agent.update(agent.collect(env)), "sb3": peer}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            before = env.counts.written
-            spent = timed(lambda run=run: [run() for _ in range(batches)], time.perf_counter)  # type: ignore[misc]
-            steps = env.counts.written - before if name == "rlseq" else batches * setting.rows * setting.steps
-            seconds[name].append(steps / spent)
-    return {name: round(sorted(found[1:])[repeats // 2]) for name, found in seconds.items()}
+    spent = {"seconds": time.perf_counter() - clock, "processor": time.process_time() - processor}
+    return {name: round(value, 1) for name, value in spent.items()}
 
 
 def main() -> None:
@@ -185,15 +168,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--speed", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for name in asked.only:
         setting = SETTINGS[name]
-        if asked.speed:
-            if setting.peer is not None:
-                add(name, lambda found, s=setting: found.update(steps_per_second=speeds(s)))  # type: ignore[misc]
-            continue
         for seed in asked.seeds:
             for who in ("rlseq", "sb3") if setting.peer is not None else ("rlseq",):
                 run = trained(who, setting, seed)

@@ -281,6 +281,24 @@ def tasks() -> str:
     return text
 
 
+def learning() -> str:
+    """What every agent gained on the likelihood that it started from, at equal tokens."""
+    text = ""
+    for run in runs("learning"):
+        rows = [
+            [
+                line["agent"],
+                line["lr"],
+                f"{sum(line['after']) / len(line['after']):.3f}",
+                "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line["gain"]),
+                line["gain"]["n"],
+            ]
+            for line in run["results"]["agents"]
+        ]
+        text += markdown(["agent", "lr", "reward after", "gain, 95 %", "seeds"], rows) + origin(run)
+    return text
+
+
 def variance() -> str:
     """Variance of every estimator on both tasks, and its bias."""
     text = ""
@@ -299,6 +317,33 @@ def variance() -> str:
 def _bias(bias: float) -> str:
     """Rounding is no bias."""
     return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+
+
+def control() -> str:
+    """Scores of all seeds beside those of stable-baselines3, and how much less time was spent."""
+    return "".join(_control(run) for run in runs("control"))
+
+
+def _control(run: dict[str, Any]) -> str:
+    rows = []
+    for name, found in run["results"].items():
+        ours, theirs = found.get("rlseq", []), found.get("sb3", [])
+        rows.append(
+            [
+                f"{name}, {found['steps']:,} steps",
+                f"{found['solved']:g}",
+                *(", ".join(f"{one['score']:.0f}" for one in each) or "–" for each in (ours, theirs)),
+                *(_ratio(theirs, ours, which) for which in ("processor", "seconds")),
+            ]
+        )
+    head = ["", "solved", "rlseq", "stable-baselines3", "processor time", "clock"]
+    return markdown(head, rows) + origin(run)
+
+
+def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str) -> str:
+    """Of seconds, seed by seed; a dash where they were not measured."""
+    pairs = [(a[which], b[which]) for a, b in zip(theirs, ours, strict=False) if which in a and which in b]
+    return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.2f}×" if pairs else "–"
 
 
 def captions() -> str:
@@ -328,8 +373,10 @@ def _best(value: float, best: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "completions": completions,
     "captions": captions,
+    "control": control,
     "coverage": coverage,
     "demo": demo,
+    "learning": learning,
     "loading": loading,
     "oracle": oracle,
     "rewards": rewards,

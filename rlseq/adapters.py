@@ -25,11 +25,12 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlseq.actions import Actions, chosen
+from rlseq.autoreset import ADVANCES, own
 from rlseq.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.decode import Decode, Sample
 from rlseq.state import evaluating
-from rlseq.stretch import Episode, Stretch
-from rlseq.types import Behaviour, Counts
+from rlseq.stretch import Stretch
+from rlseq.types import Behaviour, Counts, Earned
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
 REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
@@ -38,6 +39,14 @@ REPORTED = 100  # episodes, the last ones, whose mean is the reward that is repo
 def as_paid(rewards: Tensor, ends: Tensor) -> Tensor:
     """The environment's own."""
     return rewards
+
+
+class Episode(NamedTuple):
+    """What an episode came to."""
+
+    reward: float  # its return
+    length: int
+    cut: bool  # by a time limit
 
 
 class Step(NamedTuple):
@@ -88,6 +97,7 @@ class GymEnv:
         self.single_action_space = self.env.single_action_space
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.last: deque[Episode] = deque(maxlen=REPORTED)
+        self.earned = Earned(*torch.zeros(3, 0, device=self.device))
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
         self.counts = Counts()
         self._begin(seed)
@@ -126,9 +136,7 @@ class GymEnv:
         with torch.no_grad(), evaluating(policy):
             self._check_memory(policy)
             steps = [self._step(policy, actions, now) for now in random]
-            for step in steps:
-                self.last.extend(step.episodes.values())
-            self.counts.judged += sum(len(step.episodes) for step in steps)
+            self._report([episode for step in steps for episode in step.episodes.values()])
             stretch = self._harvest(steps, actions, decode.temperature)
             self.counts.written += int(stretch.mask.sum())
             return self._valued(stretch, policy, steps)
@@ -162,7 +170,7 @@ class GymEnv:
             raise TypeError(f"{type(policy).__name__} remembers; GymEnv is for policies whose state is ()")
 
     def _begin(self, seed: int | None = None) -> None:
-        self._observed = _own(self.env.reset(seed=seed)[0])
+        self._observed = own(self.env.reset(seed=seed)[0])
         self._real = np.ones(self.num_envs, bool)
         self._return, self._length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
@@ -190,6 +198,14 @@ class GymEnv:
         self._return[rows], self._length[rows] = 0, 0
         return episodes
 
+    def _report(self, ended: Sequence[Episode]) -> None:
+        if not ended:
+            return
+        self.last.extend(ended)
+        self.counts.judged += len(ended)
+        returns, lengths, cut = torch.tensor(list(self.last), device=self.device).unbind(1)
+        self.earned = Earned(returns, lengths, cut > 0)
+
     def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Stretch:
         """All but V."""
         acts, said = (torch.stack(parts, 1) for parts in ([s.action for s in steps], [s.said for s in steps]))
@@ -212,7 +228,7 @@ class GymEnv:
             bootstrap=None,
             context={"observation": observed, "index": torch.arange(self.num_envs, device=self.device)},
             behaviour=behaviour,
-            last=tuple(self.last),
+            last=self.earned,
         )
 
     def _valued(self, stretch: Stretch, policy: Any, steps: Sequence[Step]) -> Stretch:
@@ -262,49 +278,3 @@ def checked_env(env: Any, num_envs: int | None, options: dict[str, Any]) -> Any:
         )
     chosen(env.single_action_space, Sample())  # refuses a space that nobody could act in
     return env
-
-
-Advanced = tuple[
-    Any, Any, Any, Any, Any
-]  # observed now, reached by the action, rewards, terminated, truncated
-
-
-def next_step(env: Any, actions: Any) -> Advanced:
-    """The step after an episode's last only resets."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    observed = _own(observed)
-    return observed, observed, rewards, terminated, truncated
-
-
-def same_step(env: Any, actions: Any) -> Advanced:
-    """The last step of an episode shows the first observation of the next; its own is in the info."""
-    observed, rewards, terminated, truncated, info = env.step(actions)
-    reached = observed = _own(observed)
-    ends = terminated | truncated
-    if ends.any():
-        reached = observed.copy()
-        for row in np.flatnonzero(ends):
-            reached[row] = info["final_obs"][row]
-    return observed, reached, rewards, terminated, truncated
-
-
-def disabled(env: Any, actions: Any) -> Advanced:
-    """We reset."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    reached = observed = _own(observed)
-    ends = terminated | truncated
-    if ends.any():
-        observed = _own(env.reset(options={"reset_mask": ends})[0])
-    return observed, reached, rewards, terminated, truncated
-
-
-ADVANCES: dict[AutoresetMode, Callable[[Any, Any], Advanced]] = {
-    AutoresetMode.NEXT_STEP: next_step,
-    AutoresetMode.SAME_STEP: same_step,
-    AutoresetMode.DISABLED: disabled,
-}
-
-
-def _own(observed: Any) -> Any:
-    """A copy, which the environment cannot write over."""
-    return np.array(observed, np.float32)

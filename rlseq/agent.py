@@ -47,7 +47,7 @@ class Agent(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             logs.append(metrics)
-        norm = clip(self.policy.parameters(), self.clip_norm)
+        norm = clip(self.optimizer.param_groups[0]["params"], self.clip_norm)
         self.optimizer.step()
         return {"loss": torch.stack(losses).sum(), **joined(logs), "grad_norm": norm}
 

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rlseq.types import Behaviour, Earned, Rollout
-
-
-class Episode(NamedTuple):
-    """What an episode came to."""
-
-    reward: float  # its return
-    length: int
-    cut: bool  # by a time limit
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch(Rollout):
     """T steps of B rows, in which episodes end and begin; each step says all that matters of the past."""
 
-    last: tuple[Episode, ...] = ()  # the last ones that ended, in this stretch or before it
+    last: Earned = None  # type: ignore[assignment]  # episodes that ended, in this stretch or before it
 
     @property
     def earned(self) -> Earned:
         """Of the last episodes that ended: what was paid in a stretch is no return."""
-        parts = zip(*self.last, strict=True) if self.last else ((), (), ())
-        return Earned(*(torch.tensor(part, device=self.mask.device) for part in parts))
+        return self.last
 
     def units(self) -> Rollout:
         """Every real action as a row of its own, `[n, 1]`."""
-        rows, steps = self.mask.nonzero(as_tuple=True)
+        real = self.mask.flatten().nonzero().squeeze(1)
+        rows = self.context["index"].repeat_interleave(self.mask.shape[1])
 
         def apart(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part[rows, steps].unsqueeze(1)
+            if part is None:
+                return None
+            flat = part.flatten(0, 1).unsqueeze(1)
+            return flat if len(real) == len(flat) else flat[real]
 
         acted = ("actions", "mask", "log_probs", "rewards", "values", "ends", "bootstrap")
         added = ("credit", "price", "features", "advantages", "targets", "weights")
         parts = {name: apart(getattr(self, name)) for name in (*acted, *added)}
-        context = {"observation": apart(self.context["observation"]), "index": rows}
+        context = {"observation": apart(self.context["observation"]), "index": rows[real]}
         behaviour = Behaviour(self.behaviour.temperature, apart(self.behaviour.support))
         return Rollout(**parts, context=context, behaviour=behaviour)  # type: ignore[arg-type]

@@ -66,8 +66,7 @@ def train(
         eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
         alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
-        examine: take a closer look at a policy gradient at every evaluation, for the price of about three
-            updates (rlseq.examine).
+        examine: look closer at a policy gradient at evaluations, for the price of three updates.
 
     Returns:
         The metrics of every update.

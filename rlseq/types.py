@@ -173,6 +173,8 @@ class Rollout:
 
 
 def _rows_of(part: Any, rows: Tensor | slice) -> Any:
+    if isinstance(part, Tensor) or part is None:
+        return part if part is None else part[rows]
     if isinstance(part, Behaviour):  # a support of every row, or one of all
         if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
             return part
@@ -183,7 +185,7 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
         return {name: value[rows] for name, value in part.items()}
     if isinstance(part, Rollout):
         return part.take(rows)
-    return part[rows] if isinstance(part, Tensor) else part
+    return part
 
 
 @runtime_checkable

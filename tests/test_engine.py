@@ -266,7 +266,7 @@ def test_anything_that_is_not_a_task_is_refused() -> None:
 
     assert sequence_env(gym.make_vec("rlseq/Copy-v0", num_envs=2)).num_envs == 2
     assert sequence_env(gym.make("rlseq/Copy-v0")).num_envs == 1
-    with pytest.raises(TypeError, match="expected a SequenceEnv"):
+    with pytest.raises(TypeError, match="expected a task that writes texts"):
         sequence_env(gym.make("CartPole-v1"))
 
 

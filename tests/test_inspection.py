@@ -75,5 +75,5 @@ def test_the_command(folder: Path) -> None:
     assert good.returncode == 0, good.stderr
     assert "sources" in good.stdout
     bad = run(str(folder / "trian.tsv"))
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert "did you mean 'train.tsv'?" in bad.stderr

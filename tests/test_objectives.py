@@ -165,10 +165,10 @@ def test_one_step_of_ppo_follows_whitened_advantages(tiny: Any) -> None:
 def test_mixer_mixes_likelihood_and_reward_at_every_s(tiny: Any, given: int) -> None:
     env, policy = tiny()
     agent = taught(MIXER(policy, xent_updates=0, stage_updates=1, delta=1, xent_weight=0.3), env)
-    agent.schedule.updates += 2 - given  # s = T − Δ · (updates + 1)
+    agent.count.updates += 2 - given  # s = T − Δ · (updates + 1)
     if given == 3:
         agent = MIXER(policy, xent_updates=1, xent_weight=0.3)
-    assert agent.forced(3) == given
+    assert agent.count.stage(3, agent.xent_updates, agent.stage_updates, agent.delta) == given
     whole = tiny.whole(policy, env)
     start = torch.arange(3) < given
     reference = env.items["references"][whole.index, 0]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.policies import POLICIES, Learned, Rotary
+from rlseq.policies import POLICIES as EVERY_POLICY
+from rlseq.policies import Learned, Rotary
 from rlseq.policies.recurrence import Recurrence, at_end, turned
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.words import Words
@@ -30,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"hidden": 12, "heads": 2},
     "captioner": {"hidden": 12, "embedding": 6},
 }
+POLICIES = {name: made for name, made in EVERY_POLICY.items() if name != "mlp"}  # which writes no texts
 READERS_OF_WORDS = [name for name in POLICIES if name != "captioner"]
 HOME = {name: "rlseq/Copy-v0" if name in READERS_OF_WORDS else "rlseq/Captions-v0" for name in POLICIES}
 EXTRA: dict[str, dict[str, Any]] = {

@@ -136,7 +136,7 @@ def test_rows_that_cannot_be_split(tiny: Any, name: str, hyper: Any, message: st
 def test_a_task_that_writes_nothing(tiny: Any, name: str) -> None:
     gym = pytest.importorskip("gymnasium")
     _, policy = tiny()
-    with pytest.raises(TypeError, match=r"expected a SequenceEnv, as rlseq.make returns it, got "):
+    with pytest.raises(TypeError, match=r"expected a task that writes texts"):
         rlseq.make_agent(name, policy).collect(gym.make("CartPole-v1"))
 
 

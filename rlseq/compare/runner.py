@@ -71,8 +71,8 @@ def compare(
     return _carried_out(Plan(**settings), Path(out), jobs or os.cpu_count() or 1)
 
 
-def _carried_out(plan: Plan, folder: Path, processes: int) -> Comparison:
-    """Make all runs of a plan that are missing, and look at them."""
+def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
+    """What a plan asks for, but for what is there already."""
     began, runs = time.perf_counter(), plan.jobs(folder)
     check(runs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _carried_out(plan: Plan, folder: Path, processes: int) -> Comparison:
             Path(job.folder).mkdir(parents=True, exist_ok=True)
             write_json(Path(job.folder) / "job.json", job.plain())
         write_json(folder / "config.json", plan.plain())
-        processes = min(processes, len(runs))
+        processes = min(jobs, len(runs))
         with progress("compare", len(runs), "runs") as advance:
             failed = work_through(runs, processes, lambda done: advance(len(done), ""))
         return gathered(folder, runs, failed, {"seconds": time.perf_counter() - began, "jobs": processes})
