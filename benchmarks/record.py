@@ -43,7 +43,9 @@ def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    # Results and the tables made from them are what runs write: only code makes another run.
+    code = ["*.py", "*.toml", "constraints.txt"]
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
 
 
