@@ -17,6 +17,8 @@ class Allowed:
     def __init__(self, rows: int, steps: int) -> None:
         self._shape, self._first = (rows, steps + 1), True  # what is done writes into a spare column
         self._mask: Tensor | None = None
+        self._said: Tensor | None = None  # the task's own tensor, where there was one mask so far,
+        self._version = 0  # and how often it had been written
 
     @property
     def mask(self) -> Tensor | None:
@@ -25,9 +27,11 @@ class Allowed:
 
     def note(self, rows: Tensor, place: Tensor, support: Tensor | None) -> None:
         """Keep what was allowed in some rows `[n]` in their places `[n]`: `[V]`, `[n, V]` or None."""
+        same = support is self._said and (support is None or support._version == self._version)
         if self._first and support is not None and support.ndim == 1:
-            self._mask = support
-        elif support is not self._mask:  # another tensor: whether its values differ could only be waited for
+            self._said, self._version = support, support._version
+            self._mask = support.clone()  # as a task may write its next mask into this one
+        elif not same:  # whether its values differ could only be waited for
             if self._mask is None or self._mask.ndim == 1:
                 words = (self._mask if support is None else support).shape[-1]  # type: ignore[union-attr]
                 before = place.new_ones((), dtype=torch.bool) if self._mask is None else self._mask

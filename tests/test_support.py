@@ -19,7 +19,8 @@ def test_one_mask_stays_one_mask() -> None:
     allowed, mask = Allowed(2, 3), torch.tensor([True, False, True])
     for t in range(3):
         allowed.note(ALL, torch.full((2,), t), mask)
-    assert allowed.mask is mask
+    assert allowed.mask is not None
+    assert allowed.mask.tolist() == mask.tolist()
 
 
 def test_everything_is_no_mask() -> None:
@@ -59,7 +60,8 @@ def test_a_constant_mask_of_a_task_takes_no_memory_and_is_scored() -> None:
     env = NoThree(vocab=Vocab.numbered(9), max_len=5, reward=lambda t, m, c: t[:, 0].float(), num_envs=200)
     policy = rlseq.make_policy("lstm", env, hidden=8, embedding=8)
     batch = rlseq.rollout(policy, env)
-    assert batch.behaviour.support is env.words
+    assert batch.behaviour.support is not None
+    assert batch.behaviour.support.tolist() == env.words.tolist()
     assert not (batch.actions == 3).any()
     seen = rescore(policy, batch)
     assert ((seen.log_probs - batch.log_probs) * batch.mask).abs().max() < 1e-5
@@ -78,3 +80,36 @@ def test_a_constant_mask_that_forbids_everything_is_refused() -> None:
     policy = rlseq.make_policy("lstm", env, hidden=8, embedding=8)
     with pytest.raises(ValueError, match=r"no token is legal in rows \[0, 1, 2, 3\]"):
         rlseq.rollout(policy, env)
+
+
+class Alternating(SequenceEnv):
+    """Even words, then odd ones: the task writes every mask into the same tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(vocab=Vocab.numbered(4, eos=None), max_len=3, reward=_nothing, num_envs=8)
+        self.words = torch.ones(4, dtype=torch.bool)
+
+    def legal(self) -> Tensor:
+        self.words[:] = torch.arange(4) % 2 == self.length[0] % 2
+        return self.words
+
+
+def _nothing(tokens: Tensor, mask: Tensor, context: object) -> Tensor:
+    return torch.zeros(len(tokens))
+
+
+def test_masks_made_afresh_are_told_apart() -> None:
+    """The second may lie where the first was before it was freed."""
+    allowed = Allowed(2, 3)
+    for t in range(3):
+        allowed.note(ALL, torch.full((2,), t), torch.arange(3) == t)
+    assert allowed.mask is not None
+    assert torch.equal(allowed.mask, torch.eye(3, dtype=torch.bool).expand(2, 3, 3))
+
+
+def test_a_mask_that_is_written_anew_in_place_is_another_mask() -> None:
+    env = Alternating()
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
+    batch = rlseq.rollout(policy, env)
+    assert (batch.actions % 2 == torch.tensor([0, 1, 0])).all()
+    torch.testing.assert_close(rescore(policy, batch).log_probs, batch.log_probs)
