@@ -69,7 +69,8 @@ def test_a_constant_mask_of_a_task_takes_no_memory_and_is_scored() -> None:
     spelt_out = policy.evaluate(batch.actions, batch.context, whole)
     assert torch.equal(seen.log_probs, spelt_out.log_probs)
     more = rlseq.complete(policy, env, batch, samples=2)
-    assert more.behaviour.support is env.words
+    assert more.behaviour.support is not None
+    assert more.behaviour.support.tolist() == env.words.tolist()
 
 
 def test_a_constant_mask_that_forbids_everything_is_refused() -> None:
