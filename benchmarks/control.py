@@ -5,10 +5,10 @@
 stable-baselines3 has the hyper-parameters of its own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo}.yml), its
 own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of steps that
 differs from the zoo's is a budget that we set for both. Ours has the same rows, steps, epochs, minibatches,
-discount, λ, step size and its schedule; the setting called "scaled" is ours alone, at the same number of steps. A
-score is the mean return of 100 greedy episodes after training. One thread each. Seconds are of training,
-evaluation apart, by the clock and of the processor, which neighbours on the machine disturb less. Every run
-is added to results/control.json as it is done.
+discount, λ, step size and its schedule; the setting called "scaled" is ours alone, at the same number of
+steps. A score is the mean return of 100 greedy episodes after training. One thread each. Seconds are of
+training, evaluation apart, by the clock and of the processor, which neighbours on the machine disturb less.
+Every run is added to results/control.json as it is done.
 """
 
 from __future__ import annotations
