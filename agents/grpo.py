@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from rlseq.baselines import Baseline
+from rlseq.diagnostics import watch
 from rlseq.factors import Scale
-from rlseq.losses import Aggregate, clipped, out_of_clip, per_token
+from rlseq.losses import Aggregate, clipped, out_of_clip
 from rlseq.penalties import Divergence
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.types import Evaluation, Metrics, Rollout
@@ -38,7 +39,7 @@ class GRPO(PolicyGradient):
     def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
         """Also the share of tokens from which the clip keeps the gradient."""
         out = out_of_clip(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)
-        return {**super().watch(seen, batch), "clip_fraction": (out * per_token(batch.mask)).sum()}
+        return watch(seen, batch, clip_fraction=out.float())
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.critics import seen_by
+from rlseq.diagnostics import watch
 from rlseq.factors import Scale
 from rlseq.losses import clipped, out_of_clip, per_token, ratio_weighted
 from rlseq.penalties import distance
@@ -35,7 +36,7 @@ class PPO(A2C):
     def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
         """Also the share of tokens from which the clip keeps the gradient."""
         out = out_of_clip(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
-        return {**super().watch(seen, batch), "clip_fraction": (out * per_token(batch.mask)).sum()}
+        return watch(seen, batch, clip_fraction=out.float())
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -92,12 +93,16 @@ class Vectors:
 
     def outward(self, actions: Tensor) -> Any:
         """Scaled, and clipped to the bounds."""
+        centre, half = self._scale
+        given = actions.cpu().numpy().reshape(-1, *self.space.shape)
+        return (centre + half * given).clip(self.space.low, self.space.high).astype(self.space.dtype)
+
+    @cached_property
+    def _scale(self) -> tuple[Any, Any]:
+        """The middle of the space, and how far its bounds are from it; 0 and 1 where there are none."""
         low, high = self.space.low, self.space.high
         bounded = np.isfinite(low) & np.isfinite(high)
-        centre = np.where(bounded, low + high, 0.0) / 2
-        half = np.where(bounded, high - low, 2.0) / 2
-        given = actions.cpu().numpy().reshape(-1, *self.space.shape)
-        return np.clip(centre + half * given, low, high).astype(self.space.dtype)
+        return np.where(bounded, low + high, 0.0) / 2, np.where(bounded, high - low, 2.0) / 2
 
 
 def chosen(space: gym.Space[Any], decode: Decode) -> Actions:

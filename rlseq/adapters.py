@@ -30,7 +30,7 @@ from rlseq.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.decode import Decode, Sample
 from rlseq.state import evaluating
 from rlseq.stretch import Stretch
-from rlseq.types import Behaviour, Counts, Earned
+from rlseq.types import Behaviour, Counts, Earned, OwnLoop
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
 REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
@@ -64,7 +64,7 @@ class Step(NamedTuple):
     episodes: dict[int, Episode]  # those that ended, by row
 
 
-class GymEnv:
+class GymEnv(OwnLoop):
     """B episodes of a Gymnasium environment in lock-step, T steps at a time.
 
     Args:

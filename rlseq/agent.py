@@ -40,7 +40,8 @@ class Agent(ABC):
 
     def step(self, parts: Iterable[Rollout]) -> Metrics:
         """One gradient step on the sum of the losses of the parts of a batch."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.optimizer.param_groups[0]["params"]:
+            parameter.grad = None
         losses, logs = [], []
         for part in parts:
             loss, metrics = self.loss(part)

@@ -112,7 +112,8 @@ class PolicyGradient(Agent):
         """Learn from a batch, as often and in as many steps as asked."""
         batch = self.judged(batch)
         units = self.weighed(batch.units())
-        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
+        with evaluating(self.policy):
+            logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
             self.baseline.learn(batch.targets, batch)
         if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1

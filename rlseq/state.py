@@ -50,19 +50,22 @@ def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
 def evaluating(policy: Any) -> Iterator[None]:
     """Dropout off inside, and the mode of every module restored after."""
     modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
-    for (
-        module,
-        mode,
-    ) in modes:  # cuDNN differentiates only RNNs that train; without dropout it is all the same
+    for module, mode in modes:
+        # cuDNN differentiates only RNNs that train; without dropout it is all the same.
         wanted = isinstance(module, nn.RNNBase) and not module.dropout
         if mode != wanted:
-            module.training = wanted
+            _set_mode(module, wanted)
     try:
         yield
     finally:
         for module, mode in modes:
             if module.training != mode:
-                module.training = mode
+                _set_mode(module, mode)
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """As `module.training = training`, without looking for parameters: this happens at every step."""
+    object.__setattr__(module, "training", training)
 
 
 class Remembers:

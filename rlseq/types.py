@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, dtype
 from typing_extensions import Self
@@ -188,20 +189,23 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
     return part
 
 
-@runtime_checkable
-class OwnLoop(Protocol):
+class OwnLoop(ABC):
     """A task of another kind than writing, which steps itself (`rlseq.adapters`)."""
 
     counts: Counts
 
+    @abstractmethod
     def check(self, agent: Any) -> None:
         """Refuse, before anything is sampled, an agent that cannot learn from it."""
 
+    @abstractmethod
     def rollout(self, policy: Any, decode: Any, **given: Any) -> Rollout:
         """What `rlseq.rollout` is to return; `given` are its other arguments."""
 
+    @abstractmethod
     def evaluate(self, policy: Any, decode: Any, limit: int | None) -> dict[str, float]:
         """What `rlseq.evaluate` is to return."""
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a run's folder keeps of it."""
