@@ -31,6 +31,7 @@ from rlseq.compare import statistics
 from rlseq.evaluation import judged
 
 SHOWN = 8
+ALMOST_NOTHING = 0.02  # errors a text
 DECODERS: dict[str, Any] = {"greedy": rlseq.Greedy(), "beam": rlseq.Beam(5)}
 
 
@@ -68,8 +69,8 @@ SETTINGS = {
     ),
     "parallel": Setting(
         *("rlseq/Parallel-v0", "edit_distance", ("bleu", "chrf", "exact")),
-        stages=((1000, 2e-3), (250, 3e-4)),
-        updates=500,
+        stages=((500, 2e-3),),
+        updates=200,
         lr=3e-4,
         rows=128,
     ),
@@ -134,6 +135,7 @@ class Recipe:
                 "difference": gain._asdict(),
                 "relative": gain.estimate / float(a.mean()) if a.any() else 0.0,
                 "p": statistics.approximate_randomisation(b, a),
+                "verdict": verdict(gain, float(a.mean())),
             }
         lines = [side["greedy"].lines(test)[:SHOWN] for side in (found["before"], found["after"])]
         samples = [
@@ -154,6 +156,16 @@ class Recipe:
         texts, references = [line["text"] for line in lines], [line["references"] for line in lines]
         pooled = rlseq.metrics.evaluate(texts, references, metrics=self.setting.pooled)
         return {**side.means(), **{f"pooled {name}": value for name, value in pooled.items()}}
+
+
+def verdict(gain: statistics.Interval, before: float) -> str:
+    """What a difference in errors per text says."""
+    if before < ALMOST_NOTHING:
+        return f"likelihood leaves {before:.3f} errors a text: there is nothing to win, and RL adds nothing"
+    interval = f"{100 * gain.low / before:+.1f} to {100 * gain.high / before:+.1f} %, {gain.n} items"
+    if gain.low <= 0 <= gain.high:
+        return f"RL adds nothing that these items could show ({interval})"
+    return f"RL {'lowers' if gain.estimate < 0 else 'raises'} errors by {interval}"
 
 
 def vowels(path: Path) -> Path:
@@ -188,7 +200,7 @@ def main() -> None:
     recipe = Recipe(options.name, SETTINGS[options.name], options.folder / options.name)
     report = recipe.report(recipe.run())
     for name in DECODERS:
-        print(name, report[name])
+        print(f"{name}: {report[name]['verdict']}")
     print(record.write(f"recipe-{options.name}", report))
 
 
