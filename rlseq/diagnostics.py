@@ -46,7 +46,8 @@ def watch(seen: Evaluation, batch: Rollout, **beside: Tensor) -> Metrics:
     if seen.top is not None:
         means["top"] = seen.top
     # One product for all: a step on a small batch spends its time on the number of operations.
-    summed = torch.stack(list(means.values())).flatten(1) @ per_token(batch.mask).flatten()
+    table = torch.stack(list(means.values())).flatten(1)
+    summed = table @ per_token(batch.mask).flatten().to(table.dtype)
     least, most = ratio.aminmax()
     return {**dict(zip(means, summed.unbind(), strict=True)), "ratio_min": least, "ratio_max": most}
 
