@@ -56,7 +56,7 @@ class Setting:
 SETTINGS = {
     "g2p": Setting(
         *("rlseq/G2P-v0", "edit_distance", ("per", "exact")),
-        stages=((5000, 2e-3), (1500, 3e-4)),
+        stages=((5000, 2e-3), (3000, 3e-4)),
         updates=2500,
         lr=3e-4,
     ),
