@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rlseq.discriminators import Adversary, built
 from rlseq.discriminators.texts import rewarded
@@ -28,6 +28,7 @@ class Adversarial(PolicyGradient):
     d: int = 5  # regenerations for the discriminator in a round
     k: int = 3  # epochs that it learns from each
     pretraining: int = 50  # regenerations before the first round
+    paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,7 @@ class PGBLEU(PolicyGradient):
     order: int = 3  # longest n-gram of BLEU
     references: int = 20  # real texts to compare with, where there is no source
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
+    paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.credit = self.credit or Completions(self.completions)

@@ -104,8 +104,8 @@ class Watchman:
     rows: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if isinstance(self.response, str):
-            self.response = pick(RESPONSES, self.response, "response")
+        response = self.response
+        self.say = pick(RESPONSES, response, "response") if isinstance(response, str) else response
 
     def __call__(self, row: dict[str, float]) -> None:
         """Take in another row."""
@@ -116,4 +116,4 @@ class Watchman:
                 del self.alarms[name]
                 update = row.get("update")
                 where = "" if update is None else f"update {update:.0f}: "
-                self.response(f"{where}{name}: {message}")  # type: ignore[operator]
+                self.say(f"{where}{name}: {message}")

@@ -12,8 +12,9 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlseq.decode import Decode
-from rlseq.types import Reward
+from rlseq.types import Reward, Rollout
 
+RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
 _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
@@ -224,3 +225,14 @@ def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
         row = int(bad.nonzero()[0][0])
         raise ValueError(f"reward {name!r} is {reward[row].tolist()} in row {row}; it must be finite")
     return reward.masked_fill(~due, 0.0)
+
+
+def check_first_ratio(log_probs: Tensor, batch: Rollout) -> None:
+    """Before anything is learned, the policy must give a batch the probabilities with which it wrote it."""
+    ratio = ((log_probs - batch.log_probs) * batch.mask).exp()
+    worst = float((ratio - 1).abs().max())
+    if not worst <= RATIO_TOLERANCE:
+        raise RuntimeError(
+            f"on the first update π_new/π_old must be 1 within {RATIO_TOLERANCE}, but is off by {worst:.2g}: "
+            "the policy's `evaluate` disagrees with its `step`; rlseq.testing.check_policy finds where"
+        )

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rlseq.agent import Agent, joined
 from rlseq.baselines import Baseline
+from rlseq.checks import check_first_ratio
 from rlseq.credit import Credit
 from rlseq.critics import prepared, seen_by
 from rlseq.decode import Decode, Sample
@@ -31,8 +32,6 @@ from rlseq.penalties import Divergence, penalties
 from rlseq.references import demonstrations
 from rlseq.state import evaluating
 from rlseq.types import Evaluation, Metrics, Rollout
-
-RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
 
 
 @dataclass(eq=False)
@@ -58,6 +57,7 @@ class PolicyGradient(Agent):
     kl_reward: float = 0.0  # the same as a price on every token, taken from its reward
     divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.penalties)
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
+    paid_by_task: ClassVar[bool] = True  # False where the agent brings a reward of its own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,14 +160,7 @@ class PolicyGradient(Agent):
         return (batch.take(group.flatten()) for group in groups) if self.micro_batches > 1 else iter([batch])
 
     def _check_ratio(self, log_probs: Tensor, batch: Rollout) -> None:
-        if getattr(self, "_ratio_checked", False):
-            return
-        ratio = ((log_probs.detach() - batch.log_probs) * batch.mask).exp()
-        worst = float((ratio - 1).abs().max())
-        if not worst <= RATIO_TOLERANCE:
-            raise RuntimeError(
-                f"on the first update π_new/π_old must be 1 within {RATIO_TOLERANCE}, but is off by "
-                f"{worst:.2g}: the policy's `evaluate` disagrees with its `step`; "
-                "rlseq.testing.check_policy finds where"
-            )
-        self._ratio_checked = True
+        """Once, before anything is learned."""
+        if not getattr(self, "_ratio_checked", False):
+            check_first_ratio(log_probs.detach(), batch)
+            self._ratio_checked = True

@@ -9,9 +9,6 @@ from io import StringIO
 from typing import Any
 
 import torch
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from rlseq.decode import Greedy, Sample
@@ -19,7 +16,7 @@ from rlseq.engine import rollout, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.fitting import Fitted
 from rlseq.metrics import WeightedSum
-from rlseq.types import Context, Reward
+from rlseq.types import Context, Counts, Reward
 
 CANDIDATES = 24  # answers tried as the best constant one
 Text = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
@@ -38,7 +35,11 @@ class Preflight:
         """Mean reward by kind."""
         return {name: float(values.mean()) for name, values in self.rewards.items()}
 
-    def __rich__(self) -> Group:
+    def __rich__(self) -> Any:
+        from rich.console import Group  # training looks at rewards too, and prints none of this
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table(title="preflight: what the reward pays", title_justify="left")
         for name in ("texts", "mean", "spread", "least", "most"):
             table.add_column(name, justify="left" if name == "texts" else "right")
@@ -49,6 +50,8 @@ class Preflight:
         return Group(table, escape(f"best constant answer: {self.constant!r:.80}"), *verdict)
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         out = StringIO()
         Console(file=out, width=110).print(self)
         return out.getvalue()
@@ -67,32 +70,71 @@ def preflight(env: Any, policy: Any, limit: int = 256) -> Preflight:
     """
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
-    rewards: dict[str, Tensor] = {}
     references = _references(task, context)
-    if references is not None:
-        rewards["references"] = _judged(task, *references, context)
-        others = _left_out(task, context)
-        if others is not None:
-            rewards["references by the others"] = others
+    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    others = _left_out(task, context)
+    if others is not None:
+        rewards["references by the others"] = others
     greedy = rollout(policy, task, decode=Greedy(), index=context["index"])
-    samples = rollout(policy, task, decode=Sample(), index=context["index"])
-    rewards["greedy"], rewards["samples"] = greedy.returns, samples.returns
-    text, rewards["best constant"] = _best_constant(
-        task, context, references or (greedy.actions, greedy.mask)
-    )
-    rewards["random"] = _judged(task, *_random(task, references or (samples.actions, samples.mask)), context)
-    if task.vocab.eos is not None:
-        rewards["empty"] = _judged(task, *_empty(task, task.vocab.eos), context)
+    rewards["greedy"] = greedy.returns
+    text, constant = _best_constant(task, context, references or (greedy.actions, greedy.mask))
+    rewards |= {"best constant": constant, **_worthless(task, policy, context, references)}
     found = Preflight({name: values.cpu() for name, values in rewards.items()}, text)
-    spreads = (float(rewards[name].std(correction=0)) for name in ("samples", "random"))
-    found.warnings = complaints(found.means, *spreads)
+    found.warnings = complaints(found.means, *_spreads(rewards))
     for line in found.warnings:
         warnings.warn(f"preflight: {line}", stacklevel=2)
     return found
 
 
+@torch.no_grad()
+def nonsense(env: Any, policy: Any, limit: int = 64) -> list[str]:
+    """What makes no sense about a reward, at the price of two batches: `train` asks before it begins.
+
+    Args:
+        env: the task.
+        policy: as it is before training.
+        limit: number of texts of each kind.
+    """
+    task = _apart(sequence_env(env), limit)
+    context = dict(task.begin())
+    references = _references(task, context)
+    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    rewards |= _worthless(task, policy, context, references)
+    means = {name: float(values.mean()) for name, values in rewards.items()}
+    return about_reward(means, *_spreads(rewards))
+
+
+def _worthless(
+    task: SequenceEnv, policy: Any, context: Context, references: Text | None
+) -> dict[str, Tensor]:
+    """What is paid to samples of a policy, to random text, and to nothing."""
+    samples = rollout(policy, task, decode=Sample(), index=context["index"])
+    random = _random(task, references or (samples.actions, samples.mask))
+    paid = {"samples": samples.returns, "random": _judged(task, *random, context)}
+    if task.vocab.eos is not None:
+        paid["empty"] = _judged(task, *_empty(task, task.vocab.eos), context)
+    return paid
+
+
+def _spreads(rewards: dict[str, Tensor]) -> tuple[float, float]:
+    return float(rewards["samples"].std(correction=0)), float(rewards["random"].std(correction=0))
+
+
 def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]:
     """What makes no sense about mean rewards, with the spread among samples, and among random texts."""
+    found = about_reward(mean, spread, noise)
+    if mean["best constant"] > mean["greedy"]:
+        found.append(
+            f"one constant answer ({mean['best constant']:.3f}) beats the policy ({mean['greedy']:.3f}); "
+            "train it by likelihood first, or it may learn that answer"
+        )
+    if mean.get("empty", -1e9) >= mean["greedy"]:
+        found.append(_empty_pays(mean["empty"]))
+    return list(dict.fromkeys(found))
+
+
+def about_reward(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+    """The same, of the reward alone, whatever the policy writes."""
     floor = mean["random"] + noise / 2
     best = mean.get("references")
     found = []
@@ -105,20 +147,20 @@ def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]
         found.append("a reference, judged by the others, hardly earns more than random text")
     if spread == 0:
         found.append("all samples earn the same, so that there is nothing to learn from")
-    if mean["best constant"] > mean["greedy"]:
-        found.append(
-            f"one constant answer ({mean['best constant']:.3f}) beats the policy ({mean['greedy']:.3f}); "
-            "train it by likelihood first, or it may learn that answer"
-        )
     empty = mean.get("empty")
-    if empty is not None and (empty >= mean["greedy"] or (best is not None and empty >= 0.5 * best > 0)):
-        found.append(f"an empty text earns {empty:.3f}: the policy may learn to write nothing")
+    if empty is not None and best is not None and empty >= 0.5 * best > 0:
+        found.append(_empty_pays(empty))
     return found
+
+
+def _empty_pays(empty: float) -> str:
+    return f"an empty text earns {empty:.3f}: the policy may learn to write nothing"
 
 
 def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
     """The same task with episodes and random numbers of its own."""
     task = copy(env)
+    task.counts = Counts()
     task.num_envs = min(limit, max(env.size, 32))
     task.generator = torch.Generator(env.device).manual_seed(env.seed)
     return task
@@ -145,7 +187,9 @@ def _references(task: SequenceEnv, context: Context) -> Text | None:
 
 def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
     """Every item's first reference judged by its others; None where that cannot be."""
-    several = (context.get("reference_lengths", torch.zeros(1, 1)) > 0).sum(1) > 1
+    if "references" not in context:
+        return None
+    several = (context["reference_lengths"] > 0).sum(1) > 1
     if not several.any():
         return None
     some = {name: value[several] for name, value in context.items()}

@@ -25,6 +25,7 @@ from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
 from rlseq.monitors import monitored
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
+from rlseq.sanity import nonsense
 from rlseq.types import Metrics, OwnLoop
 
 History = list[dict[str, float]]
@@ -65,13 +66,13 @@ def train(
         resume: False refuses a folder that already has a run, instead of going on with it.
         eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
-        alarms: what to do when metrics say that training goes wrong: "warn", "stop", "ignore" (rlseq.alarms).
+        alarms: what to do when the reward, or later metrics, make no sense: "warn", "stop", "ignore".
         examine: look closer at a policy gradient at evaluations, for the price of three updates.
 
     Returns:
         The metrics of every update.
     """
-    limit = updates if budget_tokens is None else budget_tokens
+    unit, limit = ("updates", updates) if budget_tokens is None else ("tokens", budget_tokens)
     if limit < 1 or eval_every < 1:
         name = "updates" if budget_tokens is None else "budget_tokens"
         raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
@@ -84,8 +85,8 @@ def train(
     with ExitStack() as stack:
         if out is not None:
             _open(run, out, resume, wandb_project, stack)
+        _preflight(run, alarms)
         stop = stack.enter_context(_stopping(out is not None))
-        unit = "updates" if budget_tokens is None else "tokens"
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
         _loop(run, unit, limit, eval_every, stop, advance)
         run.save("interrupted" if stop.is_set() else "finished")
@@ -238,6 +239,16 @@ def _open(
             sink, close = service
             run.sinks = [*run.sinks, sink]
             stack.callback(close)
+
+
+def _preflight(run: _Run, alarms: str | Callable[[str], None]) -> None:
+    """Before training on a task's reward begins: a word about what makes no sense about it."""
+    agent = run.agent
+    if run.update or alarms == "ignore" or isinstance(run.env, OwnLoop):
+        return
+    if isinstance(agent, PolicyGradient) and agent.paid_by_task:
+        for complaint in nonsense(run.env, agent.policy):
+            Watchman(alarms).say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
 
 
 def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:

@@ -36,14 +36,15 @@ def test_the_entropy_bonus_raises_entropy(tiny: Any) -> None:
         return float(rescore(policy, batch).entropy.detach()[batch.mask].mean())
 
     before = entropy()
-    rlseq.train(rlseq.make_agent("reinforce", policy, lr=1e-2, entropy=0.1), env, updates=60)
+    rlseq.train(rlseq.make_agent("reinforce", policy, lr=1e-2, entropy=0.1), env, updates=60, alarms="ignore")
     assert entropy() > before + 0.1
 
 
 def test_reinforce_climbs_the_exact_objective(tiny: Any) -> None:
     env, policy = tiny()
     before = float(rlseq.exact.objective(policy, env))
-    rlseq.train(rlseq.make_agent("reinforce", policy, lr=2e-2), env, updates=150)
+    agent = rlseq.make_agent("reinforce", policy, lr=2e-2)
+    rlseq.train(agent, env, updates=150, alarms="ignore")  # references earn no more than chance here
     best = float(env.table.max(1).values.mean())
     assert before < 0.5 * best
     assert float(rlseq.exact.objective(policy, env)) > 0.8 * best

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import rlseq
 from rlseq.alarms import PATIENCE, AlarmWarning, Stopped, Watchman
+from rlseq.types import Context
 
 HEALTHY = {"update": 1.0, "reward": 0.5, "entropy": 2.0, "kl_behaviour": 0.01, "equal_groups": 0.2}
 
@@ -62,7 +66,46 @@ def test_responses() -> None:
 
 def test_training_that_has_nothing_to_learn_is_stopped() -> None:
     env = rlseq.make("rlseq/Copy-v0", num_envs=16, vocab_size=4, length=2)
-    env.parts = {"constant": lambda tokens, mask, context: torch.ones(len(tokens))}
+    right, asked = env.parts["accuracy"], []
+
+    def fading(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        asked.append(len(tokens))
+        return right(tokens, mask, context) * (len(asked) < 8)
+
+    env.parts = {"fading": fading}
     agent = rlseq.make_agent("rloo", rlseq.make_policy("gru", env, hidden=8, embedding=4))
-    with pytest.raises(Stopped, match=f"update {PATIENCE}: all_groups_equal"):
+    with pytest.raises(Stopped, match=r"update \d+: all_groups_equal"):
         rlseq.train(agent, env, updates=50, alarms="stop")
+    assert len(asked) >= 8 + PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("reward", "complaint"),
+    [
+        (lambda t, m, c: torch.ones(len(t)), "all samples earn the same"),
+        (lambda t, m, c: m.sum(1) * 1.0, "references .* hardly earn more than random text"),
+        (lambda t, m, c: 1 / m.sum(1), "an empty text earns 1.000"),
+    ],
+)
+def test_a_reward_without_sense_is_said_before_the_first_update(reward: Any, complaint: str) -> None:
+    env = rlseq.make("rlseq/Parallel-v0", num_envs=16)
+    env.parts = {"odd": reward}
+    policy = rlseq.make_policy("seq2seq", env, hidden=8, embedding=4)
+    before = [parameter.clone() for parameter in policy.parameters()]
+    told: list[str] = []
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1, alarms=told.append)
+    assert any(re.match(f"preflight: {complaint}", line) for line in told), told
+    policy.load_state_dict(dict(zip(policy.state_dict(), before, strict=True)))
+    with pytest.raises(Stopped, match="preflight"):
+        rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1, alarms="stop")
+    assert all(map(torch.equal, policy.parameters(), before))
+
+
+def test_what_is_no_reward_of_the_task_is_not_looked_at() -> None:
+    env = rlseq.make("rlseq/Parallel-v0", num_envs=16)
+    env.parts = {"constant": lambda t, m, c: torch.ones(len(t))}
+    policy = rlseq.make_policy("seq2seq", env, hidden=8, embedding=4)
+    told: list[str] = []
+    rlseq.train(rlseq.make_agent("mle", policy), env, updates=1, alarms=told.append)
+    rlseq.train(rlseq.make_agent("pg_bleu", policy, completions=1), env, updates=1, alarms=told.append)
+    assert told == []
