@@ -176,8 +176,9 @@ class GymEnv(OwnLoop):
 
     def _step(self, policy: Any, actions: Actions, random: Tensor) -> Step:
         observed, real = self._observed, self._real
-        said, _ = policy.step(torch.from_numpy(observed).to(self.device), ())
-        action, support = actions.choose(said, random)
+        with torch.inference_mode():
+            said, _ = policy.step(torch.from_numpy(observed).to(self.device), ())
+            action, support = actions.choose(said, random)
         self._observed, reached, rewards, terminated, truncated = ADVANCES[self._mode](
             self.env, actions.outward(action)
         )
@@ -233,26 +234,32 @@ class GymEnv(OwnLoop):
 
     def _valued(self, stretch: Stretch, policy: Any, steps: Sequence[Step]) -> Stretch:
         """With V of every state, and of those that were reached where a row is cut off."""
-        cut = np.stack([step.ends for step in steps], 1)
+        terminated = self._stacked([step.terminated for step in steps])
+        cut = stretch.ends.clone()
         cut[:, -1] = True
-        cut &= np.stack([step.real & ~step.terminated for step in steps], 1)
-        rows, times = (where.tolist() for where in np.nonzero(cut))
-        observed = stretch.context["observation"].flatten(0, 1)
-        reached = [steps[t].reached[row] for row, t in zip(rows, times, strict=True)]
-        if reached:
-            observed = torch.cat([observed, torch.from_numpy(np.stack(reached)).to(self.device)])
-        nothing = stretch.actions.new_zeros(len(observed), 1, *stretch.actions.shape[2:])
-        values = policy.evaluate(nothing, {"observation": observed.unsqueeze(1)}).values
+        cut &= stretch.mask & ~terminated
+        reached = self._stacked([step.reached for step in steps])[cut]
+        states = torch.cat([stretch.context["observation"].flatten(0, 1), reached])
+        values = _values(policy, states, stretch.actions)
         if values is None:
             return stretch
-        now, later = values.squeeze(1).split([stretch.mask.numel(), len(rows)])
-        bootstrap = torch.zeros_like(stretch.rewards)
-        bootstrap[rows, times] = later
-        return replace(stretch, values=now.view_as(stretch.rewards), bootstrap=bootstrap)
+        now, later = values[: cut.numel()], values[cut.numel() :]
+        bootstrap = torch.zeros_like(stretch.rewards).masked_scatter_(cut, later)
+        return replace(stretch, values=now.view_as(cut), bootstrap=bootstrap)
 
     def _stacked(self, arrays: Sequence[Any]) -> Tensor:
         """`[T]` arrays of B rows as `[B, T, …]`."""
         return torch.from_numpy(np.stack(arrays, 1)).to(self.device)
+
+
+def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
+    """V of states `[n, …]`, by `policy.worth` where there is such a short cut, else by `evaluate`."""
+    if hasattr(policy, "worth"):
+        found: Tensor | None = policy.worth(observed)
+        return found
+    nothing = actions.new_zeros(len(observed), 1, *actions.shape[2:])
+    values = policy.evaluate(nothing, {"observation": observed.unsqueeze(1)}).values
+    return None if values is None else values.squeeze(1)
 
 
 def checked_env(env: Any, num_envs: int | None, options: dict[str, Any]) -> Any:

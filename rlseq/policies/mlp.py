@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -85,7 +85,14 @@ class MLP(nn.Module):
 
     def step(self, observation: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
         """What was observed last, `[B, …]`: logits `[B, n]`, or mean and log σ `[B, 2, A]`."""
-        return self.actor(self._features(observation.flatten(1))[0]), state
+        return self.actor(self.trunks.alone(0, self._scaled(observation.flatten(1)))), state
+
+    def worth(self, observed: Tensor) -> Tensor | None:
+        """V of states `[n, …]`, without what `evaluate` says beside."""
+        if self.critic is None:
+            return None
+        v: Tensor = self.critic(self.trunks.alone(-1, self._scaled(observed.flatten(1))))
+        return v.squeeze(1)
 
     def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions in the states in which they were chosen: `context["observation"]`, `[B, T, …]`."""
@@ -104,8 +111,11 @@ class MLP(nn.Module):
 
     def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
         """Of every trunk `[n, H]`: the first for π, the last for V."""
-        x = observed if self.scale is None else self.scale(observed)
+        x = self._scaled(observed)
         return self.trunks(x).unbind()  # type: ignore[no-any-return]  # unbind: one gradient, not a sum of two
+
+    def _scaled(self, observed: Tensor) -> Tensor:
+        return observed if self.scale is None else self.scale(observed)
 
 
 class Trunks(nn.Sequential):
@@ -121,6 +131,13 @@ class Trunks(nn.Sequential):
         x = x.expand(self.k, *x.shape)
         for layer in self:
             x = layer(x)
+        return x
+
+    def alone(self, which: int, x: Tensor) -> Tensor:
+        """`[n, width]` to `[n, H]`, by one of them."""
+        for layer in self:
+            weight, bias = cast(Layer, layer).weight, cast(Layer, layer).bias
+            x = torch.addmm(bias[which], x, weight[which]).tanh()
         return x
 
 
