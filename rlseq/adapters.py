@@ -204,7 +204,8 @@ class GymEnv(OwnLoop):
             return
         self.last.extend(ended)
         self.counts.judged += len(ended)
-        returns, lengths, cut = torch.tensor(list(self.last), device=self.device).unbind(1)
+        table = np.array(self.last, np.float32)  # much faster than to make a tensor of tuples
+        returns, lengths, cut = torch.from_numpy(table).to(self.device).unbind(1)
         self.earned = Earned(returns, lengths, cut > 0)
 
     def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Stretch:

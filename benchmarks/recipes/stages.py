@@ -16,6 +16,7 @@ from safetensors.torch import load_model, save_model
 
 import rlseq
 from rlseq.references import demonstrations, trimmed
+from rlseq.state import evaluating
 
 EVERY = 250  # updates between two looks at dev
 HELD_OUT = 2000  # pairs of dev whose likelihood is watched
@@ -43,7 +44,7 @@ def likelihood(
             if name in scores:
                 continue
             rlseq.train(agent, env, done, eval_every=EVERY, out=folder / f"likelihood-{number}")
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(policy):
                 nll = float(agent.loss(held_out)[0])
             if nll < min(scores.values(), default=math.inf):
                 save_model(policy, str(kept))
