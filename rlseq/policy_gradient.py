@@ -155,6 +155,7 @@ class PolicyGradient(Agent):
 
     def _parts(self, batch: Rollout) -> Iterator[Rollout]:
         """A step's rows in parts, whose gradients add up to that of all."""
+        batch = batch.trimmed()
         rows = torch.arange(len(batch.actions), device=batch.actions.device)
         groups = rows.view(-1, batch.samples).tensor_split(self.micro_batches)
         return (batch.take(group.flatten()) for group in groups) if self.micro_batches > 1 else iter([batch])

@@ -46,14 +46,12 @@ def alike(env: SequenceEnv) -> Context | None:
 
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
     """As wide as the longest text and the longest source of a batch, which saves the work on padding."""
-    width = max(int(batch.lengths.max()), 1)  # a look at the device, once a batch
     context = dict(batch.context)
     vocab = sequence_env(env).source_vocab
     if vocab is not None:
         used = (context["source"] != vocab.pad).any(0).nonzero()
         context["source"] = context["source"][:, : int(used.max()) + 1 if len(used) else 1]
-    tables = ("actions", "mask", "log_probs", "rewards", "ends")
-    return replace(batch, context=context, **{name: getattr(batch, name)[:, :width] for name in tables})
+    return replace(batch.trimmed(), context=context)
 
 
 def check_references(env: SequenceEnv) -> None:

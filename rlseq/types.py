@@ -172,6 +172,30 @@ class Rollout:
         parts = {field.name: _rows_of(getattr(self, field.name), rows) for field in fields(self)}
         return replace(self, **parts)
 
+    def trimmed(self) -> Self:
+        """No wider than the longest text, for there is nothing to learn behind it: a look at the device."""
+        used = self.mask.any(0).nonzero()
+        width = int(used.max()) + 1 if len(used) else 1
+        if width == self.mask.shape[1]:
+            return self
+        steps = {name: _steps_of(getattr(self, name), width) for name in _BY_STEP}
+        behaviour = self.behaviour
+        if behaviour.support is not None and behaviour.support.ndim == 3:
+            behaviour = behaviour._replace(support=behaviour.support[:, :width])
+        return replace(self, behaviour=behaviour, lesson=self.lesson and self.lesson.trimmed(), **steps)
+
+
+_BY_STEP = (  # what has a place for every step
+    *("actions", "mask", "log_probs", "rewards", "values", "ends", "bootstrap", "credit", "written", "price"),
+    *("features", "advantages", "targets", "weights"),
+)
+
+
+def _steps_of(part: Any, width: int) -> Any:
+    if isinstance(part, Soft):
+        return Soft(part.words[:, :width], part.weights[:, :width])
+    return None if part is None else part[:, :width]
+
 
 def _rows_of(part: Any, rows: Tensor | slice) -> Any:
     if isinstance(part, Tensor) or part is None:

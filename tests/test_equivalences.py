@@ -199,3 +199,25 @@ def test_the_schedule_of_mixer() -> None:
         steps.append(count.stage(7, 4, 2, 3))
         count.updates += 1
     assert steps == [7, 7, 7, 7, 4, 4, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["reinforce", "dr_grpo", "dapo", "ppo", "mixer", "mrt", "rloo"])
+def test_padding_that_is_cut_off_was_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learned(cut: bool) -> list[Any]:
+        with monkeypatch.context() as patch:
+            if not cut:
+                patch.setattr(Rollout, "trimmed", lambda self: self)
+            env = rlseq.make("rlseq/Parallel-v0", num_envs=16, max_len=30, seed=1)
+            torch.manual_seed(0)
+            policy = rlseq.make_policy("seq2seq", env, hidden=16, embedding=8, value=True)
+            with torch.no_grad():
+                policy.head.weight[env.vocab.eos, -1] += 3  # texts end early
+            agent = rlseq.make_agent(name, policy, lr=1e-3, entropy=0.01, decode=rlseq.Sample(top_k=20))
+            for _ in range(2):
+                batch = agent.collect(env)
+                assert int(batch.lengths.max()) < env.max_len
+                agent.update(batch)
+        return [parameter.detach() for parameter in policy.parameters()]
+
+    for short, long in zip(learned(True), learned(False), strict=True):
+        torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
