@@ -1,0 +1,30 @@
+"""Committed results as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def origin(run: dict[str, Any]) -> str:
+    """Where the numbers are from."""
+    machine = run["machine"]
+    place = (
+        machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    )
+    return f"\n`{run['command']}` at `{run['commit']}`, {place}, torch {machine['torch']}.\n"
+
+
+def runs(pattern: str) -> list[dict[str, Any]]:
+    """The JSON files of a benchmark."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]

@@ -1,0 +1,139 @@
+"""Of agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabled import markdown, origin, runs
+
+
+def solve_copy() -> str:
+    """Seconds of REINFORCE to 0.95; PPO's first and last reward."""
+    text = ""
+    for run in runs("solve-copy"):
+        ours, theirs = run["results"]["reinforce"], run["results"]["sb3_ppo"]
+        rows = [
+            [a["seed"], a["seconds_to_0.95"], f"{b['first']:.2f} → {b['last']:.2f}"]
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        head = [
+            "seed",
+            "REINFORCE: seconds to a greedy reward of 0.95",
+            "SB3 PPO: mean episode reward in a minute",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def coverage() -> str:
+    """How often 95 % intervals hold the truth at few seeds."""
+    text = ""
+    for run in runs("coverage"):
+        results = run["results"]
+        rows = []
+        for line in results["iqm"]:
+            if line["scores"] == "normal":
+                n = line["seeds"]
+                found = {
+                    p["effect_in_sd"]: p for p in results["probability_of_improvement"] if p["seeds"] == n
+                }
+                equal = next(w for w in results["welch"] if w["scores"] == "normal" and w["seeds"] == n)
+                pairs = [line, found[1.0], found[2.0]]
+                cells = [f"{p['held']:.1%} / {p['percentile_bootstrap']:.1%}" for p in pairs]
+                rows.append([n, *cells, f"{equal['equal_differ']:.1%}", f"{equal['found']:.0%}"])
+        head = [
+            "seeds",
+            "IQM: ours / percentile bootstrap",
+            "P(improvement), 1 SD apart",
+            "P(improvement), 2 SD apart",
+            "Welch: equal agents told apart",
+            "Welch: 2 SD found",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def demo() -> str:
+    """Reward of every agent of the demonstration."""
+    text = ""
+    for run in runs("demo"):
+        rows = [
+            [a["agent"], *(_interval(a[name]) for name in ("reward", "exact")), a["reward"]["n"]]
+            for a in run["results"]["agents"]
+        ]
+        text += markdown(["agent", "letters right", "whole texts right", "seeds"], rows)
+        text += (
+            f"\n{run['results']['verdict']} {run['results']['seconds']:.0f} seconds. "
+            + origin(run).strip()
+            + "\n"
+        )
+    return text
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def learning() -> str:
+    """What every agent gained on the likelihood that it started from, at equal tokens."""
+    text = ""
+    for run in runs("learning"):
+        rows = [
+            [
+                line["agent"],
+                line["lr"],
+                f"{sum(line['after']) / len(line['after']):.3f}",
+                "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line["gain"]),
+                line["gain"]["n"],
+            ]
+            for line in run["results"]["agents"]
+        ]
+        text += markdown(["agent", "lr", "reward after", "gain, 95 %", "seeds"], rows) + origin(run)
+    return text
+
+
+def variance() -> str:
+    """Variance of every estimator on both tasks, and its bias."""
+    text = ""
+    for run in runs("variance"):
+        rows = []
+        for name, found in run["results"]["estimators"].items():
+            alike, apart = found["alike"], found["apart"]
+            bias = "not enumerated" if "bias" not in alike else _bias(alike["bias"])
+            off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
+            rows.append([name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias, off])
+        head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _bias(bias: float) -> str:
+    """Rounding is no bias."""
+    return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+
+
+def control() -> str:
+    """Scores of all seeds beside those of stable-baselines3, and how much less time was spent."""
+    return "".join(_control(run) for run in runs("control"))
+
+
+def _control(run: dict[str, Any]) -> str:
+    rows = []
+    for name, found in run["results"].items():
+        ours, theirs = found.get("rlseq", []), found.get("sb3", [])
+        rows.append(
+            [
+                f"{name}, {found['steps']:,} steps",
+                f"{found['solved']:g}",
+                *(", ".join(f"{one['score']:.0f}" for one in each) or "–" for each in (ours, theirs)),
+                *(_ratio(theirs, ours, which) for which in ("processor", "seconds")),
+            ]
+        )
+    head = ["", "solved", "rlseq", "stable-baselines3", "processor time", "clock"]
+    return markdown(head, rows) + origin(run)
+
+
+def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str) -> str:
+    """Of seconds, seed by seed; a dash where they were not measured."""
+    pairs = [(a[which], b[which]) for a, b in zip(theirs, ours, strict=False) if which in a and which in b]
+    return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.2f}×" if pairs else "–"

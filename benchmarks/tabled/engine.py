@@ -1,0 +1,104 @@
+"""Of the engine, the metrics and the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabled import markdown, origin, runs
+
+DOUBLED = {"cost_of_2T_over_T": "the time", "rollout": "the time", "compiled": "compiled"}
+
+
+def throughput() -> str:
+    """Every model and number of rows, and the rest of the run."""
+    return "\n".join(_throughput(run) for run in runs("throughput-*"))
+
+
+def _throughput(run: dict[str, Any]) -> str:
+    results, text = run["results"], ""
+    for model in ("lstm", "transformer"):
+        lines = [line for line in results["writing"] if line["model"] == model]
+        others = list(lines[0]["rollout_divided_by"])
+        rows = []
+        for line in lines:
+            for ours, label in (("rollout", ""), ("compiled", ", compiled"), ("bfloat16", ", and bfloat16")):
+                if f"{ours}_divided_by" not in line:  # a run from before there was a compiled rollout
+                    continue
+                ratios = [f"{line[f'{ours}_divided_by'][name]:.2f}×" for name in others]
+                rows.append([f"{line['rows']}{label}", f"{line['tokens_per_second'][ours]:,}", *ratios])
+        text += markdown([f"{model}, rows", "tokens/s", *(f"÷ {name}" for name in others)], rows) + "\n"
+    done = results["completing"]
+    slower = [
+        f"{ratio:.1f}× the time of `complete`: {name}" for name, ratio in done["divided_by_complete"].items()
+    ]
+    text += f"Completing every prefix, {done['rows']:,} rows: " + "; ".join(slower[1:]) + ".\n"
+    twice = results["doubling"]
+    costs = [f"{twice[ours]:.2f}× {label}" for ours, label in DOUBLED.items() if ours in twice]
+    text += f"Twice the length costs {', '.join(costs)}.\n\n"
+    parts = ["rollout", "reward", "evaluate and backward", "optimiser"]
+    rows = [
+        [
+            f"{line['model']}, {line['judge']}",
+            f"{1e3 * line['seconds']:.0f}",
+            *(f"{line[p]:.1%}" for p in parts),
+        ]
+        for line in results["training_step"]
+    ]
+    text += markdown([f"training step of {results['training_step'][0]['rows']} rows", "ms", *parts], rows)
+    return text + origin(run)
+
+
+def rewards() -> str:
+    """The ratios, and the milliseconds by number of rows."""
+    return "\n".join(_rewards(run) for run in runs("rewards-*"))
+
+
+def _rewards(run: dict[str, Any]) -> str:
+    results = run["results"]
+    rows = []
+    for name, found in results["ratios"].items():
+        others = {who: ms for who, ms in found["ms"].items() if who != "rlseq"}
+        best = min(others, key=lambda who: others[who])
+        rows.append([name, f"{found['ms']['rlseq']:.1f}", f"{others[best]:.1f}", f"{found['ratio']:.2f}×"])
+    head = [f"{results['rows']:,} × {results['references']}", "ms", "reference implementation, ms", "ratio"]
+    return markdown(head, rows) + origin(run)
+
+
+def completions() -> str:
+    """Seconds of Monte-Carlo rewards, and their ratios."""
+    text = ""
+    for run in runs("completions"):
+        found = run["results"]
+        rows = [[name, f"{s:.2f}"] for name, s in found["seconds"].items()]
+        ratios = [f"{key.replace('_', ' ')}: {value:.2f}" for key, value in found.items() if "divided" in key]
+        text += (
+            markdown([f"{found['texts']:,} texts", "seconds"], rows)
+            + f"\n{'; '.join(ratios)}.\n"
+            + origin(run)
+        )
+    return text
+
+
+def loading() -> str:
+    """CPU seconds to make a task of files, the first time and from the cache."""
+    text = ""
+    for run in runs("loading"):
+        rows = [
+            [
+                name,
+                f"{found['first']['seconds_to_make']:.1f}",
+                f"{found['again']['seconds_to_make']:.2f}",
+                f"{found['again']['seconds_to_first_reward']:.1f}",
+                found["first"]["peak_mb"],
+            ]
+            for name, found in run["results"].items()
+        ]
+        head = [
+            "data",
+            "first made, CPU s",
+            "made again, CPU s",
+            "first reward (metric fitted), CPU s",
+            "peak memory, MB",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text

@@ -1,0 +1,149 @@
+"""Of tasks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from tabled import markdown, origin, runs
+
+
+def oracle() -> str:
+    """SeqGAN's benchmark: every method, means over seeds with their range."""
+    text = ""
+    for run in runs("oracle-*"):
+        methods: dict[str, list[dict[str, Any]]] = {}
+        for row in run["results"]["rows"]:
+            name = row["method"] + (f" = {row['temperature']}" if "temperature" in row else "")
+            methods.setdefault(name, []).append(row)
+        lines = [[name, *_oracle_cells(found, run["results"]["rows"])] for name, found in methods.items()]
+        head = [
+            *(
+                "method",
+                "NLL_oracle",
+                "NLL_test",
+                "MLE's NLL_test there",
+                "copies",
+                "distinct",
+                "Self-BLEU-4",
+            ),
+            *("tokens", "seconds", "alarms"),
+        ]
+        seeds = sorted({row["seed"] for row in run["results"]["rows"]})
+        text += f"Entropy of the oracle: {run['results']['entropy']:.3f} nats per token. Seeds: {seeds}.\n\n"
+        text += markdown(head, sorted(lines, key=lambda line: str(line[1]), reverse=True)) + origin(run)
+    return text
+
+
+def _oracle_cells(found: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    def cell(name: str, form: str) -> str:
+        values = [row[name] for row in found if row.get(name) is not None]
+        if not values:
+            return "∞" if name == "nll_test" else ""
+        low, high = min(values), max(values)
+        mean = format(sum(values) / len(values), form)
+        return mean if low == high else f"{mean} ({low:{form}} … {high:{form}})"
+
+    there = [on_the_curve(row, rows) for row in found]
+    known = [value for value in there if value is not None]
+    return [
+        *(cell("nll_oracle", ".3f"), cell("nll_test", ".3f")),
+        f"{sum(known) / len(known):.3f}" if len(known) == len(found) else "",
+        *(cell("copies", ".1%"), cell("distinct", ".1%"), cell("self_bleu", ".1f")),
+        *(cell("tokens", ",.0f"), cell("seconds", ".0f"), cell("alarms", ".0f")),
+    ]
+
+
+def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """NLL_test of early-stopped likelihood at the temperature that gives the same NLL_oracle; same seed."""
+    curve = sorted(
+        (r["nll_oracle"], r["nll_test"])
+        for r in rows
+        if r["seed"] == row["seed"] and r["method"].startswith("mle, stopped early")
+    )
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= row["nll_oracle"] <= x1:
+            return float(y0 + (y1 - y0) * (row["nll_oracle"] - x0) / (x1 - x0))
+    return None
+
+
+def tasks() -> str:
+    """Greedy reward on held-out items after each stage, and what the last policy writes."""
+    text = ""
+    for run in runs("tasks"):
+        found = run["results"]["tasks"]
+        rows = [
+            [f"`{id}`", *(f"{stage['reward']:.3f}" for stage in task["stages"].values())]
+            for id, task in found.items()
+        ]
+        text += markdown(["reward on held-out items", "untrained", "likelihood", "REINFORCE"], rows)
+        seconds = run["results"]["seconds_of_each_stage"]
+        text += f"\n{seconds} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        rows = [[f"`{id}`", *sample] for id, task in found.items() for sample in task["samples"]]
+        text += markdown(["task", "source", "a reference", "written"], rows)
+    return text
+
+
+def captions() -> str:
+    """Rows by what was trained on, columns by metric; the best of each in bold."""
+    text = ""
+    for run in runs("captions"):
+        found = run["results"]
+        names = list(found["columns"])
+        best = {
+            name: (min if "distance" in name else max)(row[name] for row in found["rows"].values())
+            for name in names
+        }
+        rows = [
+            [trained, *(_best(row[name], best[name]) for name in names), f"{row['length']:.1f}"]
+            for trained, row in found["rows"].items()
+        ]
+        text += markdown(["trained on", *found["columns"].values(), "words"], rows)
+        seconds = ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items())
+        text += f"\nSeconds of each stage: {seconds}. " + origin(run).strip() + "\n"
+    return text
+
+
+def _best(value: float, best: float) -> str:
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+
+
+def recipes() -> str:
+    """What a reward added to likelihood, on the same test items; and samples."""
+    rows, samples, seconds, last = [], [], [], None
+    for run in runs("recipe-*"):
+        found, last = run["results"], run
+        name = run["command"].split("text.py ")[1].split()[0]
+        seconds.append(f"{name} {sum(found['seconds'].values()):,.0f}")
+        for decoder in ("greedy", "beam"):
+            part = found[decoder]
+            before, gain = part["likelihood"][found["setting"]["compared"]], part["difference"]
+            scale = 100 / before if before else 0.0
+            pooled = [_before_after(part, figure) for figure in found["setting"]["pooled"]]
+            relative = (
+                f"{scale * gain['estimate']:+.1f} % [{scale * gain['low']:+.1f}, {scale * gain['high']:+.1f}]"
+            )
+            errors = f"{before:.3f} → {part['rloo'][found['setting']['compared']]:.3f}"
+            rows.append(
+                [f"{name}, {decoder}", gain["n"], errors, relative, f"{part['p']:.4f}", "; ".join(pooled)]
+            )
+        samples += [
+            [name, line["source"], line["references"][0], line["likelihood"], line["rloo"]]
+            for line in found["samples"]
+            if line["likelihood"] != line["rloo"] or name in ("parallel", "numbers")
+        ][:3]
+    if last is None:
+        return ""
+    head = ["recipe", "test items", "errors a text", "change, 95 %", "p", "of all items at once"]
+    text = (
+        markdown(head, rows)
+        + f"\nTraining, in seconds: {'; '.join(seconds)}. "
+        + origin(last).strip()
+        + "\n\n"
+    )
+    return text + markdown(["recipe", "source", "a reference", "likelihood", "RLOO"], samples)
+
+
+def _before_after(part: dict[str, Any], figure: str) -> str:
+    before, after = (part[side][f"pooled {figure}"] for side in ("likelihood", "rloo"))
+    return f"{figure} {before:.4g} → {after:.4g}"
