@@ -225,7 +225,7 @@ def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
 def _critical(tasks: int, seeds: int, level: float) -> float:
     """The quantile of |IQM − μ| / SE for scores of which half are normal and half are flat.
 
-    Of normal scores alone it would be too low for flat ones. For many runs it is Student's, which it approaches.
+    Of normal scores alone it is too low for flat ones. For many runs it approaches Student's, which is taken.
     """
     if tasks * seeds > 40:
         return float(stats.t.ppf((1 + level) / 2, tasks * (seeds - 1)))
