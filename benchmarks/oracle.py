@@ -1,6 +1,6 @@
 """SeqGAN's synthetic benchmark (Yu et al. 2017), with the columns that it needs to mean something.
 
-    python benchmarks/oracle.py [--profile full|likelihood] [--oracle FILE.npz] [--length 40] [--seeds 0 1] [--rows mle]
+    python benchmarks/oracle.py [--profile full] [--oracle FILE.npz] [--length 40] [--seeds 0 1] [--rows mle]
 
 A random LSTM over 5,000 words writes 10,000 texts of 20 words to learn from. Every row is scored by
 
