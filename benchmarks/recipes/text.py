@@ -60,7 +60,7 @@ SETTINGS = {
         updates=2500,
         lr=3e-4,
     ),
-    # The same with one step size throughout, as likelihood is often left: how much of a gain is only its fall?
+    # With one step size throughout, as likelihood is often left: how much of a gain is only its fall?
     "g2p-one-rate": Setting(
         *("rlseq/G2P-v0", "edit_distance", ("per", "exact")),
         stages=((5000, 2e-3),),
