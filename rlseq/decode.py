@@ -105,7 +105,7 @@ class Greedy:
 
 def checked_decoder(decode: Any) -> Any:
     """What can choose tokens, or whole texts."""
-    if isinstance(decode, Search) or hasattr(decode, "choose"):
+    if hasattr(decode, "choose") or isinstance(decode, Search):
         return decode
     raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {decode!r:.60}")
 
