@@ -110,11 +110,13 @@ def _best(value: float, best: float) -> str:
 
 def recipes() -> str:
     """What a reward added to likelihood, on the same test items; and samples."""
-    rows, samples, seconds, last = [], [], [], None
+    rows, samples, seconds = [], [], []
     for run in runs("recipe-*"):
-        found, last = run["results"], run
+        found = run["results"]
         name = run["command"].split("text.py ")[1].split()[0]
-        seconds.append(f"{name} {sum(found['seconds'].values()):,.0f}")
+        seconds.append(
+            f"{name}: {sum(found['seconds'].values()):,.0f} seconds of training. " + origin(run).strip()
+        )
         for decoder in ("greedy", "beam"):
             part = found[decoder]
             before, gain = part["likelihood"][found["setting"]["compared"]], part["difference"]
@@ -132,15 +134,10 @@ def recipes() -> str:
             for line in found["samples"]
             if line["likelihood"] != line["rloo"] or name in ("parallel", "numbers")
         ][:3]
-    if last is None:
+    if not rows:
         return ""
     head = ["recipe", "test items", "errors a text", "change, 95 %", "p", "of all items at once"]
-    text = (
-        markdown(head, rows)
-        + f"\nTraining, in seconds: {'; '.join(seconds)}. "
-        + origin(last).strip()
-        + "\n\n"
-    )
+    text = markdown(head, rows) + "\n" + "\n\n".join(seconds) + "\n\n"
     return text + markdown(["recipe", "source", "a reference", "likelihood", "RLOO"], samples)
 
 
