@@ -68,10 +68,7 @@ def preflight(env: Any, policy: Any, limit: int = 256) -> Preflight:
         policy: as it is before training.
         limit: number of texts of each kind.
     """
-    task = _apart(sequence_env(env), limit)
-    context = dict(task.begin())
-    references = _references(task, context)
-    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    task, context, references, rewards = _good(env, limit)
     others = _left_out(task, context)
     if others is not None:
         rewards["references by the others"] = others
@@ -95,13 +92,23 @@ def nonsense(env: Any, policy: Any, limit: int = 64) -> list[str]:
         policy: as it is before training.
         limit: number of texts of each kind.
     """
-    task = _apart(sequence_env(env), limit)
-    context = dict(task.begin())
-    references = _references(task, context)
-    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    task, context, references, rewards = _good(env, limit)
     rewards |= _worthless(task, policy, context, references)
     means = {name: float(values.mean()) for name, values in rewards.items()}
     return about_reward(means, *_spreads(rewards))
+
+
+def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict[str, Tensor]]:
+    """The task by itself, some of its contexts, their references, and what these are paid."""
+    task = _apart(sequence_env(env), limit)
+    context = dict(task.begin())
+    references = _references(task, context)
+    return (
+        task,
+        context,
+        references,
+        ({} if references is None else {"references": _judged(task, *references, context)}),
+    )
 
 
 def _worthless(
