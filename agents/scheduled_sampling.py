@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.mle import MLE
-from rlseq.decode import inverse_cdf
 from rlseq.engine import rescore, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.errors import pick
+from rlseq.sampling import inverse_cdf
 from rlseq.state import Count, evaluating
 from rlseq.types import Metrics, Rollout
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.decode import inverse_cdf
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.errors import pick
 from rlseq.rewards import accuracy, exact
+from rlseq.sampling import inverse_cdf
 from rlseq.types import Context, Reward
 from rlseq.vocab import Vocab
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from rlseq.decode import inverse_cdf
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.errors import pick
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.words import Words
+from rlseq.sampling import inverse_cdf
 from rlseq.types import Context, Evaluation, Reward
 from rlseq.vocab import Vocab
 

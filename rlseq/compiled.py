@@ -69,12 +69,12 @@ def in_whole_blocks(
     """Let no block of rows shrink while it is written: each number of rows would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
-    with _quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
+    with quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
         return writing(env, token, state, at_work, *rest)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what PyTorch's compiler has to say about PyTorch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -86,7 +86,7 @@ def _quietly() -> Iterator[None]:
 def compiler_works(device: str) -> bool:
     """Try it once; warn if it does not."""
     try:
-        with _quietly():
+        with quietly():
             torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # whatever a missing compiler leads to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""

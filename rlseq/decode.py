@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from rlseq.sampling import FORBIDDEN, drawn
 from rlseq.types import Behaviour, Rollout
-
-FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
 
 
 @runtime_checkable
@@ -77,12 +74,8 @@ class Sample:
         return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, kept)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse CDF. log Σ exp falls out: z − log w + log Σ w is the same for every token."""
-        weights = _weights(logits)
-        token, total = _crossed(weights, uniform)
-        at = token.unsqueeze(1)
-        log_norm = (logits.gather(1, at) - weights.gather(1, at).log()).squeeze(1) + total.log()
-        return token, log_norm.to(logits.dtype)
+        """Inverse CDF (rlseq.sampling)."""
+        return drawn(logits, uniform)
 
 
 @dataclass(frozen=True)
@@ -118,56 +111,3 @@ def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
     if behaviour.support is not None:
         logits = logits.masked_fill(~behaviour.support, FORBIDDEN)
     return logits
-
-
-def _weights(logits: Tensor) -> Tensor:
-    """exp(logits), but for a factor of each row that keeps them from overflowing."""
-    if torch.compiler.is_compiling():  # fused with the sums that are taken of it, and never written
-        return (logits - logits.amax(-1, keepdim=True)).exp()
-    return logits.softmax(-1)  # one vectorised kernel, faster than to subtract and to exponentiate
-
-
-def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Sample an index of every row of `weights` `[B, V]` from one uniform number `[B]` in [0, 1).
-
-    Two levels: the block of about √V tokens into which the number falls, then the token inside it.
-    That is one pass over V to sum the blocks, and O(√V) for the rest; drawing V noise values (Gumbel,
-    `torch.multinomial`) costs more than the network that made the weights.
-    """
-    return _crossed(weights, uniform)[0]
-
-
-def _crossed(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The token, and the sum of all weights in double precision, `[B]` each."""
-    size = weights.shape[1]
-    width = _block_width(size)
-    if size % width:
-        weights = F.pad(weights, (0, width - size % width))
-    sums = weights.view(len(weights), -1, width).sum(-1).cumsum(-1, dtype=torch.float64)
-    target = uniform.double().unsqueeze(1) * sums[:, -1:]
-    block = _crossing(sums, target)
-    inside = block * width + torch.arange(width, device=weights.device)
-    running = weights.gather(1, inside).cumsum(-1, dtype=torch.float64)
-    before = sums.gather(1, (block - 1).clamp_(min=0)).masked_fill(block == 0, 0.0)
-    return (block * width + _crossing(running, target - before)).squeeze(1), sums[:, -1]
-
-
-@lru_cache
-def _block_width(size: int) -> int:
-    """Tokens in a block: a divisor near 2√V, so that nothing must be filled up, or else 2√V.
-
-    √V would balance both levels; but short blocks waste the lanes of vector instructions.
-    """
-    wanted = min(2 * math.isqrt(size), size)
-    near = [width for width in range(max(1, wanted // 2), 2 * wanted + 1) if size % width == 0]
-    return min(near, key=lambda width: abs(width - wanted), default=wanted)
-
-
-def _crossing(running: Tensor, target: Tensor) -> Tensor:
-    """Index at which the running sums `[B, n]` first exceed `target` `[B, 1]`.
-
-    The target stays below the last of them whatever was rounded, so that an index of weight zero is never
-    chosen.
-    """
-    target = torch.minimum(target, running[:, -1:] * (1 - 2**-52))
-    return torch.searchsorted(running, target, right=True).clamp_(max=running.shape[1] - 1)

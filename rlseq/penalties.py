@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rlseq.critics import seen_by
-from rlseq.decode import FORBIDDEN
 from rlseq.engine import rescore
+from rlseq.sampling import FORBIDDEN
 from rlseq.types import Evaluation, Logits, Metrics, Rollout
 
 Divergence = Callable[[Evaluation, Evaluation], Tensor]

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.decode import FORBIDDEN, Decode, Sample, acting_logits
+from rlseq.decode import Decode, Sample, acting_logits
 from rlseq.device import casting
 from rlseq.engine import harvest, numbers, sequence_env, writing
 from rlseq.env import SequenceEnv
+from rlseq.sampling import FORBIDDEN
 from rlseq.state import checked_state, evaluating, fork, pick_rows
 from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 

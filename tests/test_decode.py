@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from rlseq.decode import FORBIDDEN, Greedy, Sample, acting_logits, inverse_cdf
+from rlseq.compiled import quietly
+from rlseq.decode import Greedy, Sample, acting_logits
+from rlseq.sampling import FORBIDDEN, drawn, inverse_cdf
 from rlseq.types import Behaviour
 
 
@@ -81,6 +83,24 @@ def test_forbidden_tokens_are_never_drawn_and_never_nan() -> None:
     assert set(token.tolist()) == {3, 97}
     torch.testing.assert_close(log_norm, torch.full((5000,), math.log(2.0)))
     assert logits.min() == FORBIDDEN
+
+
+@pytest.mark.parametrize("words", [2, 97, 1000])
+def test_compiled_code_draws_the_same(words: int) -> None:
+    """Ninety-seven words fill their blocks up; blocks may be forbidden, −∞, or no numbers at all."""
+    generator = torch.Generator().manual_seed(words)
+    logits = torch.randn(32, words, generator=generator) * 3
+    uniform = torch.rand(32, generator=generator, dtype=torch.float64)
+    logits[1, : words // 2], logits[2, (words + 1) // 2 :] = -math.inf, FORBIDDEN
+    logits[3, :-1], logits[4], logits[5, 0] = FORBIDDEN, logits[4] + 1e4, math.nan
+    with torch.no_grad(), quietly():
+        compiled = torch.compile(drawn, dynamic=False, options={"cpp_wrapper": True})
+        (token, log_norm), (again, log_norm_again) = drawn(logits, uniform), compiled(logits, uniform)
+    sane = [row for row in range(32) if row != 5]
+    assert token[sane].tolist() == again[sane].tolist()
+    torch.testing.assert_close(log_norm, logits.logsumexp(-1), equal_nan=True)
+    torch.testing.assert_close(log_norm_again, log_norm, equal_nan=True)
+    assert bool(log_norm[5].isnan())
 
 
 def test_greedy_takes_the_most_likely_and_reports_its_probability() -> None:

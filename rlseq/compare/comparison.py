@@ -86,7 +86,7 @@ def gathered(
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": machine(),
         **spent,
-        "seconds_of_runs": sum(_spent(Path(job.folder)) for job in jobs),  # tests included
+        "seconds_of_runs": sum(job.seconds for job in jobs),  # tests included
         "failed": [
             {"run": str(Path(run).relative_to(folder)), "error": text} for run, text in failed.items()
         ],
@@ -95,12 +95,6 @@ def gathered(
     }
     write_json(folder / "results.json", results)
     return Comparison(folder, results)
-
-
-def _spent(folder: Path) -> float:
-    """How long the process of a run took, the last time it was started."""
-    path = folder / "spent.json"
-    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 class _Run:

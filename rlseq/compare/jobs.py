@@ -19,6 +19,7 @@ from rlseq.log import write_json
 from rlseq.monitors import monitored
 from rlseq.policies import POLICIES, size_names
 
+SPENT = "spent.json"
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
 
 
@@ -53,6 +54,12 @@ class Job:
         """Is it finished?"""
         path = Path(self.folder) / "results.json"
         return path.exists() and json.loads(path.read_text("utf-8"))["status"] == "finished"
+
+    @property
+    def seconds(self) -> float:
+        """How long its process took, the last time that it came to an end; 0 if it never did."""
+        path = Path(self.folder) / SPENT
+        return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
 
     def plain(self) -> dict[str, Any]:
         """As JSON, without its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -11,16 +12,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlseq.compare.jobs import Job, run
+from rlseq.compare.jobs import SPENT, Job, run
 from rlseq.log import write_json
 
-LOOK_EVERY = 0.1  # seconds between two looks at the processes
+LOOK_EVERY = 0.5  # seconds between two looks at the processes, if none ends
 
 
 def work_through(
@@ -47,7 +49,7 @@ def work_through(
                 if process.exitcode:
                     failed[folder] = _reason(Path(folder), process.exitcode)
             unfinished = {job.folder for job in waiting} | set(running)
-            for job in [] if stopping else list(waiting):
+            for job in [] if stopping else longest_first(waiting, jobs):
                 if job.start in failed:
                     failed[job.folder] = f"the run it starts from failed: {job.start}"
                     waiting.remove(job)
@@ -55,7 +57,7 @@ def work_through(
                     waiting.remove(job)
                     running[job.folder] = _started(job, processes)
             told([job for job in jobs if job.folder not in unfinished])
-            time.sleep(LOOK_EVERY)
+            wait([process.sentinel for process in running.values()], LOOK_EVERY)
         except KeyboardInterrupt:
             if stopping:
                 raise
@@ -66,6 +68,14 @@ def work_through(
     if stopping:
         raise KeyboardInterrupt
     return failed
+
+
+def longest_first(waiting: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+    """Starts, for which others wait; then what took longest with other seeds: short runs fill up the end."""
+    seen: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        seen[job.env, job.agent] = max(seen.get((job.env, job.agent), 0.0), job.seconds)
+    return sorted(waiting, key=lambda job: (job.start is not None, -(seen[job.env, job.agent] or math.inf)))
 
 
 def _started(job: Job, processes: int) -> BaseProcess:
@@ -101,7 +111,7 @@ def _child(job: Job, threads: int) -> None:
         started = time.perf_counter()
         try:
             run(job)
-            write_json(folder / "spent.json", {"seconds": time.perf_counter() - started})
+            write_json(folder / SPENT, {"seconds": time.perf_counter() - started})
         except BaseException:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             raise SystemExit(1) from None

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
+MEMORY = 4_000_000  # numbers that are resampled at a time
 Floats = NDArray[np.float64]
 
 
@@ -217,8 +218,9 @@ def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
     """Standard error of the IQM, seeds drawn within each task; the same draws for every leading index."""
     tasks, seeds = runs.shape[-2:]
     draws = np.random.default_rng(0).integers(seeds, size=(resamples, tasks, seeds))
-    each = np.stack([_middle(runs[..., np.arange(tasks)[:, None], draw]) for draw in draws])
-    return np.asarray(each.std(0) * np.sqrt(seeds / (seeds - 1)), np.float64)
+    parts = np.array_split(draws, -(-runs.size * resamples // MEMORY))
+    each = np.concatenate([_middle(runs[..., np.arange(tasks)[:, None], part]) for part in parts], axis=-1)
+    return np.asarray(each.std(-1) * np.sqrt(seeds / (seeds - 1)), np.float64)
 
 
 @lru_cache

@@ -17,6 +17,7 @@ import rlseq
 from rlseq.compare import statistics, tables
 from rlseq.compare.comparison import Comparison
 from rlseq.compare.plan import Plan
+from rlseq.compare.queue import longest_first
 from tests.compare.conftest import small
 
 
@@ -86,6 +87,20 @@ def test_the_same_call_makes_nothing_again_and_more_seeds_only_what_is_new(
     assert [a["scores"] for a in again.results["tasks"][0]["agents"]] == [
         a["scores"] for a in comparison.results["tasks"][0]["agents"]
     ]
+
+
+def test_starts_come_first_and_then_what_took_longest(comparison: Any) -> None:
+    """So that short runs fill up the end, when there is nothing left for the other processes."""
+    config = json.loads((comparison.folder / "config.json").read_text("utf-8"))
+    jobs = Plan(**config | {"seeds": 3, "agents": {**config["agents"], "new": {"agent": "scst"}}}).jobs(
+        comparison.folder
+    )
+    waiting = longest_first([job for job in jobs if not job.done and job.seed == 2], jobs)
+    assert [job.agent for job in waiting[:4]] == ["start", "new", "new@exact", "new@constant"]
+    took = [max(job.seconds for job in jobs if job.agent == known.agent) for known in waiting[4:]]
+    assert len(took) == 7
+    assert took == sorted(took, reverse=True)
+    assert took[-1] > 0
 
 
 def test_other_settings_in_the_same_folder_are_refused(comparison: Any) -> None:
