@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlseq.diagnostics import joined
+from rlseq.schedules import Schedule, constant, scheduled
 from rlseq.types import Metrics, Rollout
 
 
@@ -20,10 +22,14 @@ class Agent(ABC):
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: float = 1e-3  # step size of Adam
     clip_norm: float = 1.0  # largest norm of the gradient
+    schedule: Schedule | str = (
+        "constant"  # share of lr, by the share of training that is done (rlseq.schedules)
+    )
 
     def __post_init__(self) -> None:
         if not self.lr > 0 or not self.clip_norm > 0:
             raise ValueError(f"lr and clip_norm must be > 0, got lr={self.lr}, clip_norm={self.clip_norm}")
+        self.schedule = scheduled(self.schedule)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
 
     @abstractmethod
@@ -37,6 +43,11 @@ class Agent(ABC):
     def update(self, batch: Rollout) -> Metrics:
         """One gradient step on the loss of a batch."""
         return self.step([batch])
+
+    def pace(self, done: float) -> None:
+        """Set the step size for the next update; `done` is the share of training that lies behind."""
+        if self.schedule is not constant:
+            self.optimizer.param_groups[0]["lr"] = self.lr * self.schedule(done)  # type: ignore[operator]
 
     def step(self, parts: Iterable[Rollout]) -> Metrics:
         """One gradient step on the sum of the losses of the parts of a batch."""
@@ -74,14 +85,3 @@ def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
         raise RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm
-
-
-def joined(logs: Sequence[Metrics]) -> Metrics:
-    """Metrics of several parts as one: the mean, but of a `…_min` the least and of a `…_max` the most."""
-    if len(logs) == 1:
-        return logs[0]
-    ways = {"min": torch.amin, "max": torch.amax}
-    return {
-        name: ways.get(name.rpartition("_")[2], torch.mean)(torch.stack([log[name].float() for log in logs]))
-        for name in logs[0]
-    }

@@ -5,6 +5,8 @@ All come from what an update has at hand anyway; what costs more texts is in `ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -60,3 +62,14 @@ def explained(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
 
 def _variance(x: Tensor, real: Tensor) -> Tensor:
     return ((x - (x * real).sum()).square() * real).sum()
+
+
+def joined(logs: Sequence[Metrics]) -> Metrics:
+    """Metrics of several parts as one: the mean, but of a `…_min` the least and of a `…_max` the most."""
+    if len(logs) == 1:
+        return logs[0]
+    ways = {"min": torch.amin, "max": torch.amax}
+    return {
+        name: ways.get(name.rpartition("_")[2], torch.mean)(torch.stack([log[name].float() for log in logs]))
+        for name in logs[0]
+    }

@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.agent import Agent, joined
+from rlseq.agent import Agent
 from rlseq.baselines import Baseline
 from rlseq.checks import check_first_ratio
 from rlseq.credit import Credit
 from rlseq.critics import prepared, seen_by
 from rlseq.decode import Decode, Sample
-from rlseq.diagnostics import describe, watch
+from rlseq.diagnostics import describe, joined, watch
 from rlseq.engine import rescore, rollout, task_of
 from rlseq.factors import Scale, Shuffle, check_factors, check_task, name_factors
 from rlseq.losses import Aggregate, per_token, score_function

@@ -211,6 +211,7 @@ def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: threading.Eve
     """Updates and evaluations, until the limit or a wish to stop."""
     done = run.done(unit)
     while done < limit and not stop.is_set():
+        run.agent.pace(done / limit)
         run.step()
         before, done = done, run.done(unit)
         if done // eval_every > before // eval_every or done >= limit:

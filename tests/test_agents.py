@@ -65,6 +65,7 @@ def test_mle_learns_to_copy() -> None:
         ("reinforc", {}, ValueError, "unknown agent 'reinforc'; did you mean 'reinforce'"),
         ("reinforce", {"entropi": 1}, TypeError, "no option 'entropi'; did you mean 'entropy'"),
         ("reinforce", {"baseline": "meen"}, ValueError, "unknown baseline 'meen'; did you mean 'mean'"),
+        ("mle", {"schedule": "linaer"}, ValueError, "unknown schedule 'linaer'; did you mean 'linear'"),
         ("mle", {"lr": 0.0}, ValueError, "lr and clip_norm must be > 0"),
     ],
 )

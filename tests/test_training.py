@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,49 @@ def test_a_reward_that_raises_stops_training_with_its_own_error() -> None:
     env.parts = {"broken": broken}
     with pytest.raises(ZeroDivisionError, match="inside the reward"):
         rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5]),
+        (lambda done: 2.0 - done, [2, 1.75, 1.5, 1.25]),
+    ],
+)
+def test_a_schedule_sets_the_step_size_of_every_update(schedule: Any, factors: list[float]) -> None:
+    env, policy = setting()
+    agent = rlseq.make_agent("mle", policy, lr=0.1, schedule=schedule)
+    seen: list[float] = []
+    rlseq.train(agent, env, 4, on_update=lambda row: seen.append(agent.optimizer.param_groups[0]["lr"]))
+    assert seen == pytest.approx([0.1 * factor for factor in factors])
+
+
+def test_a_schedule_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    def run(out: Path | None, stop_at: int | None = None) -> Any:
+        env, policy = setting()
+        agent = rlseq.make_agent("mle", policy, lr=0.05, schedule="linear")
+
+        def stop(row: dict[str, float]) -> None:
+            if row["update"] == stop_at:
+                raise KeyboardInterrupt
+
+        rlseq.train(agent, env, 6, eval_env=env, eval_every=2, on_update=stop, out=out)
+        return list(policy.parameters())
+
+    wanted = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", stop_at=5)
+    assert all(torch.equal(a, b) for a, b in zip(run(tmp_path / "run"), wanted, strict=True))
+
+
+def test_a_step_size_that_others_set_is_left_alone() -> None:
+    env, policy = setting()
+    agent = rlseq.make_agent("mle", policy, lr=0.1)
+    agent.optimizer.param_groups[0]["lr"] = 0.01
+    rlseq.train(agent, env, 1)
+    assert agent.optimizer.param_groups[0]["lr"] == 0.01
 
 
 @pytest.mark.parametrize(

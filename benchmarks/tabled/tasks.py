@@ -68,20 +68,28 @@ def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | Non
 
 
 def tasks() -> str:
-    """Greedy reward on held-out items after each stage, and what the last policy writes."""
-    text = ""
+    """Reward on held-out items after each stage, and what the last policy writes."""
+    text, stages = "", ("untrained", "likelihood", "reinforce")
     for run in runs("tasks"):
         found = run["results"]["tasks"]
         rows = [
-            [f"`{id}`", *(f"{stage['reward']:.3f}" for stage in task["stages"].values())]
+            [f"`{id}`", task["decode"], *(_reward(task["stages"].get(stage)) for stage in stages)]
             for id, task in found.items()
         ]
-        text += markdown(["reward on held-out items", "untrained", "likelihood", "REINFORCE"], rows)
+        text += markdown(["task", "texts", "untrained", "likelihood", "REINFORCE"], rows)
         seconds = run["results"]["seconds_of_each_stage"]
-        text += f"\n{seconds} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
-        rows = [[f"`{id}`", *sample] for id, task in found.items() for sample in task["samples"]]
+        text += f"\n{seconds:.0f} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        rows = [
+            [f"`{id}`", line.get("source", ""), (line.get("references") or [""])[0], line["text"]]
+            for id, task in found.items()
+            for line in task["samples"]
+        ]
         text += markdown(["task", "source", "a reference", "written"], rows)
     return text
+
+
+def _reward(stage: dict[str, Any] | None) -> str:
+    return "" if stage is None else f"{stage['reward']:.3f}"
 
 
 def captions() -> str:
@@ -126,9 +134,8 @@ def recipes() -> str:
                 f"{scale * gain['estimate']:+.1f} % [{scale * gain['low']:+.1f}, {scale * gain['high']:+.1f}]"
             )
             errors = f"{before:.3f} → {part['rloo'][found['setting']['compared']]:.3f}"
-            rows.append(
-                [f"{name}, {decoder}", gain["n"], errors, relative, f"{part['p']:.4f}", "; ".join(pooled)]
-            )
+            p, risk = f"{part['p']:.4f}", _risk(found) if decoder == "greedy" else ""
+            rows.append([f"{name}, {decoder}", gain["n"], errors, relative, p, "; ".join(pooled), risk])
         samples += [
             [name, line["source"], line["references"][0], line["likelihood"], line["rloo"]]
             for line in found["samples"]
@@ -136,9 +143,23 @@ def recipes() -> str:
         ][:3]
     if not rows:
         return ""
-    head = ["recipe", "test items", "errors a text", "change, 95 %", "p", "of all items at once"]
+    head = [
+        "recipe",
+        "test items",
+        "errors a text",
+        "change, 95 %",
+        "p",
+        "of all items at once",
+        "least risk",
+    ]
     text = markdown(head, rows) + "\n" + "\n\n".join(seconds) + "\n\n"
     return text + markdown(["recipe", "source", "a reference", "likelihood", "RLOO"], samples)
+
+
+def _risk(found: dict[str, Any]) -> str:
+    """Errors of the samples nearest to all others, relative to greedy ones, before the reward was met."""
+    risk = found.get("risk")
+    return f"{100 * (risk['least_risk'] / risk['greedy'] - 1):+.1f} %" if risk else ""
 
 
 def _before_after(part: dict[str, Any], figure: str) -> str:

@@ -29,6 +29,9 @@ class StockAgent(Agent):
     def __post_init__(self) -> None:
         self.optimizer = self.model.policy.optimizer
 
+    def pace(self, done: float) -> None:
+        """Its step size is its own affair."""
+
     def collect(self, env: Any) -> Any:
         """It collects for itself."""
 

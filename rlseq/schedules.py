@@ -1,0 +1,36 @@
+"""Schedules of the step size: the share of training that is done → the share of `lr` that is taken.
+
+A policy that has converged at one step size keeps the noise of its last steps; falling to zero takes it away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rlseq.errors import pick
+
+Schedule = Callable[[float], float]
+
+
+def constant(done: float) -> float:
+    """1, or whatever the optimiser is set to by others."""
+    return 1.0
+
+
+def linear(done: float) -> float:
+    """1 − x."""
+    return 1.0 - done
+
+
+def cosine(done: float) -> float:
+    """(1 + cos πx) / 2."""
+    return (1.0 + math.cos(math.pi * done)) / 2
+
+
+def scheduled(schedule: Schedule | str) -> Schedule:
+    """A schedule by name, or as it is."""
+    return pick(SCHEDULES, schedule, "schedule") if isinstance(schedule, str) else schedule
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
