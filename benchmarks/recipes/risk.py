@@ -31,7 +31,7 @@ def least_risk(policy: Any, task: Any, items: int, samples: int) -> dict[str, fl
     """
     wide, narrow = task(ITEMS * samples), task(ITEMS)
     chosen = torch.arange(0, wide.size, max(1, wide.size // items))[:items]
-    batches = [index for index in chosen.split(ITEMS) if len(index) == ITEMS]
+    batches = [chosen[i : i + ITEMS] for i in range(0, len(chosen) - ITEMS + 1, ITEMS)]
     first = torch.arange(ITEMS) * samples
     greedy = least = 0.0
     for index in batches:
