@@ -22,9 +22,7 @@ class Agent(ABC):
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: float = 1e-3  # step size of Adam
     clip_norm: float = 1.0  # largest norm of the gradient
-    schedule: Schedule | str = (
-        "constant"  # share of lr, by the share of training that is done (rlseq.schedules)
-    )
+    schedule: Schedule | str = "constant"  # of lr, over the share of training that is done (rlseq.schedules)
 
     def __post_init__(self) -> None:
         if not self.lr > 0 or not self.clip_norm > 0:

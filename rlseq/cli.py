@@ -59,6 +59,7 @@ def _evaluate(
     /,
     decode: Literal["greedy", "sample", "beam"] = "greedy",
     metrics: tuple[str, ...] = (),
+    pooled: tuple[str, ...] = (),
     texts: int | None = None,
     best: bool = False,
 ) -> None:
@@ -67,13 +68,14 @@ def _evaluate(
     Args:
         run: the folder of a run.
         decode: how texts are written.
-        metrics: what to report beside the reward; the task's own when not given.
+        metrics: what to report beside the reward, means over items; the task's own when not given.
+        pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
         texts: how many items; all when not given.
         best: the best checkpoint instead of the last.
     """
     from rlseq import commands
 
-    commands.evaluate(run, decode, metrics or None, texts, best)
+    commands.evaluate(run, decode, metrics or None, pooled, texts, best)
 
 
 def _generate(

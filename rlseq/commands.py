@@ -21,6 +21,7 @@ from rlseq.compare.runner import compare as compare_agents
 from rlseq.compare.tasks import metric
 from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
+from rlseq.evaluation import judged
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
 from rlseq.log import differences, write_json
 from rlseq.metrics.report import BY_NAME, OF_SETS
@@ -111,11 +112,23 @@ def _note(job: Job, given: Any) -> None:
     write_whole(folder / "command.yaml", _yaml(asdict(given)))
 
 
-def evaluate(run: Path, decode: str, metrics: Sequence[str] | None, texts: int | None, best: bool) -> None:
+def evaluate(
+    run: Path,
+    decode: str,
+    metrics: Sequence[str] | None,
+    pooled: Sequence[str],
+    texts: int | None,
+    best: bool,
+) -> None:
     """Scores of a run's policy."""
-    policy, env = _reopened(run, best)
+    policy, env = reopened(run, best)
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
-    scores = rlseq.evaluate(policy, env, decode, chosen, texts)
+    if pooled:
+        found = judged(policy, env, decode, chosen, texts)
+        figures = found.pooled(env, pooled)
+        scores = {**found.means(), **{f"pooled_{name}": value for name, value in figures.items()}}
+    else:
+        scores = rlseq.evaluate(policy, env, decode, chosen, texts)
     sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items()))
 
 
@@ -123,7 +136,7 @@ def generate(
     run: Path, texts: Sequence[str], n: int, decode: str, width: int, temperature: float, best: bool
 ) -> None:
     """Texts of a run's policy, one a line; of several also their place and score."""
-    policy, env = _reopened(run, best)
+    policy, env = reopened(run, best)
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
@@ -216,7 +229,7 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reopened(run: Path, best: bool) -> tuple[Any, Any]:
+def reopened(run: Path, best: bool) -> tuple[Any, Any]:
     """The policy of a run, and its task with held-out items."""
     path = run / "job.json"
     if not path.exists():

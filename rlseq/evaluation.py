@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -34,6 +34,17 @@ class Judged:
     def means(self) -> dict[str, float]:
         """The mean of every score."""
         return {name: float(value.double().sum()) / len(self.index) for name, value in self.scores.items()}
+
+    def pooled(self, env: Any, metrics: Sequence[str]) -> dict[str, float]:
+        """Figures of all texts at once, by the reference definition of each metric (`rlseq.metrics`)."""
+        from rlseq.metrics import evaluate as figures
+
+        lines = self.lines(env)
+        if not all("references" in line for line in lines):
+            raise ValueError(f"this task has no references for {', '.join(metrics)} to compare texts with")
+        return dict(
+            figures([line["text"] for line in lines], [line["references"] for line in lines], metrics)
+        )
 
     def lines(self, env: Any) -> list[dict[str, Any]]:
         """Every text as it is read by people: item, source, references, text, scores."""

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import yaml
 
 from rlseq.cli import COMMANDS, main
+from rlseq.commands import reopened
+from rlseq.evaluation import judged
 from rlseq.hyper import hyper, literal, settings
 
 TASK = (
@@ -99,6 +102,22 @@ def test_a_run_is_trained_scored_and_used(run: str, capsys: Any) -> None:
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["1", "2", "1", "2"]
     assert float(lines[0][1]) >= float(lines[1][1])
+
+
+def test_figures_of_all_texts_at_once_are_those_of_sacrebleu(run: str, capsys: Any) -> None:
+    policy, env = reopened(Path(run), best=False)
+    lines = judged(policy, env).lines(env)
+    texts, references = [line["text"] for line in lines], [line["references"][0] for line in lines]
+    assert typed("evaluate", run, "--pooled", "bleu", "ter") == 0
+    scores = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(scores["pooled_bleu"]) == pytest.approx(
+        sacrebleu.corpus_bleu(texts, [references]).score, abs=1e-3
+    )
+    assert float(scores["pooled_ter"]) == pytest.approx(
+        sacrebleu.corpus_ter(texts, [references]).score, abs=1e-3
+    )
+    assert typed("evaluate", run, "--pooled", "bleuu") == 2
+    assert "did you mean 'bleu'" in capsys.readouterr().err
 
 
 def test_texts_come_from_standard_input(run: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.evaluation import judged
 from rlseq.types import Context
 
 
@@ -166,6 +167,13 @@ def test_metrics_that_are_none(metrics: Any, error: type[Exception], message: st
     env, policy = setting()
     with pytest.raises(error, match=message):
         rlseq.evaluate(policy, env, metrics=metrics)
+
+
+def test_without_references_nothing_is_pooled() -> None:
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=4)
+    found = judged(rlseq.make_policy("gru", env, hidden=8, embedding=4), env, limit=4)
+    with pytest.raises(ValueError, match="no references for bleu"):
+        found.pooled(env, ["bleu"])
 
 
 def test_evaluation_leaves_episodes_alone_even_when_it_fails() -> None:

@@ -165,9 +165,7 @@ class Recipe:
 
     def figures(self, side: Any, test: Any) -> dict[str, float]:
         """Means over items, and figures of all items at once."""
-        lines = side.lines(test)
-        texts, references = [line["text"] for line in lines], [line["references"] for line in lines]
-        pooled = rlseq.metrics.evaluate(texts, references, metrics=self.setting.pooled)
+        pooled = side.pooled(test, self.setting.pooled)
         return {**side.means(), **{f"pooled {name}": value for name, value in pooled.items()}}
 
 

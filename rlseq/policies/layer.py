@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.policies.attention import attention
 from rlseq.policies.positions import Turn
 from rlseq.policies.words import Embedding as WordVectors
 from rlseq.types import Soft
@@ -52,18 +52,17 @@ class Layer(nn.Module):
         Args:
             x: n words.
             turn: what positions do to queries and keys.
-            seen: what may be looked at, broadcastable to `[B, heads, n, m]`, as bool or as 0 and −∞; None for
-                the words so far.
+            seen: which words may be looked at (`rlseq.policies.attention`); None for the words so far.
             recall: adds the n words to a memory of m ≥ n; without it only they are seen.
-            source: keys and values (see `look_at`), and which of them are present.
+            source: keys and values (see `look_at`), and what of them may be looked at, as `seen`.
         """
         q, k, v = self._split(self.qkv(self.norm(x)), 3)
         keys, values = recall(turn(k), v)
-        x = x + self.dropout(self.out(_attention(turn(q), keys, values, seen)))
+        x = x + self.dropout(self.out(_side_by_side(attention(turn(q), keys, values, seen))))
         if source is not None:
             (keys, values), present = source
             (q,) = self._split(self.source_q(self.source_norm(x)), 1)
-            x = x + self.dropout(self.source_out(_attention(q, keys, values, present)))
+            x = x + self.dropout(self.source_out(_side_by_side(attention(q, keys, values, present))))
         added: Tensor = self.dropout(self.wide(x))
         return x + added
 
@@ -77,10 +76,9 @@ class Layer(nn.Module):
         return x.view(*x.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
-    """softmax(q·kᵀ/√d) v, heads side by side again: `[B, n, H]`."""
-    a: Tensor = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, is_causal=seen is None)
-    return a.transpose(1, 2).flatten(2)
+def _side_by_side(heads: Tensor) -> Tensor:
+    """`[B, heads, n, d]` as `[B, n, H]`."""
+    return heads.transpose(1, 2).flatten(2)
 
 
 class Embedding(nn.Module):

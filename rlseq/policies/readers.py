@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlseq.policies.attention import seen_where
+from rlseq.policies.head import working_dtype
 from rlseq.policies.layer import Embedding, Layer
 from rlseq.policies.positions import Positions
 from rlseq.policies.words import Words
@@ -49,8 +51,9 @@ class WordReader(nn.Module):
         x = self.embedding(context["source"])
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.dropout(x)
+        seen = seen_where(present[:, None, None], working_dtype(x))
         for layer in self.layers:
-            x = layer(x, turn, present[:, None, None])
+            x = layer(x, turn, seen)
         return self.norm(x), present
 
 

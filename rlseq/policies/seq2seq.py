@@ -11,15 +11,15 @@ product, where input feeding would take T steps.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
 from rlseq.policies.words import Embedding, Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
-Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`, and which words are present `[B, 1, S]`
+Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`; 0 where words are, else −∞, `[B, 1, S]`
 State = tuple[Memory, Source]
 
 
@@ -71,7 +71,7 @@ class Seq2Seq(nn.Module):
         first = self.bridge(torch.cat([at_end(there, present), at_end(back, present)], 1)).tanh()
         read = self.dropout(torch.cat([there, turned(back, present)], 2))
         keys, values = self.keys_values(read).chunk(2, 2)
-        return self.decoder.from_first(first), (keys, values, present.unsqueeze(1))
+        return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
     def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
         """Read a token."""
@@ -95,7 +95,6 @@ class Seq2Seq(nn.Module):
 
     def _attend(self, h: Tensor, source: Source) -> Tensor:
         """h̃ `[B, T, H]`."""
-        keys, values, present = source
-        a = F.scaled_dot_product_attention(h, keys, values, attn_mask=present)
+        a = attention(h, *source)
         attended: Tensor = self.dropout(self.combine(torch.cat([h, a], 2)).tanh())
         return attended

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from rlseq.policies.attention import seen_where
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
 from rlseq.policies.positions import Learned, Positions
@@ -21,7 +22,7 @@ from rlseq.policies.readers import WordReader, picture_reader
 from rlseq.policies.words import Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
 
-Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and which words are present, `[B, 1, 1, S]`
+Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and 0 where words are, else −∞, `[B, 1, 1, S]`
 State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
 
 
@@ -86,9 +87,8 @@ class Transformer(nn.Module):
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
         x = self.dropout(x)
-        later = torch.arange(self.words.length, device=place.device) > place.view(-1, 1, 1, 1)
-        # Attention wants numbers: made once here, and not from a bool in every layer again.
-        seen = torch.zeros_like(later, dtype=caches[0][0].dtype).masked_fill_(later, -torch.inf)
+        so_far = torch.arange(self.words.length, device=place.device) <= place.view(-1, 1, 1, 1)
+        seen = seen_where(so_far, caches[0][0].dtype)
         # A cache seen as lines of d numbers: this word's go to lines (row · heads + head) · T + place.
         lines = torch.arange(len(token) * self.heads, device=place.device).view(len(token), -1)
         lines = (lines * self.words.length + place.unsqueeze(1)).flatten()
@@ -117,7 +117,8 @@ class Transformer(nn.Module):
         if self.reader is None:
             return ()
         x, present = self.reader(context)
-        return tuple(cast(Layer, layer).look_at(x) for layer in self.decoder), present[:, None, None]
+        looked_at = tuple(cast(Layer, layer).look_at(x) for layer in self.decoder)
+        return looked_at, seen_where(present[:, None, None], working_dtype(x))
 
 
 def _of_layer(source: Source | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:
