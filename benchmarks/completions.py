@@ -5,13 +5,14 @@
 The measure is the discriminator's own forward passes on those 19,456 texts, which nobody can save. Beside
 `Completions`: one prefix at a time, its 16 completions together, with our engine; and as public ports do it,
 16 × 19 passes of 64 rows from the first word, each drawn by `torch.multinomial` (two of the sixteen are
-run, and counted eightfold). Seconds, the least of three, on an otherwise idle machine.
+run, and counted eightfold). Seconds, the least of five in turn, on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import record
@@ -24,17 +25,18 @@ from rlseq.credit import Completions
 from rlseq.discriminators import Adversary
 from rlseq.discriminators.texts import rewarded, variant
 
-ROWS, SAMPLES, PORTED, REPEATS = 64, 16, 2, 3
+ROWS, SAMPLES, PORTED, REPEATS = 64, 16, 2, 5
 
 
-def spent(run: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Seconds, the least of some."""
-    found = []
+def spent(runs: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
+    """Seconds of each, the least of some; in turn, so that a machine that slows down slows all of them."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - start)
+    return {name: min(seconds) for name, seconds in found.items()}
 
 
 def main() -> None:
@@ -63,15 +65,21 @@ def main() -> None:
                 written, _ = plain_loop(policy, env, batch.actions[:, :t])
                 adversary(torch.cat([batch.actions[:, :t], written], 1), mask[:ROWS], {})
 
+    def completed(compile: bool = False) -> None:
+        Completions(SAMPLES, compile=compile).prepare(batch, policy, judged)
+
+    completed(compile=True)  # which takes seconds, once
     seconds = {
-        "discriminator alone": spent(lambda: adversary(texts, mask, {})),
-        "completions": spent(lambda: Completions(SAMPLES).prepare(batch, policy, judged)),
-        "completions, compiled": spent(
-            lambda: Completions(SAMPLES, compile=True).prepare(batch, policy, judged), REPEATS + 1
+        **spent(
+            {
+                "discriminator alone": lambda: adversary(texts, mask, {}),
+                "completions": completed,
+                "completions, compiled": partial(completed, compile=True),
+            }
         ),
-        "one prefix at a time": spent(one_at_a_time, 1),
-        "as ported": spent(ported, 1) * SAMPLES / PORTED,
+        **spent({"one prefix at a time": one_at_a_time, "as ported": ported}, 1),
     }
+    seconds["as ported"] *= SAMPLES / PORTED
     ours, judge = seconds["completions, compiled"], seconds["discriminator alone"]
     results = {
         "texts": len(texts),
