@@ -1,15 +1,14 @@
 """Likelihood, then a reward, on a text task: what does the second add, and is it more than chance?
 
-    python benchmarks/recipes/text.py g2p|vowels|parallel|numbers [--folder runs/recipes] [--threads 2]
+    python benchmarks/recipes/text.py NAME [--folder runs/recipes] [--threads 2]
 
 Likelihood stops where pairs of dev are likeliest; from those weights RLOO goes on with the task's reward,
 its step size falling to zero, and the last weights are taken. Both are scored on the same test items, which
-nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over
-items, and a test by approximate randomisation. What a reward has to win is measured before: do the samples
-to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a
-stranger's data: a TSV of 7,000 pairs that the script writes, words of the dictionary without their vowels
-and with them, to which several words are often right.
-Writes results/recipe-NAME.json.
+nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over items, and a test
+by approximate randomisation. What a reward has to win is measured before: do the samples to which all others
+are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a stranger's data: a TSV of
+7,000 pairs that the script writes, words of the dictionary without their vowels and with them, to which
+several words are often right. Writes results/recipe-NAME.json.
 """
 
 from __future__ import annotations

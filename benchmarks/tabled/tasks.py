@@ -158,8 +158,8 @@ def recipes() -> str:
 
 def _risk(found: dict[str, Any]) -> str:
     """Errors of the samples nearest to all others, relative to greedy ones, before the reward was met."""
-    risk = found.get("risk")
-    return f"{100 * (risk['least_risk'] / risk['greedy'] - 1):+.1f} %" if risk else ""
+    greedy, least = found["risk"]["greedy"], found["risk"]["least_risk"]
+    return f"{100 * (least / greedy - 1):+.1f} %" if greedy else ""
 
 
 def _before_after(part: dict[str, Any], figure: str) -> str:
