@@ -123,12 +123,10 @@ def evaluate(
     """Scores of a run's policy."""
     policy, env = reopened(run, best)
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
+    found = judged(policy, env, decode, chosen, texts)
+    scores = found.means()
     if pooled:
-        found = judged(policy, env, decode, chosen, texts)
-        figures = found.pooled(env, pooled)
-        scores = {**found.means(), **{f"pooled_{name}": value for name, value in figures.items()}}
-    else:
-        scores = rlseq.evaluate(policy, env, decode, chosen, texts)
+        scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
     sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items()))
 
 

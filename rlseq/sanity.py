@@ -103,12 +103,8 @@ def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
     references = _references(task, context)
-    return (
-        task,
-        context,
-        references,
-        ({} if references is None else {"references": _judged(task, *references, context)}),
-    )
+    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    return task, context, references, rewards
 
 
 def _worthless(

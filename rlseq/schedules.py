@@ -30,7 +30,14 @@ def cosine(done: float) -> float:
 
 def scheduled(schedule: Schedule | str) -> Schedule:
     """A schedule by name, or as it is."""
-    return pick(SCHEDULES, schedule, "schedule") if isinstance(schedule, str) else schedule
+    if isinstance(schedule, str):
+        return pick(SCHEDULES, schedule, "schedule")
+    if not callable(schedule):
+        raise TypeError(
+            f"schedule must be a name or a function of the share that is done, got {schedule!r:.60}; "
+            f"known: {', '.join(SCHEDULES)}"
+        )
+    return schedule
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}

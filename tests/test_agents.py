@@ -66,6 +66,7 @@ def test_mle_learns_to_copy() -> None:
         ("reinforce", {"entropi": 1}, TypeError, "no option 'entropi'; did you mean 'entropy'"),
         ("reinforce", {"baseline": "meen"}, ValueError, "unknown baseline 'meen'; did you mean 'mean'"),
         ("mle", {"schedule": "linaer"}, ValueError, "unknown schedule 'linaer'; did you mean 'linear'"),
+        ("mle", {"schedule": 0.5}, TypeError, "schedule must be a name or a function"),
         ("mle", {"lr": 0.0}, ValueError, "lr and clip_norm must be > 0"),
     ],
 )
