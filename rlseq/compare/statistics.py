@@ -218,7 +218,7 @@ def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
     """Standard error of the IQM, seeds drawn within each task; the same draws for every leading index."""
     tasks, seeds = runs.shape[-2:]
     draws = np.random.default_rng(0).integers(seeds, size=(resamples, tasks, seeds))
-    parts = np.array_split(draws, -(-runs.size * resamples // MEMORY))
+    parts = np.array_split(draws, min(resamples, -(-runs.size * resamples // MEMORY)))
     each = np.concatenate([_middle(runs[..., np.arange(tasks)[:, None], part]) for part in parts], axis=-1)
     return np.asarray(each.std(-1) * np.sqrt(seeds / (seeds - 1)), np.float64)
 

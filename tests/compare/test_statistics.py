@@ -51,6 +51,14 @@ def test_an_interval_over_seeds_moves_and_grows_with_the_scale() -> None:
     assert large.high == pytest.approx(10 * small.high + 3)
 
 
+def test_it_does_not_matter_how_much_is_resampled_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = np.random.default_rng(0).normal(size=(3, 2, 4))
+    whole = iqm(runs)
+    for numbers in (1, 1000):
+        monkeypatch.setattr("rlseq.compare.statistics.MEMORY", numbers)
+        np.testing.assert_allclose(iqm(runs)[:3], whole[:3], rtol=1e-12)
+
+
 def test_probability_of_improvement_counts_pairs_and_halves_ties() -> None:
     found = probability_of_improvement([1, 2, 3], [0, 2, 2.5])
     assert found.estimate == pytest.approx(5.5 / 9)
