@@ -3,8 +3,8 @@
     python benchmarks/recipes/text.py NAME [--folder runs/recipes] [--threads 2]
 
 Likelihood stops where pairs of dev are likeliest; from those weights RLOO goes on with the task's reward,
-its step size falling to zero, and the last weights are taken. Both are scored on the same test items, which
-nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over items, and a test
+its step size falling to zero, and the weights that earn most on dev are kept. Both are scored on the same
+test items, which nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over items, and a test
 by approximate randomisation. What a reward has to win is measured before: do the samples to which all others
 are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a stranger's data: a TSV of
 7,000 pairs that the script writes, words of the dictionary without their vowels and with them, to which
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import record
 from recipes.risk import least_risk
-from recipes.stages import likelihood, seconds
+from recipes.stages import likelihood, rewarded, seconds
 
 import rlseq
 from rlseq.compare import statistics
@@ -122,12 +122,7 @@ class Recipe:
         before = self.scored(policy)
         found["risk"] = least_risk(policy, partial(self.task, "test"), *RISK)
         agent = rlseq.make_agent("rloo", policy, lr=setting.lr, samples=setting.samples, schedule="linear")
-        rlseq.train(
-            *(agent, train, setting.updates, self.task("dev", 250)),
-            eval_every=setting.updates // 10,
-            out=self.folder / "rloo",
-            examine=False,
-        )
+        rewarded(agent, train, self.task("dev", 250), self.folder / "rloo", setting.updates)
         after = self.scored(policy)
         return {**found, "before": before, "after": after, "seconds": seconds(self.folder)}
 
