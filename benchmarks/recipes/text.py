@@ -4,11 +4,11 @@
 
 Likelihood stops where pairs of dev are likeliest; from those weights RLOO goes on with the task's reward,
 its step size falling to zero, and the weights that earn most on dev are kept. Both are scored on the same
-test items, which nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over items, and a test
-by approximate randomisation. What a reward has to win is measured before: do the samples to which all others
-are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a stranger's data: a TSV of
-7,000 pairs that the script writes, words of the dictionary without their vowels and with them, to which
-several words are often right. Writes results/recipe-NAME.json.
+test items, which nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over
+items, and a test by approximate randomisation. What a reward has to win is measured before: do the samples
+to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a
+stranger's data: a TSV of 7,000 pairs that the script writes, words of the dictionary without their vowels
+and with them, to which several words are often right. Writes results/recipe-NAME.json.
 """
 
 from __future__ import annotations
