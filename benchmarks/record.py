@@ -28,12 +28,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, results: Any) -> Path:
-    """Write `results/NAME.json`, whole or not at all."""
-    RESULTS.mkdir(exist_ok=True)
+def write(name: str, results: Any, folder: Path = RESULTS) -> Path:
+    """Write `NAME.json`, whole or not at all."""
+    folder.mkdir(exist_ok=True)
     command = " ".join(["python", *sys.argv])
     content = {"command": command, "commit": COMMIT, "machine": machine(), "results": results}
-    path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.json"
+    path, draft = folder / f"{name}.json", folder / f".{name}.json"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
     return path

@@ -17,7 +17,7 @@ from rapidfuzz.process import cdist
 import rlseq
 from rlseq.checks import named_functions
 
-ITEMS = 50  # at a time
+ITEMS = 50  # at a time, at most
 
 
 def least_risk(policy: Any, task: Any, items: int, samples: int) -> dict[str, float]:
@@ -29,10 +29,12 @@ def least_risk(policy: Any, task: Any, items: int, samples: int) -> dict[str, fl
         items: how many, evenly spread over the task's.
         samples: of each item.
     """
-    wide, narrow = task(ITEMS * samples), task(ITEMS)
-    chosen = torch.arange(0, wide.size, max(1, wide.size // items))[:items]
-    batches = [chosen[i : i + ITEMS] for i in range(0, len(chosen) - ITEMS + 1, ITEMS)]
-    first = torch.arange(ITEMS) * samples
+    size = task(1).size
+    rows = min(ITEMS, size)
+    wide, narrow = task(rows * samples), task(rows)
+    chosen = torch.arange(0, size, max(1, size // items))[:items]
+    batches = [chosen[i : i + rows] for i in range(0, len(chosen) - rows + 1, rows)]
+    first = torch.arange(rows) * samples
     greedy = least = 0.0
     for index in batches:
         batch = rlseq.rollout(policy, wide, repeat=samples, index=index)
@@ -41,7 +43,7 @@ def least_risk(policy: Any, task: Any, items: int, samples: int) -> dict[str, fl
         greedy += float(
             _errors(narrow, rlseq.rollout(policy, narrow, decode=rlseq.Greedy(), index=index)).sum()
         )
-    count = len(batches) * ITEMS
+    count = len(batches) * rows
     return {"greedy": greedy / count, "least_risk": least / count, "items": count, "samples": samples}
 
 

@@ -1,24 +1,25 @@
 """Likelihood, then a reward, on a text task: what does the second add, and is it more than chance?
 
-    python benchmarks/recipes/text.py NAME [--folder runs/recipes] [--threads 2]
+    python benchmarks/recipes/text.py NAME [--seed 0] [--folder runs/recipes] [--threads 2]
+    python benchmarks/recipes/text.py PATH [--seed 0] …
 
 Likelihood stops where pairs of dev are likeliest; from those weights RLOO goes on with the task's reward,
 its step size falling to zero, and the weights that earn most on dev are kept. Both are scored on the same
 test items, which nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over
 items, and a test by approximate randomisation. What a reward has to win is measured before: do the samples
-to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" is a
-stranger's data: a TSV of 7,000 pairs that the script writes, words of the dictionary without their vowels
-and with them, to which several words are often right. Writes results/recipe-NAME.json.
+to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" and "sounds"
+are a stranger's data, files that are given by their path (recipes/words.py). Of a NAME it writes
+results/recipe-NAME.json, of the path of your own files report.json in its folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -26,12 +27,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import record
+from recipes import words
 from recipes.risk import least_risk
 from recipes.stages import likelihood, rewarded, seconds
 
 import rlseq
+from rlseq.cache import key_of
 from rlseq.compare import statistics
 from rlseq.evaluation import judged
+from rlseq.splits import find
 
 SHOWN = 8
 RISK = 2000, 32  # items, samples of each
@@ -50,6 +54,7 @@ class Setting:
     updates: int  # on the reward
     lr: float  # of the first of them; it falls to zero
     options: dict[str, Any] = field(default_factory=dict)  # of the task
+    files: Callable[[Path], Path] | None = None  # writes its data into a folder, and says where
     hidden: int = 128
     rows: int = 256  # of a batch
     samples: int = 4  # K of RLOO
@@ -57,6 +62,14 @@ class Setting:
     test: int | None = None  # items; all when not given
 
 
+PAIRS = Setting(  # a few thousand pairs of short texts, from files
+    *("rlseq/Parallel-v0", "edit_distance", ("cer", "exact")),
+    stages=((1500, 2e-3), (500, 3e-4)),
+    updates=2000,
+    lr=3e-4,
+    dropout=0.3,
+    options={"reward": "edit"},
+)
 SETTINGS = {
     "g2p": Setting(
         *("rlseq/G2P-v0", "edit_distance", ("per", "exact")),
@@ -71,13 +84,8 @@ SETTINGS = {
         updates=2000,
         lr=3e-4,
     ),
-    "vowels": Setting(
-        *("rlseq/Parallel-v0", "edit_distance", ("cer", "exact")),
-        stages=((1500, 2e-3), (500, 3e-4)),
-        updates=4000,
-        lr=3e-4,
-        dropout=0.3,
-    ),
+    "vowels": replace(PAIRS, files=partial(words.write, told=words.without_vowels)),
+    "sounds": replace(PAIRS, files=partial(words.write, told=words.consonant_sounds)),
     "parallel": Setting(
         *("rlseq/Parallel-v0", "edit_distance", ("bleu", "chrf", "exact")),
         stages=((500, 2e-3),),
@@ -100,20 +108,19 @@ SETTINGS = {
 class Recipe:
     """The stages of a setting, in a folder."""
 
-    name: str
     setting: Setting
     folder: Path
+    seed: int = 0
 
     def task(self, split: str, rows: int | None = None) -> Any:
         """A split."""
-        setting = self.setting
-        options = dict(setting.options)
-        if self.name == "vowels":
-            options["path"] = vowels(self.folder / "vowels.tsv")
-        return rlseq.make(setting.id, num_envs=rows or setting.rows, split=split, **options)
+        setting, options = self.setting, dict(self.setting.options)
+        if setting.files:
+            options["path"] = setting.files(self.folder / "data")
+        return rlseq.make(setting.id, rows or setting.rows, seed=self.seed, split=split, **options)
 
     def run(self) -> dict[str, Any]:
-        """Train, and compare."""
+        """Train, and compare; figures, not texts."""
         setting, train = self.setting, self.task("train")
         policy = rlseq.make_policy(
             "seq2seq", train, hidden=setting.hidden, embedding=64, dropout=setting.dropout
@@ -124,7 +131,7 @@ class Recipe:
         agent = rlseq.make_agent("rloo", policy, lr=setting.lr, samples=setting.samples, schedule="linear")
         rewarded(agent, train, self.task("dev", 250), self.folder / "rloo", setting.updates)
         after = self.scored(policy)
-        return {**found, "before": before, "after": after, "seconds": seconds(self.folder)}
+        return self.report(found, before, after)
 
     def scored(self, policy: Any) -> dict[str, Any]:
         """The texts of test by every decoder, and their scores."""
@@ -133,32 +140,34 @@ class Recipe:
             name: judged(policy, test, decode, limit=self.setting.test) for name, decode in DECODERS.items()
         }
 
-    def report(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What is kept of it: figures, not texts."""
-        test, columns = self.task("test", 250), {}
-        for name in DECODERS:
-            old, new = found["before"][name], found["after"][name]
-            a, b = (side.scores[self.setting.compared].double().numpy() for side in (old, new))
-            gain = statistics.paired_bootstrap(b, a)
-            columns[name] = {
-                "likelihood": self.figures(old, test),
-                "rloo": self.figures(new, test),
-                "difference": gain._asdict(),
-                "relative": gain.estimate / float(a.mean()) if a.any() else 0.0,
-                "p": statistics.approximate_randomisation(b, a),
-                "verdict": verdict(gain, float(a.mean())),
-            }
-        lines = [side["greedy"].lines(test)[:SHOWN] for side in (found["before"], found["after"])]
+    def report(self, found: dict[str, Any], before: Any, after: Any) -> dict[str, Any]:
+        """What was found, and how the texts of before and after differ."""
+        test = self.task("test", 250)
+        lines = [side["greedy"].lines(test)[:SHOWN] for side in (before, after)]
         samples = [
             {k: old[k] for k in ("source", "references")} | {"likelihood": old["text"], "rloo": new["text"]}
             for old, new in zip(*lines, strict=True)
         ]
         return {
-            "setting": asdict(self.setting),
-            **{name: found[name] for name in ("dev nll", "risk")},
-            "seconds": found["seconds"],
-            **columns,
+            "setting": {name: value for name, value in asdict(self.setting).items() if name != "files"},
+            "seed": self.seed,
+            **found,
+            "seconds": seconds(self.folder),
+            **{name: self.compared(before[name], after[name], test) for name in DECODERS},
             "samples": samples,
+        }
+
+    def compared(self, before: Any, after: Any, test: Any) -> dict[str, Any]:
+        """The same items, before and after."""
+        a, b = (side.scores[self.setting.compared].double().numpy() for side in (before, after))
+        gain = statistics.paired_bootstrap(b, a)
+        return {
+            "likelihood": self.figures(before, test),
+            "rloo": self.figures(after, test),
+            "difference": gain._asdict(),
+            "relative": gain.estimate / float(a.mean()) if a.any() else 0.0,
+            "p": statistics.approximate_randomisation(b, a),
+            "verdict": verdict(gain, float(a.mean())),
         }
 
     def figures(self, side: Any, test: Any) -> dict[str, float]:
@@ -177,40 +186,52 @@ def verdict(gain: statistics.Interval, before: float) -> str:
     return f"RL {'lowers' if gain.estimate < 0 else 'raises'} errors by {interval}"
 
 
-def vowels(path: Path) -> Path:
-    """A TSV of 7,000 words without their vowels, and with them; short ones, as these have most readings."""
-    if not path.exists():
-        words = sorted({word for word in dictionary_words() if word.isalpha() and 3 <= len(word) <= 7})
-        pairs = [("".join(c for c in word if c not in "aeiouy"), word) for word in words]
-        pairs = [pair for pair in pairs if len(pair[0]) > 1]
-        Random(0).shuffle(pairs)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{a}\t{b}\n" for a, b in pairs[:7000]), "utf-8")
-    return path
+def summary(report: dict[str, Any]) -> str:
+    """What a report says, in a few lines."""
+    compared, risk = report["setting"]["compared"], report["risk"]
+    lines = []
+    for name in DECODERS:
+        part = report[name]
+        old, new = (part[side][compared] for side in ("likelihood", "rloo"))
+        lines.append(f"{name}: {old:.3f} → {new:.3f} errors a text, p = {part['p']:.4f}; {part['verdict']}")
+    if risk["greedy"]:
+        change = 100 * (risk["least_risk"] / risk["greedy"] - 1)
+        lines.append(
+            f"the sample nearest to {risk['samples']} of likelihood's: {change:+.1f} % against greedy"
+        )
+    for sample in report["samples"][:3]:
+        texts = ", ".join(sample["references"][:4])
+        lines.append(f"  {sample['source']} → {sample['likelihood']} → {sample['rloo']}; right: {texts}")
+    return "\n".join(lines)
 
 
-def dictionary_words() -> list[str]:
-    """The words of the CMU dictionary."""
-    from rlseq.envs.g2p import the_dictionary
-
-    lines = the_dictionary().read_text("utf-8").splitlines()
-    return [line.split()[0] for line in lines if line and "(" not in line.split()[0]]
+def named(path: str) -> str:
+    """A folder's name for the data of a path: other content is another run, whatever it is called."""
+    files = [file for origin in find(path).values() for file in origin.files]
+    return f"{Path(path).stem}-{key_of(files, {})[:8]}"
 
 
 def main() -> None:
     """Run what is asked for, print it, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("name", choices=list(SETTINGS))
+    parser.add_argument("name", help=f"{', '.join(SETTINGS)}, or the path of your own files")
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes"))
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order of items and samples")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    recipe = Recipe(options.name, SETTINGS[options.name], options.folder / options.name)
-    report = recipe.report(recipe.run())
-    for name in DECODERS:
-        print(f"{name}: {report[name]['verdict']}")
-    print(record.write(f"recipe-{options.name}", report))
+    torch.manual_seed(options.seed)
+    setting = SETTINGS.get(options.name)
+    name = options.name if setting else named(options.name)
+    setting = setting or replace(PAIRS, options={**PAIRS.options, "path": options.name})
+    name += f"-seed-{options.seed}" if options.seed else ""
+    folder = options.folder / name
+    report = Recipe(setting, folder, options.seed).run()
+    print(summary(report))
+    if options.name in SETTINGS:
+        print(record.write(f"recipe-{name}", report))
+    else:
+        print(record.write("report", report, folder))
 
 
 if __name__ == "__main__":
