@@ -11,10 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rlseq import cache
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import PAD
 from rlseq.vocab import Vocab, from_json
@@ -61,6 +63,10 @@ class Texts:
         return Texts(self.ids.to(device), self.ends.to(device))
 
 
+class Damaged(ValueError):
+    """What was written cannot be read again."""
+
+
 @dataclass(eq=False)
 class Corpus:
     """The items of one part, encoded."""
@@ -75,11 +81,16 @@ class Corpus:
     notes: dict[str, Any] = field(default_factory=dict)  # what was counted when it was read
 
     @classmethod
-    def open(cls, folder: Path, part: str, mapped: bool) -> Corpus:
-        """Read one part of what `rlseq.data` wrote; `mapped` leaves arrays in their file."""
-        notes = json.loads((folder / "notes.json").read_text("utf-8"))
-        with safe_open(folder / f"{part}.safetensors", "pt") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    def open(cls, folder: Path, part: str, mapped: bool) -> Corpus | None:
+        """Read a part of what `rlseq.data` wrote, None if empty; `mapped` leaves arrays in their file."""
+        try:
+            notes = json.loads((folder / "notes.json").read_text("utf-8"))
+            if not notes["parts"][part]["items"]:
+                return None
+            with safe_open(folder / f"{part}.safetensors", "pt") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
         source_vocab = notes.pop("source_vocab")
         return cls(
@@ -205,3 +216,51 @@ def table_of(references: Tensor, lengths: Tensor) -> RefTable:
     ids, long = references[item, slot], lengths[item, slot]
     ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
     return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
+
+
+class Shelf:
+    """The arrays of one part, while they are written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.items = folder, name, 0
+        kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
+        kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
+        self.columns = {
+            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
+        }
+        for name in ("source_ends", "reference_ends"):
+            self.columns[name].extend([0])
+
+    def sources(self, ids: list[int]) -> None:
+        """The source of the next item."""
+        self._add("sources", "source_ends", ids)
+
+    def add(self, item: int, ids: list[int], eos: int | None) -> None:
+        """A reference of an item."""
+        self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
+        self.columns["item"].extend([item])
+        self.items = max(self.items, item + 1)
+
+    def _add(self, column: str, ends: str, ids: list[int]) -> None:
+        self.columns[column].extend(ids)
+        self.columns[ends].extend([self.columns[column].length])
+
+    def close(self) -> dict[str, int]:
+        """Write the part's file; what it holds, in numbers."""
+        item = self.columns.pop("item")
+        numbers = item.close()
+        self.columns["order"].put(np.argsort(numbers, kind="stable"))
+        self.columns["starts"].put(np.append(0, np.bincount(numbers).cumsum()))
+        closed = {name: column.close() for name, column in self.columns.items()}
+        item.path.unlink()
+        counts = {
+            "items": self.items,
+            "references": len(numbers),
+            "longest": int(np.diff(closed["reference_ends"]).max(initial=0)),
+            "longest_source": int(np.diff(closed["source_ends"]).max(initial=0)),
+        }
+        file = self.folder / f"{self.name}.safetensors"
+        cache.save(file, self.columns)
+        if not self.items:
+            file.unlink()
+        return counts

@@ -7,6 +7,7 @@ sources are alike, and the words of the vocabulary; ids go to a file as they com
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlseq import cache
-from rlseq.corpus import Corpus
+from rlseq.corpus import Corpus, Damaged, Shelf
 from rlseq.errors import pick
 from rlseq.readers import DataError, Pair, Problem
 from rlseq.splits import PARTS, Assign, Origin, by_seed
-from rlseq.vocab import LEVELS, Vocab
+from rlseq.vocab import LEVELS
 
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
-VERSION = 1  # of what the cache holds
+VERSION = 2  # of what the cache holds
 Level = str | tuple[str, str] | None
 
 
@@ -50,6 +51,17 @@ class Reading:
     vocab_size: int | None = None
     seed: int = 0
     skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        given: Any = self.level
+        names = [] if given is None else [given] if isinstance(given, str) else given
+        known = ", ".join(LEVELS)
+        if not isinstance(names, (tuple, list)) or (names is given and len(names) != 2):
+            raise ValueError(
+                f"level must be {known}, or a pair of these, of sources and references; got {given!r}"
+            )
+        for name in names:
+            pick(LEVELS, name, "level")
 
 
 class Survey(NamedTuple):
@@ -88,19 +100,28 @@ def load(
     large = sum(file.stat().st_size for file in files) >= cache.WORTH
     key = cache.key_of(files, _settings(origins, reading, assign)) if large else None
     with cache.kept(key, partial(_build, origins, reading, assign)) as (folder, stays):
-        if not (folder / f"{part}.safetensors").exists():
-            raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
-        corpus = Corpus.open(folder, part, mapped=stays)
-    if corpus.notes["skipped"]:
-        warnings.warn(
-            f"skipped {corpus.notes['skipped']} lines: {corpus.notes['first_skipped']}", stacklevel=2
-        )
+        try:
+            corpus = Corpus.open(folder, part, mapped=stays)
+        except Damaged as error:
+            warnings.warn(f"{error}; it is removed, and made again", stacklevel=2)
+            shutil.rmtree(folder)
+            return load(origins, part, reading, assign)
+    if corpus is None:
+        raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
+    skipped = corpus.notes["skipped"]
+    if skipped:
+        first = (Problem(files[file], line, what) for file, line, what in corpus.notes["first_skipped"])
+        counted = f"{skipped:,} line" + ("s" if skipped > 1 else "")
+        warnings.warn(f"skipped {counted}: {'; '.join(map(str, first))}", stacklevel=2)
     return corpus
 
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
     """All but the files' content on which the outcome depends."""
-    readers = {part: (origin.read.func.__name__, origin.read.keywords) for part, origin in origins.items()}  # type: ignore[attr-defined]
+    readers = {
+        part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
+        for part, origin in origins.items()
+    }
     return {"version": VERSION, "reading": asdict(reading), "readers": readers, "assign": assign.__name__}
 
 
@@ -110,7 +131,8 @@ def _named(origins: Mapping[str, Origin]) -> str:
 
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
     """Read everything, and write each part's arrays, and notes, into a folder."""
-    if sum(file.stat().st_size for origin in origins.values() for file in origin.files) < HELD:
+    files = [file for origin in origins.values() for file in origin.files]
+    if sum(file.stat().st_size for file in files) < HELD:
         origins = {
             name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()
         }
@@ -143,7 +165,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "source_vocab": source_vocab and source_vocab.to_json(),
         "strangers": list(strangers),
         "skipped": len(problems),
-        "first_skipped": "; ".join(map(str, problems[:SHOWN])),
+        "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems[:SHOWN]],
         "repeated": int(sum((~place.kept).sum() for place in places.values())),
         "parts": {shelf.name: shelf.close() for shelf in shelves},
     }
@@ -253,56 +275,3 @@ def _rows(
         ):
             if kept:
                 yield pair, part, item, first
-
-
-class Shelf:
-    """The arrays of one part, while they are written."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name, self.items = folder, name, 0
-        kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
-        kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
-        self.columns = {
-            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
-        }
-        for name in ("source_ends", "reference_ends"):
-            self.columns[name].extend([0])
-
-    def sources(self, ids: list[int]) -> None:
-        """The source of the next item."""
-        self._add("sources", "source_ends", ids)
-
-    def add(self, item: int, ids: list[int], eos: int | None) -> None:
-        """A reference of an item."""
-        self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
-        self.columns["item"].extend([item])
-        self.items = max(self.items, item + 1)
-
-    def _add(self, column: str, ends: str, ids: list[int]) -> None:
-        self.columns[column].extend(ids)
-        self.columns[ends].extend([self.columns[column].length])
-
-    def close(self) -> dict[str, int]:
-        """Write the part's file; what it holds, in numbers."""
-        item = self.columns.pop("item")
-        numbers = item.close()
-        self.columns["order"].put(np.argsort(numbers, kind="stable"))
-        self.columns["starts"].put(np.append(0, np.bincount(numbers).cumsum()))
-        closed = {name: column.close() for name, column in self.columns.items()}
-        item.path.unlink()
-        counts = {
-            "items": self.items,
-            "references": len(numbers),
-            "longest": int(np.diff(closed["reference_ends"]).max(initial=0)),
-            "longest_source": int(np.diff(closed["source_ends"]).max(initial=0)),
-        }
-        file = self.folder / f"{self.name}.safetensors"
-        cache.save(file, self.columns)
-        if not self.items:
-            file.unlink()
-        return counts
-
-
-def vocab_of(texts: Sequence[str], level: str) -> Vocab:
-    """The vocabulary of some texts at a level."""
-    return pick(LEVELS, level, "level")(texts, 1, None)

@@ -75,10 +75,16 @@ class Examiner:
         return metrics | {f"distinct_{n}": DistinctN(order=n).pool(ids) for n in (1, 2)}
 
     def noise(self, batch: Rollout) -> Metrics:
-        """Variance of the gradient between micro-batches, of all parameters; and over its squared norm."""
+        """Variance of the gradient between micro-batches, of all parameters; and over its squared norm.
+
+        A group is never divided; of a single one there is nothing to tell.
+        """
         batch = self.agent.judged(batch)
         groups = torch.arange(len(batch.actions), device=batch.actions.device).view(-1, batch.samples)
-        parts = [self._gradient(batch.take(rows.flatten())) for rows in groups.tensor_split(self.parts)]
+        if len(groups) < 2:
+            return {}
+        split = groups.tensor_split(min(self.parts, len(groups)))
+        parts = [self._gradient(batch.take(rows.flatten())) for rows in split]
         gradients = torch.stack(parts)
         variance = gradients.var(0).sum()
         return {

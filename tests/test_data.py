@@ -135,6 +135,12 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
         load(find(write(tmp_path, "a\tb\n")), "train", Reading("chars"))
 
 
+@pytest.mark.parametrize("level", [(), ("word",), ("word", "char", "bpe"), 3])
+def test_a_level_is_one_or_two_names(level: Any) -> None:
+    with pytest.raises(ValueError, match=r"level must be char, word, bpe, or a pair of these, .* got "):
+        Reading(level)
+
+
 @pytest.fixture
 def small_cache(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path / "cache"))
@@ -166,11 +172,33 @@ def test_an_error_leaves_no_trace(small_cache: Path, tmp_path: Path) -> None:
     assert not list(small_cache.iterdir())
 
 
-def test_what_is_said_is_said_again(small_cache: Path, tmp_path: Path) -> None:
-    path = write(tmp_path, "a\tb\nbad\n")
-    for _ in range(2):
-        with pytest.warns(UserWarning, match="skipped 1 lines"):
+def test_what_is_said_is_said_again_of_the_file_that_is_read(small_cache: Path, tmp_path: Path) -> None:
+    for name in ("x.tsv", "x.tsv", "copy.tsv"):
+        path = write(tmp_path, "a\tb\nbad\n", name)
+        with pytest.warns(UserWarning, match=rf"skipped 1 line: .*/{name}:2: expected"):
             load(find(path), "train", Reading(skip_bad=True))
+    assert len(list(small_cache.iterdir())) == 1
+
+
+def test_the_cache_knows_which_file_is_of_which_part(small_cache: Path, tmp_path: Path) -> None:
+    a, b, c, d, e = (write(tmp_path, f"{name}1\n{name}2\n", name) for name in "abcde")
+    load(find({"train": [a, b, c], "test": [d, e]}), "test")
+    corpus = load(find({"train": [a, b], "test": [c, d, e]}), "test")
+    assert corpus.texts(torch.arange(2)) == [["d1", "e1"], ["d2", "e2"]]
+
+
+@pytest.mark.parametrize("file", ["train.safetensors", "notes.json"])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\x09\0")])
+def test_a_damaged_cache_is_said_and_made_again(
+    small_cache: Path, tmp_path: Path, file: str, damage: Any
+) -> None:
+    path = write(tmp_path, "a\tb\nc\td\n")
+    first = items(load(find(path)))
+    (folder,) = small_cache.iterdir()
+    damage(folder / file)
+    with pytest.warns(UserWarning, match=rf"{folder} is damaged \(.*\); it is removed, and made again"):
+        assert items(load(find(path))) == first
+    assert items(load(find(path))) == first
 
 
 def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -> None:

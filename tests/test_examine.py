@@ -66,6 +66,16 @@ def test_the_noise_is_the_variance_between_parts() -> None:
     assert float(look.noise(batch)["grad_variance"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "told"), [(4, False), (8, True), (12, True)])
+def test_few_groups_are_compared_as_far_as_they_go(rows: int, told: bool) -> None:
+    """rloo writes 4 texts for each source: 1, 2 and 3 groups."""
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=rows, sources=2)
+    agent = rlseq.make_agent("rloo", rlseq.make_policy("gru", env, hidden=8, embedding=4))
+    seen = Examiner(agent, env)()
+    assert ("grad_variance" in seen) == ("grad_noise" in seen) == told
+    assert all(torch.as_tensor(value).isfinite() for value in seen.values())
+
+
 def test_texts_that_all_differ_and_texts_that_are_alike() -> None:
     env, agent = setting()
     batch = agent.collect(env)

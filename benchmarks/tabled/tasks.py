@@ -122,6 +122,8 @@ def recipes() -> str:
     for run in runs("recipe-*"):
         found = run["results"]
         name = run["command"].split("text.py ")[1].split()[0]
+        seed = found.get("seed", 0)
+        name += f", seed {seed}" if seed else ""
         seconds.append(
             f"{name}: {sum(found['seconds'].values()):,.0f} seconds of training. " + origin(run).strip()
         )
@@ -136,10 +138,10 @@ def recipes() -> str:
             errors = f"{before:.3f} → {part['rloo'][found['setting']['compared']]:.3f}"
             p, risk = f"{part['p']:.4f}", _risk(found) if decoder == "greedy" else ""
             rows.append([f"{name}, {decoder}", gain["n"], errors, relative, p, "; ".join(pooled), risk])
-        samples += [
+        samples += [  # of one seed; texts that a reward changed, where it changed much
             [name, line["source"], line["references"][0], line["likelihood"], line["rloo"]]
             for line in found["samples"]
-            if line["likelihood"] != line["rloo"] or name in ("parallel", "numbers")
+            if not seed and (line["likelihood"] != line["rloo"] or name in ("parallel", "numbers"))
         ][:3]
     if not rows:
         return ""
