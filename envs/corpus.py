@@ -96,6 +96,10 @@ class CorpusTask(SequenceEnv):
         """Number of items."""
         return len(self.corpus)
 
+    def data(self) -> dict[str, Tensor]:
+        """The corpus."""
+        return self.corpus.arrays()
+
     def alike(self, rows: int) -> Tensor:
         """Items of like length, so that little is padded; each item is as likely as any other."""
         start = torch.randint(self.size, (1,), generator=self.generator, device=self.device)

@@ -63,6 +63,10 @@ class G2P(CorpusTask):
 
         self.metrics["wer"] = wer
 
+    def as_source(self, text: str) -> str:
+        """As in the dictionary: small letters."""
+        return super().as_source(text).lower()
+
 
 def by_index(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Of every 20 words, number 19 is dev, 17 and 18 are test."""

@@ -71,7 +71,7 @@ def _evaluate(
         metrics: what to report beside the reward, means over items; the task's own when not given.
         pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
         texts: how many items; all when not given.
-        best: the best checkpoint instead of the last.
+        best: the best checkpoint instead of the last; it was chosen on these same items, which flatters it.
     """
     from rlseq import commands
 

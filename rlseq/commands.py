@@ -23,12 +23,14 @@ from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
 from rlseq.evaluation import judged
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
-from rlseq.log import differences, write_json
+from rlseq.log import describe, differences, write_json
 from rlseq.metrics.report import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
-from rlseq.registry import describe, option_names, task_of
+from rlseq.registry import describe as listed
+from rlseq.registry import option_names, task_of
 from rlseq.search import Beam
 
+SHOWN = 5  # differences that a message names
 RUN: list[Hyper] = [
     Hyper("env", str, "", "id of the task (rlseq envs)"),
     Hyper("option", tuple[str, ...], (), "options of the task, length=6"),
@@ -79,7 +81,7 @@ def train(name: str, arguments: Sequence[str]) -> None:
     agent, env, fresh = made(job)
     folder = Path(given.out)
     if given.start:
-        agent.policy.load_state_dict(_state(Path(given.start), best=False)["policy"])
+        _take_over(Path(given.start), agent, env, best=False)
     _note(job, given)
     rlseq.train(
         agent,
@@ -138,7 +140,7 @@ def generate(
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
-        sources = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        sources = list(sys.stdin)
     for found in rlseq.generate(policy, env, sources, ways[decode], n):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
@@ -171,7 +173,7 @@ def report(folder: Path) -> None:
 def described(what: str, name: str | None) -> str:
     """A list of names with a line each, or all about one of them."""
     tables: dict[str, Mapping[str, Any]] = {
-        "envs": {id: task_of(id) for id in describe()},
+        "envs": {id: task_of(id) for id in listed()},
         "agents": AGENTS,
         "policies": POLICIES,
         "metrics": {**BY_NAME, **OF_SETS},
@@ -233,9 +235,37 @@ def reopened(run: Path, best: bool) -> tuple[Any, Any]:
     if not path.exists():
         raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
     job = Job(folder=str(run), **json.loads(path.read_text("utf-8")))
-    agent, _, fresh = made(job)
-    agent.policy.load_state_dict(_state(run, best)["policy"])
+    agent, env, fresh = made(job)
+    there, here = _take_over(run, agent, env, best)
+    if there != here:
+        sys.stderr.write(
+            f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
+        )
     return agent.policy, fresh
+
+
+def _take_over(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
+    """Give an agent the weights of a run; refuses those that are of another policy, or for other words.
+
+    Returns:
+        What the data of the run were, and what those of `env` are.
+    """
+    state = _state(run, best)["policy"]
+    there, here = json.loads((run / "config.json").read_text("utf-8")), describe(agent, env)
+    differ = [f"\n  {line}" for line in differences(_meaning(there), _meaning(here), "run")]
+    if differ:
+        raise ValueError(
+            f"the weights of {run} are of another policy, or for other words:{''.join(differ[:SHOWN])}\n"
+            "use its policy with its sizes and the data that it was trained on, or another run"
+        )
+    agent.policy.load_state_dict(state)
+    return there["env"].get("data"), here["env"].get("data")
+
+
+def _meaning(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What gives weights a meaning: their shapes, and which words have which ids."""
+    words = {name: config["env"].get(name) for name in ("vocab", "source_vocab")}
+    return {"policy": config["policy"], **words}
 
 
 def _state(run: Path, best: bool) -> Any:

@@ -107,6 +107,13 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def arrays(self) -> dict[str, Tensor]:
+        """Everything that it holds."""
+        texts = {"reference": self.references} | ({"source": self.sources} if self.sources else {})
+        ids = {f"{name}s": held.ids for name, held in texts.items()}
+        ends = {f"{name}_ends": held.ends for name, held in texts.items()}
+        return {**ids, **ends, "order": self.order, "starts": self.starts}
+
     @cached_property
     def width(self) -> int:
         """R, the most references of an item."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from rlseq.decode import Decode, Greedy
 from rlseq.engine import rollout, sequence_env
 from rlseq.search import Beam, beam_search
 from rlseq.types import Context, Counts
+
+SHOWN = 3  # sources that a warning names
 
 
 class Candidate(NamedTuple):
@@ -64,6 +67,13 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
     task = copy(env)
     task.parts, task.counts = {"unjudged": _unjudged}, Counts()
     if env.source_vocab is None:
+        first = torch.zeros(1, dtype=torch.int64, device=env.device)
+        shown = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
+        if shown:
+            raise ValueError(
+                f"{type(env).__name__} writes about {', '.join(sorted(shown))}, which no text can stand for; "
+                "rlseq.rollout(policy, env, decode=…, index=…) writes about its items"
+            )
         if sources is not None:
             raise ValueError(f"{type(env).__name__} writes from nothing; leave sources out")
         task.num_envs, task.contexts = 1, lambda index: {}
@@ -71,15 +81,34 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
     if not sources:
         raise ValueError(f"{type(env).__name__} reads a source; give texts to write about")
     width, pad = env.items["source"].shape[1], env.source_vocab.pad
-    coded = [env.source_vocab.encode(text) for text in sources]
+    texts = [env.as_source(text) for text in sources]
+    if not all(texts):
+        raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")
+    coded = [env.source_vocab.encode(text) for text in texts]
+    _say_unknown(env, texts, coded)
     longest = max(map(len, coded))
     if longest > width:
-        raise ValueError(f"the task reads at most {width} words, got a source of {longest}")
+        raise ValueError(f"the task reads at most {width} {_units(env)}, got a source of {longest}")
     table = torch.tensor([row + [pad] * (width - len(row)) for row in coded], device=env.device)
     repeats = len(coded)
     task.num_envs = repeats
     task.contexts = lambda index: {"source": table.repeat_interleave(len(index) // repeats, 0)}
     return repeats, task
+
+
+def _say_unknown(env: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
+    """What the task has no word for is read as one and the same word; that is worth a warning."""
+    unknown = env.source_vocab.unk
+    strange = [text for text, ids in zip(texts, coded, strict=True) if unknown in ids]
+    if strange:
+        shown = ", ".join(map(repr, strange[:SHOWN])) + (", …" if len(strange) > SHOWN else "")
+        warnings.warn(
+            f"{_units(env)} that {type(env).__name__} never read in training: {shown}", stacklevel=3
+        )
+
+
+def _units(env: Any) -> str:
+    return "words" if env.source_vocab.separator else "characters"
 
 
 def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -188,17 +188,21 @@ def _named(value: Any) -> Any:
 
 
 def _env(env: Any) -> dict[str, Any]:
-    words = "\n".join(env.vocab.words).encode()
     return {
         "class": type(env).__name__,
         "num_envs": env.num_envs,
         "max_len": env.max_len,
         "seed": env.seed,
         "items": env.size,
-        "data": {name: _digest(value.cpu().numpy().tobytes()) for name, value in env.items.items()},
-        "vocab": {"words": len(env.vocab), "sha256": _digest(words)},
+        "data": {name: _digest(value.cpu().contiguous().numpy()) for name, value in env.data().items()},
+        "vocab": _words(env.vocab),
+        "source_vocab": env.source_vocab and _words(env.source_vocab),
         "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},
     }
+
+
+def _words(vocab: Any) -> dict[str, Any]:
+    return {"words": len(vocab), "sha256": _digest("\n".join(vocab.words).encode())}
 
 
 def _policy(policy: Any) -> dict[str, Any]:
@@ -206,7 +210,7 @@ def _policy(policy: Any) -> dict[str, Any]:
     return {"class": type(policy).__name__, "parameters": shapes}
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: Any) -> str:
     return sha256(data).hexdigest()[:16]
 
 

@@ -46,6 +46,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
     device: torch.device
     max_len: int
     source_vocab: Vocab | None
+    items: dict[str, Tensor]
     observed: Ranges = {}  # noqa: RUF012  (items shown beside the source, an image say: lowest, highest number)
     context: dict[str, Tensor]
     generator: torch.Generator
@@ -179,6 +180,14 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
         other.context = {}
         return other
+
+    def data(self) -> dict[str, Tensor]:
+        """What episodes are drawn from, so that a run knows it again."""
+        return self.items
+
+    def as_source(self, text: str) -> str:
+        """A text as the task reads its sources: without blanks around it."""
+        return text.strip()
 
     def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Sequences of ids as text."""

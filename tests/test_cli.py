@@ -29,6 +29,7 @@ TASK = (
     "gru",
     "hidden=16",
 )
+NUMBERS = ("--env", "rlseq/Numbers-v0", "--policy", "seq2seq", "hidden=16")
 
 
 def typed(*words: str) -> int:
@@ -159,6 +160,49 @@ def test_a_policy_gradient_starts_from_likelihood(run: str, tmp_path: Path, caps
     assert rewards[0] == pytest.approx(rewards[1], abs=0.02)
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> tuple[Path, str]:
+    """A file, and a run on it."""
+    path, out = tmp_path / "pairs.tsv", str(tmp_path / "run")
+    path.write_text("".join(f"{n:03d}\t{n:03d}\n" for n in range(200)), "utf-8")
+    assert typed(*on(path), "--out", out) == 0
+    return path, out
+
+
+def on(path: Path) -> tuple[str, ...]:
+    task = ("--env", "rlseq/Parallel-v0", "--option", f"path={path}", "num_envs=8")
+    return ("train", "mle", *task, "--policy", "seq2seq", "hidden=8", "--budget-tokens", "64")
+
+
+def test_weights_are_not_used_for_other_words(pairs: tuple[Path, str], capsys: Any) -> None:
+    path, out = pairs
+    text = path.read_text("utf-8")
+    path.write_text(text.translate(str.maketrans("0123456789", "abcdefghij")), "utf-8")
+    for words in (
+        ("evaluate", out),
+        ("generate", out, "abc"),
+        (*on(path), "--start", out, "--out", f"{out}2"),
+    ):
+        assert typed(*words) == 2
+        said = capsys.readouterr().err
+        assert "are of another policy, or for other words:\n  run.source_vocab.sha256 was" in said
+    assert not Path(f"{out}2").exists()
+    path.write_text(text, "utf-8")
+    assert typed(*on(path), "--policy", "seq2seq", "hidden=9", "--start", out, "--out", f"{out}2") == 2
+    assert "run.policy.parameters.bridge.bias was [8], is [9]" in capsys.readouterr().err
+
+
+def test_other_data_of_the_same_words_are_said(pairs: tuple[Path, str], capsys: Any) -> None:
+    path, out = pairs
+    assert typed("evaluate", out) == 0
+    assert capsys.readouterr().err == ""
+    path.write_text("".join(f"{n:03d}\t{f'{n:03d}'[::-1]}\n" for n in range(200)), "utf-8")
+    assert typed("evaluate", out) == 0
+    assert f"the data are not those on which {out} was trained" in capsys.readouterr().err
+    assert typed(*on(path), "--out", out) == 2
+    assert "env.data.references was" in capsys.readouterr().err
+
+
 def test_a_comparison_from_the_command_line(tmp_path: Path, capsys: Any) -> None:
     out = str(tmp_path / "out")
     words = [
@@ -228,6 +272,11 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("train", "scst", "--env", "rlseq/Enumerable-v0", "--metrics", "bleu"), "cannot have the metric 'bleu'"),
     (("train", "scst", "--env", "rlseq/Copy-v0", "--option", "lenght=3"), "did you mean 'length'"),
     (("train", "scst", *TASK, "--config", "nothing.yaml"), "nothing.yaml"),
+    (("train", "rloo", *TASK, "--samples", "3"), "samples=3 texts of each context must divide"),
+    (
+        ("train", "mle", *NUMBERS, "--option", "split=test"),
+        "split=test is what rlseq/Numbers-v0 is tested on",
+    ),
     (("evaluate", "nothing"), "nothing is no run"),
     (("report", "nothing"), "nothing holds no finished comparison"),
     (("compare", "--env", "rlseq/Copy-v0"), "name tasks and agents"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +70,7 @@ def test_a_task_without_sources_writes_from_nothing() -> None:
         ),
         ({"sources": ["a"], "n": 6}, r"a beam of width 5 finds as many texts, got n=6; use Beam\(6\)"),
         ({"sources": ["a b c d e"]}, "reads at most 3 words, got a source of 5"),
+        ({"sources": ["a", " \t"]}, "source 2 is empty"),
         ({"sources": ["a z"]}, r"unknown words \['z'\]"),
     ],
 )
@@ -75,3 +78,25 @@ def test_mistakes(arguments: dict[str, Any], message: str) -> None:
     env, policy = setting()
     with pytest.raises(ValueError, match=message):
         rlseq.generate(policy, env, **arguments)
+
+
+def test_sources_are_read_as_the_data_are(tmp_path: Path) -> None:
+    path = tmp_path / "mine.dict"
+    path.write_text("".join(f"{w} {' '.join(w.upper())}\n" for w in ("ab", "ba", "aab", "abb") * 10), "utf-8")
+    env = rlseq.make("rlseq/G2P-v0", path=path)
+    policy = rlseq.make_policy("seq2seq", env, hidden=16, embedding=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain, capitals, ends = rlseq.generate(policy, env, ["ab", "AB", " ab\r\n"], rlseq.Greedy())
+    assert plain == capitals == ends
+    with pytest.warns(UserWarning, match=r"characters that G2P never read in training: 'a!b', 'xy'$"):
+        rlseq.generate(policy, env, ["a!b", "ab", "xy"])
+    with pytest.raises(ValueError, match=r"the task reads at most 3 characters, got a source of 4"):
+        rlseq.generate(policy, env, ["abba"])
+
+
+def test_a_picture_is_no_text() -> None:
+    env = rlseq.make("rlseq/Captions-v0", scenes=20)
+    policy = rlseq.make_policy("captioner", env, hidden=8, embedding=8)
+    with pytest.raises(ValueError, match="Captions writes about image, which no text can stand for"):
+        rlseq.generate(policy, env)

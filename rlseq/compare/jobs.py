@@ -15,9 +15,11 @@ from rlseq import checkpoint
 from rlseq.compare.tasks import testing_env, training_env
 from rlseq.decode import Sample
 from rlseq.evaluation import judged
+from rlseq.factors import check_task
 from rlseq.log import write_json
 from rlseq.monitors import monitored
 from rlseq.policies import POLICIES, size_names
+from rlseq.policy_gradient import PolicyGradient
 
 SPENT = "spent.json"
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
@@ -78,7 +80,10 @@ def made(job: Job) -> tuple[Any, Any, Any]:
         {"value": True} if "value" in size_names(rlseq.errors.pick(POLICIES, job.policy, "policy")) else {}
     )
     policy = rlseq.make_policy(job.policy, env, **{**value, **job.sizes})
-    return rlseq.make_agent(job.algorithm, policy, **job.hyper), env, fresh
+    agent = rlseq.make_agent(job.algorithm, policy, **job.hyper)
+    if isinstance(agent, PolicyGradient):
+        check_task(agent, env)
+    return agent, env, fresh
 
 
 def run(job: Job) -> None:

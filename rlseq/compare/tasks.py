@@ -29,6 +29,12 @@ def held_out(id: str) -> dict[str, Any]:
 
 def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
     """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
+    tested = held_out(id)
+    if tested and tested.items() <= options.items():
+        same = " ".join(f"{name}={value}" for name, value in tested.items())
+        raise ValueError(
+            f"{same} is what {id} is tested on; leave it out, so that other items are trained on"
+        )
     options = {"num_envs": 64, **options, "seed": seed}
     env = make(id, **options)
     if reward == "constant":
