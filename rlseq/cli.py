@@ -196,7 +196,7 @@ def _data(
     max_len: int | None = None,
     texts: bool = False,
 ) -> None:
-    """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it.
+    """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it (then the status is 1).
 
     Args:
         action: inspect.
@@ -209,7 +209,10 @@ def _data(
 
     from rlseq.inspection import inspect
 
-    show(inspect(path, level=level, max_len=max_len, texts=texts))
+    found = inspect(path, level=level, max_len=max_len, texts=texts)
+    show(found)
+    if not found.usable:
+        sys.exit(1)
 
 
 COMMANDS: dict[str, Any] = {

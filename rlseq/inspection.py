@@ -27,7 +27,7 @@ class Side:
 
     def add(self, text: str) -> None:
         """One more text."""
-        words = list(text) if self.level == "char" else text.split()
+        words = list(text) if self.level == "char" else [word for word in text.split(" ") if word]
         self.lengths.append(len(words))
         self.words.update(words)
 
@@ -112,11 +112,19 @@ class Overview:
         for pair in self.examples:
             yield escape(f"  {pair.source} → {pair.target}" if self.conditional else f"  {pair.target}")
 
+    @property
+    def usable(self) -> bool:
+        """Can all of it be trained on, as it is?"""
+        return not self.problems and self.parts["train"].pairs > 0
+
     def _problems(self) -> Iterator[str]:
+        if not self.parts["train"].pairs:
+            yield "[red]there is nothing to train on[/red]"
         if not self.problems:
             yield "no line is bad"
             return
-        yield f"[red]{len(self.problems):,} bad lines[/red]"
+        bad = len(self.problems)
+        yield f"[red]{bad:,} bad line{'s' if bad > 1 else ''}[/red]"
         yield from (escape(f"  {problem}") for problem in self.problems[:SHOWN])
         if len(self.problems) > SHOWN:
             yield f"  and {len(self.problems) - SHOWN:,} more"
@@ -142,6 +150,8 @@ def inspect(
         max_len: count references that are longer, the end included.
         texts: a text a line, as of `rlseq/Text-v0`.
     """
+    if level not in (None, "char", "word"):
+        raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
     origins = find(path, TEXTS if texts else PAIRS)
     surveys = {name: survey(origin, 0) for name, origin in origins.items()}
     both = levels(level, surveys)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import rlseq
 from rlseq.inspection import inspect
 
 
@@ -46,7 +47,7 @@ def test_nothing_of_it_is_hidden_when_printed(folder: Path) -> None:
         "test",
         "50.00%",
         "lengths, by word",
-        "1 bad lines",
+        "1 bad line",
         "train.tsv:5: expected source TAB",
     ):
         assert words in text, words
@@ -57,7 +58,23 @@ def test_nothing_of_it_is_hidden_when_printed(folder: Path) -> None:
 def test_a_file_without_a_good_line(tmp_path: Path) -> None:
     seen = inspect(write(tmp_path, x__tsv="bad\n") / "x.tsv")
     assert len(seen.problems) == 1
-    assert "1 bad lines" in str(seen)
+    assert "1 bad line\n" in str(seen)
+    assert not seen.usable
+
+
+def test_a_file_without_a_line(tmp_path: Path) -> None:
+    seen = inspect(write(tmp_path, x__tsv="") / "x.tsv")
+    assert "there is nothing to train on" in str(seen)
+    assert not seen.usable
+
+
+def test_words_are_those_of_the_task_and_subwords_are_not_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, x__tsv="a\u00a0b  c\td e\n") / "x.tsv"
+    assert inspect(path, level="word").parts["train"].sides[0].lengths == [2]
+    env = rlseq.make("rlseq/Parallel-v0", path=path, level="word")
+    assert env.items["source"].shape[1] == 2
+    with pytest.raises(ValueError, match=r"level must be char or word, .* got 'bpe'"):
+        inspect(path, level="bpe")
 
 
 def test_texts(tmp_path: Path) -> None:
@@ -71,9 +88,12 @@ def test_the_command(folder: Path) -> None:
         command = [sys.executable, "-m", "rlseq", "data", "inspect", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    good = run(str(folder), "--max-len", "3")
+    good = run(str(folder / "test.tsv"), "--max-len", "3")
     assert good.returncode == 0, good.stderr
     assert "sources" in good.stdout
+    with_a_bad_line = run(str(folder))
+    assert with_a_bad_line.returncode == 1, with_a_bad_line.stderr
+    assert "1 bad line" in with_a_bad_line.stdout
     bad = run(str(folder / "trian.tsv"))
     assert bad.returncode == 2
     assert "did you mean 'train.tsv'?" in bad.stderr

@@ -58,6 +58,14 @@ def test_a_path_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert len(run(pairs(path, 1), tmp_path / "runs", monkeypatch)) == 3
 
 
+def test_a_name_that_is_neither_recipe_nor_file(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path / "g2q", tmp_path, monkeypatch)
+    said = capsys.readouterr().err
+    assert "no such file" in said
+    assert "recipes: g2p, g2p-one-rate, vowels, sounds" in said
+
+
 @pytest.mark.parametrize(
     ("told", "source", "answers"),
     [

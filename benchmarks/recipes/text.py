@@ -222,7 +222,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     setting = SETTINGS.get(options.name)
-    name = options.name if setting else named(options.name)
+    try:
+        name = options.name if setting else named(options.name)
+    except (OSError, ValueError) as error:
+        parser.error(f"{error}; recipes: {', '.join(SETTINGS)}")
     setting = setting or replace(PAIRS, options={**PAIRS.options, "path": options.name})
     name += f"-seed-{options.seed}" if options.seed else ""
     folder = options.folder / name
