@@ -19,7 +19,7 @@ from recipes import stages, text, words
 def pairs(path: Path, seed: int) -> Path:
     """Short words, and these backwards."""
     draw = Random(seed)
-    spelled = {"".join(draw.choices("abcd", k=draw.randint(2, 4))) for _ in range(150)}
+    spelled = {"".join(draw.choices("abcdef", k=draw.randint(2, 5))) for _ in range(500)}
     path.write_text("".join(f"{word}\t{word[::-1]}\n" for word in sorted(spelled)), "utf-8")
     return path
 
@@ -40,11 +40,13 @@ def test_a_path_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (report,) = run(path, tmp_path / "runs", monkeypatch)
     found = json.loads(report.read_text("utf-8"))["results"]
     said = capsys.readouterr().out
-    for decoder in ("greedy", "beam"):
-        before, after = (found[decoder][side]["edit_distance"] for side in ("likelihood", "rloo"))
-        assert before != after
-        assert found[decoder]["difference"]["estimate"] == pytest.approx(after - before, abs=1e-6)
-        assert f"{decoder}: {before:.3f} → {after:.3f} errors a text" in said
+    for way in ("greedy", "beam"):
+        errors = {name: found[way][name]["edit_distance"] for name in ("likelihood", "longer", "rloo")}
+        assert errors["rloo"] != errors["likelihood"]
+        for name in ("likelihood", "longer"):
+            gain = found[way][f"against {name}"]["estimate"]
+            assert gain == pytest.approx(errors["rloo"] - errors[name], abs=1e-6)
+            assert f"{way}, against {name}: {errors[name]:.3f} → {errors['rloo']:.3f} errors" in said
     assert "update 100" in said
     assert found["risk"]["items"] > 0
 

@@ -3,13 +3,14 @@
     python benchmarks/recipes/text.py NAME [--seed 0] [--folder runs/recipes] [--threads 2]
     python benchmarks/recipes/text.py PATH [--seed 0] …
 
-Likelihood stops where pairs of dev are likeliest; from those weights RLOO goes on with the task's reward,
-its step size falling to zero, and the weights that earn most on dev are kept. Both are scored on the same
-test items, which nothing was chosen by, greedy and with a beam; the difference has a paired bootstrap over
-items, and a test by approximate randomisation. What a reward has to win is measured before: do the samples
-to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)? "vowels" and "sounds"
-are a stranger's data, files that are given by their path (recipes/words.py). Of a NAME it writes
-results/recipe-NAME.json, of the path of your own files report.json in its folder.
+Likelihood stops where pairs of dev are likeliest. From those weights RLOO goes on with the task's reward,
+its step size falling to zero, and the weights that earn most on dev are kept. As a control likelihood goes
+on too, with the same updates and the same choice ("longer"): is it the reward that helps, or more training?
+All are scored on the same test items, which nothing was chosen by, greedy and with a beam; differences have
+a paired bootstrap over items, and a test by approximate randomisation. What a reward has to win is measured
+before: do the samples to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)?
+"vowels" and "sounds" are a stranger's data, files that are given by their path (recipes/words.py). Of a NAME
+it writes results/recipe-NAME.json, of the path of your own files report.json in its folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -104,6 +106,15 @@ SETTINGS = {
 }
 
 
+# From the likeliest weights, with the same step size, as many updates, and the same choice on dev.
+GOING_ON: dict[str, Callable[[Any, Setting], Any]] = {
+    "longer": lambda policy, setting: rlseq.make_agent("mle", policy, lr=setting.lr, schedule="linear"),
+    "rloo": lambda policy, setting: rlseq.make_agent(
+        "rloo", policy, lr=setting.lr, samples=setting.samples, schedule="linear"
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The stages of a setting, in a folder."""
@@ -126,12 +137,15 @@ class Recipe:
             "seq2seq", train, hidden=setting.hidden, embedding=64, dropout=setting.dropout
         )
         found = {"dev nll": likelihood(policy, train, self.task("dev", 2000), self.folder, setting.stages)}
-        before = self.scored(policy)
+        likeliest = deepcopy(policy.state_dict())
+        texts = {"likelihood": self.scored(policy)}
         found["risk"] = least_risk(policy, partial(self.task, "test"), *RISK)
-        agent = rlseq.make_agent("rloo", policy, lr=setting.lr, samples=setting.samples, schedule="linear")
-        rewarded(agent, train, self.task("dev", 250), self.folder / "rloo", setting.updates)
-        after = self.scored(policy)
-        return self.report(found, before, after)
+        for name, make in GOING_ON.items():
+            policy.load_state_dict(likeliest)
+            agent = make(policy, setting)
+            rewarded(agent, self.task("train"), self.task("dev", 250), self.folder / name, setting.updates)
+            texts[name] = self.scored(policy)
+        return self.report(found, texts)
 
     def scored(self, policy: Any) -> dict[str, Any]:
         """The texts of test by every decoder, and their scores."""
@@ -140,35 +154,41 @@ class Recipe:
             name: judged(policy, test, decode, limit=self.setting.test) for name, decode in DECODERS.items()
         }
 
-    def report(self, found: dict[str, Any], before: Any, after: Any) -> dict[str, Any]:
-        """What was found, and how the texts of before and after differ."""
+    def report(self, found: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any]:
+        """What was found, and how the texts differ."""
         test = self.task("test", 250)
-        lines = [side["greedy"].lines(test)[:SHOWN] for side in (before, after)]
+        lines = {name: side["greedy"].lines(test)[:SHOWN] for name, side in texts.items()}
         samples = [
-            {k: old[k] for k in ("source", "references")} | {"likelihood": old["text"], "rloo": new["text"]}
-            for old, new in zip(*lines, strict=True)
+            {key: line[key] for key in ("source", "references")}
+            | {name: lines[name][i]["text"] for name in texts}
+            for i, line in enumerate(lines["likelihood"])
         ]
         return {
             "setting": {name: value for name, value in asdict(self.setting).items() if name != "files"},
             "seed": self.seed,
             **found,
             "seconds": seconds(self.folder),
-            **{name: self.compared(before[name], after[name], test) for name in DECODERS},
+            **{
+                way: self.compared({name: side[way] for name, side in texts.items()}, test)
+                for way in DECODERS
+            },
             "samples": samples,
         }
 
-    def compared(self, before: Any, after: Any, test: Any) -> dict[str, Any]:
-        """The same items, before and after."""
-        a, b = (side.scores[self.setting.compared].double().numpy() for side in (before, after))
-        gain = statistics.paired_bootstrap(b, a)
-        return {
-            "likelihood": self.figures(before, test),
-            "rloo": self.figures(after, test),
-            "difference": gain._asdict(),
-            "relative": gain.estimate / float(a.mean()) if a.any() else 0.0,
-            "p": statistics.approximate_randomisation(b, a),
-            "verdict": verdict(gain, float(a.mean())),
-        }
+    def compared(self, sides: dict[str, Any], test: Any) -> dict[str, Any]:
+        """The same items: what they are after each stage, and what RLOO changes against the other two."""
+        errors = {name: side.scores[self.setting.compared].double().numpy() for name, side in sides.items()}
+        found: dict[str, Any] = {name: self.figures(side, test) for name, side in sides.items()}
+        for other in ("likelihood", "longer"):
+            gain = statistics.paired_bootstrap(errors["rloo"], errors[other])
+            before = float(errors[other].mean())
+            found[f"against {other}"] = {
+                **gain._asdict(),
+                "relative": gain.estimate / before if before else 0.0,
+                "p": statistics.approximate_randomisation(errors["rloo"], errors[other]),
+                "verdict": verdict(gain, before),
+            }
+        return found
 
     def figures(self, side: Any, test: Any) -> dict[str, float]:
         """Means over items, and figures of all items at once."""
@@ -190,10 +210,14 @@ def summary(report: dict[str, Any]) -> str:
     """What a report says, in a few lines."""
     compared, risk = report["setting"]["compared"], report["risk"]
     lines = []
-    for name in DECODERS:
-        part = report[name]
-        old, new = (part[side][compared] for side in ("likelihood", "rloo"))
-        lines.append(f"{name}: {old:.3f} → {new:.3f} errors a text, p = {part['p']:.4f}; {part['verdict']}")
+    for way in DECODERS:
+        part = report[way]
+        for name in ("likelihood", "longer"):
+            old, new, gain = part[name][compared], part["rloo"][compared], part[f"against {name}"]
+            lines.append(
+                f"{way}, against {name}: {old:.3f} → {new:.3f} errors a text, p = {gain['p']:.4f}; "
+                f"{gain['verdict']}"
+            )
     if risk["greedy"]:
         change = 100 * (risk["least_risk"] / risk["greedy"] - 1)
         lines.append(
