@@ -21,6 +21,7 @@ from rlseq.alarms import Watchman
 from rlseq.engine import task_of
 from rlseq.evaluation import evaluate, judged
 from rlseq.examine import Examiner
+from rlseq.factors import check_task
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
 from rlseq.monitors import monitored
 from rlseq.policy_gradient import PolicyGradient
@@ -113,6 +114,10 @@ class _Run:
     saved: int = -1
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
     closer: Callable[[], Metrics] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.agent, PolicyGradient):  # before anything is written
+            check_task(self.agent, self.env)
 
     def done(self, unit: str) -> int:
         """How far it is."""

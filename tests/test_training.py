@@ -213,3 +213,11 @@ def test_a_metric_is_reported_on_its_own_scale() -> None:
     got = rlseq.evaluate(policy, env, metrics={"edit_distance": edit}, limit=16)["edit_distance"]
     assert got == pytest.approx(float(wanted))
     assert got > 1
+
+
+def test_what_cannot_be_trained_writes_nothing(tmp_path: Path) -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=6, length=3)
+    agent = rlseq.make_agent("rloo", rlseq.make_policy("gru", env, hidden=8, embedding=4), samples=4)
+    with pytest.raises(ValueError, match="samples=4 texts of each context must divide the rows"):
+        rlseq.train(agent, env, 2, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
