@@ -142,6 +142,9 @@ class Features:
         self.table = self.table.to(device)
 
 
+_FLOATS = (np.float16, np.float32, np.float64)
+
+
 class FeatureFile:
     """A `.npz` or `.h5` of one array a picture, called by its id; or of `features`, and the `ids` they have.
 
@@ -178,7 +181,8 @@ class FeatureFile:
                 values = self.stacked[self.place[name]] if self.place else np.asarray(self.arrays[name])
             found.append(self._checked(name, values))
         regions = max(len(values) for values in found)
-        table = np.zeros((len(found), regions, found[0].shape[1]), found[0].dtype)
+        kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
+        table = np.zeros((len(found), regions, found[0].shape[1]), kind)
         for row, values in zip(table, found, strict=True):
             if values.shape[1] != table.shape[2]:
                 wanted = f"{table.shape[2]}, got {values.shape[1]}"
@@ -194,15 +198,17 @@ class FeatureFile:
             )
 
     def _checked(self, name: str, values: Any) -> Any:
-        """`[R, D]`, finite."""
+        """`[R, D]`, finite also in the 32 bits in which policies are given it."""
         values = values[None] if values.ndim == 1 else values
-        if values.ndim != 2 or values.dtype.kind != "f" or 0 in values.shape:
+        if values.ndim != 2 or values.dtype.newbyteorder("=") not in _FLOATS or 0 in values.shape:
             raise ValueError(
                 f"{self.path}: features must be floats [R, D] or [D], got {values.dtype} {values.shape} "
                 f"for {name}"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"{self.path}: features must be finite, got NaN or infinity for {name}")
+        if (most := np.abs(values).max()) > np.finfo(np.float32).max:
+            raise ValueError(f"{self.path}: features must be finite as float32, got {most:.3g} for {name}")
         return values
 
 

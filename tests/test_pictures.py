@@ -94,6 +94,15 @@ def test_all_in_one_array(tmp_path: Path, ids: Any) -> None:
     np.testing.assert_array_equal(features.table.numpy(), stacked[[1, 0]])
 
 
+def test_mixed_types_become_the_one_that_holds_all(tmp_path: Path, kind: str) -> None:
+    """1e5 is beyond half, whichever picture comes first."""
+    arrays = {"1": np.ones(3, np.float16), "2": np.full(3, 1e5, np.float32), "3": np.zeros(3, np.float16)}
+    with FeatureFile(save_features(tmp_path / f"f{kind}", arrays)) as file:
+        features = file.read(["1", "2", "3"])
+    assert features.table.dtype == torch.float32
+    assert features.range == (0.0, 1e5)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -101,6 +110,10 @@ def test_all_in_one_array(tmp_path: Path, ids: Any) -> None:
         ({"1": np.zeros((2, 4), int)}, r"floats \[R, D\] or \[D\], got int64 \(2, 4\) for 1"),
         ({"1": np.zeros((1, 2, 4))}, r"got float64 \(1, 2, 4\) for 1"),
         ({"1": np.full(3, np.nan)}, "must be finite, got NaN or infinity for 1"),
+        (
+            {"1": np.ones(3, np.float32), "2": np.array([0, -1e300])},
+            r"must be finite as float32, got 1e\+300 for 2",
+        ),
         ({"1": np.zeros(3), "2": np.zeros(4)}, "one width, wanted 3, got 4"),
     ],
 )
