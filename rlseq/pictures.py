@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,12 +157,14 @@ class FeatureFile:
         with _intact(path):
             self.arrays: Any = pick(_OPENERS, path.suffix, f"kind of features ({path})")(path)
             self.place: dict[str, int] = {}
-            names = set(self.arrays)
-            if {"ids", "features"} <= names:
+            arrays = set(self.arrays)
+            if {"ids", "features"} <= arrays:
                 self.stacked, ids = np.asarray(self.arrays["features"]), np.asarray(self.arrays["ids"])
                 self._check_stacked(ids)
-                self.place = {_text(name): i for i, name in enumerate(ids.tolist())}
-            self.names = set(self.place) or names
+                names = [_text(name) for name in ids.tolist()]
+                self._check_once(names)
+                self.place = {name: i for i, name in enumerate(names)}
+            self.names = set(self.place) or arrays
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -196,6 +199,12 @@ class FeatureFile:
                 f"{self.path}: wanted ids [N] and features [N, D] or [N, R, D], got ids {ids.shape} and "
                 f"features {self.stacked.shape}"
             )
+
+    def _check_once(self, names: Sequence[str]) -> None:
+        """Which of two features is a picture's nobody knows."""
+        if len(set(names)) < len(names):
+            twice, times = Counter(names).most_common(1)[0]
+            raise ValueError(f"{self.path}: ids must differ, got {twice!r} {times} times; leave one of them")
 
     def _checked(self, name: str, values: Any) -> Any:
         """`[R, D]`, finite also in the 32 bits in which policies are given it."""

@@ -107,6 +107,10 @@ def test_mixed_types_become_the_one_that_holds_all(tmp_path: Path, kind: str) ->
     ("arrays", "message"),
     [
         ({"ids": np.arange(3), "features": np.zeros((2, 4))}, r"got ids \(3,\) and features \(2, 4\)"),
+        (
+            {"ids": np.array([5, 3, 4, 3]), "features": np.zeros((4, 2))},
+            "ids must differ, got '3' 2 times; leave one of them",
+        ),
         ({"1": np.zeros((2, 4), int)}, r"floats \[R, D\] or \[D\], got int64 \(2, 4\) for 1"),
         ({"1": np.zeros((1, 2, 4))}, r"got float64 \(1, 2, 4\) for 1"),
         ({"1": np.full(3, np.nan)}, "must be finite, got NaN or infinity for 1"),
