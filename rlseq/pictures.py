@@ -87,8 +87,9 @@ class ImageFiles(Images):
 
 def check_image(file: Path) -> None:
     """Raise `ValueError` unless the file begins like an image; only its header is read."""
-    with _readable(file):
-        _pillow().open(file).close()
+    with _readable(file), _pillow().open(file) as image:
+        if image.mode == "F":
+            raise ValueError("wanted 8 or 16 bits a channel, got floats, whose white nobody knows")
 
 
 def _decoded(file: Path, side: int) -> Tensor:
@@ -97,15 +98,27 @@ def _decoded(file: Path, side: int) -> Tensor:
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
         box = (left, top, left + edge, top + edge)
-        square = image.convert("RGB").resize((side, side), _pillow().Resampling.BILINEAR, box)
+        square = _coloured(image).resize((side, side), _pillow().Resampling.BILINEAR, box)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def _coloured(image: Any) -> Any:
+    """In RGB; 16 bits of grey are scaled to 8, where Pillow would cut them off at 255."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"grey must be 0 … 65535, got {grey.min()} … {grey.max()}")
+        image = _pillow().fromarray(((grey + 128) // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
+    pillow = _pillow()
+    broken = OSError, SyntaxError, ValueError, pillow.DecompressionBombError  # what Pillow raises
     try:
         yield
-    except (OSError, SyntaxError, ValueError) as error:  # all of them are what Pillow raises on broken files
+    except broken as error:
         raise ValueError(f"{file} is no image that can be read, or is cut off ({error})") from None
 
 

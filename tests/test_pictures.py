@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,36 @@ def test_the_middle_square_is_kept_and_grey_becomes_colour(tmp_path: Path) -> No
     wide[:, 10:20] = 77
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert (ImageFiles([tmp_path / "wide.png"], side=10)(torch.tensor([0])) == 77).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])  # modes I;16 and I
+def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, suffix: str) -> None:
+    grey = np.array([[0, 30000], [257, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"deep{suffix}")
+    seen = ImageFiles([tmp_path / f"deep{suffix}"], side=2)(torch.tensor([0]))
+    assert seen[0, 0].tolist() == seen[0, 2].tolist() == [[0, 117], [1, 255]]
+
+
+def test_grey_of_unknown_range_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep.tif is no image .*grey must be 0 … 65535, got 0 … 70000"):
+        ImageFiles([tmp_path / "deep.tif"], side=1)(torch.tensor([0]))
+    Image.fromarray(np.array([[0.0, 0.5]], np.float32)).save(tmp_path / "floats.tif")
+    with pytest.raises(ValueError, match=r"floats.tif is no image .*wanted 8 or 16 bits .* got floats"):
+        check_image(tmp_path / "floats.tif")
+
+
+def huge(path: Path) -> Path:
+    """A PNG that says it has 60,000 × 60,000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    end = struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + end + b"\0\0\0\0IDAT")
+    return path
+
+
+def test_images_that_are_too_large_to_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"huge.png is no image .*3600000000 pixels"):
+        check_image(huge(tmp_path / "huge.png"))
 
 
 def test_broken_images(tmp_path: Path) -> None:
