@@ -17,7 +17,7 @@ from typing import Any
 
 from rlseq.errors import pick
 from rlseq.metrics.tokenize import penn_treebank
-from rlseq.pictures import FeatureFile, Features, ImageFiles, Name, check_image
+from rlseq.pictures import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 
 Words = tuple[str, ...]
 
@@ -192,25 +192,30 @@ def with_images(
             continue
         kept.append(picture)
         files.append(file)
-    return _some(kept, pictures, f"folder {folder}"), ImageFiles(files, side)
+    return _some(kept, pictures, f"folder {folder}", bad), ImageFiles(files, side)
 
 
 def with_features(pictures: Sequence[Picture], path: str | Path, bad: Bad) -> tuple[list[Picture], Features]:
     """The pictures that a file has features of, and the features."""
     with FeatureFile(Path(path)) as file:
         found = {picture: file.find(picture.names) for picture in pictures}
-        kept = {picture: name for picture, name in found.items() if name is not None}
-        for picture in (p for p in found if p not in kept):
+        there = {picture: name for picture, name in found.items() if name is not None}
+        for picture in (p for p in found if p not in there):
             bad(
                 "missing features",
-                f"{path} has no features of {len(found) - len(kept)} of {len(found)} images, such as "
+                f"{path} has no features of {len(found) - len(there)} of {len(found)} images, such as "
                 f"{picture.id!r}; it has {len(file.names)} entries, such as "
                 f"{', '.join(sorted(file.names)[:3])}: are they of another image set?",
             )
-        return _some(list(kept), pictures, str(path)), file.read(kept.values())
+        right = file.right(there.values(), bad)
+    kept = _some([picture for picture, name in there.items() if name in right], pictures, str(path), bad)
+    return kept, stacked(right[there[picture]] for picture in kept)
 
 
-def _some(kept: list[Picture], pictures: Sequence[Picture], where: str) -> list[Picture]:
+def _some(kept: list[Picture], pictures: Sequence[Picture], where: str, bad: Bad) -> list[Picture]:
     if not kept:
-        raise ValueError(f"{where} has none of the {len(pictures)} images, such as {pictures[0].id!r}")
+        raise ValueError(
+            f"{where} has none of the {len(pictures)} images, such as {pictures[0].id!r}, as they must be; "
+            f"skipped: {dict(bad.skipped)}"
+        )
     return kept

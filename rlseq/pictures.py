@@ -21,6 +21,7 @@ from torch import Tensor
 from rlseq.errors import pick
 
 Name = int | str
+Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
 Find = Callable[[Sequence[Name]], str | None]  # the first of an item's names that there is something for
 
 
@@ -190,21 +191,29 @@ class FeatureFile:
         return next((str(name) for name in names if str(name) in self.names), None)
 
     def read(self, names: Iterable[str]) -> Features:
-        """The features of pictures, which must be there, in that order."""
-        found = []
-        for name in names:
+        """The features of pictures, which must be there and right, in that order."""
+        names = list(names)
+        right = self.right(names, _refuse)
+        return stacked(right[name] for name in names)
+
+    def right(self, names: Iterable[str], bad: Told) -> dict[str, Any]:
+        """`[R, D]` by name, without those that are not as they must be, which `bad` is told."""
+        found = {}
+        for name in dict.fromkeys(names):
             with _intact(self.path):
                 values = self.stacked[self.place[name]] if self.place else np.asarray(self.arrays[name])
-            found.append(self._checked(name, values))
-        regions = max(len(values) for values in found)
-        kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
-        table = np.zeros((len(found), regions, found[0].shape[1]), kind)
-        for row, values in zip(table, found, strict=True):
-            if values.shape[1] != table.shape[2]:
-                wanted = f"{table.shape[2]}, got {values.shape[1]}"
-                raise ValueError(f"{self.path}: all features must have one width, wanted {wanted}")
-            row[: len(values)] = values
-        return Features(torch.from_numpy(table))
+            if wrong := _wrong(values):
+                bad("features of wrong form", f"{self.path}: features must be {wrong} for {name}")
+            else:
+                found[name] = values[None] if values.ndim == 1 else values
+        widths = Counter(values.shape[1] for values in found.values())
+        wanted = max(widths, key=widths.__getitem__, default=0)
+        for name in [name for name, values in found.items() if values.shape[1] != wanted]:
+            got = f"got {found.pop(name).shape[1]} for {name}"
+            bad(
+                "features of wrong form", f"{self.path}: features must have one width, wanted {wanted}, {got}"
+            )
+        return found
 
     def _check_stacked(self, ids: Any) -> None:
         if ids.ndim != 1 or self.stacked.ndim not in (2, 3) or len(ids) != len(self.stacked):
@@ -219,19 +228,29 @@ class FeatureFile:
             twice, times = Counter(names).most_common(1)[0]
             raise ValueError(f"{self.path}: ids must differ, got {twice!r} {times} times; leave one of them")
 
-    def _checked(self, name: str, values: Any) -> Any:
-        """`[R, D]`, finite also in the 32 bits in which policies are given it."""
-        values = values[None] if values.ndim == 1 else values
-        if values.ndim != 2 or values.dtype.newbyteorder("=") not in _FLOATS or 0 in values.shape:
-            raise ValueError(
-                f"{self.path}: features must be floats [R, D] or [D], got {values.dtype} {values.shape} "
-                f"for {name}"
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"{self.path}: features must be finite, got NaN or infinity for {name}")
-        if (most := np.abs(values).max()) > np.finfo(np.float32).max:
-            raise ValueError(f"{self.path}: features must be finite as float32, got {most:.3g} for {name}")
-        return values
+
+def _refuse(kind: str, message: str) -> None:
+    raise ValueError(message)
+
+
+def _wrong(values: Any) -> str | None:
+    """What features must be and are not: `[R, D]` or `[D]`, finite also in the 32 bits that policies get."""
+    if values.ndim not in (1, 2) or values.dtype.newbyteorder("=") not in _FLOATS or 0 in values.shape:
+        return f"floats [R, D] or [D], got {values.dtype} {values.shape}"
+    if not np.isfinite(values).all():
+        return "finite, got NaN or infinity"
+    most = np.abs(values).max()
+    return f"finite as float32, got {most:.3g}" if most > np.finfo(np.float32).max else None
+
+
+def stacked(found: Iterable[Any]) -> Features:
+    """Features `[R, D]` of one width as one table."""
+    found = list(found)
+    kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
+    table = np.zeros((len(found), max(map(len, found)), found[0].shape[1]), kind)
+    for row, values in zip(table, found, strict=True):
+        row[: len(values)] = values
+    return Features(torch.from_numpy(table))
 
 
 def _text(name: Any) -> str:
@@ -263,7 +282,7 @@ def _intact(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there; wanted a .npz or .h5 of features") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
-        if str(path) in str(error):
+        if not isinstance(error, OSError) and str(path) in str(error):
             raise
         raise ValueError(
             f"{path} cannot be read as features ({error}): it is cut off, of another kind, or holds pickled "

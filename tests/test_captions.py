@@ -265,3 +265,21 @@ def test_features_of_another_image_set(data: Path) -> None:
     np.savez(data / "some.npz", ids=np.arange(12, 30), features=np.ones((18, 4)))
     env = files(data, features=str(data / "some.npz"), skip_bad=True)
     assert (env.size, env.skipped["missing features"]) == (15, 36)
+
+
+def test_features_of_wrong_form(data: Path) -> None:
+    """One picture's NaN, another's width and a third's whole numbers."""
+    arrays: dict[str, Any] = dict(np.load(data / "each.npz"))
+    arrays |= {"13": np.full((3, 4), np.nan), "15": np.ones(5), "17": np.ones((3, 4), int)}
+    np.savez(data / "bad.npz", **arrays)
+    message = r"bad.npz: features must be finite, got NaN or infinity for 13; skip_bad=True leaves out"
+    with pytest.raises(ValueError, match=message):
+        files(data, features=str(data / "bad.npz"))
+    env = files(data, features=str(data / "bad.npz"), skip_bad=True, num_envs=48)
+    assert (env.size, env.skipped) == (48, {"features of wrong form": 3})
+    shown = env.begin(index=torch.arange(48))
+    np.testing.assert_array_equal(shown["features"][3].numpy(), arrays["14"])
+    assert env.vocab.decode(shown["references"][3, 0].tolist()) == "two cats sleep"
+    np.savez(data / "none.npz", **dict.fromkeys(arrays, arrays["13"]))
+    with pytest.raises(ValueError, match=r"none of the 51 images.*skipped: {'features of wrong form': 51}"):
+        files(data, features=str(data / "none.npz"), skip_bad=True)

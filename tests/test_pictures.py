@@ -150,7 +150,7 @@ def test_mixed_types_become_the_one_that_holds_all(tmp_path: Path, kind: str) ->
             {"1": np.ones(3, np.float32), "2": np.array([0, -1e300])},
             r"must be finite as float32, got 1e\+300 for 2",
         ),
-        ({"1": np.zeros(3), "2": np.zeros(4)}, "one width, wanted 3, got 4"),
+        ({"1": np.zeros(3), "2": np.zeros(4)}, "one width, wanted 3, got 4 for 2"),
     ],
 )
 def test_features_that_are_none(tmp_path: Path, kind: str, arrays: dict[str, Any], message: str) -> None:
@@ -188,5 +188,8 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "f.npy").rename(tmp_path / "g.npz")
     with pytest.raises(ValueError, match=r"g.npz cannot be read as features.*of another kind"):
         FeatureFile(tmp_path / "g.npz")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(ValueError, match=r"folder.npz cannot be read as features.*of another kind"):
+        FeatureFile(tmp_path / "folder.npz")
     with pytest.raises(FileNotFoundError, match=r"no.npz is not there; wanted"):
         FeatureFile(tmp_path / "no.npz")
