@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlseq.errors import pick
+from rlseq.errors import hint, pick
 from rlseq.metrics.tokenize import penn_treebank
 from rlseq.pictures import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 
@@ -80,6 +80,8 @@ def _json(path: Path) -> Any:
         raise FileNotFoundError(f"{path} is not there; {_WANTED}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: no JSON ({error.msg}); {_WANTED}") from None
+    except OSError as error:  # a folder, or what may not be read
+        raise ValueError(f"{path} cannot be read as a file ({error.strerror}); {_WANTED}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 at byte {error.start}; {_WANTED}") from None
 
@@ -92,42 +94,108 @@ def _plain(
     path: Path, images: Sequence[Mapping[str, Any]], notes: Sequence[Any], bad: Bad
 ) -> Iterator[Picture]:
     """COCO's own annotations."""
-    captions: dict[Any, list[Words]] = {_of(path, image, "id"): [] for image in images}
+    entry = Entry(bad, "images of wrong form")
+    ids = [entry(f"{path}: images[{n}]", image, "id", NAME) for n, image in enumerate(images)]
+    captions: dict[Name, list[Words]] = {id: [] for id in ids if id is not None}
     for number, note in enumerate(notes):
-        text = note.get("caption") if isinstance(note, dict) else None
-        if not isinstance(text, str) or "image_id" not in note:
-            raise ValueError(f"{path}: annotation {number} has no caption or image_id; {_WANTED}")
-        if note["image_id"] not in captions:
-            message = (
-                f"{path}: annotation {number} is of image {note['image_id']!r}, which is not among images"
-            )
-            bad("annotations without an image", message)
-        elif words := tuple(penn_treebank(text)):
-            captions[note["image_id"]].append(words)
-        else:
-            bad("empty captions", f"{path}: annotation {number}, of image {note['image_id']!r}, is empty")
-    for image in images:
-        yield Picture(image["id"], _of(path, image, "file_name"), tuple(captions[image["id"]]))
+        _caption(f"{path}: annotation {number}", note, captions, bad)
+    for n, (id, image) in enumerate(zip(ids, images, strict=True)):
+        if id is not None:
+            file = entry(f"{path}: images[{n}]", image, "file_name", TEXT)
+            if file is not None:
+                yield Picture(id, file, tuple(captions[id]))
+
+
+def _caption(where: str, note: Any, captions: Mapping[Name, list[Words]], bad: Bad) -> None:
+    """Put an annotation's caption among those of its image."""
+    if not isinstance(note, dict) or not {"caption", "image_id"} <= set(note):
+        raise ValueError(f"{where} has no caption or image_id; {_WANTED}")
+    entry = Entry(bad, "captions of wrong form")
+    id = entry(where, note, "image_id", NAME)
+    text = None if id is None else entry(where, note, "caption", STRING)
+    if id is None or text is None:
+        return
+    if id not in captions:
+        bad("annotations without an image", f"{where} is of image {id!r}, which is not among images")
+    elif words := tuple(penn_treebank(text)):
+        captions[id].append(words)
+    else:
+        bad("empty captions", f"{where}, of image {id!r}, is empty")
 
 
 def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iterator[Picture]:
     """Karpathy's splits, whose captions are words already."""
-    for image in images:
-        id = image["cocoid"] if "cocoid" in image else _of(path, image, "imgid")
-        captions = []
-        for sentence in _of(path, image, "sentences"):
-            if words := tuple(_of(path, sentence, "tokens")):
-                captions.append(words)
-            else:
-                bad("empty captions", f"{path}: a caption of image {id!r} is empty")
-        file = str(Path(image.get("filepath", "")) / _of(path, image, "filename"))
-        yield Picture(id, file, tuple(captions), _of(path, image, "split"))
+    entry = Entry(bad, "images of wrong form")
+    for n, image in enumerate(images):
+        where = f"{path}: images[{n}]"
+        image = {"filepath": "", **image}
+        names = {"cocoid" if "cocoid" in image else "imgid": NAME, "filename": TEXT, "filepath": STRING}
+        read = entry.all(where, image, {**names, "split": STRING, "sentences": LIST})
+        if read is None:
+            continue
+        id, file, folder, split, sentences = read
+        if split not in _KARPATHY:
+            bad("images of an unknown split", f"{where}: unknown split {split!r}{hint(split, _KARPATHY)}")
+            continue
+        captions = [_words(f"{where}: sentences[{k}]", sentence, bad) for k, sentence in enumerate(sentences)]
+        yield Picture(id, str(Path(folder) / file), tuple(words for words in captions if words), split)
 
 
-def _of(path: Path, entry: Any, name: str) -> Any:
-    if not isinstance(entry, dict) or name not in entry:
-        raise ValueError(f"{path}: an entry has no {name!r}: {entry!r:.80}; {_WANTED}")
-    return entry[name]
+def _words(where: str, sentence: Any, bad: Bad) -> Words | None:
+    """The words of one of Karpathy's sentences."""
+    tokens = Entry(bad, "captions of wrong form")(where, sentence, "tokens", WORDS)
+    if tokens == []:
+        bad("empty captions", f"{where} is empty")
+    return None if tokens is None else tuple(tokens)
+
+
+# ── what entries hold ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a value must be."""
+
+    wanted: str
+    fits: Callable[[Any], bool]
+
+
+NAME = Form(
+    "an integer or a text", lambda x: isinstance(x, (int, str)) and not isinstance(x, bool) and x != ""
+)
+STRING = Form("a text", lambda x: isinstance(x, str))
+TEXT = Form("a text, and not empty", lambda x: isinstance(x, str) and x != "")
+LIST = Form("a list", lambda x: isinstance(x, list))
+WORDS = Form(
+    'a list of words, such as ["a", "dog"]', lambda x: isinstance(x, list) and all(map(TEXT.fits, x))
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Reads values of entries; of one that is not as it must be `bad` is told, under one kind."""
+
+    bad: Bad
+    kind: str
+
+    def __call__(self, where: str, entry: Any, name: str, form: Form) -> Any:
+        """A value, or None; an entry without that name is of another kind of file, and always refused."""
+        if not isinstance(entry, dict) or name not in entry:
+            raise ValueError(f"{where} has no {name!r}: {entry!r:.80}; {_WANTED}")
+        if form.fits(entry[name]):
+            return entry[name]
+        self.bad(self.kind, f"{where}: {name!r} must be {form.wanted}, got {entry[name]!r:.80}")
+        return None
+
+    def all(self, where: str, entry: Any, forms: Mapping[str, Form]) -> list[Any] | None:
+        """Several values, or None at the first that is wrong, so that an entry counts once."""
+        values = []
+        for name, form in forms.items():
+            value = self(where, entry, name, form)
+            if value is None:
+                return None
+            values.append(value)
+        return values
 
 
 def _checked(path: Path, pictures: Iterator[Picture], bad: Bad) -> Iterator[Picture]:

@@ -87,9 +87,11 @@ def test_splits(tmp_path: Path) -> None:
             r"got .*'categories', 'images'\] and images with \['id'\]",
         ),
         (changed(PLAIN, "annotations", 3, caption=None, bbox=[0, 1, 2, 3]), "annotation 3 has no caption"),
-        (changed(PLAIN, "images", 3, id=None), "an entry has no 'id'"),
-        (changed(KARPATHY, "images", 3, split="eval"), "unknown split 'eval'"),
-        (changed(KARPATHY, "images", 3, sentences=[{"raw": "A dog."}]), "an entry has no 'tokens'"),
+        (changed(PLAIN, "images", 3, id=None), r"images\[3\] has no 'id'"),
+        (
+            changed(KARPATHY, "images", 3, sentences=[{"raw": "A dog."}]),
+            r"images\[3\]: sentences\[0\] has no 'tokens'",
+        ),
     ],
 )
 @pytest.mark.parametrize("skip", [False, True])
@@ -99,9 +101,75 @@ def test_files_of_another_kind(tmp_path: Path, content: Any, message: str, skip:
         coco.of_split(coco.read(path, coco.Bad(skip)), "train")
 
 
+IMAGES, CAPTIONS = "images of wrong form", "captions of wrong form"
+WRONG: list[
+    tuple[dict[str, Any], str, int, Any, str, str]
+] = [  # content, list, entry, its new values, message, kind
+    (PLAIN, "images", 3, {"id": [3]}, r"images\[3\]: 'id' must be an integer or a text, got \[3\]", IMAGES),
+    (PLAIN, "images", 3, {"id": True}, r"images\[3\]: 'id' must be .* got True", IMAGES),
+    (PLAIN, "images", 3, {"file_name": None}, r"images\[3\]: 'file_name' must be a text.* got None", IMAGES),
+    (PLAIN, "images", 3, {"file_name": 3}, r"images\[3\]: 'file_name' must be a text.* got 3", IMAGES),
+    (PLAIN, "images", 3, {"file_name": ""}, r"images\[3\]: 'file_name' must be .*not empty, got ''", IMAGES),
+    (PLAIN, "annotations", 6, {"image_id": [3]}, r"annotation 6: 'image_id' must be .* got \[3\]", CAPTIONS),
+    (
+        PLAIN,
+        "annotations",
+        6,
+        {"caption": None},
+        "annotation 6: 'caption' must be a text, got None",
+        CAPTIONS,
+    ),
+    (KARPATHY, "images", 3, {"cocoid": None}, r"images\[3\]: 'cocoid' must be .* got None", IMAGES),
+    (KARPATHY, "images", 3, {"filename": 3}, r"images\[3\]: 'filename' must be a text.* got 3", IMAGES),
+    (KARPATHY, "images", 3, {"filepath": None}, r"images\[3\]: 'filepath' must be a text, got None", IMAGES),
+    (KARPATHY, "images", 3, {"split": None}, r"images\[3\]: 'split' must be a text, got None", IMAGES),
+    (KARPATHY, "images", 3, {"sentences": None}, r"'sentences' must be a list, got None", IMAGES),
+    (
+        KARPATHY,
+        "images",
+        3,
+        {"split": "tset"},
+        r"images\[3\]: unknown split 'tset'; did you mean 'test'",
+        "images of an unknown split",
+    ),
+    *(
+        (
+            KARPATHY,
+            "images",
+            3,
+            {"sentences": [{"tokens": tokens}, *KARPATHY["images"][3]["sentences"]]},
+            r"images\[3\]: sentences\[0\]: 'tokens' must be a list of words.* got ",
+            CAPTIONS,
+        )
+        for tokens in ("a dog", None, [1, 2], ["a", ""])
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "list", "entry", "values", "message", "kind"), WRONG)
+def test_values_of_wrong_form_are_refused_or_counted(
+    tmp_path: Path, content: dict[str, Any], list: str, entry: int, values: Any, message: str, kind: str
+) -> None:
+    copy = json.loads(json.dumps(content))
+    copy[list][entry].update(values)
+    path, bad = save(tmp_path / "bad.json", copy), coco.Bad(skip=True)
+    with pytest.raises(ValueError, match=rf"bad.json: .*{message}.*skip_bad=True leaves out"):
+        coco.read(path, coco.Bad())
+    left = coco.read(path, bad)
+    assert bad.skipped[kind] == 1
+    whole = coco.read(save(tmp_path / "good.json", content), coco.Bad())
+    lost = len(whole) - len(left)
+    assert lost == (kind != CAPTIONS)
+    assert all(picture in whole or picture.id == 3 for picture in left)
+
+
 def test_no_file_and_no_utf8(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no.json is not there; wanted COCO captions"):
         coco.read(tmp_path / "no.json", coco.Bad())
+    with pytest.raises(
+        ValueError, match=r"cannot be read as a file \(Is a directory\); wanted COCO captions"
+    ):
+        coco.read(tmp_path, coco.Bad())
     (tmp_path / "latin.json").write_bytes('{"images": "é"}'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin.json: no UTF-8 at byte 12"):
         coco.read(tmp_path / "latin.json", coco.Bad())
@@ -131,7 +199,7 @@ def test_no_file_and_no_utf8(tmp_path: Path) -> None:
         ),
         (
             changed(KARPATHY, "images", 3, sentences=[{"tokens": []}]),
-            "a caption of image 103 is empty",
+            r"images\[3\]: sentences\[0\] is empty",
             "empty captions",
             7,
         ),
