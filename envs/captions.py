@@ -74,13 +74,17 @@ class Captions(SequenceEnv):
         longest = 1 if max_len is None else max_len
         _check_numbers(1, min_count=min_count, image_size=image_size, scenes=scenes, max_len=longest)
         _check_numbers(0, data_seed=data_seed)
+        if vocab is not None and (not isinstance(vocab, Vocab) or vocab.eos is None):
+            raise ValueError(
+                f"vocab must be an rlseq.Vocab with an end, such as train.vocab, got {vocab!r:.80}"
+            )
         if path is None:
             if images is not None or features is not None:
                 raise ValueError("images and features belong to an annotation file; pass path=FILE.json, too")
             source = _scenes(scenes, split, data_seed)
         else:
             source = _files(path, images, features, split, min_count, image_size, coco.Bad(skip_bad))
-        vocab = vocab or Vocab(tuple(source.words))
+        vocab = _of_words(source.words, min_count) if vocab is None else vocab
         self.pictures, self.names, self.skipped = source.pictures, source.names, source.skipped
         self.observed = {self.pictures.item: self.pictures.range}
         references, max_len = _ids(source.captions, vocab), max_len or source.longest + 1
@@ -177,6 +181,14 @@ def _frequent(captions: Sequence[Sequence[str]], min_count: int) -> list[str]:
     counts = Counter(word for caption in captions for word in caption)
     often = [(-count, word) for word, count in counts.items() if count >= min_count]
     return [word for _, word in sorted(often) if word not in (EOS, UNKNOWN)]
+
+
+def _of_words(words: Sequence[str], min_count: int) -> Vocab:
+    if set(words) <= {EOS, UNKNOWN}:
+        raise ValueError(
+            f"min_count={min_count} leaves no word of the training captions but {EOS} and {UNKNOWN}; lower it"
+        )
+    return Vocab(tuple(words))
 
 
 # ── what they are to likelihood, and to rewards ──────────────────────────────────────────────────────

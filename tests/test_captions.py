@@ -206,6 +206,21 @@ def test_the_vocabulary_is_that_of_training_in_every_split(data: Path) -> None:
         files(data, features=str(data / "all.npz"), vocab=rlseq.Vocab(("<eos>", "dog")))
 
 
+@pytest.mark.parametrize("vocab", ["x", rlseq.Vocab(("a", "dog"), eos=None)])
+def test_what_is_no_vocabulary_for_captions(data: Path, vocab: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"vocab must be an rlseq.Vocab with an end, such as train.vocab, got"
+    ):
+        files(data, features=str(data / "all.npz"), vocab=vocab)
+
+
+def test_a_min_count_that_leaves_no_word(data: Path) -> None:
+    with pytest.raises(ValueError, match="min_count=1000000 leaves no word of the training captions"):
+        files(data, features=str(data / "all.npz"), min_count=10**6)
+    known = rlseq.Vocab(("<eos>", "<unk>", "dog"))
+    files(data, features=str(data / "all.npz"), min_count=10**6, vocab=known)  # which needs no counts
+
+
 def test_rare_words_are_unknown_and_unpaid(data: Path) -> None:
     """Likelihood reads <unk>; whoever writes it matches nothing."""
     env = files(data, features=str(data / "all.npz"), min_count=18, num_envs=1, reward="rouge_l")
