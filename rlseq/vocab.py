@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -160,7 +160,8 @@ def whole_words(texts: Texts, min_count: int = 1, size: int | None = None) -> Vo
 
 
 def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwords:
-    """Byte-pair encoding; 8,000 pieces at most when no size is given."""
+    """Byte-pair encoding; 8,000 pieces when no size is given, or what letters alone need."""
+    _check_options(min_count, size)
     library = need("tokenizers", "bpe")
     tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(replacement=BLANK)
@@ -169,6 +170,12 @@ def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwo
     )
     tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
+    _check_left(ids, min_count, Counter())
+    if size is not None and len(ids) > size:
+        raise ValueError(
+            f"vocab_size={size} is less than byte-pair encoding begins with: {EOS}, {UNK} and the "
+            f"{len(ids) - 2} letters of the training texts; wanted vocab_size ≥ {len(ids)}"
+        )
     return Subwords(tuple(sorted(ids, key=ids.__getitem__)), separator="", unk=1, merges=tokenizer.to_str())
 
 
@@ -177,6 +184,7 @@ LEVELS: dict[str, Make] = {"char": characters, "word": whole_words, "bpe": subwo
 
 def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) -> Vocab:
     """Words by falling count, those of a count by name, after the special ones."""
+    _check_options(min_count, size)
     split = Vocab((EOS,), separator=separator).split
     counts: Counter[str] = Counter()
     for text in texts:
@@ -184,5 +192,28 @@ def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) ->
     for special in (EOS, UNK):
         counts.pop(special, None)
     words = sorted((word for word, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
-    kept = words[: None if size is None else max(size - 2, 0)]
-    return Vocab((EOS, UNK, *kept), separator=separator, unk=1)
+    kept = (EOS, UNK, *words[: None if size is None else size - 2])
+    _check_left(kept, min_count, counts)
+    return Vocab(kept, separator=separator, unk=1)
+
+
+def _check_options(min_count: Any, size: Any) -> None:
+    """Refuse numbers that no vocabulary has."""
+    if type(min_count) is not int or min_count < 1:
+        raise ValueError(f"min_count must be an integer ≥ 1, got {min_count!r}")
+    if size is not None and (type(size) is not int or size < 3):
+        raise ValueError(
+            f"vocab_size must be None or an integer ≥ 3, as {EOS} and {UNK} are words of it, got {size!r}"
+        )
+
+
+def _check_left(words: Collection[str], min_count: int, counts: Counter[str]) -> None:
+    """Refuse a vocabulary in which there is nothing to write."""
+    if set(words) <= {EOS, UNK}:
+        if not counts:
+            raise ValueError(f"the training texts have no word besides {EOS} and {UNK}")
+        word, most = counts.most_common(1)[0]
+        raise ValueError(
+            f"min_count={min_count} leaves no word of the training texts, only {EOS} and {UNK}; the most "
+            f"frequent, {word!r}, is there {most:,} times: wanted min_count ≤ {most}"
+        )

@@ -107,6 +107,41 @@ def test_rare_words_are_unknown() -> None:
     assert whole_words(TEXTS, size=4).words == ("<eos>", "<unk>", "cat", "sat")
 
 
+@pytest.mark.parametrize("level", sorted(LEVELS))
+@pytest.mark.parametrize(
+    ("min_count", "size", "message"),
+    [
+        (0, None, "min_count must be an integer ≥ 1, got 0"),
+        (-1, None, "min_count must be an integer ≥ 1, got -1"),
+        (1.5, None, "min_count must be an integer ≥ 1, got 1.5"),
+        (True, None, "min_count must be an integer ≥ 1, got True"),
+        (1, 0, "vocab_size must be None or an integer ≥ 3, as <eos> and <unk> are words of it, got 0"),
+        (1, 2, "vocab_size must be .* got 2"),
+        (1, -3, "vocab_size must be .* got -3"),
+        (1, 10.0, "vocab_size must be .* got 10.0"),
+    ],
+)
+def test_numbers_that_no_vocabulary_has(level: str, min_count: Any, size: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LEVELS[level](TEXTS, min_count, size)
+
+
+def test_what_leaves_nothing_to_write_is_named() -> None:
+    message = "min_count=1000000 leaves no word .* 'the', is there 2 times: wanted min_count ≤ 2"
+    with pytest.raises(ValueError, match=message):
+        whole_words(TEXTS, min_count=10**6)
+    for make in LEVELS.values():
+        with pytest.raises(ValueError, match="the training texts have no word besides <eos> and <unk>"):
+            make([], 1, None)
+
+
+def test_a_size_below_the_alphabet_is_refused() -> None:
+    texts = ["low lower"]  # l o w e r and the blank
+    with pytest.raises(ValueError, match=r"vocab_size=7 is less than .* the 6 letters .* vocab_size ≥ 8"):
+        subwords(texts, size=7)
+    assert len(subwords(texts, size=8)) == 8
+
+
 def test_special_words_cannot_be_spelled_by_a_text() -> None:
     vocab = whole_words(TEXTS)
     assert vocab.encode("cat <eos> <unk>") == [2, 1, 1]
