@@ -53,8 +53,8 @@ class Numbers(SequenceEnv):
         **options: Unpack[EnvOptions],
     ) -> None:
         need("num2words", "numbers")
-        if below < 20:
-            raise ValueError(f"below must be ≥ 20, so that every part has numbers, got {below}")
+        if type(below) is not int or below < 20:
+            raise ValueError(f"below must be an integer ≥ 20, so that every part has numbers, got {below!r}")
         known = {name: name for name in ("digits", *LANGUAGES)}
         targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
         self.pairs = NumberPairs(

@@ -195,6 +195,12 @@ def test_numbers_are_endless() -> None:
     assert demonstrations(env).mask.any()
 
 
+@pytest.mark.parametrize("below", ["100", 20.5, True, 19, -1])
+def test_a_limit_that_is_none(below: Any) -> None:
+    with pytest.raises(ValueError, match=rf"below must be an integer ≥ 20, .* got {below!r}"):
+        rlseq.make("rlseq/Numbers-v0", below=below)
+
+
 # ── Text ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
