@@ -219,6 +219,25 @@ def test_bleu_against_the_whole_corpus(tmp_path: Path) -> None:
     assert env.metrics["copied"](tokens, mask, {}).tolist() == [0, 1, 0]
 
 
+def test_texts_have_no_sources(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a b\nc d\n")
+    with pytest.raises(
+        ValueError, match=r"level must be one of char, word, bpe, as texts have no sources, got"
+    ):
+        rlseq.make("rlseq/Text-v0", path=tmp_path / "x.txt", level=("word", "char"))
+    with pytest.raises(ValueError, match=r"expected a .txt with a text a line.* aligned files belong to"):
+        rlseq.make("rlseq/Text-v0", path=[str(tmp_path / "x.txt")] * 2)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".tsv"])
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_no_text_a_line(tmp_path: Path, suffix: str, named: bool) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_text('{"source": "a", "target": "b"}\n')
+    with pytest.raises(DataError, match=rf"x{suffix}:1: expected a .txt with a text a line, .* got {suffix}"):
+        rlseq.make("rlseq/Text-v0", path={"train": path} if named else path)
+
+
 # ── optional packages ────────────────────────────────────────────────────────────────────────────────
 
 
