@@ -30,7 +30,7 @@ class Parallel(CorpusTask):
         max_len: T, EOS included; the longest reference when not given. Longer references are left out.
         level: "char", "word" or "bpe", or one for sources and one for references.
         min_count: words that training has less often are unknown.
-        vocab_size: the most frequent words that are kept.
+        vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
         **options: see `EnvOptions`.

@@ -42,7 +42,7 @@ class Text(CorpusTask):
         reward: "bleu_2", "bleu_3", "bleu_4", or any reward; of the tokens written, the end among them.
         max_len: T, EOS included; the longest text when not given. Longer texts are left out.
         min_count: words that training has less often are unknown.
-        vocab_size: the most frequent words that are kept.
+        vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
         **options: see `EnvOptions`.
     """
