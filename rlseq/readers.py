@@ -140,18 +140,24 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
     files = (source, *references)
     for entries in zip_longest(*map(lines, files)):
         texts = [None if entry is None else entry[1] for entry in entries]
+        number = next(entry[0] for entry in entries if entry is not None)
         if None in texts:
-            short, full = files[texts.index(None)], next(f for f, t in zip(files, texts, strict=True) if t)
-            number = next(entry[0] for entry in entries if entry is not None)
-            what = f"expected line {number}, as {full} has one, got the end; aligned files have equally many"
-            yield Problem(short, number, what, fatal=True)
+            yield _short(files, texts, number)
             return
-        number = entries[0][0]
         yield from (text for text in texts if isinstance(text, Problem))
         if not isinstance(texts[0], Problem):
             for file, text in zip(references, texts[1:], strict=True):
                 if isinstance(text, str):
                     yield from _pairs(str(texts[0]).strip(), [text.strip()], file, number, source, number)
+
+
+def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
+    """Where the first file has ended, while another has a line, be it an empty one."""
+    short = files[texts.index(None)]
+    full, text = next((f, t) for f, t in zip(files, texts, strict=True) if t is not None)
+    one = "an empty one" if isinstance(text, str) and not text.strip() else "one"
+    what = f"expected line {number}, as {full} has {one}, got the end; aligned files have equally many"
+    return Problem(short, number, what, fatal=True)
 
 
 def plain(path: Path) -> Rows:

@@ -104,6 +104,20 @@ def test_a_file_one_line_short_cannot_be_trusted(short: int, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("long", [0, 1, 2])
+def test_an_empty_line_at_the_end_is_a_line(long: int, tmp_path: Path) -> None:
+    contents = ["a\nb\n"] * 3
+    contents[long] += "\n"
+    source, *references = files(tmp_path, *contents)
+    *rows, last = aligned(source, references)
+    assert len(rows) == 4
+    short = 1 if long == 0 else 0
+    what = f"expected line 3, as {tmp_path}/x.{long} has an empty one, got the end"
+    assert str(last).startswith(f"{tmp_path}/x.{short}:3: {what}")
+    assert isinstance(last, Problem)
+    assert last.fatal
+
+
 def test_an_empty_reference_is_told_in_its_own_file(tmp_path: Path) -> None:
     source, *references = files(tmp_path, "a\nb\n", "1\n2\n", "3\n\n")
     rows = list(aligned(source, references))
