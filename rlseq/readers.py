@@ -55,9 +55,10 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
         number = 0
         while raw := file.readline(LONGEST):
             number += 1
-            if len(raw) == LONGEST and not raw.endswith(b"\n"):
+            if long := len(raw) == LONGEST and not raw.endswith(b"\n"):
                 while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
                     pass
+            if long and b"\r" not in raw:
                 yield number, Problem(path, number, f"expected lines below {LONGEST:,} bytes; is this text?")
             else:
                 yield number, _decoded(raw, path, number)
@@ -69,8 +70,12 @@ def _decoded(raw: bytes, path: Path, number: int) -> Line:
         return Problem(
             path, 1, f"expected UTF-8, got UTF-16; convert it: iconv -f utf-16 -t utf-8 {path}", True
         )
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\r" in raw:  # of an old Mac, all the file is one line
+        got = "expected line ends LF or CRLF, got a carriage return within the line"
+        return Problem(path, number, rf"{got}; old Mac line ends? convert them: tr '\r' '\n' < {path}")
     try:
-        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n").removesuffix("\r")
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         got = f"byte 0x{raw[error.start]:02x} at place {error.start + 1}"
         mend = f"is it Latin-1? convert it: iconv -f latin1 -t utf-8 {path}"
