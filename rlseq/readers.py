@@ -177,7 +177,7 @@ def plain(path: Path) -> Rows:
 
 
 def dictionary(path: Path, stress: bool = False) -> Rows:
-    """The CMU dictionary's lines, `word(2) P1 P2 … # comment`, as word and phonemes.
+    """The CMU dictionary's lines, `word(2) P1 P2 … # comment`, as word and phonemes; any white space divides.
 
     Args:
         path: the file.
@@ -189,12 +189,16 @@ def dictionary(path: Path, stress: bool = False) -> Rows:
             continue
         if line.startswith(";;;"):
             continue
-        word, _, sounds = line.partition("#")[0].strip().partition(" ")
-        sounds = sounds.strip() if stress else sounds.strip().translate(_DIGITS)
-        if not sounds:
+        name, *sounds = line.partition("#")[0].split() or [""]
+        word = re.sub(r"\(\d+\)$", "", name).lower()
+        bare = [sound.translate(_DIGITS) for sound in sounds]
+        if not word or not sounds:
             yield Problem(path, number, f"expected a word and its phonemes, got {line!r:.60}")
+        elif not all(bare):
+            got = sounds[bare.index("")]
+            yield Problem(path, number, f"expected phonemes, got {got!r} for one: {line!r:.60}")
         else:
-            yield Pair(re.sub(r"\(\d+\)$", "", word).lower() if word[-1] == ")" else word.lower(), sounds)
+            yield Pair(word, " ".join(sounds if stress else bare))
 
 
 _DIGITS = dict.fromkeys(map(ord, "0123456789"))

@@ -60,6 +60,10 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
         (jsonl, '{"source": "a", "references": []}\n', 1, "expected a text or a list of texts"),
         (jsonl, '{"source": "a", "references": ["b", ""]}\n', 1, "expected a reference, got nothing"),
         (dictionary, "word W ER D\nnothing\n", 2, "expected a word and its phonemes, got 'nothing'"),
+        (dictionary, "(2)  X\n", 1, r"expected a word and its phonemes, got '\(2\)  X'"),
+        (dictionary, "\n", 1, "expected a word and its phonemes, got ''"),
+        (dictionary, "a 1 2\n", 1, "expected phonemes, got '1' for one: 'a 1 2'"),
+        (partial(dictionary, stress=True), "a AH 2\n", 1, "expected phonemes, got '2' for one"),
     ],
 )
 def test_a_bad_line_is_told_by_file_and_line(
@@ -135,3 +139,8 @@ def test_the_dictionary_s_lines(tmp_path: Path) -> None:
         *(Pair("read", "R EH D"), Pair("read", "R IY D"), Pair("a", "B C"))
     ]
     assert read(partial(dictionary, stress=True), tmp_path, content)[1] == Pair("read", "R IY1 D")
+
+
+def test_any_white_space_divides_a_dictionary_s_line(tmp_path: Path) -> None:
+    content = "worda0\tW ER1 D\nread(2)\tR  IY1\tD\n"
+    assert read(dictionary, tmp_path, content) == [Pair("worda0", "W ER D"), Pair("read", "R IY D")]
