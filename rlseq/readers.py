@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -128,16 +128,44 @@ def _entry(line: str) -> tuple[str, list[str]] | str:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
         return f"expected a JSON object, got {line!r:.40} ({error.msg} at place {error.pos + 1})"
+    except RecursionError:
+        return f"expected a JSON object of texts, got lists or objects nested too deeply: {line!r:.40}"
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        return f"expected a JSON object of texts, got a number of too many digits: {line!r:.40}"
     if not isinstance(entry, dict):
         return f"expected a JSON object, got {type(entry).__name__}"
-    source = next((entry[key] for key in SOURCE_KEYS if key in entry), None)
-    targets = next((entry[key] for key in TARGET_KEYS if key in entry), None)
+    for keys in (SOURCE_KEYS, TARGET_KEYS):
+        if len(found := [key for key in keys if key in entry]) > 1:
+            return f"expected one of {', '.join(keys)}, got {' and '.join(map(repr, found))}; leave one"
+    source, targets = _under(SOURCE_KEYS, entry), _under(TARGET_KEYS, entry)
     targets = [targets] if isinstance(targets, str) else targets
     if not isinstance(source, str):
-        return f"expected a text under {' or '.join(map(repr, SOURCE_KEYS))}, got keys {sorted(entry)}"
+        return f"expected a text under {' or '.join(map(repr, SOURCE_KEYS))}, got {_got(SOURCE_KEYS, entry)}"
     if not isinstance(targets, list) or not targets or not all(isinstance(text, str) for text in targets):
-        return f"expected a text or a list of texts under one of {TARGET_KEYS}, got keys {sorted(entry)}"
+        wanted = f"a text or a list of texts under one of {TARGET_KEYS}"
+        return f"expected {wanted}, got {_got(TARGET_KEYS, entry)}"
+    if strange := _STRANGE.search("".join((source, *targets))):
+        kind = "a NUL" if strange[0] == "\0" else "half a surrogate pair"
+        return f"expected text, got {kind}, {strange[0]!r}: {line!r:.60}"
     return source.strip(), [text.strip() for text in targets]
+
+
+_STRANGE = re.compile("[\0\ud800-\udfff]")  # JSON can escape what UTF-8 text cannot hold
+
+
+def _under(keys: Sequence[str], entry: Mapping[str, Any]) -> Any:
+    """What an entry has under one of the keys."""
+    return next((entry[key] for key in keys if key in entry), None)
+
+
+def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
+    """What an entry has instead of texts."""
+    key = next((key for key in keys if key in entry), None)
+    if key is None:
+        return f"keys {sorted(entry)}"
+    kinds = [type(value).__name__ for value in entry[key]] if isinstance(entry[key], list) else []
+    wrong = next((f"a list with {kind}" for kind in kinds if kind != "str"), "an empty list")
+    return f"{wrong if isinstance(entry[key], list) else type(entry[key]).__name__} under {key!r}"
 
 
 def aligned(source: Path, references: Sequence[Path]) -> Rows:

@@ -59,6 +59,24 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
         (jsonl, '{"source": "a", "target": 3}\n', 1, "expected a text or a list of texts under one of"),
         (jsonl, '{"source": "a", "references": []}\n', 1, "expected a text or a list of texts"),
         (jsonl, '{"source": "a", "references": ["b", ""]}\n', 1, "expected a reference, got nothing"),
+        (
+            jsonl,
+            '{"source": 5, "target": "b"}\n',
+            1,
+            "expected a text under 'source' .*got int under 'source'",
+        ),
+        (jsonl, '{"src": null, "target": "b"}\n', 1, "got NoneType under 'src'"),
+        (jsonl, '{"source": "a", "output": {}}\n', 1, "got dict under 'output'"),
+        (jsonl, '{"source": "a", "targets": ["b", 3]}\n', 1, "got a list with int under 'targets'"),
+        (jsonl, '{"source": "a", "references": []}\n', 1, "got an empty list under 'references'"),
+        (jsonl, '{"source": "a", "id": 3}\n', 1, r"one of .*got keys \['id', 'source'\]"),
+        (jsonl, '{"source": "a", "references": ["b"], "target": "c"}', 1, "got 'references' and 'target'"),
+        (jsonl, '{"source": "wikipedia", "input": "a", "output": "b"}', 1, "got 'source' and 'input'"),
+        (jsonl, r'{"source": "a \ud83d", "target": "b"}', 1, r"expected text, got half a surrogate pair"),
+        (jsonl, r'{"source": "a", "target": ["b", "\ude00\ud83d"]}', 1, "half a surrogate pair, '.ude00'"),
+        (jsonl, r'{"source": "a\u0000", "target": "b"}', 1, r"expected text, got a NUL, '.x00'"),
+        (jsonl, "[" * 50_000 + "]" * 49_000, 1, "got lists or objects nested too deeply"),
+        (jsonl, '{"source": "a", "target": "b", "id": ' + "1" * 5000 + "}", 1, "a number of too many digits"),
         (dictionary, "word W ER D\nnothing\n", 2, "expected a word and its phonemes, got 'nothing'"),
         (dictionary, "(2)  X\n", 1, r"expected a word and its phonemes, got '\(2\)  X'"),
         (dictionary, "\n", 1, "expected a word and its phonemes, got ''"),
@@ -85,6 +103,11 @@ def test_lines_after_a_bad_one_are_read(tmp_path: Path) -> None:
 def test_jsonl_names_and_lists(tmp_path: Path) -> None:
     rows = read(jsonl, tmp_path, '{"src": "a", "references": ["b", "c"]}\n{"input": "d", "output": "e"}\n')
     assert rows == [Pair("a", "b", 1), Pair("a", "c", 1), Pair("d", "e", 2)]
+
+
+def test_escaped_pairs_of_surrogates_are_text(tmp_path: Path) -> None:
+    rows = read(jsonl, tmp_path, r'{"source": "\ud83d\ude00", "target": "b"}')
+    assert rows == [Pair("\U0001f600", "b", 1)]
 
 
 def files(tmp_path: Path, *contents: str) -> list[Path]:
