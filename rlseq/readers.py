@@ -86,25 +86,25 @@ def _decoded(raw: bytes, path: Path, number: int) -> Line:
 
 
 def tsv(path: Path) -> Rows:
-    """`source TAB reference`, or more references, as many in every line as in the first.
+    """`source TAB reference`, or more references, as many in every line as in the first good one.
 
     A source that comes again has several references.
     """
-    columns = 0
+    columns = first = 0  # and the line that has set them, which may be the odd one
     for number, line in lines(path):
         if isinstance(line, Problem):
             yield line
             continue
         fields = [field.strip() for field in line.split("\t")]
-        columns = columns or (len(fields) if len(fields) > 1 and all(fields) else 0)
+        if not columns and len(fields) > 1 and all(fields):
+            columns, first = len(fields), number
         if not line.strip():
             yield Problem(path, number, "expected source TAB reference, got an empty line")
         elif len(fields) < 2:
             yield Problem(path, number, f"expected source TAB reference, got no tab: {line!r:.60}")
         elif columns and len(fields) != columns:
-            yield Problem(
-                path, number, f"expected {columns} columns as before, got {len(fields)}: {line!r:.60}"
-            )
+            wanted = f"{columns} columns as in line {first}"
+            yield Problem(path, number, f"expected {wanted}, got {len(fields)}: {line!r:.60}")
         else:
             yield from _pairs(fields[0], fields[1:], path, number)
 

@@ -40,8 +40,8 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
     [
         (tsv, "a\tb\nno tab here\n", 2, "expected source TAB reference, got no tab: 'no tab here'"),
         (tsv, "a\tb\n\nc\td\n", 2, "got an empty line"),
-        (tsv, "a\tb\nc\td\te\n", 2, "expected 2 columns as before, got 3"),
-        (tsv, "no tab\na\tb\tc\nd\te\n", 3, "expected 3 columns as before, got 2"),
+        (tsv, "a\tb\nc\td\te\n", 2, "expected 2 columns as in line 1, got 3"),
+        (tsv, "no tab\na\tb\tc\nd\te\n", 3, "expected 3 columns as in line 2, got 2"),
         (tsv, "a\tb\nc\t \n", 2, "expected a reference, got nothing"),
         (tsv, "\tb\n", 1, "expected a source, got nothing"),
         (tsv, b"a\tb\ncaf\xe9\tx\n", 2, r"expected UTF-8, got byte 0xe9 at place 4; is it Latin-1\? .*iconv"),
