@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 100_000  # bytes of a line; what is longer is no sentence, but a file without line ends
+MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
+    b"\x1f\x8b": "gzip; unpack it: gunzip <",
+    b"\xff\xfe\0\0": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
+    b"\0\0\xfe\xff": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
+    b"\xff\xfe": "UTF-16; convert it: iconv -f utf-16 -t utf-8",
+    b"\xfe\xff": "UTF-16; convert it: iconv -f utf-16 -t utf-8",
+}
 SOURCE_KEYS = ("source", "src", "input")
 TARGET_KEYS = ("references", "targets", "target", "tgt", "reference", "output")
 
@@ -60,16 +67,16 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
                     pass
             if long and b"\r" not in raw:
                 yield number, Problem(path, number, f"expected lines below {LONGEST:,} bytes; is this text?")
-            else:
-                yield number, _decoded(raw, path, number)
+                continue
+            yield number, (line := _decoded(raw, path, number))
+            if isinstance(line, Problem) and line.fatal:  # or every line of it would be told as Latin-1
+                return
 
 
 def _decoded(raw: bytes, path: Path, number: int) -> Line:
     """A line as text."""
-    if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return Problem(
-            path, 1, f"expected UTF-8, got UTF-16; convert it: iconv -f utf-16 -t utf-8 {path}", True
-        )
+    if number == 1 and (other := next((what for mark, what in MARKS.items() if raw.startswith(mark)), None)):
+        return Problem(path, 1, f"expected UTF-8, got {other} {path}", fatal=True)
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     if b"\r" in raw:  # of an old Mac, all the file is one line
         got = "expected line ends LF or CRLF, got a carriage return within the line"
@@ -177,11 +184,16 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
         if None in texts:
             yield _short(files, texts, number)
             return
-        yield from (text for text in texts if isinstance(text, Problem))
-        if not isinstance(texts[0], Problem):
+        problems = [text for text in texts if isinstance(text, Problem)]
+        yield from problems
+        if any(problem.fatal for problem in problems):
+            return
+        if isinstance(texts[0], str) and not texts[0].strip():  # once, however many references it has
+            yield Problem(source, number, "expected a source, got nothing")
+        elif isinstance(texts[0], str):
             for file, text in zip(references, texts[1:], strict=True):
                 if isinstance(text, str):
-                    yield from _pairs(str(texts[0]).strip(), [text.strip()], file, number, source, number)
+                    yield from _pairs(texts[0].strip(), [text.strip()], file, number, number)
 
 
 def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
@@ -232,17 +244,10 @@ def dictionary(path: Path, stress: bool = False) -> Rows:
 _DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
 
-def _pairs(
-    source: str,
-    targets: Iterable[str],
-    path: Path,
-    number: int,
-    source_path: Path | None = None,
-    item: int | None = None,
-) -> Rows:
+def _pairs(source: str, targets: Iterable[str], path: Path, number: int, item: int | None = None) -> Rows:
     """A pair for each reference; what is empty is a problem."""
     if not source:
-        yield Problem(source_path or path, number, "expected a source, got nothing")
+        yield Problem(path, number, "expected a source, got nothing")
         return
     for target in targets:
         if target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,9 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
         (tsv, "\tb\n", 1, "expected a source, got nothing"),
         (tsv, b"a\tb\ncaf\xe9\tx\n", 2, r"expected UTF-8, got byte 0xe9 at place 4; is it Latin-1\? .*iconv"),
         (tsv, "a\tb".encode("utf-16"), 1, "expected UTF-8, got UTF-16; convert it"),
+        (tsv, "a\tb".encode("utf-32"), 1, "expected UTF-8, got UTF-32; convert it: iconv -f utf-32"),
+        (tsv, b"\0\0\xfe\xff" + "a\tb".encode("utf-32-be"), 1, "expected UTF-8, got UTF-32; convert it"),
+        (tsv, gzip.compress(b"a\tb\n"), 1, "expected UTF-8, got gzip; unpack it: gunzip < .*file"),
         (tsv, b"a\tb\0\n", 1, "NUL byte"),
         (tsv, "a\tb\n" + "x" * 1_000_000 + "\t1\nc\td\n", 2, "expected lines below 100,000 bytes"),
         (tsv, "a\tb\rc\td\r", 1, r"expected line ends .*, got a carriage return within .* tr '.r' '.n' < "),
@@ -154,6 +158,24 @@ def test_an_empty_reference_is_told_in_its_own_file(tmp_path: Path) -> None:
     rows = list(aligned(source, references))
     assert rows[-1] == Problem(tmp_path / "x.2", 2, "expected a reference, got nothing")
     assert rows[:-1] == [Pair("a", "1", 1), Pair("a", "3", 1), Pair("b", "2", 2)]
+
+
+def test_no_line_of_a_packed_file_is_read(tmp_path: Path) -> None:
+    packed = gzip.compress(bytes(range(256)) * 9, compresslevel=0)
+    assert packed.count(b"\n") > 5
+    what = f"expected UTF-8, got gzip; unpack it: gunzip < {tmp_path}"
+    (problem,) = read(tsv, tmp_path, packed)
+    assert problem == Problem(tmp_path / "file", 1, f"{what}/file", fatal=True)
+    source = written(tmp_path / "x.src", "a\nb\n")
+    assert list(aligned(source, [tmp_path / "file"])) == [problem]
+
+
+def test_an_empty_source_is_told_once(tmp_path: Path) -> None:
+    source, *references = files(tmp_path, "a\n \n", "1\n2\n", "3\n\n")
+    rows = list(aligned(source, references))
+    assert rows[2:] == [Problem(tmp_path / "x.0", 2, "expected a source, got nothing")]
+    rows = read(tsv, tmp_path, "a\tb\tc\n\tb\tc\n")
+    assert rows[2:] == [Problem(tmp_path / "file", 2, "expected a source, got nothing")]
 
 
 def test_the_dictionary_s_lines(tmp_path: Path) -> None:
