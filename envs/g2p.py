@@ -17,7 +17,8 @@ from rlseq.env import EnvOptions
 from rlseq.envs.corpus import CorpusTask, metric_named
 from rlseq.errors import need
 from rlseq.readers import dictionary
-from rlseq.splits import Origin, missing
+from rlseq.siblings import missing
+from rlseq.splits import Origin
 from rlseq.types import Context, Reward
 
 

@@ -6,10 +6,8 @@ not divided by files is divided by a seed.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -17,12 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.readers import DataError, Rows, aligned, jsonl, plain, tsv
+from rlseq.readers import DataError, Problem, Rows, aligned, jsonl, lines, plain, tsv
+from rlseq.siblings import SOURCES, TARGETS, families, is_side, match, missing, numbered, refuse_reference
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 PARTS = tuple(ALIASES)
-SOURCES = ("src", "source", "in", "input")
-TARGETS = ("ref", "refs", "reference", "tgt", "trg", "target", "out", "output")
 Formats = Mapping[str, Callable[[Path], Rows]]  # a reader for each suffix
 PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
 TEXTS: Formats = {".txt": plain}
@@ -73,7 +70,7 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
     )
     parts = {}
     for part, candidates in beside.items():
-        there = [candidate for candidate in candidates if _exists(candidate)]
+        there = [candidate for candidate in candidates if _exists(candidate, formats)]
         if there:
             parts[part] = origin(there[0], formats)
     if where.is_dir() and "train" not in parts:
@@ -92,84 +89,55 @@ def _beside(where: Path) -> dict[str, list[Path]]:
     }
 
 
-def _exists(path: Path) -> bool:
-    return path.is_file() or bool(_families(path))
+def _exists(path: Path, formats: Formats) -> bool:
+    files = [path, *(path.with_name(path.name + suffix) for suffix in formats)]
+    return any(file.is_file() for file in files) or bool(families(path))
 
 
 def origin(where: Where, formats: Formats = PAIRS) -> Origin:
     """One thing to read: a file of a known format, or aligned files."""
     if not isinstance(where, (str, PathLike)):
         source, *references = map(Path, where)
-        return _aligned(source, [file for path in references for file in _numbered(path)])
+        return _aligned(source, [file for path in references for file in _given(path)])
     path = Path(where)
-    for suffix, reader in formats.items():
+    for suffix in formats:
         file = path if path.suffix == suffix else path.with_name(path.name + suffix)
         if file.is_file():
-            return Origin(partial(reader, file), (file,))
-    if plain in formats.values():
-        if path.is_file():
-            return Origin(partial(plain, path), (path,))
-    elif path.is_file() and path.suffix.lstrip(".") not in (*SOURCES, *TARGETS) and _has_tab(path):
-        return Origin(partial(tsv, path), (path,))
-    elif _families(path) or len(_families(path.with_suffix(""))) > 1:
-        return _siblings(path)
-    if path.exists():
-        known = ", ".join(formats)
-        raise DataError(
-            f"{path}:1: expected source TAB reference; other formats: {known}, aligned x.src + x.ref"
-        )
+            return _file(file, formats)
+    if path.is_file():
+        return _file(path, formats)
+    if families(path):
+        return _aligned(*match(path))
     raise missing(path)
 
 
-def missing(path: Path) -> FileNotFoundError:
-    """The error, with the file that is called most like it."""
-    there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, there, n=1)
-    return FileNotFoundError(f"no such file: {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+def _file(path: Path, formats: Formats) -> Origin:
+    """A file by its suffix, else by its first line; or by what is beside it, where it is a source."""
+    reader = formats.get(path.suffix, plain if plain in formats.values() else None)
+    if reader is not None:
+        return Origin(partial(reader, path), (path,))
+    side = path.suffix[1:]
+    if side not in (*SOURCES, *TARGETS) and _has_tab(path):
+        return Origin(partial(tsv, path), (path,))
+    refuse_reference(path)
+    if side in SOURCES or (is_side(side) and len(families(path.with_suffix(""))) > 1):
+        return _aligned(*match(path.with_suffix(""), path))
+    known = ", ".join(formats)
+    raise DataError(
+        f"{path}:1: expected source TAB reference, got no tab in its first line; other formats: {known}, "
+        'aligned x.src + x.ref, or aligned files of any name as a list: path=["x.en", "x.de"]'
+    )
 
 
 def _has_tab(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"\t" in file.readline(1 << 20)
+    """Whether a first line has; what is no text is left to the reader, which says what it is."""
+    first = next(lines(path), (1, ""))[1]
+    return not is_side(path.suffix[1:]) if isinstance(first, Problem) else "\t" in first
 
 
-def _families(prefix: Path) -> dict[str, list[Path]]:
-    """Files `prefix.NAME` and `prefix.NAME.0`, `.1`, …, by name."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(prefix.parent.glob("*")) if prefix.parent.is_dir() else []:
-        name, *number = path.name.removeprefix(f"{prefix.name}.").split(".")
-        if path.name.startswith(f"{prefix.name}.") and len(number) < 2 and all(n.isdigit() for n in number):
-            found[name].append(path)
-    return dict(found)
-
-
-def _numbered(path: Path) -> list[Path]:
+def _given(path: Path) -> list[Path]:
     """The file, or those that are called like it with `.0`, `.1`, … after."""
-    files = _families(path.with_suffix("")).get(path.suffix.lstrip("."), []) if path.suffix else []
-    files = [path] if path.is_file() else files or sorted(path.parent.glob(f"{path.name}.[0-9]*"))
-    numbers = sorted(int(file.suffix[1:]) for file in files if file.suffix[1:].isdigit())
-    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        raise DataError(f"{path}: expected references numbered one after the other, got .{numbers}")
-    return files or [path]
-
-
-def _siblings(path: Path) -> Origin:
-    """Aligned files by a common beginning, or by their source file."""
-    given = path.suffix.lstrip(".") if path.is_file() else None
-    prefix = path.with_suffix("") if given else path
-    families = _families(prefix)
-    sources = [given] if given else [name for name in families if name in SOURCES]
-    if not sources:  # as train.en and train.de.0, .1, …: references are what is numbered
-        sources = [name for name, files in families.items() if files == [Path(f"{prefix}.{name}")]]
-    targets = [name for name in families if name not in sources]
-    targets = [name for name in targets if name in TARGETS] or targets
-    if len(sources) != 1 or len(targets) != 1:
-        raise DataError(
-            f"{prefix}: which of {', '.join(f'{prefix.name}.{name}' for name in families)} is source, which "
-            f"reference? expected {prefix.name}.src and {prefix.name}.ref (or .ref.0, .ref.1, …), or a list: "
-            'path=["x.en", "x.de"]'
-        )
-    return _aligned(families[sources[0]][0], _numbered(Path(f"{prefix}.{targets[0]}")))
+    return [path] if path.is_file() else numbered(path) or [path]
 
 
 def _aligned(source: Path, references: list[Path]) -> Origin:

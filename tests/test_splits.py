@@ -78,14 +78,64 @@ def test_a_folder_of_aligned_files(tmp_path: Path) -> None:
             "x",
             r"numbered one after the other, got .\[0, 2\]",
         ),
-        ({"x__txt": "no tab"}, "x.txt", r"x.txt:1: expected source TAB reference; other formats"),
+        (
+            {"x__txt": "no tab"},
+            "x.txt",
+            r"x.txt:1: expected source TAB reference, got no tab in its first line; .*path=\[",
+        ),
         ({"x__csv": "a,b"}, "x.csv", r"x.csv:1: expected source TAB reference"),
+        ({"x__src": "a", "x__ref": "b", "x__ref__0": "c"}, "x", r"x.ref: which .*, x.ref or x.ref.0\?"),
+        ({"x__src": "a", "x__ref": "b", "x__ref__0": "c"}, "x.src", r"x.ref: which .*, x.ref or x.ref.0\?"),
+        ({"x__src__0": "a", "x__src__1": "b", "x__ref": "c"}, "x", "one source file, got x.src.0, x.src.1"),
+        ({"x__src": "a", "x__ref__0": "b"}, "x.ref.0", r'x.ref.0: this is a reference file; .*path=".*/x"'),
+        ({"x__en": "a", "x__de__0": "b"}, "x.de.0", r'x.de.0: this is a reference file; .*path=".*/x"'),
+        ({"x__src": "a", "x__ref": "b"}, "x.ref", r'x.ref: this is a reference file; .*path=".*/x"'),
         ({"dev__tsv": "a\tb"}, "", "expected a file train.tsv, train.jsonl or train.src, got dev.tsv"),
     ],
 )
 def test_paths_that_lead_nowhere(files: dict[str, str], path: str, message: str, tmp_path: Path) -> None:
     write(tmp_path, **files)
     with pytest.raises(DataError, match=message):
+        find(tmp_path / path)
+
+
+@pytest.mark.parametrize("name", ["sp.txt", "sp.en"])
+def test_only_sides_of_texts_are_taken_for_references(name: str, tmp_path: Path) -> None:
+    write(tmp_path, **{name.replace(".", "__"): "no tab\n"})
+    for beside in ("tsv", "log", "md", "csv", "json", "gz", "h5", "yaml", "py", "bak", "formal", "0"):
+        write(tmp_path, **{f"sp__{beside}": "no tab\n"})
+    with pytest.raises(DataError, match=rf"{name}:1: expected source TAB reference, got no tab"):
+        find(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["de", "zh", "pt-br", "deu", "zh_Hans", "tgt"])
+def test_languages_are_sides(name: str, tmp_path: Path) -> None:
+    write(tmp_path, **{"x__en": "a\n", f"x__{name}": "b\n", "x__log": "c\n", "x__tsv": "d\n"})
+    assert pairs(tmp_path / "x.en") == {"all": [("a", "b")]}
+
+
+def test_references_by_number_are_in_their_order(tmp_path: Path) -> None:
+    write(tmp_path, x__src="a\n", **{f"x__ref__{n}": f"{n}\n" for n in range(12)})
+    assert pairs(tmp_path / "x") == {"all": [("a", str(n)) for n in range(12)]}
+
+
+def test_files_that_are_named_are_not_asked_about(tmp_path: Path) -> None:
+    write(tmp_path, x__src="a\n", x__ref="b\n", x__ref__0="c\n")
+    assert pairs([tmp_path / "x.src", tmp_path / "x.ref"]) == {"all": [("a", "b")]}
+
+
+@pytest.mark.parametrize(
+    ("there", "path", "message"),
+    [
+        ("src", "x.src", r"no such file: .*x\.ref, or .*x\.ref\.0, .*the references of .*x\.src"),
+        ("src", "x", r"no such file: .*x\.ref, or .*x\.ref\.0, .*the references of .*x\.src"),
+        ("ref", "x", r"no such file: .*x\.src, the source of x\.ref"),
+        ("ref.0", "x", r"no such file: .*x\.src, the source of x\.ref\.0"),
+    ],
+)
+def test_one_side_alone(there: str, path: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / f"x.{there}").write_text("a\n")
+    with pytest.raises(FileNotFoundError, match=message):
         find(tmp_path / path)
 
 

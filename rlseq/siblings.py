@@ -1,0 +1,131 @@
+"""Files that belong together by their names: `x.src` with `x.ref`, or `x.ref.0`, …; `x.en` with `x.de`.
+
+Only names that say what they are count, or any file beside a text would be taken for its references. Two ways
+to understand them are refused: nobody would see which was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from rlseq.readers import DataError
+
+SOURCES = ("src", "source", "in", "input")
+TARGETS = ("ref", "refs", "reference", "tgt", "trg", "target", "out", "output")
+LANGUAGE = re.compile("[a-z]{2,3}([-_][a-z0-9]{2,8})*", re.IGNORECASE)  # en, deu, pt-br, zh_Hans
+_SHORT = """
+avi bak bat bin bmp bpe bz cc cfg cpp css csv dat db doc err exe gif gz htm idx ids ini jpg js log lst lz md
+mov npy npz odt old pdf pkl png ppt pth py pyc rar rst rtf sql svg swp tab tar tex tgz tmp tok tsv txt vec wav
+xls xml xz yml zip zst
+"""
+TYPES = frozenset(_SHORT.split())  # and no languages: pl, pt, ps, sh and so are left out, as they are
+
+
+def is_side(name: str) -> bool:
+    """Whether files of this suffix are one side of aligned files: by its role, or its language."""
+    language = LANGUAGE.fullmatch(name) is not None and name.lower() not in TYPES
+    return name in SOURCES or name in TARGETS or language
+
+
+def match(prefix: Path, given: Path | None = None) -> tuple[Path, list[Path]]:
+    """Source and references by a common beginning, or by their source file."""
+    found = families(prefix)
+    sources = [given.suffix[1:]] if given else [name for name in found if name in SOURCES]
+    if not sources:  # as train.en and train.de.0, .1, …: references are what is numbered
+        alone = [name for name, files in found.items() if files == [_file(prefix, name)]]
+        sources = [name for name in alone if name not in TARGETS]
+    others = [name for name in found if name not in sources]
+    targets = [name for name in others if name in TARGETS] or others
+    if len(sources) > 1 or len(targets) > 1:
+        raise DataError(_which(prefix, found, given))
+    if not targets:
+        beside = _file(prefix, sources[0])
+        wanted = f"{prefix}.ref, or {prefix}.ref.0, {prefix}.ref.1, …"
+        raise FileNotFoundError(f"no such file: {wanted}, the references of {beside}")
+    if not sources:
+        files = _named(found[targets[0]])
+        raise FileNotFoundError(f"no such file: {prefix}.src, the source of {files}")
+    source = given or _file(prefix, sources[0])
+    if not given and found[sources[0]] != [source]:
+        raise DataError(f"{prefix}: expected one source file, got {_named(found[sources[0]])}")
+    return source, _references(_file(prefix, targets[0]))
+
+
+def _file(prefix: Path, name: str) -> Path:
+    return prefix.with_name(f"{prefix.name}.{name}")
+
+
+def _named(files: Iterable[Path]) -> str:
+    return ", ".join(file.name for file in files)
+
+
+def _which(prefix: Path, found: dict[str, list[Path]], given: Path | None) -> str:
+    """What to say where names do not tell the source, or the references."""
+    names = ", ".join(f"{prefix.name}.{name}" for name in found)
+    first, second, *more = (f'"{_file(prefix, name)}"' for name in found)
+    source = "" if given or more else f"the source alone: path={first} or path={second}; or "
+    return (
+        f"{prefix}: which of {names} is source, which reference? expected {prefix.name}.src and "
+        f"{prefix.name}.ref (or .ref.0, .ref.1, …); give {source}both: path=[{first}, {second}]"
+    )
+
+
+def families(prefix: Path) -> dict[str, list[Path]]:
+    """Files `prefix.NAME` and `prefix.NAME.0`, `.1`, …, by NAME, where that is one of a side."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in _all(prefix.parent):
+        name, *number = path.name.removeprefix(f"{prefix.name}.").split(".")
+        if not path.name.startswith(f"{prefix.name}.") or not is_side(name) or not path.is_file():
+            continue
+        if not number or (len(number) == 1 and number[0].isdecimal()):
+            found[name].append(path)
+    return dict(found)
+
+
+def _all(folder: Path) -> list[Path]:
+    """What is in a folder, `x.ref` before `x.ref.0`, and `x.ref.2` before `x.ref.10`."""
+    return sorted(folder.iterdir(), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
+
+
+def numbered(path: Path) -> list[Path]:
+    """`path.0`, `path.1`, …, where there are any."""
+    start = f"{path.name}."
+    there = [file for file in _all(path.parent) if file.name.startswith(start) and file.is_file()]
+    files = sorted((int(n), file) for file in there if (n := file.name.removeprefix(start)).isdecimal())
+    numbers = [number for number, _ in files]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise DataError(f"{path}: expected references numbered one after the other, got .{numbers}")
+    return [file for _, file in files]
+
+
+def _references(path: Path) -> list[Path]:
+    """The file, or those with numbers after its name, but not both."""
+    files = numbered(path)
+    if files and path.is_file():
+        raise DataError(
+            f"{path}: which are the references, {path.name} or {_named(files)}? move one away, or name them: "
+            f'path=["{path.with_suffix(".src")}", "{path}"]'
+        )
+    return files or [path]
+
+
+def refuse_reference(path: Path) -> None:
+    """A reference file is never taken for a source."""
+    number = path.suffix[1:].isdecimal()
+    name = (stem := path.with_suffix("") if number else path).suffix[1:]
+    if name in TARGETS or (number and is_side(name) and name not in SOURCES):
+        common = stem.with_suffix("")
+        raise DataError(
+            f'{path}: this is a reference file; give its source, or the common beginning: path="{common}"'
+        )
+
+
+def missing(path: Path) -> FileNotFoundError:
+    """The error, with the file that is called most like it."""
+    there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, there, n=1)
+    return FileNotFoundError(f"no such file: {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
