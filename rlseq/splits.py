@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,13 @@ class Origin:
 
     read: Callable[[], Rows]
     files: tuple[Path, ...] = ()
+
+
+class Way(NamedTuple):
+    """One way to understand a path."""
+
+    files: list[Path]
+    open: Callable[[], Origin]
 
 
 def by_seed(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -63,35 +71,33 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
     if not isinstance(path, (str, PathLike)):
         return {"all": origin(path, formats)}
     where = Path(path)
-    beside = (
-        _beside(where)
-        if not where.is_dir()
-        else {part: [where / name for name in names] for part, names in ALIASES.items()}
-    )
-    parts = {}
-    for part, candidates in beside.items():
-        there = [candidate for candidate in candidates if _exists(candidate, formats)]
-        if there:
-            parts[part] = origin(there[0], formats)
+    parts = _divided(where, formats)
     if where.is_dir() and "train" not in parts:
         have = ", ".join(sorted(p.name for p in where.iterdir())[:8]) or "nothing"
         raise DataError(f"{where}: expected a file train.tsv, train.jsonl or train.src, got {have}")
-    return parts if len(parts) > 1 or where.is_dir() else {"all": origin(where, formats)}
+    return parts if len(parts) > 1 or where.is_dir() else {"all": parts["train"]}
 
 
-def _beside(where: Path) -> dict[str, list[Path]]:
-    """`train.tsv` has its dev and test files beside it, where there are any."""
-    if "train" not in where.name:
-        return {}
-    return {
-        part: [where.with_name(where.name.replace("train", name)) for name in names]
-        for part, names in ALIASES.items()
-    }
-
-
-def _exists(path: Path, formats: Formats) -> bool:
-    files = [path, *(path.with_name(path.name + suffix) for suffix in formats)]
-    return any(file.is_file() for file in files) or bool(families(path))
+def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
+    """The parts in a folder, or those beside the one for training, as `dev.tsv` beside `train.tsv`."""
+    folder = where.is_dir()
+    parts = {} if folder else {"train": origin(where, formats)}
+    for part, names in ALIASES.items():
+        if folder:
+            candidates = [where / name for name in names]
+        elif part != "train" and "train" in where.name:
+            candidates = [where.with_name(where.name.replace("train", name)) for name in names]
+        else:
+            continue
+        found = {path: ways for path in candidates if (ways := _ways(path, formats, where.is_file()))}
+        if len(found) > 1:
+            both = _or([way for ways in found.values() for way in ways])
+            raise DataError(
+                f'{where}: which is {part}, {both}? name the parts: path={{"train": …, "{part}": …}}'
+            )
+        for path in found:
+            parts[part] = origin(path, formats)
+    return parts
 
 
 def origin(where: Where, formats: Formats = PAIRS) -> Origin:
@@ -100,15 +106,43 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
         source, *references = map(Path, where)
         return _aligned(source, [file for path in references for file in _given(path)])
     path = Path(where)
-    for suffix in formats:
-        file = path if path.suffix == suffix else path.with_name(path.name + suffix)
-        if file.is_file():
-            return _file(file, formats)
-    if path.is_file():
-        return _file(path, formats)
-    if families(path):
-        return _aligned(*match(path))
+    ways = _ways(path, formats)
+    if len(ways) > 1:
+        first = ways[0].files[0]
+        raise DataError(f'{path}: which is meant, {_or(ways)}? name one, path="{first}", or move others away')
+    if ways:
+        return ways[0].open()
     raise missing(path)
+
+
+def _ways(path: Path, formats: Formats, whole: bool = False) -> list[Way]:
+    """What a path may stand for: itself; or as a beginning, a file of each format, or aligned files.
+
+    Args:
+        path: of a file, or what comes before suffixes.
+        formats: reader of each suffix.
+        whole: it is no beginning.
+    """
+    if path.is_file() or whole:
+        return [Way([path], partial(_file, path, formats))] if path.is_file() else []
+    files = [path.with_name(path.name + suffix) for suffix in formats]
+    ways = [Way([file], partial(_file, file, formats)) for file in files if file.is_file()]
+    if plain in formats.values():
+        return ways
+    sides, loose = families(path), path.with_name(f"{path.name}.txt")
+    if loose.is_file() and (_has_tab(loose) or not (ways or sides)):
+        ways.append(Way([loose], partial(_file, loose, formats)))
+    if len(sides) > 1 or (sides and not ways):
+        ways.append(Way([file for files in sides.values() for file in files], partial(_matched, path)))
+    return ways
+
+
+def _or(ways: Sequence[Way]) -> str:
+    return " or ".join(" + ".join(file.name for file in way.files) for way in ways)
+
+
+def _matched(prefix: Path, source: Path | None = None) -> Origin:
+    return _aligned(*match(prefix, source))
 
 
 def _file(path: Path, formats: Formats) -> Origin:
@@ -121,7 +155,7 @@ def _file(path: Path, formats: Formats) -> Origin:
         return Origin(partial(tsv, path), (path,))
     refuse_reference(path)
     if side in SOURCES or (is_side(side) and len(families(path.with_suffix(""))) > 1):
-        return _aligned(*match(path.with_suffix(""), path))
+        return _matched(path.with_suffix(""), path)
     known = ", ".join(formats)
     raise DataError(
         f"{path}:1: expected source TAB reference, got no tab in its first line; other formats: {known}, "

@@ -90,6 +90,39 @@ def test_a_folder_of_aligned_files(tmp_path: Path) -> None:
         ({"x__src": "a", "x__ref__0": "b"}, "x.ref.0", r'x.ref.0: this is a reference file; .*path=".*/x"'),
         ({"x__en": "a", "x__de__0": "b"}, "x.de.0", r'x.de.0: this is a reference file; .*path=".*/x"'),
         ({"x__src": "a", "x__ref": "b"}, "x.ref", r'x.ref: this is a reference file; .*path=".*/x"'),
+        (
+            {"x__tsv": "a\tb", "x__jsonl": "{}"},
+            "x",
+            r"x: which is meant, x.tsv or x.jsonl\? .*path=\".*/x.tsv",
+        ),
+        ({"x__tsv": "a\tb", "x__txt": "a\tb"}, "x", "which is meant, x.tsv or x.txt"),
+        ({"x__tsv": "a\tb", "x__src": "a", "x__ref": "b"}, "x", r"meant, x.tsv or x.ref \+ x.src"),
+        ({"train__tsv": "a\tb", "train__jsonl": "{}"}, "", "train: which is meant, train.tsv or train.jsonl"),
+        (
+            {"train__tsv": "a\tb", "train__src": "a", "train__ref": "b"},
+            "",
+            r"train.tsv or train.ref \+ train.src",
+        ),
+        (
+            {"train__tsv": "a\tb", "dev__tsv": "c\td", "dev__jsonl": "{}"},
+            "",
+            "dev: which .*dev.tsv or dev.js",
+        ),
+        (
+            {"train__tsv": "a\tb", "dev__tsv": "c\td", "valid__tsv": "e\tf"},
+            "",
+            r"which is dev, dev.tsv or valid.tsv\? name the parts: path={.train.: …, .dev.: …}",
+        ),
+        (
+            {"train__tsv": "a\tb", "valid__tsv": "c\td", "val__tsv": "e\tf"},
+            "train.tsv",
+            "which is dev, valid.tsv or val.tsv",
+        ),
+        (
+            {f"{name}__{side}": "a" for name in ("train", "dev", "val") for side in ("src", "ref")},
+            "train",
+            r"which is dev, dev.ref \+ dev.src or val.ref \+ val.src",
+        ),
         ({"dev__tsv": "a\tb"}, "", "expected a file train.tsv, train.jsonl or train.src, got dev.tsv"),
     ],
 )
@@ -99,7 +132,7 @@ def test_paths_that_lead_nowhere(files: dict[str, str], path: str, message: str,
         find(tmp_path / path)
 
 
-@pytest.mark.parametrize("name", ["sp.txt", "sp.en"])
+@pytest.mark.parametrize("name", ["sp.txt", "sp.en", "sp"])
 def test_only_sides_of_texts_are_taken_for_references(name: str, tmp_path: Path) -> None:
     write(tmp_path, **{name.replace(".", "__"): "no tab\n"})
     for beside in ("tsv", "log", "md", "csv", "json", "gz", "h5", "yaml", "py", "bak", "formal", "0"):
@@ -112,6 +145,31 @@ def test_only_sides_of_texts_are_taken_for_references(name: str, tmp_path: Path)
 def test_languages_are_sides(name: str, tmp_path: Path) -> None:
     write(tmp_path, **{"x__en": "a\n", f"x__{name}": "b\n", "x__log": "c\n", "x__tsv": "d\n"})
     assert pairs(tmp_path / "x.en") == {"all": [("a", "b")]}
+
+
+def test_a_file_that_is_named_is_read(tmp_path: Path) -> None:
+    write(tmp_path, x="a\tb\n", x__tsv="c\td\n", x__jsonl="{}\n", x__src="e\n", x__ref="f\n")
+    assert pairs(tmp_path / "x") == {"all": [("a", "b")]}
+    assert pairs(tmp_path / "x.tsv") == {"all": [("c", "d")]}
+    assert pairs(tmp_path / "x.src") == {"all": [("e", "f")]}
+
+
+def test_what_is_no_data_is_no_other_way(tmp_path: Path) -> None:
+    write(tmp_path, train__tsv="a\tb\n", train__txt="notes\n", train__log="", val__log="", dev__md="")
+    assert pairs(tmp_path) == {"train": [("a", "b")]}
+    write(tmp_path, dev__tsv="c\td\n")
+    assert pairs(tmp_path) == pairs(tmp_path / "train") == {"train": [("a", "b")], "dev": [("c", "d")]}
+
+
+def test_a_folder_of_texts_with_tabs(tmp_path: Path) -> None:
+    write(tmp_path, train__txt="a\tb\n", dev__txt="c\td\n")
+    assert pairs(tmp_path) == pairs(tmp_path / "train.txt") == {"train": [("a", "b")], "dev": [("c", "d")]}
+
+
+def test_parts_without_training(tmp_path: Path) -> None:
+    write(tmp_path, dev__tsv="a\tb\n", test__tsv="c\td\n")
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*train\.tsv"):
+        find(tmp_path / "train.tsv")
 
 
 def test_references_by_number_are_in_their_order(tmp_path: Path) -> None:
