@@ -31,6 +31,13 @@ def is_side(name: str) -> bool:
     return name in SOURCES or name in TARGETS or language
 
 
+def roles(*files: Path) -> tuple[str, ...]:
+    """What aligned files hold, as their names say: a source, a reference, or a language."""
+    known = dict.fromkeys(SOURCES, "source") | dict.fromkeys(TARGETS, "reference")
+    names = [(file.with_suffix("") if file.suffix[1:].isdecimal() else file).suffix[1:] for file in files]
+    return tuple(known.get(name, name) for name in names)
+
+
 def match(prefix: Path, given: Path | None = None) -> tuple[Path, list[Path]]:
     """Source and references by a common beginning, or by their source file."""
     found = families(prefix)

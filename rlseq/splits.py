@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlseq.readers import DataError, Problem, Rows, aligned, jsonl, lines, plain, tsv
-from rlseq.siblings import SOURCES, TARGETS, families, is_side, match, missing, numbered, refuse_reference
+from rlseq.siblings import (
+    SOURCES,
+    TARGETS,
+    families,
+    is_side,
+    match,
+    missing,
+    numbered,
+    refuse_reference,
+    roles,
+)
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 PARTS = tuple(ALIASES)
@@ -97,7 +107,20 @@ def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
             )
         for path in found:
             parts[part] = origin(path, formats)
+    _check_sides(where, parts)
     return parts
+
+
+def _check_sides(where: Path, parts: Mapping[str, Origin]) -> None:
+    """Training on one pair of languages is not tested on another."""
+    sides: dict[tuple[str, ...], str] = {}
+    for source, *references in (part.files for part in parts.values() if len(part.files) > 1):
+        sides.setdefault(roles(source, references[0]), f"{source.name} with {references[0].name}")
+    if len(sides) > 1:
+        raise DataError(
+            f"{where}: expected the same sides in all parts, got {', '.join(sides.values())}; "
+            'name the parts: path={"train": […, …], "dev": […, …]}'
+        )
 
 
 def origin(where: Where, formats: Formats = PAIRS) -> Origin:

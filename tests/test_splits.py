@@ -161,6 +161,29 @@ def test_what_is_no_data_is_no_other_way(tmp_path: Path) -> None:
     assert pairs(tmp_path) == pairs(tmp_path / "train") == {"train": [("a", "b")], "dev": [("c", "d")]}
 
 
+def test_parts_have_the_same_sides(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        train__en="a\n",
+        train__de="b\n",
+        dev__en="c\n",
+        dev__fr="d\n",
+        test__en="e\n",
+        test__de="f\n",
+    )
+    with pytest.raises(
+        DataError, match=r"the same sides .* train.en with train.de, dev.en with dev.fr; name"
+    ):
+        find(tmp_path / "train.en")
+    (tmp_path / "dev.fr").rename(tmp_path / "dev.de")
+    assert pairs(tmp_path / "train.en")["dev"] == [("c", "d")]
+
+
+def test_roles_have_several_names(tmp_path: Path) -> None:
+    write(tmp_path, train__src="a\n", train__ref__0="b\n", test__input="c\n", test__output="d\n")
+    assert pairs(tmp_path) == {"train": [("a", "b")], "test": [("c", "d")]}
+
+
 def test_a_folder_of_texts_with_tabs(tmp_path: Path) -> None:
     write(tmp_path, train__txt="a\tb\n", dev__txt="c\td\n")
     assert pairs(tmp_path) == pairs(tmp_path / "train.txt") == {"train": [("a", "b")], "dev": [("c", "d")]}
