@@ -18,7 +18,7 @@ from rlseq.envs.corpus import CorpusTask, metric_named
 from rlseq.errors import need
 from rlseq.readers import dictionary
 from rlseq.siblings import missing
-from rlseq.splits import Origin
+from rlseq.splits import Origin, located
 from rlseq.types import Context, Reward
 
 
@@ -50,7 +50,7 @@ class G2P(CorpusTask):
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
-        file = the_dictionary() if path is None else Path(path)
+        file = the_dictionary() if path is None else located(path)
         if not file.is_file():
             raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}

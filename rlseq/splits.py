@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,12 +81,22 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
         return {part: origin(where, formats) for part, where in path.items()}
     if not isinstance(path, (str, PathLike)):
         return {"all": origin(path, formats)}
-    where = Path(path)
+    where = located(path)
     parts = _divided(where, formats)
     if where.is_dir() and "train" not in parts:
         have = ", ".join(sorted(p.name for p in where.iterdir())[:8]) or "nothing"
         raise DataError(f"{where}: expected a file train.tsv, train.jsonl or train.src, got {have}")
     return parts if len(parts) > 1 or where.is_dir() else {"all": parts["train"]}
+
+
+def located(where: object) -> Path:
+    """A path as it is given, with `~` for the home folder."""
+    if not isinstance(where, (str, PathLike)):
+        raise TypeError(
+            "path must be a file, a folder, a list [source, references, …] of files, or one of these for "
+            f"each of train, dev and test; got {type(where).__name__}: {where!r:.40}"
+        )
+    return Path(expanduser(where))
 
 
 def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
@@ -125,10 +136,12 @@ def _check_sides(where: Path, parts: Mapping[str, Origin]) -> None:
 
 def origin(where: Where, formats: Formats = PAIRS) -> Origin:
     """One thing to read: a file of a known format, or aligned files."""
-    if not isinstance(where, (str, PathLike)):
-        source, *references = map(Path, where)
+    if isinstance(where, Sequence) and not isinstance(where, (str, bytes)):
+        if not where:
+            raise ValueError(f"expected path=[source, references, …], got {where}")
+        source, *references = map(located, where)
         return _aligned(source, [file for path in references for file in _given(path)])
-    path = Path(where)
+    path = located(where)
     ways = _ways(path, formats)
     if len(ways) > 1:
         first = ways[0].files[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import rlseq
 from rlseq.readers import DataError, Pair
 from rlseq.splits import TEXTS, by_seed, find, origin
 
@@ -232,6 +234,36 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         find("/nowhere/at/all")
     with pytest.raises(ValueError, match=r"parts train, dev, test, and train at least, got \['dev'\]"):
         find({"dev": tmp_path / "pairs.tsv"})
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, train__tsv="a\tb\n", x__src="a\n", x__ref="b\n", words__dict="a B\n" * 20)
+    wanted = [("a", "b")]
+    for path in ("~/train.tsv", Path("~/train.tsv"), ["~/x.src", Path("~/x.ref")], "~/x"):
+        assert pairs(path) == {"all": wanted}
+    assert pairs("~") == pairs({"train": Path("~/train.tsv")}) == {"train": wanted}
+    assert rlseq.make("rlseq/G2P-v0", path="~/words.dict").size == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "got"),
+    [
+        (5, TypeError, "path must be a file, a folder, a list .*; got int: 5"),
+        (b"x", TypeError, "path must be .*; got bytes: b'x'"),
+        ({"a", "b"}, TypeError, "path must be .*; got set"),
+        (["a", None], TypeError, "path must be .*; got NoneType"),
+        ({"train": "a", "dev": None}, TypeError, "path must be .*; got NoneType"),
+        ([], ValueError, r"expected path=\[source, references, …\], got \[\]"),
+        ({"train": ()}, ValueError, r"expected path=\[source, references, …\], got \(\)"),
+    ],
+)
+def test_what_is_no_path(
+    path: object, error: type[Exception], got: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(write(tmp_path, a="b\tc\n"))
+    with pytest.raises(error, match=got):
+        pairs(path)
 
 
 def test_texts_need_no_tab(tmp_path: Path) -> None:
