@@ -132,7 +132,22 @@ def refuse_reference(path: Path) -> None:
 
 
 def missing(path: Path) -> FileNotFoundError:
-    """The error, with the file that is called most like it."""
-    there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    """The error: what is there instead, or the file that is called most like it."""
+    there = [other.name for other in _all(path.parent) if other.name != path.name]
+    packed = [name for name in there if name.startswith(f"{path.name}.") and name.endswith(".gz")]
     near = get_close_matches(path.name, there, n=1)
-    return FileNotFoundError(f"no such file: {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if instead := _instead(path):
+        return FileNotFoundError(f"{path}: expected a file, got {instead}")
+    mend = f"; did you mean {near[0]!r}?" if near else ""
+    if packed:
+        mend = f"; {packed[0]} is packed, unpack it: gunzip {path.with_name(packed[0])}"
+    return FileNotFoundError(f"no such file: {path}{mend}")
+
+
+def _instead(path: Path) -> str:
+    """What has the name of a file, and is none."""
+    if path.is_dir():
+        return "a folder"
+    if path.is_symlink() and not path.exists():
+        return f"a link to what is not there: {path.readlink()}"
+    return "a pipe or a device, which cannot be read more than once" if path.exists() else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,31 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         find("/nowhere/at/all")
     with pytest.raises(ValueError, match=r"parts train, dev, test, and train at least, got \['dev'\]"):
         find({"dev": tmp_path / "pairs.tsv"})
+
+
+def test_what_is_there_and_is_no_file(tmp_path: Path) -> None:
+    write(tmp_path, x__src="a\n")
+    os.mkfifo(tmp_path / "ff")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    for name, got in (("ff", "a pipe or a device"), ("link", "a link to what is not there: nowhere")):
+        for path in (tmp_path / name, [tmp_path / "x.src", tmp_path / name]):
+            with pytest.raises(FileNotFoundError, match=f"{name}: expected a file, got {got}"):
+                find(path)
+    for where in ([tmp_path / "x.src", tmp_path / "folder"], {"train": tmp_path / "folder"}):
+        with pytest.raises(FileNotFoundError, match="folder: expected a file, got a folder"):
+            pairs(where)
+
+
+@pytest.mark.parametrize("path", ["a.tsv", "a"])
+def test_a_packed_file_is_to_be_unpacked(path: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
+    (tmp_path / "a2.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
+    what = f"no such file: {tmp_path}/{path}; a.tsv.gz is packed, unpack it: gunzip {tmp_path}/a.tsv.gz"
+    with pytest.raises(FileNotFoundError, match=re.escape(what)):
+        find(tmp_path / path)
+    (problem,) = find(tmp_path / "a.tsv.gz")["all"].read()
+    assert "a.tsv.gz:1: expected UTF-8, got gzip; unpack it: gunzip <" in str(problem)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
