@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.readers import DataError, Problem, Rows, aligned, jsonl, lines, plain, tsv
+from rlseq.readers import DataError, Line, Problem, Rows, aligned, jsonl, lines, plain, tsv
 from rlseq.siblings import (
     SOURCES,
     TARGETS,
@@ -84,9 +84,17 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
     where = located(path)
     parts = _divided(where, formats)
     if where.is_dir() and "train" not in parts:
-        have = ", ".join(sorted(p.name for p in where.iterdir())[:8]) or "nothing"
-        raise DataError(f"{where}: expected a file train.tsv, train.jsonl or train.src, got {have}")
+        have = sorted(other.name for other in where.iterdir())
+        got = ", ".join(have[:8]) or "nothing"
+        packed = "; unpack what ends in .gz: gunzip" if any(name.endswith(".gz") for name in have) else ""
+        raise DataError(f"{where}: expected a file {_wanted('train', formats)}, got {got}{packed}")
     return parts if len(parts) > 1 or where.is_dir() else {"all": parts["train"]}
+
+
+def _wanted(name: str, formats: Formats) -> str:
+    """The files that a beginning may stand for."""
+    aligned = [] if plain in formats.values() else [f"{name}.src with {name}.ref"]
+    return " or ".join([*(name + suffix for suffix in formats), *aligned])
 
 
 def located(where: object) -> Path:
@@ -148,7 +156,20 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
         raise DataError(f'{path}: which is meant, {_or(ways)}? name one, path="{first}", or move others away')
     if ways:
         return ways[0].open()
-    raise missing(path)
+    raise _nothing(path, formats)
+
+
+def _nothing(path: Path, formats: Formats) -> Exception:
+    """The error where a path leads to nothing, though other files may begin like it."""
+    if numbered(path):
+        refuse_reference(path)
+    there = [] if path.is_dir() or path.is_symlink() or not path.parent.is_dir() else path.parent.iterdir()
+    names = sorted(other.name for other in there if other.name.startswith(f"{path.name}."))
+    if not names or path.exists() or any(name.endswith(".gz") for name in names):
+        return missing(path)
+    mend = "" if plain in formats.values() else '; name aligned files: path=["x.informal", "x.formal"]'
+    got = ", ".join(names[:8])
+    return FileNotFoundError(f"no such file: {path}; expected {_wanted(path.name, formats)}, got {got}{mend}")
 
 
 def _ways(path: Path, formats: Formats, whole: bool = False) -> list[Way]:
@@ -161,12 +182,14 @@ def _ways(path: Path, formats: Formats, whole: bool = False) -> list[Way]:
     """
     if path.is_file() or whole:
         return [Way([path], partial(_file, path, formats))] if path.is_file() else []
+    if not path.name:  # "." and "/" begin no name
+        return []
     files = [path.with_name(path.name + suffix) for suffix in formats]
     ways = [Way([file], partial(_file, file, formats)) for file in files if file.is_file()]
     if plain in formats.values():
         return ways
     sides, loose = families(path), path.with_name(f"{path.name}.txt")
-    if loose.is_file() and (_has_tab(loose) or not (ways or sides)):
+    if loose.is_file() and (_tabbed(loose, _first(loose)) or not (ways or sides)):
         ways.append(Way([loose], partial(_file, loose, formats)))
     if len(sides) > 1 or (sides and not ways):
         ways.append(Way([file for files in sides.values() for file in files], partial(_matched, path)))
@@ -186,23 +209,37 @@ def _file(path: Path, formats: Formats) -> Origin:
     reader = formats.get(path.suffix, plain if plain in formats.values() else None)
     if reader is not None:
         return Origin(partial(reader, path), (path,))
-    side = path.suffix[1:]
-    if side not in (*SOURCES, *TARGETS) and _has_tab(path):
+    side, first = path.suffix[1:], _first(path)
+    if side not in (*SOURCES, *TARGETS) and _tabbed(path, first):
         return Origin(partial(tsv, path), (path,))
     refuse_reference(path)
     if side in SOURCES or (is_side(side) and len(families(path.with_suffix(""))) > 1):
         return _matched(path.with_suffix(""), path)
-    known = ", ".join(formats)
-    raise DataError(
-        f"{path}:1: expected source TAB reference, got no tab in its first line; other formats: {known}, "
-        'aligned x.src + x.ref, or aligned files of any name as a list: path=["x.en", "x.de"]'
+    if isinstance(first, Problem):
+        raise DataError(str(first))
+    raise DataError(f"{path}:1: expected source TAB reference, got {_untabbed(path, first, formats)}")
+
+
+def _first(path: Path) -> Line:
+    return next(lines(path), (1, ""))[1]
+
+
+def _tabbed(path: Path, first: Line) -> bool:
+    """Whether a first line has a tab; what is no text is left to the reader, which says what it is."""
+    return "\t" in first if isinstance(first, str) else not is_side(path.suffix[1:])
+
+
+def _untabbed(path: Path, first: str, formats: Formats) -> str:
+    """What a first line without a tab may be, and what to do."""
+    first, other = first.strip(), path.with_suffix(".jsonl").name
+    if first.startswith("{") and first.endswith("}"):
+        return f"a JSON object; one a line is read from .jsonl files: rename it to {other}"
+    if path.suffix == ".json" and first[:1] in ("[", "{"):
+        return f"JSON of many lines; write one object a line, to {other}"
+    return (
+        f"no tab in its first line; other formats: {', '.join(formats)}, aligned x.src + x.ref, or aligned "
+        'files of any name as a list: path=["x.en", "x.de"]'
     )
-
-
-def _has_tab(path: Path) -> bool:
-    """Whether a first line has; what is no text is left to the reader, which says what it is."""
-    first = next(lines(path), (1, ""))[1]
-    return not is_side(path.suffix[1:]) if isinstance(first, Problem) else "\t" in first
 
 
 def _given(path: Path) -> list[Path]:

@@ -127,11 +127,30 @@ def test_a_folder_of_aligned_files(tmp_path: Path) -> None:
             "train",
             r"which is dev, dev.ref \+ dev.src or val.ref \+ val.src",
         ),
-        ({"dev__tsv": "a\tb"}, "", "expected a file train.tsv, train.jsonl or train.src, got dev.tsv"),
+        ({"train__tsv__gz": "a"}, "", r"got train.tsv.gz; unpack what ends in .gz: gunzip"),
+        (
+            {"x__json": '{"source": "a"}\n'},
+            "x.json",
+            r"x.json:1: .* got a JSON object; .* rename it to x.jsonl",
+        ),
+        ({"x__txt": '{"source": "a"}\n'}, "x", r"x.txt:1: .* got a JSON object; .* rename it to x.jsonl"),
+        (
+            {"x__json": "[\n"},
+            "x.json",
+            r"x.json:1: .* got JSON of many lines; write one object a line, to x.jsonl",
+        ),
+        ({"x__en": "caf\xe9"}, "x.en", "x.en:1: expected UTF-8, got byte 0xe9"),
+        ({"train__en": "a", "train__de": "b", "dev__fr": "c"}, "", r"which of .*path=\".*/train.en\""),
+        (
+            {"dev__tsv": "a\tb"},
+            "",
+            r"expected a file train.tsv or train.jsonl or .* or train.src with train.ref, got dev.tsv",
+        ),
     ],
 )
 def test_paths_that_lead_nowhere(files: dict[str, str], path: str, message: str, tmp_path: Path) -> None:
-    write(tmp_path, **files)
+    for name, content in files.items():
+        (tmp_path / name.replace("__", ".")).write_text(content, "latin-1")
     with pytest.raises(DataError, match=message):
         find(tmp_path / path)
 
@@ -214,13 +233,15 @@ def test_files_that_are_named_are_not_asked_about(tmp_path: Path) -> None:
     [
         ("src", "x.src", r"no such file: .*x\.ref, or .*x\.ref\.0, .*the references of .*x\.src"),
         ("src", "x", r"no such file: .*x\.ref, or .*x\.ref\.0, .*the references of .*x\.src"),
+        ("formal", "x", r"no such file: .*/x; expected x\.tsv or .* x\.ref, got x\.formal; .*path=\["),
+        ("ref.0", "x.ref", "x.ref: this is a reference file"),
         ("ref", "x", r"no such file: .*x\.src, the source of x\.ref"),
         ("ref.0", "x", r"no such file: .*x\.src, the source of x\.ref\.0"),
     ],
 )
 def test_one_side_alone(there: str, path: str, message: str, tmp_path: Path) -> None:
     (tmp_path / f"x.{there}").write_text("a\n")
-    with pytest.raises(FileNotFoundError, match=message):
+    with pytest.raises((FileNotFoundError, DataError), match=message):
         find(tmp_path / path)
 
 
@@ -250,6 +271,8 @@ def test_what_is_there_and_is_no_file(tmp_path: Path) -> None:
     for where in ([tmp_path / "x.src", tmp_path / "folder"], {"train": tmp_path / "folder"}):
         with pytest.raises(FileNotFoundError, match="folder: expected a file, got a folder"):
             pairs(where)
+    with pytest.raises(FileNotFoundError, match="/: expected a file, got a folder"):
+        pairs({"train": "/"})
 
 
 @pytest.mark.parametrize("path", ["a.tsv", "a"])
@@ -302,6 +325,9 @@ def test_texts_need_no_tab(tmp_path: Path) -> None:
     assert [row.target for row in origin(tmp_path / "b.md", TEXTS).read() if isinstance(row, Pair)] == [
         "three"
     ]
+    write(tmp_path, train__tsv="a\tb\n")
+    with pytest.raises(DataError, match=r"expected a file train\.txt, got a\.txt, b\.md, train\.tsv"):
+        find(tmp_path, TEXTS)
 
 
 def test_a_seed_gives_exact_shares() -> None:
