@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from os import PathLike
-from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +17,10 @@ from rlseq.envs.corpus import CorpusTask
 from rlseq.errors import pick
 from rlseq.metrics import BLEU, DistinctN
 from rlseq.metrics.encode import RefTable
-from rlseq.readers import DataError, Pair
-from rlseq.splits import PAIRS, TEXTS, Origin, Where, find
+from rlseq.readers import Pair
+from rlseq.splits import TEXTS, Origin, Where, find
 from rlseq.types import Context, Reward
 from rlseq.vocab import LEVELS
-
-STRUCTURED = {*PAIRS, ".json", ".csv"}  # what is no text a line
 
 
 class Text(CorpusTask):
@@ -64,7 +59,6 @@ class Text(CorpusTask):
             raise ValueError(
                 f"level must be one of {', '.join(LEVELS)}, as texts have no sources, got {level!r}"
             )
-        _check_path(path)
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
         corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
         rewards: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
@@ -75,18 +69,6 @@ class Text(CorpusTask):
             **options,
         )
         self.metrics = {**rewards, "distinct_2": DistinctN(order=2, eos=0), "copied": partial(copied, corpus)}
-
-
-def _check_path(path: Any) -> None:
-    """Refuse what has sources or a structure, whose lines would be written with tabs and brackets."""
-    for where in path.values() if isinstance(path, Mapping) else () if path is None else (path,):
-        wanted = "expected a .txt with a text a line, or a folder of train.txt, dev.txt and test.txt"
-        if not isinstance(where, (str, PathLike)):
-            raise ValueError(f"path={where!r:.80}: {wanted}; aligned files belong to rlseq/Parallel-v0")
-        if Path(where).suffix in STRUCTURED and Path(where).is_file():
-            raise DataError(
-                f"{where}:1: {wanted}, got {Path(where).suffix}; pairs belong to rlseq/Parallel-v0"
-            )
 
 
 class AgainstAll:

@@ -35,6 +35,7 @@ PARTS = tuple(ALIASES)
 Formats = Mapping[str, Callable[[Path], Rows]]  # a reader for each suffix
 PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
 TEXTS: Formats = {".txt": plain}
+STRUCTURED = {*PAIRS, ".json", ".csv"}  # what is no text a line: tabs and brackets would be written, too
 
 Where = str | PathLike[str] | Sequence[str | PathLike[str]]
 Assign = Callable[[NDArray[np.uint64]], NDArray[np.int64]]  # keys of items in order -> number in PARTS
@@ -147,6 +148,10 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
     if isinstance(where, Sequence) and not isinstance(where, (str, bytes)):
         if not where:
             raise ValueError(f"expected path=[source, references, …], got {where}")
+        if plain in formats.values():
+            raise ValueError(
+                f"path={where!r:.80}: {_A_TEXT_A_LINE}; aligned files belong to rlseq/Parallel-v0"
+            )
         source, *references = map(located, where)
         return _aligned(source, [file for path in references for file in _given(path)])
     path = located(where)
@@ -200,13 +205,20 @@ def _or(ways: Sequence[Way]) -> str:
     return " or ".join(" + ".join(file.name for file in way.files) for way in ways)
 
 
+_A_TEXT_A_LINE = "expected a .txt with a text a line, or a folder of train.txt, dev.txt and test.txt"
+
+
 def _matched(prefix: Path, source: Path | None = None) -> Origin:
     return _aligned(*match(prefix, source))
 
 
 def _file(path: Path, formats: Formats) -> Origin:
     """A file by its suffix, else by its first line; or by what is beside it, where it is a source."""
-    reader = formats.get(path.suffix, plain if plain in formats.values() else None)
+    texts = plain in formats.values()
+    if texts and path.suffix in STRUCTURED:
+        got = f"{path.suffix}; pairs belong to rlseq/Parallel-v0"
+        raise DataError(f"{path}:1: {_A_TEXT_A_LINE}, got {got}")
+    reader = formats.get(path.suffix, plain if texts else None)
     if reader is not None:
         return Origin(partial(reader, path), (path,))
     side, first = path.suffix[1:], _first(path)

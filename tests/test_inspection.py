@@ -10,6 +10,7 @@ import pytest
 
 import rlseq
 from rlseq.inspection import inspect
+from rlseq.readers import DataError
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -81,6 +82,8 @@ def test_texts(tmp_path: Path) -> None:
     seen = inspect(write(tmp_path, x__txt="one text\nanother\n") / "x.txt", texts=True)
     assert seen.parts["train"].pairs == 2
     assert "references" in str(seen)
+    with pytest.raises(DataError, match=r"x.jsonl:1: expected a .txt with a text a line, .* got .jsonl"):
+        inspect(write(tmp_path, x__jsonl="{}\n") / "x.jsonl", texts=True)
 
 
 def test_the_command(folder: Path) -> None:
