@@ -127,17 +127,14 @@ def recipes() -> str:
         seconds.append(
             f"{name}: {sum(found['seconds'].values()):,.0f} seconds of training. " + origin(run).strip()
         )
-        for decoder in ("greedy", "beam"):
-            part = found[decoder]
-            before, gain = part["likelihood"][found["setting"]["compared"]], part["difference"]
-            scale = 100 / before if before else 0.0
-            pooled = [_before_after(part, figure) for figure in found["setting"]["pooled"]]
-            relative = (
-                f"{scale * gain['estimate']:+.1f} % [{scale * gain['low']:+.1f}, {scale * gain['high']:+.1f}]"
-            )
-            errors = f"{before:.3f} → {part['rloo'][found['setting']['compared']]:.3f}"
-            p, risk = f"{part['p']:.4f}", _risk(found) if decoder == "greedy" else ""
-            rows.append([f"{name}, {decoder}", gain["n"], errors, relative, p, "; ".join(pooled), risk])
+        for way in ("greedy", "beam"):
+            part, figure = found[way], found["setting"]["compared"]
+            errors = " → ".join(f"{part[stage][figure]:.3f}" for stage in ("likelihood", "longer", "rloo"))
+            changes = [_change(part, other, figure) for other in ("likelihood", "longer")]
+            pooled = [_before_after(part, name) for name in found["setting"]["pooled"]]
+            risk = _risk(found) if way == "greedy" else ""
+            items = part["against longer"]["n"]
+            rows.append([f"{name}, {way}", items, errors, *changes, risk, "; ".join(pooled)])
         samples += [  # of one seed; texts that a reward changed, where it changed much
             [name, line["source"], line["references"][0], line["likelihood"], line["rloo"]]
             for line in found["samples"]
@@ -148,14 +145,21 @@ def recipes() -> str:
     head = [
         "recipe",
         "test items",
-        "errors a text",
-        "change, 95 %",
-        "p",
-        "of all items at once",
+        "errors a text: likelihood → longer → RLOO",
+        "RLOO against likelihood",
+        "against longer",
         "least risk",
+        "of all items at once: likelihood → RLOO",
     ]
     text = markdown(head, rows) + "\n" + "\n\n".join(seconds) + "\n\n"
     return text + markdown(["recipe", "source", "a reference", "likelihood", "RLOO"], samples)
+
+
+def _change(part: dict[str, Any], other: str, figure: str) -> str:
+    """RLOO's errors against another's, in per cent of these, with their interval."""
+    gain, before = part[f"against {other}"], part[other][figure]
+    low, middle, high = (100 * gain[name] / before if before else 0 for name in ("low", "estimate", "high"))
+    return f"{middle:+.1f} % [{low:+.1f}, {high:+.1f}], p = {gain['p']:.4f}"
 
 
 def _risk(found: dict[str, Any]) -> str:
