@@ -12,10 +12,10 @@ import struct
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
-from shutil import copyfileobj
+from shutil import copyfileobj, rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -64,6 +64,16 @@ def kept(key: str | None, build: Callable[[Path], None]) -> Iterator[tuple[Path,
                 if not (place / key).is_dir():
                     raise
     yield place / key, True
+
+
+def forget(key: str) -> None:
+    """Remove what is kept; another process that does so at the same time is not disturbed."""
+    place = home()
+    if place is not None:
+        away = place / f".{key}.{os.getpid()}"
+        with suppress(FileNotFoundError):
+            (place / key).replace(away)
+        rmtree(away, ignore_errors=True)
 
 
 def _writable() -> Path | None:

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -268,13 +269,10 @@ def with_features(pictures: Sequence[Picture], path: str | Path, bad: Bad) -> tu
     with FeatureFile(Path(path)) as file:
         found = {picture: file.find(picture.names) for picture in pictures}
         there = {picture: name for picture, name in found.items() if name is not None}
+        without = f"{path} has no features of {len(found) - len(there)} of {len(found)} images, such as"
+        some = f"it has {len(file.names)} entries, such as {', '.join(nsmallest(3, file.names))}"
         for picture in (p for p in found if p not in there):
-            bad(
-                "missing features",
-                f"{path} has no features of {len(found) - len(there)} of {len(found)} images, such as "
-                f"{picture.id!r}; it has {len(file.names)} entries, such as "
-                f"{', '.join(sorted(file.names)[:3])}: are they of another image set?",
-            )
+            bad("missing features", f"{without} {picture.id!r}; {some}: are they of another image set?")
         right = file.right(there.values(), bad)
     kept = _some([picture for picture, name in there.items() if name in right], pictures, str(path), bad)
     return kept, stacked(right[there[picture]] for picture in kept)

@@ -23,7 +23,7 @@ from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
 from rlseq.evaluation import judged
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
-from rlseq.log import describe, differences, write_json
+from rlseq.log import check_schema, describe, differences, write_json
 from rlseq.metrics.report import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
 from rlseq.registry import describe as listed
@@ -140,7 +140,7 @@ def generate(
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
-        sources = list(sys.stdin)
+        sources = sys.stdin.read().rstrip().split("\n")  # an empty line within is refused, not lost
     for found in rlseq.generate(policy, env, sources, ways[decode], n):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
@@ -252,6 +252,7 @@ def _take_over(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
     """
     state = _state(run, best)["policy"]
     there, here = json.loads((run / "config.json").read_text("utf-8")), describe(agent, env)
+    check_schema(there, run)
     differ = [f"\n  {line}" for line in differences(_meaning(there), _meaning(here), "run")]
     if differ:
         raise ValueError(

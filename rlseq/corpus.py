@@ -89,7 +89,7 @@ class Corpus:
                 return None
             with safe_open(folder / f"{part}.safetensors", "pt") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, SafetensorError) as error:
             raise Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
         source_vocab = notes.pop("source_vocab")

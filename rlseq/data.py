@@ -7,9 +7,8 @@ sources are alike, and the words of the vocabulary; ids go to a file as they com
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
@@ -29,7 +28,7 @@ from rlseq.vocab import LEVELS
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
-VERSION = 2  # of what the cache holds
+VERSION = 3  # of what the cache holds
 Level = str | tuple[str, str] | None
 
 
@@ -99,13 +98,15 @@ def load(
     files = [file for origin in origins.values() for file in origin.files]
     large = sum(file.stat().st_size for file in files) >= cache.WORTH
     key = cache.key_of(files, _settings(origins, reading, assign)) if large else None
-    with cache.kept(key, partial(_build, origins, reading, assign)) as (folder, stays):
-        try:
-            corpus = Corpus.open(folder, part, mapped=stays)
-        except Damaged as error:
-            warnings.warn(f"{error}; it is removed, and made again", stacklevel=2)
-            shutil.rmtree(folder)
-            return load(origins, part, reading, assign)
+    build = partial(_build, origins, reading, assign)
+    try:
+        corpus = _opened(key, build, part)
+    except Damaged as error:
+        if key is None:
+            raise
+        warnings.warn(f"{error}; it is removed, and made again", stacklevel=2)
+        cache.forget(key)
+        corpus = _opened(key, build, part)
     if corpus is None:
         raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
     skipped = corpus.notes["skipped"]
@@ -114,6 +115,11 @@ def load(
         counted = f"{skipped:,} line" + ("s" if skipped > 1 else "")
         warnings.warn(f"skipped {counted}: {'; '.join(map(str, first))}", stacklevel=2)
     return corpus
+
+
+def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus | None:
+    with cache.kept(key, build) as (folder, stays):
+        return Corpus.open(folder, part, mapped=stays)
 
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
@@ -140,7 +146,8 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     problems = [problem for seen in surveys.values() for problem in seen.problems]
     checked(problems, reading.skip_bad)
     if not len(surveys["all" if "all" in surveys else "train"].pairs):
-        raise DataError(f"{_named(origins)}: expected pairs to train on, got none")
+        skipped = f"; skipped {len(problems):,}, the first: {problems[0]}" if problems else ""
+        raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
     places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(_rows, origins, places)
     level = levels(reading.level, surveys)

@@ -14,6 +14,7 @@ from rlseq.decode import Decode, Greedy
 from rlseq.engine import rollout, sequence_env
 from rlseq.search import Beam, beam_search
 from rlseq.types import Context, Counts
+from rlseq.vocab import Subwords
 
 SHOWN = 3  # sources that a warning names
 
@@ -108,6 +109,8 @@ def _say_unknown(env: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> 
 
 
 def _units(env: Any) -> str:
+    if isinstance(env.source_vocab, Subwords):
+        return "pieces"
     return "words" if env.source_vocab.separator else "characters"
 
 

@@ -30,7 +30,7 @@ from rlseq.types import OwnLoop
 
 Row = dict[str, float]
 Sink = Callable[[Row], None]
-SCHEMA = "rlseq.run/1"
+SCHEMA = "rlseq.run/2"
 COMPARED = ("agent", "env", "policy")  # what must be the same for a run to go on
 
 
@@ -64,6 +64,7 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists():
             there = json.loads(path.read_text("utf-8"))
+            check_schema(there, self.path)
             differ = [line for part in COMPARED for line in differences(there.get(part), config[part], part)]
             if differ:
                 raise ValueError(
@@ -103,6 +104,16 @@ class RunFolder:
     def results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
         write_json(self.path / "results.json", {"schema": SCHEMA, **results})
+
+
+def check_schema(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a run whose configuration another version has written: what it lacks cannot be compared."""
+    there = config.get("schema")
+    if there != SCHEMA:
+        raise ValueError(
+            f"{folder} was made by another version of rlseq (schema {there!r}, here {SCHEMA!r}); "
+            "use that version, or another folder"
+        )
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -109,7 +109,8 @@ def _coloured(image: Any) -> Any:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(f"grey must be 0 … 65535, got {grey.min()} … {grey.max()}")
-        image = _pillow().fromarray(((grey + 128) // 257).astype(np.uint8))
+        wide = image.mode.startswith("I;16") or grey.max() > 255  # 8 bits may lie in 32
+        image = _pillow().fromarray(((grey + 128) // 257 if wide else grey).astype(np.uint8))
     return image.convert("RGB")
 
 

@@ -123,7 +123,7 @@ def test_figures_of_all_texts_at_once_are_those_of_sacrebleu(run: str, capsys: A
 
 def test_texts_come_from_standard_input(run: str) -> None:
     command = [sys.executable, "-m", "rlseq", "generate", run, "--decode", "greedy"]
-    result = subprocess.run(command, input="a b c\nb b b\n", capture_output=True, text=True, check=False)
+    result = subprocess.run(command, input="a b c\r\nb b b\n\n", capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
 
@@ -190,6 +190,15 @@ def test_weights_are_not_used_for_other_words(pairs: tuple[Path, str], capsys: A
     path.write_text(text, "utf-8")
     assert typed(*on(path), "--policy", "seq2seq", "hidden=9", "--start", out, "--out", f"{out}2") == 2
     assert "run.policy.parameters.bridge.bias was [8], is [9]" in capsys.readouterr().err
+
+
+def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: Any) -> None:
+    path, out = pairs
+    config = Path(out) / "config.json"
+    config.write_text(config.read_text("utf-8").replace("rlseq.run/2", "rlseq.run/1"), "utf-8")
+    for words in (("evaluate", out), (*on(path), "--out", out), (*on(path), "--start", out)):
+        assert typed(*words) == 2
+        assert f"{out} was made by another version of rlseq (schema 'rlseq.run/1'" in capsys.readouterr().err
 
 
 def test_other_data_of_the_same_words_are_said(pairs: tuple[Path, str], capsys: Any) -> None:

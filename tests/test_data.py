@@ -127,6 +127,8 @@ def test_a_short_file_is_not_skipped(tmp_path: Path) -> None:
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.tsv: expected pairs to train on, got none"):
         load(find(write(tmp_path, "")))
+    with pytest.raises(DataError, match=r"got none; skipped 2, the first: .*x.tsv:1: expected source TAB"):
+        load(find(write(tmp_path, "a\nb\n")), "train", Reading(skip_bad=True))
     with pytest.raises(DataError, match=r"x.tsv: too few sources for a part 'test'"):
         load(find(write(tmp_path, "a\tb\n")), "test")
     with pytest.raises(ValueError, match="unknown split 'tset'; did you mean 'test'"):
@@ -199,6 +201,20 @@ def test_a_damaged_cache_is_said_and_made_again(
     with pytest.warns(UserWarning, match=rf"{folder} is damaged \(.*\); it is removed, and made again"):
         assert items(load(find(path))) == first
     assert items(load(find(path))) == first
+
+
+def test_what_passes_by_itself_is_no_damage(small_cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    path = write(tmp_path, "a\tb\nc\td\n")
+    load(find(path))
+    (folder,) = small_cache.iterdir()
+
+    def busy(*arguments: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("rlseq.corpus.safe_open", busy)
+    with pytest.raises(OSError, match="Too many open files"):
+        load(find(path))
+    assert list(small_cache.iterdir()) == [folder]
 
 
 def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -> None:

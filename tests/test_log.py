@@ -46,7 +46,7 @@ def test_a_run_leaves_a_folder(tmp_path: Path) -> None:
     history = run(tmp_path / "run")
     results, rows = numbers(tmp_path / "run")
     assert rows == history
-    assert results["schema"] == "rlseq.run/1"
+    assert results["schema"] == "rlseq.run/2"
     assert results["status"] == "finished"
     assert results["updates"] == 6
     assert results["judged"] == 6 * 8

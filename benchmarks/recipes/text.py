@@ -246,14 +246,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     setting = SETTINGS.get(options.name)
+    own = replace(PAIRS, options={**PAIRS.options, "path": options.name})
     try:
         name = options.name if setting else named(options.name)
+        name += f"-seed-{options.seed}" if options.seed else ""
+        folder = options.folder / name
+        recipe = Recipe(setting or own, folder, options.seed)
+        for split in ("train", "dev", "test"):  # what is missing is said before anything is learned
+            recipe.task(split)
     except (OSError, ValueError) as error:
         parser.error(f"{error}; recipes: {', '.join(SETTINGS)}")
-    setting = setting or replace(PAIRS, options={**PAIRS.options, "path": options.name})
-    name += f"-seed-{options.seed}" if options.seed else ""
-    folder = options.folder / name
-    report = Recipe(setting, folder, options.seed).run()
+    report = recipe.run()
     print(summary(report))
     if options.name in SETTINGS:
         print(record.write(f"recipe-{name}", report))

@@ -30,8 +30,8 @@ def consonant_sounds(_word: str, phonemes: list[str]) -> str:
 
 
 def write(folder: Path, told: Told) -> Path:
-    """Write train.tsv, dev.tsv and test.tsv, unless they are there; returns the folder."""
-    if not (folder / "test.tsv").exists():
+    """Write train.tsv, dev.tsv and test.tsv, all or none, unless they are there; returns the folder."""
+    if not folder.exists():
         answers: dict[str, set[str]] = defaultdict(set)
         for word, phonemes in dictionary():
             source = told(word, phonemes)
@@ -39,10 +39,12 @@ def write(folder: Path, told: Told) -> Path:
                 answers[source].add(word)
         sources = sorted(answers)
         Random(1).shuffle(sources)
-        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder.with_name(f"{folder.name}.draft")
+        draft.mkdir(parents=True, exist_ok=True)
         rest = iter(sources)
         for part, size in {**PAIRS, "test": None}.items():
-            (folder / f"{part}.tsv").write_text("".join(_lines(rest, answers, size)), "utf-8")
+            (draft / f"{part}.tsv").write_text("".join(_lines(rest, answers, size)), "utf-8")
+        draft.replace(folder)
     return folder
 
 
