@@ -277,8 +277,8 @@ def test_what_is_there_and_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["a.tsv", "a"])
 def test_a_packed_file_is_to_be_unpacked(path: str, tmp_path: Path) -> None:
-    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
-    (tmp_path / "a2.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n", mtime=0))
+    (tmp_path / "a2.tsv.gz").write_bytes(gzip.compress(b"a\tb\n", mtime=0))
     what = f"no such file: {tmp_path}/{path}; a.tsv.gz is packed, unpack it: gunzip {tmp_path}/a.tsv.gz"
     with pytest.raises(FileNotFoundError, match=re.escape(what)):
         find(tmp_path / path)
