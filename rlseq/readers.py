@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LONGEST = 100_000  # bytes of a line; what is longer is no sentence, but a file without line ends
 MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
@@ -62,15 +62,21 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
         number = 0
         while raw := file.readline(LONGEST):
             number += 1
-            if long := len(raw) == LONGEST and not raw.endswith(b"\n"):
-                while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
-                    pass
-            if long and b"\r" not in raw:
+            long = len(raw) == LONGEST and not raw.endswith(b"\n") and _passed_over(raw, file)
+            if long and b"\r" not in raw[:-1]:  # a last one may begin CRLF, and tells nothing of what follows
                 yield number, Problem(path, number, f"expected lines below {LONGEST:,} bytes; is this text?")
                 continue
             yield number, (line := _decoded(raw, path, number))
             if isinstance(line, Problem) and line.fatal:  # or every line of it would be told as Latin-1
                 return
+
+
+def _passed_over(raw: bytes, file: BinaryIO) -> bool:
+    """Whether a line goes on after its first piece with more than its end; all of it is read."""
+    second = rest = file.readline(LONGEST)
+    while rest and not rest.endswith(b"\n"):
+        rest = file.readline(LONGEST)
+    return not raw.endswith(b"\r") or second not in (b"", b"\n")
 
 
 def _decoded(raw: bytes, path: Path, number: int) -> Line:
@@ -142,7 +148,7 @@ def _entry(line: str) -> tuple[str, list[str]] | str:
     if not isinstance(entry, dict):
         return f"expected a JSON object, got {type(entry).__name__}"
     for keys in (SOURCE_KEYS, TARGET_KEYS):
-        if len(found := [key for key in keys if key in entry]) > 1:
+        if len(found := _filled(keys, entry)) > 1:
             return f"expected one of {', '.join(keys)}, got {' and '.join(map(repr, found))}; leave one"
     source, targets = _under(SOURCE_KEYS, entry), _under(TARGET_KEYS, entry)
     targets = [targets] if isinstance(targets, str) else targets
@@ -162,12 +168,17 @@ _STRANGE = re.compile("[\0\ud800-\udfff]")  # JSON can escape what UTF-8 text ca
 
 def _under(keys: Sequence[str], entry: Mapping[str, Any]) -> Any:
     """What an entry has under one of the keys."""
-    return next((entry[key] for key in keys if key in entry), None)
+    return next((entry[key] for key in _filled(keys, entry)), None)
+
+
+def _filled(keys: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
+    """Keys that an entry has; who writes a table as JSON has null for what a row lacks."""
+    return [key for key in keys if entry.get(key) is not None]
 
 
 def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
     """What an entry has instead of texts."""
-    key = next((key for key in keys if key in entry), None)
+    key = next((key for key in (*_filled(keys, entry), *keys) if key in entry), None)
     if key is None:
         return f"keys {sorted(entry)}"
     kinds = [type(value).__name__ for value in entry[key]] if isinstance(entry[key], list) else []

@@ -70,6 +70,7 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
             "expected a text under 'source' .*got int under 'source'",
         ),
         (jsonl, '{"src": null, "target": "b"}\n', 1, "got NoneType under 'src'"),
+        (jsonl, '{"src": "a", "target": null, "output": 3}\n', 1, "got int under 'output'"),
         (jsonl, '{"source": "a", "output": {}}\n', 1, "got dict under 'output'"),
         (jsonl, '{"source": "a", "targets": ["b", 3]}\n', 1, "got a list with int under 'targets'"),
         (jsonl, '{"source": "a", "references": []}\n', 1, "got an empty list under 'references'"),
@@ -107,6 +108,21 @@ def test_lines_after_a_bad_one_are_read(tmp_path: Path) -> None:
 def test_jsonl_names_and_lists(tmp_path: Path) -> None:
     rows = read(jsonl, tmp_path, '{"src": "a", "references": ["b", "c"]}\n{"input": "d", "output": "e"}\n')
     assert rows == [Pair("a", "b", 1), Pair("a", "c", 1), Pair("d", "e", 2)]
+
+
+def test_a_jsonl_key_with_null_is_none(tmp_path: Path) -> None:
+    rows = read(jsonl, tmp_path, '{"input": null, "src": "a", "target": null, "references": ["b", "c"]}\n')
+    assert rows == [Pair("a", "b", 1), Pair("a", "c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"), [("\n", True), ("\r\n", True), ("\r", True), ("\rmore\n", False), ("z\n", False)]
+)
+def test_the_longest_line_is_read_whole_or_not_at_all(end: str, kept: bool, tmp_path: Path) -> None:
+    text = "x" * (LONGEST - 1)
+    first, *others = read(plain, tmp_path, text + end + "a\n" * (end != "\r"))
+    assert first == Pair(None, text) if kept else "expected lines below 100,000 bytes" in str(first)
+    assert others == [Pair(None, "a")] * (end != "\r")
 
 
 def test_escaped_pairs_of_surrogates_are_text(tmp_path: Path) -> None:
