@@ -18,48 +18,66 @@ SOURCES = ("src", "source", "in", "input")
 TARGETS = ("ref", "refs", "reference", "tgt", "trg", "target", "out", "output")
 LANGUAGE = re.compile("[a-z]{2,3}([-_][a-z0-9]{2,8})*", re.IGNORECASE)  # en, deu, pt-br, zh_Hans
 _SHORT = """
-avi bak bat bin bmp bpe bz cc cfg cpp css csv dat db doc err exe gif gz htm idx ids ini jpg js log lst lz md
-mov npy npz odt old pdf pkl png ppt pth py pyc rar rst rtf sql svg swp tab tar tex tgz tmp tok tsv txt vec wav
-xls xml xz yml zip zst
+ali avi bak bat bin bmp bpe bz cc cfg cpp css csv dat db doc err exe gen gif gz htm hyp idx ids ini jpg js
+log lst lz map md mov mt npy npz odt old pdf pkl png ppt pth py pyc rar rst rtf seg spm sql svg swp sys tab
+tar tex tgz tmp tok tsv txt vec wav xls xml xz yml zip zst
 """
-TYPES = frozenset(_SHORT.split())  # and no languages: pl, pt, ps, sh and so are left out, as they are
+# These are no languages: pl, pt, ps, sh and so are left out, as they are. But .mt is what a machine has
+# translated, more often than Maltese, and nobody would see that a system learns from it.
+TYPES = frozenset(_SHORT.split())
 
 
 def is_side(name: str) -> bool:
     """Whether files of this suffix are one side of aligned files: by its role, or its language."""
     language = LANGUAGE.fullmatch(name) is not None and name.lower() not in TYPES
-    return name in SOURCES or name in TARGETS or language
+    return is_source(name) or is_target(name) or language
+
+
+def is_source(name: str) -> bool:
+    """Whether a suffix says that this is the source; in any case, as languages are."""
+    return name.lower() in SOURCES
+
+
+def is_target(name: str) -> bool:
+    """Whether a suffix says that this is a reference."""
+    return name.lower() in TARGETS
 
 
 def roles(*files: Path) -> tuple[str, ...]:
     """What aligned files hold, as their names say: a source, a reference, or a language."""
     known = dict.fromkeys(SOURCES, "source") | dict.fromkeys(TARGETS, "reference")
     names = [(file.with_suffix("") if file.suffix[1:].isdecimal() else file).suffix[1:] for file in files]
-    return tuple(known.get(name, name) for name in names)
+    return tuple(known.get(name.lower(), name.lower()) for name in names)
 
 
 def match(prefix: Path, given: Path | None = None) -> tuple[Path, list[Path]]:
     """Source and references by a common beginning, or by their source file."""
     found = families(prefix)
-    sources = [given.suffix[1:]] if given else [name for name in found if name in SOURCES]
-    if not sources:  # as train.en and train.de.0, .1, …: references are what is numbered
-        alone = [name for name, files in found.items() if files == [_file(prefix, name)]]
-        sources = [name for name in alone if name not in TARGETS]
-    others = [name for name in found if name not in sources]
-    targets = [name for name in others if name in TARGETS] or others
+    sources = [given.suffix[1:]] if given else _sources(prefix, found)
+    targets = [name for name in found if name not in sources]
+    if all(map(is_source, sources)):  # beside a language, another is no worse: .out may be a decoder's
+        targets = [name for name in targets if is_target(name)] or targets
+    if not sources:
+        files = _named(file for name in targets for file in found[name])
+        raise FileNotFoundError(f"no such file: {prefix}.src, the source of {files}")
     if len(sources) > 1 or len(targets) > 1:
-        raise DataError(_which(prefix, found, given))
+        raise DataError(_which(prefix, sources, targets, given))
     if not targets:
         beside = _file(prefix, sources[0])
         wanted = f"{prefix}.ref, or {prefix}.ref.0, {prefix}.ref.1, …"
         raise FileNotFoundError(f"no such file: {wanted}, the references of {beside}")
-    if not sources:
-        files = _named(found[targets[0]])
-        raise FileNotFoundError(f"no such file: {prefix}.src, the source of {files}")
     source = given or _file(prefix, sources[0])
     if not given and found[sources[0]] != [source]:
         raise DataError(f"{prefix}: expected one source file, got {_named(found[sources[0]])}")
-    return source, _references(_file(prefix, targets[0]))
+    return source, _references(_file(prefix, targets[0]), source)
+
+
+def _sources(prefix: Path, found: dict[str, list[Path]]) -> list[str]:
+    """What may be the source where none is given."""
+    if sources := [name for name in found if is_source(name)]:
+        return sources  # else as train.en and train.de.0, .1, …: references are what is numbered
+    alone = [name for name, files in found.items() if files == [_file(prefix, name)]]
+    return [name for name in alone if not is_target(name)]
 
 
 def _file(prefix: Path, name: str) -> Path:
@@ -70,11 +88,17 @@ def _named(files: Iterable[Path]) -> str:
     return ", ".join(file.name for file in files)
 
 
-def _which(prefix: Path, found: dict[str, list[Path]], given: Path | None) -> str:
+def _which(prefix: Path, sources: list[str], targets: list[str], given: Path | None) -> str:
     """What to say where names do not tell the source, or the references."""
-    names = ", ".join(f"{prefix.name}.{name}" for name in found)
-    first, second, *more = (f'"{_file(prefix, name)}"' for name in found)
-    source = "" if given or more else f"the source alone: path={first} or path={second}; or "
+    names = ", ".join(f"{prefix.name}.{name}" for name in (*sources, *targets))
+    first, *others = (
+        f'"{_file(prefix, name)}"'
+        for name in (*sources, *targets)
+        if name == sources[0] or not is_source(name)
+    )
+    second = others[0] if others else "…"
+    alone = not given and len(sources) == 2 and others and not targets
+    source = f"the source alone: path={first} or path={second}; or " if alone else ""
     return (
         f"{prefix}: which of {names} is source, which reference? expected {prefix.name}.src and "
         f"{prefix.name}.ref (or .ref.0, .ref.1, …); give {source}both: path=[{first}, {second}]"
@@ -109,13 +133,13 @@ def numbered(path: Path) -> list[Path]:
     return [file for _, file in files]
 
 
-def _references(path: Path) -> list[Path]:
+def _references(path: Path, source: Path) -> list[Path]:
     """The file, or those with numbers after its name, but not both."""
     files = numbered(path)
     if files and path.is_file():
         raise DataError(
             f"{path}: which are the references, {path.name} or {_named(files)}? move one away, or name them: "
-            f'path=["{path.with_suffix(".src")}", "{path}"]'
+            f'path=["{source}", "{path}"]'
         )
     return files or [path]
 
@@ -124,7 +148,7 @@ def refuse_reference(path: Path) -> None:
     """A reference file is never taken for a source."""
     number = path.suffix[1:].isdecimal()
     name = (stem := path.with_suffix("") if number else path).suffix[1:]
-    if name in TARGETS or (number and is_side(name) and name not in SOURCES):
+    if is_target(name) or (number and is_side(name) and not is_source(name)):
         common = stem.with_suffix("")
         raise DataError(
             f'{path}: this is a reference file; give its source, or the common beginning: path="{common}"'

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from rlseq.readers import DataError, Line, Problem, Rows, aligned, jsonl, lines, plain, tsv
 from rlseq.siblings import (
-    SOURCES,
-    TARGETS,
     families,
     is_side,
+    is_source,
+    is_target,
     match,
     missing,
     numbered,
@@ -222,10 +222,10 @@ def _file(path: Path, formats: Formats) -> Origin:
     if reader is not None:
         return Origin(partial(reader, path), (path,))
     side, first = path.suffix[1:], _first(path)
-    if side not in (*SOURCES, *TARGETS) and _tabbed(path, first):
+    if not is_source(side) and not is_target(side) and _tabbed(path, first):
         return Origin(partial(tsv, path), (path,))
     refuse_reference(path)
-    if side in SOURCES or (is_side(side) and len(families(path.with_suffix(""))) > 1):
+    if is_source(side) or (is_side(side) and len(families(path.with_suffix(""))) > 1):
         return _matched(path.with_suffix(""), path)
     if isinstance(first, Problem):
         raise DataError(str(first))

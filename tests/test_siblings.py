@@ -1,0 +1,94 @@
+"""Which files belong together by their names, and what is refused as nobody would see which was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rlseq.readers import DataError, Pair
+from rlseq.splits import find
+
+
+def written(folder: Path, names: str) -> Path:
+    """Files of these names, each with its name for a line."""
+    for name in names.split():
+        (folder / name).write_text(f"{name}\n")
+    return folder
+
+
+def pairs(path: object) -> dict[str, list[tuple[str | None, str]]]:
+    return {
+        part: [(row.source, row.target) for row in origin.read() if isinstance(row, Pair)]
+        for part, origin in find(path).items()  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("beside", ["x.out", "x.target", "x.ref.0 x.ref.1", "x.fr"])
+def test_a_language_has_one_other_file_beside_it(beside: str, tmp_path: Path) -> None:
+    written(tmp_path, f"x.en x.de {beside}")
+    for file in beside.split()[0].removesuffix(".0"), "x.de":
+        with pytest.raises(DataError, match=rf"which of x\.en, .*{re.escape(file)}.* is source"):
+            find(tmp_path / "x.en")
+
+
+def test_a_source_has_references_before_languages(tmp_path: Path) -> None:
+    written(tmp_path, "x.src x.ref x.de")
+    assert pairs(tmp_path / "x") == pairs(tmp_path / "x.src") == {"all": [("x.src", "x.ref")]}
+
+
+OUTPUTS = ["hyp", "sys", "spm", "ali", "map", "mt", "bpe", "tok", "pred", "gen", "seg", "MT"]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_what_a_system_wrote_is_no_language(name: str, tmp_path: Path) -> None:
+    written(tmp_path, f"x.src x.{name} y.en y.de y.{name}")
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*x\.ref"):
+        find(tmp_path / "x.src")
+    assert pairs(tmp_path / "y.en") == {"all": [("y.en", "y.de")]}
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "mend"),
+    [
+        ("x.src x.ref x.out", "x", ["x.src", "x.out"]),
+        ("x.src x.source x.ref", "x", ["x.src", "x.ref"]),
+        ("x.en x.de x.fr", "x.en", ["x.en", "x.de"]),
+        ("x.en x.de x.out", "x.en", ["x.en", "x.de"]),
+        ("x.en x.src x.tgt", "x.en", ["x.en", "x.tgt"]),
+        ("x.en x.de x.de.0", "x.en", ["x.en", "x.de"]),
+        ("x.en x.de x.de.0", "x", ["x.en", "x.de"]),
+        ("x.input x.ref x.ref.0", "x", ["x.input", "x.ref"]),
+    ],
+)
+def test_a_mend_names_what_is_there_the_source_first(
+    names: str, path: str, mend: list[str], tmp_path: Path
+) -> None:
+    written(tmp_path, names)
+    first, second = (str(tmp_path / name) for name in mend)
+    with pytest.raises(DataError, match=re.escape(f'path=["{first}", "{second}"]')):
+        find(tmp_path / path)
+    assert pairs([first, second]) == {"all": [(mend[0], mend[1])]}
+
+
+def test_two_sources_have_no_mend_of_two_sources(tmp_path: Path) -> None:
+    written(tmp_path, "x.src x.source")
+    with pytest.raises(DataError, match=r'give both: path=\[".*/x\.src", …\]'):
+        find(tmp_path / "x")
+
+
+@pytest.mark.parametrize("names", ["x.out x.ref", "x.en.0 x.en.1 x.de.0 x.de.1"])
+def test_references_of_no_source(names: str, tmp_path: Path) -> None:
+    written(tmp_path, names)
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*/x\.src, the source of x\.[^,]*, x\."):
+        find(tmp_path / "x")
+
+
+def test_roles_are_roles_in_any_case(tmp_path: Path) -> None:
+    written(tmp_path, "x.SRC x.REF y.Source y.REF.0 y.REF.1")
+    assert pairs(tmp_path / "x") == pairs(tmp_path / "x.SRC") == {"all": [("x.SRC", "x.REF")]}
+    assert pairs(tmp_path / "y") == {"all": [("y.Source", "y.REF.0"), ("y.Source", "y.REF.1")]}
+    for name in ("x.REF", "y.REF.0"):
+        with pytest.raises(DataError, match="this is a reference file"):
+            find(tmp_path / name)
