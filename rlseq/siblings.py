@@ -43,11 +43,15 @@ def is_target(name: str) -> bool:
     return name.lower() in TARGETS
 
 
-def roles(*files: Path) -> tuple[str, ...]:
-    """What aligned files hold, as their names say: a source, a reference, or a language."""
-    known = dict.fromkeys(SOURCES, "source") | dict.fromkeys(TARGETS, "reference")
-    names = [(file.with_suffix("") if file.suffix[1:].isdecimal() else file).suffix[1:] for file in files]
-    return tuple(known.get(name.lower(), name.lower()) for name in names)
+def side(path: Path) -> str:
+    """What a name says of a file, without the number that it may have: `de` of `x.de.0`."""
+    return (path.with_suffix("") if path.suffix[1:].isdecimal() else path).suffix[1:]
+
+
+def language(path: Path) -> str:
+    """The language that a name tells; none for a role, which any language may have."""
+    name = side(path)
+    return "" if is_source(name) or is_target(name) or not is_side(name) else name.lower()
 
 
 def match(prefix: Path, given: Path | None = None) -> tuple[Path, list[Path]]:

@@ -23,11 +23,11 @@ from rlseq.siblings import (
     is_side,
     is_source,
     is_target,
+    language,
     match,
     missing,
     numbered,
     refuse_reference,
-    roles,
 )
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
@@ -133,14 +133,17 @@ def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
 
 def _check_sides(where: Path, parts: Mapping[str, Origin]) -> None:
     """Training on one pair of languages is not tested on another."""
-    sides: dict[tuple[str, ...], str] = {}
-    for source, *references in (part.files for part in parts.values() if len(part.files) > 1):
-        sides.setdefault(roles(source, references[0]), f"{source.name} with {references[0].name}")
-    if len(sides) > 1:
-        raise DataError(
-            f"{where}: expected the same sides in all parts, got {', '.join(sides.values())}; "
-            'name the parts: path={"train": […, …], "dev": […, …]}'
-        )
+    files = [part.files[:2] for part in parts.values() if len(part.files) > 1]
+    for column in zip(*files, strict=True):
+        got: dict[str, str] = {}
+        for name, pair in zip(map(language, column), files, strict=True):
+            got.setdefault(name, " with ".join(file.name for file in pair))
+        if len(got.keys() - {""}) > 1:  # a role, as .src, goes with any language
+            several = ", ".join(pair for name, pair in got.items() if name)
+            raise DataError(
+                f"{where}: expected the same sides in all parts, got {several}; "
+                'name the parts: path={"train": […, …], "dev": […, …]}'
+            )
 
 
 def origin(where: Where, formats: Formats = PAIRS) -> Origin:

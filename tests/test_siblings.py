@@ -92,3 +92,30 @@ def test_roles_are_roles_in_any_case(tmp_path: Path) -> None:
     for name in ("x.REF", "y.REF.0"):
         with pytest.raises(DataError, match="this is a reference file"):
             find(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "train.src train.tgt test.src test.de",
+        "train.src train.de test.src test.ref.0",
+        "train.src train.DE test.src test.de",
+    ],
+)
+def test_a_role_goes_with_any_language(names: str, tmp_path: Path) -> None:
+    assert pairs(written(tmp_path, names))["test"] == [tuple(names.split()[2:])]
+
+
+@pytest.mark.parametrize(
+    ("names", "got"),
+    [
+        (
+            "train.src train.de dev.src dev.ref test.src test.fr",
+            "train.src with train.de, test.src with test.fr",
+        ),
+        ("train.en train.ref dev.fr dev.ref", "train.en with train.ref, dev.fr with dev.ref"),
+    ],
+)
+def test_two_languages_on_one_side_do_not_go_together(names: str, got: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"the same sides in all parts, got {got}; name"):
+        find(written(tmp_path, names))
