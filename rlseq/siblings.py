@@ -45,7 +45,12 @@ def is_target(name: str) -> bool:
 
 def side(path: Path) -> str:
     """What a name says of a file, without the number that it may have: `de` of `x.de.0`."""
-    return (path.with_suffix("") if path.suffix[1:].isdecimal() else path).suffix[1:]
+    return _bare(path).suffix[1:]
+
+
+def _bare(path: Path) -> Path:
+    """A name without its number."""
+    return path.with_suffix("") if path.suffix[1:].isdecimal() else path
 
 
 def language(path: Path) -> str:
@@ -121,6 +126,21 @@ def families(prefix: Path) -> dict[str, list[Path]]:
     return dict(found)
 
 
+def partners(path: Path) -> list[Path]:
+    """Files of another side beside a file that is named as one: `x.de` beside `x.en`."""
+    others = families(_bare(path).with_suffix("")) if is_side(side(path)) else {}
+    return [file for name, files in others.items() if name != side(path) for file in files]
+
+
+def two_ways(path: Path, beside: Path) -> str:
+    """What to say of a first line with a tab, in a file that has another side beside it."""
+    name, other = path.name, _bare(path).with_suffix(".tsv").name
+    return (
+        f"{path}:1: which is meant, {name} + {beside.name}, or {name} alone, as its first line has a tab? "
+        f'name aligned files, path=["{path}", "{beside}"], or rename a TSV to {other}'
+    )
+
+
 def _all(folder: Path) -> list[Path]:
     """What is in a folder, `x.ref` before `x.ref.0`, and `x.ref.2` before `x.ref.10`."""
     return sorted(folder.iterdir(), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
@@ -150,10 +170,9 @@ def _references(path: Path, source: Path) -> list[Path]:
 
 def refuse_reference(path: Path) -> None:
     """A reference file is never taken for a source."""
-    number = path.suffix[1:].isdecimal()
-    name = (stem := path.with_suffix("") if number else path).suffix[1:]
+    name, number = side(path), path.suffix[1:].isdecimal()
     if is_target(name) or (number and is_side(name) and not is_source(name)):
-        common = stem.with_suffix("")
+        common = _bare(path).with_suffix("")
         raise DataError(
             f'{path}: this is a reference file; give its source, or the common beginning: path="{common}"'
         )

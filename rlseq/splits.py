@@ -27,7 +27,10 @@ from rlseq.siblings import (
     match,
     missing,
     numbered,
+    partners,
     refuse_reference,
+    side,
+    two_ways,
 )
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
@@ -224,11 +227,13 @@ def _file(path: Path, formats: Formats) -> Origin:
     reader = formats.get(path.suffix, plain if texts else None)
     if reader is not None:
         return Origin(partial(reader, path), (path,))
-    side, first = path.suffix[1:], _first(path)
-    if not is_source(side) and not is_target(side) and _tabbed(path, first):
+    role, first, beside = path.suffix[1:], _first(path), partners(path)
+    if not (beside or is_source(role) or is_target(side(path))) and _tabbed(path, first):
         return Origin(partial(tsv, path), (path,))
     refuse_reference(path)
-    if is_source(side) or (is_side(side) and len(families(path.with_suffix(""))) > 1):
+    if beside and isinstance(first, str) and "\t" in first:
+        raise DataError(two_ways(path, beside[0]))
+    if is_source(role) or (beside and is_side(role)):
         return _matched(path.with_suffix(""), path)
     if isinstance(first, Problem):
         raise DataError(str(first))

@@ -119,3 +119,30 @@ def test_a_role_goes_with_any_language(names: str, tmp_path: Path) -> None:
 def test_two_languages_on_one_side_do_not_go_together(names: str, got: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"the same sides in all parts, got {got}; name"):
         find(written(tmp_path, names))
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"), [("x.en", "x.de"), ("x.en", "x.de.0"), ("x.src", "x.ref"), ("x.src.0", "x.ref")]
+)
+def test_a_tab_in_one_side_of_two_is_asked_about(name: str, beside: str, tmp_path: Path) -> None:
+    written(tmp_path, beside)
+    (tmp_path / name).write_text("a\tb\n")
+    mends = f'path=["{tmp_path / name}", "{tmp_path / beside}"], or rename a TSV to x.tsv'
+    with pytest.raises(DataError, match=rf"{name}:1: which is meant, .*{re.escape(mends)}"):
+        find(tmp_path / name)
+    assert pairs([tmp_path / name, tmp_path / beside]) == {"all": [("a\tb", beside)]}
+    (tmp_path / name).rename(tmp_path / "x.tsv")
+    assert pairs(tmp_path / "x.tsv") == {"all": [("a", "b")]}
+
+
+def test_a_tab_in_a_language_alone_makes_a_tsv(tmp_path: Path) -> None:
+    for name in ("x.en", "x.en.0", "y.formal"):
+        (written(tmp_path, "x.log x.csv y.de") / name).write_text("a\tb\n")
+        assert pairs(tmp_path / name) == {"all": [("a", "b")]}
+
+
+@pytest.mark.parametrize("name", ["x.ref", "x.ref.0", "x.de.0", "y.ref", "y.ref.0"])
+def test_a_tab_makes_no_source_of_a_reference(name: str, tmp_path: Path) -> None:
+    (written(tmp_path, "x.en") / name).write_text("a\tb\n")
+    with pytest.raises(DataError, match="this is a reference file"):
+        find(tmp_path / name)
