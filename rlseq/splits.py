@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.readers import DataError, Line, Problem, Rows, aligned, jsonl, lines, plain, tsv
+from rlseq.readers import LONGEST, DataError, Line, Problem, Rows, aligned, jsonl, lines, plain, tsv
 from rlseq.siblings import (
     families,
     is_side,
@@ -122,14 +122,15 @@ def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
             candidates = [where.with_name(where.name.replace("train", name)) for name in names]
         else:
             continue
-        found = {path: ways for path in candidates if (ways := _ways(path, formats, where.is_file()))}
+        ways_of = _itself if where.is_file() else _of_a_part
+        found = {path: ways for path in candidates if (ways := ways_of(path, formats))}
         if len(found) > 1:
             both = _or([way for ways in found.values() for way in ways])
             raise DataError(
                 f'{where}: which is {part}, {both}? name the parts: path={{"train": …, "{part}": …}}'
             )
-        for path in found:
-            parts[part] = origin(path, formats)
+        for path, ways in found.items():
+            parts[part] = _only(path, ways)
     _check_sides(where, parts)
     return parts
 
@@ -161,13 +162,18 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
         source, *references = map(located, where)
         return _aligned(source, [file for path in references for file in _given(path)])
     path = located(where)
-    ways = _ways(path, formats)
+    ways = _itself(path, formats) or _begun(path, formats, [])
+    if not ways:
+        raise _nothing(path, formats)
+    return _only(path, ways)
+
+
+def _only(path: Path, ways: Sequence[Way]) -> Origin:
+    """What a path leads to, where it can be understood in one way."""
     if len(ways) > 1:
         first = ways[0].files[0]
         raise DataError(f'{path}: which is meant, {_or(ways)}? name one, path="{first}", or move others away')
-    if ways:
-        return ways[0].open()
-    raise _nothing(path, formats)
+    return ways[0].open()
 
 
 def _nothing(path: Path, formats: Formats) -> Exception:
@@ -183,20 +189,30 @@ def _nothing(path: Path, formats: Formats) -> Exception:
     return FileNotFoundError(f"no such file: {path}; expected {_wanted(path.name, formats)}, got {got}{mend}")
 
 
-def _ways(path: Path, formats: Formats, whole: bool = False) -> list[Way]:
-    """What a path may stand for: itself; or as a beginning, a file of each format, or aligned files.
+def _itself(path: Path, formats: Formats) -> list[Way]:
+    """The file of this very name."""
+    return [Way([path], partial(_file, path, formats))] if path.is_file() else []
 
-    Args:
-        path: of a file, or what comes before suffixes.
-        formats: reader of each suffix.
-        whole: it is no beginning.
-    """
-    if path.is_file() or whole:
-        return [Way([path], partial(_file, path, formats))] if path.is_file() else []
+
+def _of_a_part(path: Path, formats: Formats) -> list[Way]:
+    """What a part may be that nobody has named: `train` is as often a script as it is data."""
+    data = path.is_file() and (plain in formats.values() or _tabs(path))
+    return _begun(path, formats, _itself(path, formats) if data else [])
+
+
+def _tabs(path: Path) -> bool:
+    """Whether the first line has a tab, in whatever encoding, and is none of a program."""
+    with path.open("rb") as file:
+        first = file.readline(LONGEST)
+    return b"\t" in first and b"\0" not in first
+
+
+def _begun(path: Path, formats: Formats, ways: list[Way]) -> list[Way]:
+    """What a path may stand for as a beginning: a file of each format, or aligned files; after other ways."""
     if not path.name:  # "." and "/" begin no name
-        return []
+        return ways
     files = [path.with_name(path.name + suffix) for suffix in formats]
-    ways = [Way([file], partial(_file, file, formats)) for file in files if file.is_file()]
+    ways = [*ways, *(way for file in files for way in _itself(file, formats))]
     if plain in formats.values():
         return ways
     sides, loose = families(path), path.with_name(f"{path.name}.txt")

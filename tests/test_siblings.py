@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlseq import splits
 from rlseq.readers import DataError, Pair
-from rlseq.splits import find
+from rlseq.splits import TEXTS, find
 
 
 def written(folder: Path, names: str) -> Path:
@@ -146,3 +148,65 @@ def test_a_tab_makes_no_source_of_a_reference(name: str, tmp_path: Path) -> None
     (written(tmp_path, "x.en") / name).write_text("a\tb\n")
     with pytest.raises(DataError, match="this is a reference file"):
         find(tmp_path / name)
+
+
+@pytest.mark.parametrize("script", [b"#!/bin/sh\n", b"\x7fELF\0\t\xff\n", b""])
+def test_a_script_is_no_part(script: bytes, tmp_path: Path) -> None:
+    for name in ("train", "dev", "test", "valid"):
+        (tmp_path / name).write_bytes(script)
+    (tmp_path / "train.tsv").write_text("a\tb\n")
+    assert pairs(tmp_path) == {"train": [("a", "b")]}
+    (tmp_path / "train.tsv").unlink()
+    written(tmp_path, "train.src train.ref dev.src dev.ref")
+    wanted = {part: [(f"{part}.src", f"{part}.ref")] for part in ("train", "dev")}
+    assert pairs(tmp_path) == wanted
+
+
+@pytest.mark.parametrize("content", [b"a\tb\n", b"caf\xe9\tb\n"])
+@pytest.mark.parametrize(
+    ("beside", "got"),
+    [
+        ("dev.tsv", "dev or dev.tsv"),
+        ("dev.src dev.ref", r"dev or dev.ref \+ dev.src"),
+        ("val.tsv", "dev or val"),
+    ],
+)
+def test_a_part_without_suffix_is_one_more_way(content: bytes, beside: str, got: str, tmp_path: Path) -> None:
+    (written(tmp_path, beside) / "dev").write_bytes(content)
+    written(tmp_path, "train.src train.ref")
+    for path in (tmp_path, tmp_path / "train"):  # a beginning names no file for dev either
+        with pytest.raises(DataError, match=rf"which is .*{got}"):
+            find(path)
+
+
+def test_data_without_suffix_is_a_folder_s_part(tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / name).write_text(f"{name}\tb\n")
+    assert pairs(tmp_path) == pairs(tmp_path / "train") == {"train": [("train", "b")], "dev": [("dev", "b")]}
+    (tmp_path / "train.tsv").write_text("c\td\n")
+    assert pairs(tmp_path / "train")["train"] == [("train", "b")], "it is named in full"
+    with pytest.raises(DataError, match=r"train: which is meant, train or train\.tsv"):
+        find(tmp_path)
+
+
+def test_texts_without_suffix_are_one_more_way(tmp_path: Path) -> None:
+    (written(tmp_path, "train.txt") / "train").write_text("no tab\n")
+    with pytest.raises(DataError, match=r"train: which is meant, train or train\.txt"):
+        find(tmp_path, TEXTS)
+    (tmp_path / "train.txt").unlink()
+    assert [str(file) for file in find(tmp_path, TEXTS)["train"].files] == [str(tmp_path / "train")]
+
+
+def test_a_part_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, "train.src train.ref dev.txt")
+    (tmp_path / "dev.txt").write_text("a\tb\n")
+    asked: list[str] = []
+    begun = splits._begun
+
+    def counted(path: Path, *rest: Any) -> list[splits.Way]:
+        asked.append(path.name)
+        return begun(path, *rest)
+
+    monkeypatch.setattr(splits, "_begun", counted)
+    assert set(find(tmp_path)) == {"train", "dev"}
+    assert sorted(asked) == sorted(name for names in splits.ALIASES.values() for name in names)
