@@ -6,6 +6,7 @@ Torch is not loaded before a command needs it, so that help is there at once.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import tyro
 
     words = list(sys.argv[1:] if arguments is None else arguments)
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
             from rlseq.commands import train
@@ -31,6 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("rlseq: stopped; the same command goes on\n")
         sys.exit(130)
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _warning(message: Warning | str, *where: object, **line: object) -> str:
+    """A warning in a line: who types a command does not look for the place in the code."""
+    return f"warning: {message}\n"
 
 
 def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:

@@ -192,6 +192,13 @@ def test_weights_are_not_used_for_other_words(pairs: tuple[Path, str], capsys: A
     assert "run.policy.parameters.bridge.bias was [8], is [9]" in capsys.readouterr().err
 
 
+def test_a_warning_is_a_line(pairs: tuple[Path, str]) -> None:
+    command = [sys.executable, "-m", "rlseq", "generate", pairs[1], "0x1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "warning: characters that Parallel never read in training: '0x1'\n"
+
+
 def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: Any) -> None:
     path, out = pairs
     config = Path(out) / "config.json"
