@@ -96,7 +96,7 @@ class CorpusTask(SequenceEnv):
         """Number of items."""
         return len(self.corpus)
 
-    def data(self) -> dict[str, Tensor]:
+    def drawn_from(self) -> dict[str, Tensor]:
         """The corpus."""
         return self.corpus.arrays()
 

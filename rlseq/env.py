@@ -94,6 +94,10 @@ class SequenceEnv(GymnasiumView):
             raise ValueError(f"items must have one row per item each, and at least one; got rows {rows}")
         return next(iter(rows.values()))
 
+    def drawn_from(self) -> dict[str, Tensor]:
+        """Everything that contexts are made of, by which a run knows its data again."""
+        return self.items
+
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """The contexts of items `index` `[B]`."""
         return {name: value[index] for name, value in self.items.items()}

@@ -205,7 +205,7 @@ def _env(env: Any) -> dict[str, Any]:
         "max_len": env.max_len,
         "seed": env.seed,
         "items": env.size,
-        "data": {name: _digest(value.cpu().contiguous().numpy()) for name, value in env.data().items()},
+        "data": {name: _digest(value.cpu().contiguous().numpy()) for name, value in env.drawn_from().items()},
         "vocab": _words(env.vocab),
         "source_vocab": env.source_vocab and _words(env.source_vocab),
         "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},

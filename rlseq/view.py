@@ -46,7 +46,6 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
     device: torch.device
     max_len: int
     source_vocab: Vocab | None
-    items: dict[str, Tensor]
     observed: Ranges = {}  # noqa: RUF012  (items shown beside the source, an image say: lowest, highest number)
     context: dict[str, Tensor]
     generator: torch.Generator
@@ -180,10 +179,6 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
         other.context = {}
         return other
-
-    def data(self) -> dict[str, Tensor]:
-        """What episodes are drawn from, so that a run knows it again."""
-        return self.items
 
     def as_source(self, text: str) -> str:
         """A text as the task reads its sources: without blanks around it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +76,11 @@ def test_masks_that_are_none(legal: Any, got: str) -> None:
             ValueError, match=rf"`legal` must return bool \(\d+, 5\) or \(5,\) on cpu.* got {got}"
         ):
             use()
+
+
+def test_a_task_may_call_its_own_things_data(tmp_path: Path) -> None:
+    env = Computed({})
+    env.data = ["something of its own"]  # type: ignore[attr-defined]
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, 1, out=tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").exists()
