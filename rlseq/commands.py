@@ -23,7 +23,7 @@ from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
 from rlseq.evaluation import judged
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
-from rlseq.log import check_schema, describe, differences, write_json
+from rlseq.log import check_same, check_schema, describe, differences, write_json
 from rlseq.metrics.report import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
 from rlseq.registry import describe as listed
@@ -82,7 +82,7 @@ def train(name: str, arguments: Sequence[str]) -> None:
     folder = Path(given.out)
     if given.start:
         _take_over(Path(given.start), agent, env, best=False)
-    _note(job, given)
+    _note(job, given, describe(agent, env))
     rlseq.train(
         agent,
         env,
@@ -98,7 +98,7 @@ def train(name: str, arguments: Sequence[str]) -> None:
     sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{folder}\n")
 
 
-def _note(job: Job, given: Any) -> None:
+def _note(job: Job, given: Any, config: Mapping[str, Any]) -> None:
     """Write down what is asked for; another run in the folder is refused, unless only its length differs."""
     folder, longer = Path(job.folder), {"budget_tokens", "evaluations", "texts", "metrics"}
     path, wanted = folder / "job.json", job.plain()
@@ -109,6 +109,8 @@ def _note(job: Job, given: Any) -> None:
             raise ValueError(
                 f"{folder} holds another run:{differ}\nchange it back, or write to another --out"
             )
+    if (folder / "config.json").exists():
+        check_same(folder, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
     write_whole(folder / "command.yaml", _yaml(asdict(given)))

@@ -63,15 +63,7 @@ class RunFolder:
         """Write `config.json`; a folder that holds a run of another configuration is refused."""
         path = self.path / "config.json"
         if path.exists():
-            there = json.loads(path.read_text("utf-8"))
-            check_schema(there, self.path)
-            differ = [line for part in COMPARED for line in differences(there.get(part), config[part], part)]
-            if differ:
-                raise ValueError(
-                    f"{self.path} holds a run of another configuration:\n  "
-                    + "\n  ".join(differ)
-                    + "\nchange it back, or write to another folder"
-                )
+            check_same(self.path, config)
         else:
             write_json(path, config)
 
@@ -104,6 +96,19 @@ class RunFolder:
     def results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
         write_json(self.path / "results.json", {"schema": SCHEMA, **results})
+
+
+def check_same(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run is of another configuration."""
+    there = json.loads((folder / "config.json").read_text("utf-8"))
+    check_schema(there, folder)
+    differ = [line for part in COMPARED for line in differences(there.get(part), config[part], part)]
+    if differ:
+        raise ValueError(
+            f"{folder} holds a run of another configuration:\n  "
+            + "\n  ".join(differ)
+            + "\nchange it back, or write to another folder"
+        )
 
 
 def check_schema(config: Mapping[str, Any], folder: Path) -> None:

@@ -203,9 +203,12 @@ def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: An
     path, out = pairs
     config = Path(out) / "config.json"
     config.write_text(config.read_text("utf-8").replace("rlseq.run/2", "rlseq.run/1"), "utf-8")
-    for words in (("evaluate", out), (*on(path), "--out", out), (*on(path), "--start", out)):
+    noted = {name: (Path(out) / name).read_bytes() for name in ("job.json", "command.yaml")}
+    again = (*on(path), "--texts", "3", "--out", out)
+    for words in (("evaluate", out), again, (*on(path), "--start", out)):
         assert typed(*words) == 2
         assert f"{out} was made by another version of rlseq (schema 'rlseq.run/1'" in capsys.readouterr().err
+    assert noted == {name: (Path(out) / name).read_bytes() for name in noted}
 
 
 def test_other_data_of_the_same_words_are_said(pairs: tuple[Path, str], capsys: Any) -> None:
