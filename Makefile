@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test campaign check bench docs clean
 
 demo: $(READY) ## compare agents in five minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
@@ -13,14 +13,16 @@ test: $(READY) ## all tests
 	@echo "Running the tests (about seven minutes on two cores)…"
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
+campaign: $(READY) ## the hostile trials of tests/campaigns in full, counts written to benchmarks/results/campaigns/
+	@RLSEQ_CAMPAIGN=full $(BIN)/python -m pytest -q -n auto --dist loadfile tests/campaigns
+
 check: $(READY) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) ## learning and must-read numbers, written to benchmarks/results/
+bench: $(READY) ## learning, written to benchmarks/results/
 	$(BIN)/python benchmarks/solve_copy.py
-	$(BIN)/python benchmarks/must_read.py
 
 docs: $(READY) ## the tables in README.md and docs/, from benchmarks/results/
 	$(BIN)/python benchmarks/tables.py

@@ -1,10 +1,8 @@
-"""The arrows of the house: agents → rlseq ← envs, no circles, and a short path to the gradient."""
+"""The arrows of the house: agents → rlseq ← envs, and no circles."""
 
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,19 +89,3 @@ def test_relative_imports_are_not_used() -> None:
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module}: use absolute imports"
-
-
-def test_the_path_a_reader_must_follow_is_short() -> None:
-    script = ROOT / "benchmarks" / "must_read.py"
-    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_files_and_functions_stay_small() -> None:
-    for module, path in MODULES.items():
-        text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= 320, f"{module} has grown: is it one room, or two?"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                lines = (node.end_lineno or 0) - node.lineno + 1
-                assert lines <= 60, f"{module}.{node.name} has {lines} lines"
