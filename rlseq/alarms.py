@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlseq.errors import pick
 
@@ -79,7 +80,7 @@ class AlarmWarning(UserWarning):
 
 def warn(message: str) -> None:
     """Say so, and go on."""
-    warnings.warn(message, AlarmWarning, stacklevel=3)
+    warnings.warn(message, AlarmWarning, stacklevel=4)
 
 
 def stop(message: str) -> None:
@@ -92,7 +93,7 @@ RESPONSES: dict[str, Callable[[str], None]] = {"warn": warn, "stop": stop, "igno
 
 @dataclass(eq=False)
 class Watchman:
-    """Looks at every row of metrics; of each alarm it speaks once.
+    """Looks at every row of metrics; each alarm is given once, and recorded in `said`.
 
     Args:
         response: what to do: "warn", "stop", "ignore", or a function of the message.
@@ -100,20 +101,35 @@ class Watchman:
     """
 
     response: str | Callable[[str], None] = "warn"
-    alarms: dict[str, Alarm] = field(default_factory=lambda: dict(ALARMS))
+    alarms: Mapping[str, Alarm] = field(default_factory=lambda: dict(ALARMS))
     rows: list[dict[str, float]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # all messages so far
+    given: list[str] = field(default_factory=list)  # names of the alarms among them
 
     def __post_init__(self) -> None:
         response = self.response
-        self.say = pick(RESPONSES, response, "response") if isinstance(response, str) else response
+        self.respond = pick(RESPONSES, response, "response") if isinstance(response, str) else response
 
     def __call__(self, row: dict[str, float]) -> None:
         """Take in another row."""
         self.rows = [*self.rows[:1], *self.rows[1:][-PATIENCE:], row]
-        for name, alarm in list(self.alarms.items()):
-            message = alarm(self.rows)
+        for name, alarm in self.alarms.items():
+            message = None if name in self.given else alarm(self.rows)
             if message is not None:
-                del self.alarms[name]
+                self.given.append(name)
                 update = row.get("update")
                 where = "" if update is None else f"update {update:.0f}: "
                 self.say(f"{where}{name}: {message}")
+
+    def say(self, message: str) -> None:
+        """Record a message, and respond to it."""
+        self.said.append(message)
+        self.respond(message)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know: the alarms that were given, and the rows that later ones need."""
+        return {"rows": list(self.rows), "said": list(self.said), "given": list(self.given)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there: what was said is not said again."""
+        self.rows, self.said, self.given = list(state["rows"]), list(state["said"]), list(state["given"])

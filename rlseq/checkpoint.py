@@ -7,9 +7,7 @@ cut off or changed later is noticed by its checksum, and the checkpoint before i
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -22,14 +20,12 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
+from rlseq.storage import START_ANEW, Damaged, canonical, checksum, make_folder, remove_drafts, write_whole
+
 Tree = Any
 """Nested dicts, lists and tuples of tensors, numbers, strings, booleans and None."""
 
 FORMAT = "rlseq.checkpoint/1"
-
-
-class Damaged(RuntimeError):
-    """A checkpoint is not what was written."""
 
 
 def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> None:
@@ -44,10 +40,10 @@ def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> No
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, "state", tensors)
     data = write_tensors(tensors)
-    content = {"format": FORMAT, "step": step, "tensors": _checksum(data), "state": tree}
-    sealed = {"checksum": _checksum(_canonical(content)), "checkpoint": content}
+    content = {"format": FORMAT, "step": step, "tensors": checksum(data), "state": tree}
+    sealed = {"checksum": checksum(canonical(content)), "checkpoint": content}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / f"{step:08d}.safetensors", data)
         write_whole(folder / f"{step:08d}.json", json.dumps(sealed).encode())
     except OSError as error:
@@ -60,59 +56,59 @@ def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> No
 
 def load(folder: Path) -> tuple[int, Tree] | None:
     """The newest intact checkpoint: its step and state; None where there never was one."""
+    problems: list[Damaged] = []
     for step in reversed(steps(folder)):
         try:
-            return step, read(folder, step)
+            state = read(folder, step)
         except Damaged as problem:
-            warnings.warn(
-                f"checkpoint {step} in {folder}: {problem}; the one before it is used", stacklevel=2
-            )
-    if steps(folder):
-        raise Damaged(
-            f"no checkpoint in {folder} is intact; start anew in another folder, or remove this one"
-        )
+            problems.append(problem)
+            continue
+        for passed in problems:
+            warnings.warn(f"{passed}; the checkpoint before it is used", stacklevel=2)
+        return step, state
+    if problems:
+        raise Damaged(f"{problems[0]}, and no other checkpoint in {folder} is intact; {START_ANEW}")
     return None
 
 
 def read(folder: Path, step: int) -> Tree:
-    """The state of one checkpoint, checked."""
+    """The state of one checkpoint; where a file is not as it was written, `Damaged` names it."""
+    path = folder / f"{step:08d}.json"
+    content = _content(path)
+    beside = path.with_suffix(".safetensors")
     try:
-        sealed = json.loads((folder / f"{step:08d}.json").read_bytes())
-        content = sealed["checkpoint"]
-        if sealed["checksum"] != _checksum(_canonical(content)):
-            raise Damaged("its JSON does not have the checksum it was written with")
-        data = (folder / f"{step:08d}.safetensors").read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"it cannot be read ({error})") from error
-    if content["format"] != FORMAT:
-        raise Damaged(f"its format is {content['format']!r}, wanted {FORMAT!r}")
-    if content["tensors"] != _checksum(data):
-        raise Damaged("its tensors do not have the checksum they were written with")
+        data = beside.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{beside} cannot be read ({error.strerror})") from error
+    if content["tensors"] != checksum(data):
+        raise Damaged(f"{beside} was changed after it was written (its checksum differs)")
     return _unpack(content["state"], read_tensors(data))
+
+
+def _content(path: Path) -> Tree:
+    """The JSON of a checkpoint, checked."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        content = sealed["checkpoint"]
+        intact = sealed["checksum"] == checksum(canonical(content))
+        written_as = content["format"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path} cannot be read ({error})") from error
+    if not intact:
+        raise Damaged(f"{path} was changed after it was written (its checksum differs)")
+    if written_as != FORMAT or content["step"] != int(path.stem):
+        raise Damaged(f"{path} holds step {content['step']} in format {written_as!r}, wanted {FORMAT!r}")
+    return content
 
 
 def steps(folder: Path) -> list[int]:
     """The checkpoints that are there, in order."""
-    return sorted(int(path.stem) for path in folder.glob("[0-9]*.json"))
+    return sorted(int(path.stem) for path in _numbered(folder, "json"))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there entirely or as it was: written beside its place, synchronised, renamed."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)
+def _numbered(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that are named as those of a checkpoint are."""
+    return [path for path in folder.glob(f"{'[0-9]' * 8}*.{suffix}") if path.stem.isdecimal()]
 
 
 # ── what there is to remember ────────────────────────────────────────────────────────────────────────────
@@ -134,16 +130,16 @@ def state_of(agent: Any, env: Any) -> Tree:
 
 def restore(agent: Any, env: Any, state: Tree) -> None:
     """Put an agent, its environment and all random generators back to where `state_of` saw them."""
-    agent.policy.load_state_dict(state["policy"])
-    agent.load_state_dict(state["agent"])
     found = dict(_generators(agent, env))
     if set(found) != set(state["generators"]):
         differ = ", ".join(sorted(set(found) ^ set(state["generators"])))
         raise ValueError(f"random generators are not those of the checkpoint: {differ}")
+    agent.policy.load_state_dict(state["policy"])
+    agent.load_state_dict(state["agent"])
     for path, generator in found.items():
-        _set_generator(generator, state["generators"][path])
+        _set_generator(path, generator, state["generators"][path])
     torch.set_rng_state(state["torch"])
-    for device, cuda in enumerate(state["cuda"]):
+    for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda, device)
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
@@ -184,9 +180,15 @@ def _generator_state(generator: Any) -> Tree:
     return json.dumps(_plain(generator.bit_generator.state))
 
 
-def _set_generator(generator: Any, state: Tree) -> None:
+def _set_generator(path: str, generator: Any, state: Tree) -> None:
     if isinstance(generator, torch.Generator):
-        generator.set_state(state)
+        try:
+            generator.set_state(state)
+        except RuntimeError as error:  # the state of another kind of device
+            raise ValueError(
+                f"the state of the random generator {path} does not fit one on {generator.device} ({error}); "
+                "go on with the run on the kind of device that it was begun on"
+            ) from error
     else:
         generator.bit_generator.state = json.loads(state)
 
@@ -230,21 +232,12 @@ def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Tree:
     return parts if kind == "list" else tuple(parts)
 
 
-def _canonical(content: Any) -> bytes:
-    return json.dumps(content, separators=(",", ":")).encode()
-
-
-def _checksum(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def _prune(folder: Path, keep: Collection[int]) -> None:
     """Remove other checkpoints, among them damaged ones that are newer, and what broken-off writing left."""
     for step in steps(folder):
         if step not in keep:
             (folder / f"{step:08d}.json").unlink()
-    for path in folder.glob("*.safetensors"):
+    for path in _numbered(folder, "safetensors"):
         if not path.with_suffix(".json").exists():
             path.unlink()
-    for path in folder.glob(".*.draft"):
-        path.unlink()
+    remove_drafts(folder)

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rlseq
-from rlseq import checkpoint
 from rlseq.agents import AGENTS
-from rlseq.checkpoint import write_whole
 from rlseq.compare.comparison import Comparison
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.plan import STOCK
@@ -23,7 +21,7 @@ from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
 from rlseq.evaluation import judged
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
-from rlseq.log import check_same, check_schema, describe, differences, write_json
+from rlseq.log import RunFolder, configuration, describe, differences, read_results, read_state
 from rlseq.metrics.report import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
 from rlseq.registry import describe as listed
@@ -82,38 +80,19 @@ def train(name: str, arguments: Sequence[str]) -> None:
     folder = Path(given.out)
     if given.start:
         _take_over(Path(given.start), agent, env, best=False)
-    _note(job, given, describe(agent, env))
     rlseq.train(
         agent,
         env,
         eval_env=fresh,
         eval_every=max(1, budget // job.evaluations),
         budget_tokens=budget,
-        out=folder,
+        out=RunFolder(folder, job.plain(), _yaml(asdict(given))),
         resume=given.resume,
         eval_texts=job.texts,
         wandb_project=given.wandb,
     )
-    final = json.loads((folder / "results.json").read_text("utf-8"))["final"]
+    final = read_results(folder)["final"]
     sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{folder}\n")
-
-
-def _note(job: Job, given: Any, config: Mapping[str, Any]) -> None:
-    """Write down what is asked for; another run in the folder is refused, unless only its length differs."""
-    folder, longer = Path(job.folder), {"budget_tokens", "evaluations", "texts", "metrics"}
-    path, wanted = folder / "job.json", job.plain()
-    if path.exists():
-        there = {**json.loads(path.read_text("utf-8")), **{name: wanted[name] for name in longer}}
-        differ = "".join(f"\n  {line}" for line in differences(there, wanted, "run"))
-        if differ:
-            raise ValueError(
-                f"{folder} holds another run:{differ}\nchange it back, or write to another --out"
-            )
-    if (folder / "config.json").exists():
-        check_same(folder, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, wanted)
-    write_whole(folder / "command.yaml", _yaml(asdict(given)))
 
 
 def evaluate(
@@ -233,10 +212,9 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def reopened(run: Path, best: bool) -> tuple[Any, Any]:
     """The policy of a run, and its task with held-out items."""
-    path = run / "job.json"
-    if not path.exists():
+    if not (run / "job.json").exists():
         raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
-    job = Job(folder=str(run), **json.loads(path.read_text("utf-8")))
+    job = Job.read(run)
     agent, env, fresh = made(job)
     there, here = _take_over(run, agent, env, best)
     if there != here:
@@ -252,9 +230,8 @@ def _take_over(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
     Returns:
         What the data of the run were, and what those of `env` are.
     """
-    state = _state(run, best)["policy"]
-    there, here = json.loads((run / "config.json").read_text("utf-8")), describe(agent, env)
-    check_schema(there, run)
+    state = read_state(run, best)["policy"]
+    there, here = configuration(run), describe(agent, env)
     differ = [f"\n  {line}" for line in differences(_meaning(there), _meaning(here), "run")]
     if differ:
         raise ValueError(
@@ -269,18 +246,6 @@ def _meaning(config: Mapping[str, Any]) -> dict[str, Any]:
     """What gives weights a meaning: their shapes, and which words have which ids."""
     words = {name: config["env"].get(name) for name in ("vocab", "source_vocab")}
     return {"policy": config["policy"], **words}
-
-
-def _state(run: Path, best: bool) -> Any:
-    """The state in a run's last or best checkpoint."""
-    folder = run / "checkpoints"
-    if best:
-        found = json.loads((run / "results.json").read_text("utf-8"))["best"]
-        return checkpoint.read(folder, int(found["update"]))
-    loaded = checkpoint.load(folder)
-    if loaded is None:
-        raise ValueError(f"{run} has no checkpoint")
-    return loaded[1]
 
 
 def _config(arguments: list[str], known: Mapping[str, Hyper]) -> tuple[list[str], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +41,7 @@ class Examiner:
         if self.parts < 2:
             raise ValueError(f"parts must be ≥ 2, so that gradients can be compared, got {self.parts}")
         self.env = sequence_env(self.env)
-        self.agent.start = deepcopy(self.agent.policy).requires_grad_(
-            False
-        )  # the agent's checkpoints keep it
+        self.start = deepcopy(self.agent.policy).requires_grad_(False)
 
     def __call__(self) -> Metrics:
         """Scalars, all of a fresh batch."""
@@ -64,7 +63,7 @@ class Examiner:
 
     def moved(self, batch: Rollout) -> Metrics:
         """KL(π ‖ π_start), nats per token, estimated from what π wrote."""
-        moved = distance(seen_by(self.agent.start, batch).log_probs, batch.log_probs)
+        moved = distance(seen_by(self.start, batch).log_probs, batch.log_probs)
         return {"kl_start": (moved * per_token(batch.mask)).sum()}
 
     def texts(self, batch: Rollout) -> Metrics:
@@ -91,6 +90,14 @@ class Examiner:
             "grad_variance": variance,
             "grad_noise": variance / gradients.mean(0).square().sum().clamp(min=1e-20),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policy at the start, with which a resumed run goes on comparing."""
+        return {"start": self.start.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.start.load_state_dict(state["start"])
 
     def _gradient(self, batch: Rollout) -> Tensor:
         loss, _ = self.agent.loss(self.agent.weighed(batch))

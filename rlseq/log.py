@@ -5,8 +5,6 @@ The files and their fields are described in docs/runs.md.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -24,85 +22,134 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.checkpoint import write_whole
+from rlseq import checkpoint
 from rlseq.metrics.combine import name_of
+from rlseq.storage import (
+    Damaged,
+    Journal,
+    Tree,
+    locked,
+    make_folder,
+    read_json,
+    read_marked,
+    read_sealed,
+    remove_drafts,
+    sign,
+    unsealed,
+    write_sealed,
+    write_whole,
+)
 from rlseq.types import OwnLoop
 
 Row = dict[str, float]
 Sink = Callable[[Row], None]
-SCHEMA = "rlseq.run/2"
-COMPARED = ("agent", "env", "policy")  # what must be the same for a run to go on
+SCHEMA = "rlseq.run/3"
+COMPARED = ("agent", "env", "policy", "job")  # what must be the same for a run to go on
+FREE = ("budget_tokens", "evaluations", "texts", "metrics")  # of a job: what may differ when it goes on
 
 
 class RunFolder:
     """The folder of one run, held by one process at a time.
 
+    `check` and `hold` change no file; `begin` is called when nothing speaks against the run any more.
+
     Args:
         path: is made where it does not exist.
+        job: what the run was asked for, as plain values, kept in `job.json`.
+        command: its settings as they were given, kept in `command.yaml`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        job: Mapping[str, Any] | None = None,
+        command: bytes | None = None,
+    ) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.job, self.command = job, command
         self.checkpoints = self.path / "checkpoints"
-        self._lock = locked(self.path / "lock")
-        self._metrics: TextIOWrapper | None = None
+        self.metrics = Journal(self.path / "metrics.jsonl")
+        self._lock: TextIOWrapper | None = None
 
     @property
     def started(self) -> bool:
-        """Is there a run in it already?"""
+        """Whether there is a run in it already."""
         return (self.path / "config.json").exists()
+
+    def configured(self, config: Mapping[str, Any]) -> Tree:
+        """A configuration with what the job adds to it."""
+        return {**config, "job": None if self.job is None else fixed(self.job)}
+
+    def check(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Refuse a folder that holds a run which must not, or cannot, go on with this configuration."""
+        if not self.started:
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.path} already holds a run; resume=True goes on with it, or write to another folder"
+            )
+        check_same(self.path, config)
+
+    def hold(self) -> None:
+        """Keep other processes out."""
+        make_folder(self.path)
+        self._lock = locked(self.path / "lock")
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write what the run is, and cut off the metrics that will be written again."""
+        assert self._lock is not None
+        sign(self._lock)
+        remove_drafts(self.path)
+        remove_drafts(self.path / "samples")
+        if not self.started:
+            write_sealed(self.path / "config.json", config)
+        if self.job is not None:
+            write_sealed(self.path / "job.json", self.job)
+        if self.command is not None:
+            write_whole(self.path / "command.yaml", self.command)
+        self.metrics.open()
 
     def close(self) -> None:
         """Let others in."""
-        if self._metrics is not None:
-            self._metrics.close()
-        self._lock.close()
+        self.metrics.close()
+        if self._lock is not None:
+            self._lock.close()
 
-    def configure(self, config: Mapping[str, Any]) -> None:
-        """Write `config.json`; a folder that holds a run of another configuration is refused."""
-        path = self.path / "config.json"
-        if path.exists():
-            check_same(self.path, config)
-        else:
-            write_json(path, config)
+    def rows(self, mark: Mapping[str, Any] | None) -> list[Row]:
+        """The lines of `metrics.jsonl` up to a checkpoint's mark, checked."""
+        return [json.loads(line) for line in self.metrics.read(mark).splitlines()]
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add lines to `metrics.jsonl`."""
-        if self._metrics is None:
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics.writelines(json.dumps(row) + "\n" for row in rows)
-        self._metrics.flush()
+        self.metrics.append(map(json.dumps, rows))
 
-    def rows(self, until: int) -> list[Row]:
-        """The lines of `metrics.jsonl` up to an update; later ones, which will be repeated, are cut off."""
-        path = self.path / "metrics.jsonl"
-        kept = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):  # a kill may leave half a line
-                row = json.loads(line)
-                if row["update"] <= until:
-                    kept.append(row)
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        return kept
-
-    def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> None:
-        """Write what an evaluation saw, one text a line, to `samples/UPDATE.jsonl`."""
+    def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> Tree:
+        """Write the texts of an evaluation, one a line, to `samples/UPDATE.jsonl`; returns their mark."""
         folder = self.path / "samples"
-        folder.mkdir(exist_ok=True)
-        lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-        write_whole(folder / f"{update:08d}.jsonl", lines.encode())
+        make_folder(folder)
+        data = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode()
+        write_whole(folder / f"{update:08d}.jsonl", data)
+        return {"update": update, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+
+    def alarms(self, said: Sequence[str]) -> None:
+        """Write `alarms.json`."""
+        write_sealed(self.path / "alarms.json", {"schema": SCHEMA, "alarms": list(said)})
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
-        write_json(self.path / "results.json", {"schema": SCHEMA, **results})
+        write_sealed(self.path / "results.json", {"schema": SCHEMA, **results})
+
+
+def fixed(job: Mapping[str, Any]) -> Tree:
+    """The part of a job that must be the same for its run to go on, or to be used."""
+    return {name: value for name, value in job.items() if name not in FREE}
 
 
 def check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose run is of another configuration."""
-    there = json.loads((folder / "config.json").read_text("utf-8"))
-    check_schema(there, folder)
-    differ = [line for part in COMPARED for line in differences(there.get(part), config[part], part)]
+    there = configuration(folder)
+    parts = [part for part in COMPARED if config.get(part) is not None]  # a call from Python has no job
+    differ = [line for part in parts for line in differences(there.get(part), config[part], part)]
     if differ:
         raise ValueError(
             f"{folder} holds a run of another configuration:\n  "
@@ -111,37 +158,73 @@ def check_same(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def configuration(folder: Path) -> Tree:
+    """The configuration of a run; one that another version of rlseq has written is refused."""
+    path = folder / "config.json"
+    sealed = read_json(path)
+    check_schema(sealed, folder)
+    return unsealed(sealed, path)
+
+
+def read_job(folder: Path) -> Tree:
+    """The job of a run, which must be the one that the run was begun with."""
+    path = folder / "job.json"
+    job = read_sealed(path)
+    differ = "".join(f"\n  {line}" for line in differences(configuration(folder)["job"], fixed(job), "job"))
+    if differ:
+        raise Damaged(
+            f"{path} is not what the run was begun with:{differ}\nput back a copy of it, or use another run"
+        )
+    return job
+
+
+def read_results(folder: Path) -> Tree:
+    """The results of a run."""
+    return read_sealed(folder / "results.json")
+
+
+def read_state(folder: Path, best: bool = False) -> Any:
+    """The state in the checkpoint that a run's results name, or in its best one.
+
+    An older one is never taken in its place: its scores would be those of another policy.
+    """
+    checkpoints = folder / "checkpoints"
+    found: Tree = read_results(folder) if best or (folder / "results.json").exists() else {"checkpoint": None}
+    if best and found["best"] is None:
+        raise ValueError(
+            f"{folder} has no best checkpoint, because it was never evaluated; take its last one"
+        )
+    step = found["best"]["update"] if best else found["checkpoint"]
+    if step is None:  # stopped before its results were written
+        step = max(checkpoint.steps(checkpoints), default=None)
+    if step is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return checkpoint.read(checkpoints, step)
+
+
+def read_metrics(folder: Path, results: Mapping[str, Any]) -> list[Row]:
+    """The lines of a run's metrics that its results stand on."""
+    lines = read_marked(folder / "metrics.jsonl", results["metrics"]).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_samples(folder: Path, results: Mapping[str, Any]) -> list[Tree]:
+    """The texts of a run's last evaluation."""
+    mark = results["samples"]
+    if mark is None:
+        return []
+    data = read_marked(folder / "samples" / f"{mark['update']:08d}.jsonl", mark)
+    return [json.loads(line) for line in data.decode().split("\n")[:-1]]
+
+
 def check_schema(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a run whose configuration another version has written: what it lacks cannot be compared."""
+    """Refuse a run whose configuration another version has written: its files have other fields."""
     there = config.get("schema")
     if there != SCHEMA:
         raise ValueError(
             f"{folder} was made by another version of rlseq (schema {there!r}, here {SCHEMA!r}); "
             "use that version, or another folder"
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Readable JSON, whole or not at all."""
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def locked(path: Path) -> TextIOWrapper:
-    """An open file that no other process holds; the system frees it when its holder ends, however it ends."""
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise ValueError(
-            f"{path.parent} is being written by process {holder}; wait for it, or write to another folder"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
 
 
 # ── what a run is ────────────────────────────────────────────────────────────────────────────────────────
@@ -266,13 +349,21 @@ def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | 
     return tell, writer.close
 
 
-def wandb(config: Mapping[str, Any], project: str | None) -> tuple[Sink, Callable[[], None]] | None:
-    """Scalars for Weights & Biases, where a project is named."""
+def wandb_service(project: str | None) -> Any:
+    """The module of Weights & Biases, where a project is named."""
     if project is None:
         return None
     try:
-        import wandb as service
+        return importlib.import_module("wandb")
     except ImportError:
         raise ValueError("wandb is not installed: pip install 'rlseq[log]', or leave it out") from None
+
+
+def wandb(
+    service: Any, config: Mapping[str, Any], project: str | None
+) -> tuple[Sink, Callable[[], None]] | None:
+    """Scalars for Weights & Biases, where there is a service."""
+    if service is None:
+        return None
     run = service.init(project=project, config=dict(config))
     return lambda row: run.log(row, step=int(row["update"])), run.finish

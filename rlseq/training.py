@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -22,11 +22,12 @@ from rlseq.engine import task_of
 from rlseq.evaluation import evaluate, judged
 from rlseq.examine import Examiner
 from rlseq.factors import check_task
-from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb
+from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb, wandb_service
 from rlseq.monitors import monitored
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
 from rlseq.sanity import nonsense
+from rlseq.storage import Tree
 from rlseq.types import Metrics, OwnLoop
 
 History = list[dict[str, float]]
@@ -43,7 +44,7 @@ def train(
     on_update: Callable[[dict[str, float]], None] | None = None,
     *,
     budget_tokens: int | None = None,
-    out: str | PathLike[str] | None = None,
+    out: str | PathLike[str] | RunFolder | None = None,
     resume: bool = True,
     eval_texts: int | None = None,
     wandb_project: str | None = None,
@@ -53,7 +54,8 @@ def train(
     """Run `updates` of `collect`, `update`.
 
     With `out`, all of it is written to a folder (docs/runs.md), and a run that was stopped, by Ctrl-C or by a
-    kill, goes on from its last checkpoint to the very numbers that it would have reached.
+    kill, goes on from its last checkpoint to the very numbers that it would have reached. An error ends the
+    run with status "failed"; the metrics of all updates before it are written.
 
     Args:
         agent: learns.
@@ -63,7 +65,7 @@ def train(
         eval_every: updates between two evaluations; tokens, where the budget is one of tokens.
         on_update: is told the metrics of every update, for which it waits for the device each time.
         budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
-        out: the folder.
+        out: the folder, or a `RunFolder` that also keeps the job.
         resume: False refuses a folder that already has a run, instead of going on with it.
         eval_texts: how many items are evaluated; all when not given.
         wandb_project: Weights & Biases is told too.
@@ -78,7 +80,8 @@ def train(
         name = "updates" if budget_tokens is None else "budget_tokens"
         raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
     run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
-    run.sinks = [Watchman(alarms)]
+    run.watch = Watchman(alarms)
+    run.sinks = [run.watch]
     if on_update is not None:
         run.sinks, run.held = [*run.sinks, on_update], 1
     if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, OwnLoop):
@@ -86,13 +89,18 @@ def train(
     with ExitStack() as stack:
         if out is not None:
             _open(run, out, resume, wandb_project, stack)
-        _preflight(run, alarms)
         stop = stack.enter_context(_stopping(out is not None))
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
-        _loop(run, unit, limit, eval_every, stop, advance)
-        run.save("interrupted" if stop.is_set() else "finished")
-        if stop.is_set():
-            raise KeyboardInterrupt
+        try:
+            if alarms != "ignore":
+                _preflight(run)
+            _loop(run, unit, limit, eval_every, stop, advance)
+            run.save("interrupted" if stop.asked else "finished")
+        except BaseException as error:
+            run.break_off(error)
+            raise
+        if stop.asked:
+            raise stop.ending()
     return run.history
 
 
@@ -111,9 +119,14 @@ class _Run:
     update: int = 0
     seconds: float = 0.0  # of training; evaluation apart
     best: tuple[float, int] | None = None  # reward, update
-    saved: int = -1
+    saved: int | None = None  # update of the last checkpoint
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
-    closer: Callable[[], Metrics] | None = None
+    closer: Examiner | None = None
+    examined: Tree | None = None  # state of a closer look that this call does not take, kept for a later one
+    watch: Watchman = field(default_factory=Watchman)
+    noted: list[str] | None = None  # alarms that are written
+    curve: History = field(default_factory=list)  # rows of the history with an evaluation
+    samples: Tree | None = None  # mark of the texts of the last evaluation
 
     def __post_init__(self) -> None:
         if isinstance(self.agent, PolicyGradient):  # before anything is written
@@ -133,18 +146,23 @@ class _Run:
 
     def tell(self, scores: Row | None = None) -> None:
         """Fetch the metrics that wait, all in one go, and write them; `scores` belong to the last update."""
-        if not self.waiting:
-            return
-        updates, seconds, metrics = zip(*self.waiting, strict=True)
-        self.waiting.clear()
-        rows = [{"update": float(u), **row} for u, row in zip(updates, _fetched(metrics), strict=True)]
-        rows[-1] |= scores or {}
-        self.history += rows
-        if self.folder is not None:
-            self.folder.append([{**row, "seconds": s} for row, s in zip(rows, seconds, strict=True)])
-        for row in rows:
+        for row in self.record(len(self.waiting), scores):
             for sink in self.sinks:
                 sink(row)
+
+    def record(self, count: int, scores: Row | None = None) -> History:
+        """Fetch and write the first `count` of the metrics that wait."""
+        if not count:
+            return []
+        updates, seconds, metrics = zip(*self.waiting[:count], strict=True)
+        rows = [{"update": float(u), **row} for u, row in zip(updates, _fetched(metrics), strict=True)]
+        rows[-1] |= scores or {}
+        if self.folder is not None:
+            self.folder.append([{**row, "seconds": s} for row, s in zip(rows, seconds, strict=True)])
+        del self.waiting[:count]
+        self.history += rows
+        self.curve += [row for row in rows if _evaluated(row)]
+        return rows
 
     def look(self) -> None:
         """Evaluate, tell, and save."""
@@ -159,7 +177,7 @@ class _Run:
             if self.best is None or scores["reward"] > self.best[0]:
                 self.best = scores["reward"], self.update
             if self.folder is not None and lines:
-                self.folder.samples(self.update, lines)
+                self.samples = self.folder.samples(self.update, lines)
         self.save("running")
 
     def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -170,7 +188,7 @@ class _Run:
         return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
 
     def save(self, status: str) -> None:
-        """Checkpoint and results."""
+        """Checkpoint, alarms and results."""
         self.tell()
         if self.folder is None:
             return
@@ -179,43 +197,82 @@ class _Run:
                 "seconds": self.seconds,
                 "best": self.best,
                 "counts": self.env.counts.numbers(),
+                "metrics": self.folder.metrics.mark(),
+                "samples": self.samples,
+                "alarms": self.watch.state_dict(),
+                "examined": self.examined if self.closer is None else self.closer.state_dict(),
                 **checkpoint.state_of(self.agent, self.env),
             }
             checkpoint.save(self.folder.checkpoints, self.update, state, [self.best[1]] if self.best else [])
             self.saved = self.update
-        curve = [row for row in self.history if any(name.startswith("eval_") for name in row)]
+        self.note(status)
+
+    def note(self, status: str, error: str | None = None) -> None:
+        """Write alarms and results, the curve only when the run ends: it grows with every evaluation."""
+        assert self.folder is not None
+        if self.noted != self.watch.said:
+            self.folder.alarms(self.watch.said)
+            self.noted = list(self.watch.said)
+        final = self.curve[-1] if self.curve else {}
         self.folder.results(
             {
                 "status": status,
+                "error": error,
                 "updates": self.update,
                 **self.env.counts.numbers(),
                 "seconds": round(self.seconds, 3),
                 "best": None if self.best is None else {"reward": self.best[0], "update": self.best[1]},
-                "final": {name[5:]: v for name, v in curve[-1].items() if name[:5] == "eval_"}
-                if curve
-                else {},
-                "curve": curve,
+                "checkpoint": self.saved,
+                "metrics": self.folder.metrics.mark(),
+                "samples": self.samples,
+                "final": {name[5:]: value for name, value in final.items() if name[:5] == "eval_"},
+                "curve": None if status == "running" else self.curve,
             }
         )
+
+    def break_off(self, error: BaseException) -> None:
+        """Write what can be written of a run that ends with an error, which nothing here may hide."""
+        if self.folder is None:
+            return
+        try:
+            with suppress(
+                RuntimeError, ValueError, TypeError
+            ):  # a metric that cannot be fetched, and later ones
+                while self.waiting:
+                    self.record(1)
+            ended = f"{type(error).__name__}: {error}"
+            self.note("failed" if isinstance(error, Exception) else "interrupted", ended)
+        except Exception as second:
+            sys.stderr.write(f"rlseq: {self.folder.path}: the end of the run is not written ({second})\n")
 
     def restore(self) -> None:
         """Go to the last intact checkpoint, if there is one."""
         assert self.folder is not None
         found = checkpoint.load(self.folder.checkpoints)
-        if found is not None:
-            self.update, state = found
-            self.saved, self.seconds, self.best = self.update, state["seconds"], state["best"]
-            counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
-            vars(self.env.counts).update(counts)
-            checkpoint.restore(self.agent, self.env, state)
-        rows = self.folder.rows(self.update)
+        rows = self.folder.rows(None if found is None else found[1]["metrics"])
+        if found is None:
+            return
+        self.update, state = found
+        checkpoint.restore(self.agent, self.env, state)
+        self.saved, self.seconds, self.best = self.update, state["seconds"], state["best"]
+        self.samples, self.examined = state["samples"], state["examined"]
+        counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
+        vars(self.env.counts).update(counts)
+        self.watch.load_state_dict(state["alarms"])
+        if self.closer is not None and self.examined is not None:
+            self.closer.load_state_dict(self.examined)
         self.history = [{name: v for name, v in row.items() if name != "seconds"} for row in rows]
+        self.curve = [row for row in self.history if _evaluated(row)]
 
 
-def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: threading.Event, advance: Advance) -> None:
+def _evaluated(row: Row) -> bool:
+    return any(name.startswith("eval_") for name in row)
+
+
+def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: _Stop, advance: Advance) -> None:
     """Updates and evaluations, until the limit or a wish to stop."""
     done = run.done(unit)
-    while done < limit and not stop.is_set():
+    while done < limit and not stop.asked:
         run.agent.pace(done / limit)
         run.step()
         before, done = done, run.done(unit)
@@ -228,33 +285,38 @@ def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: threading.Eve
 
 
 def _open(
-    run: _Run, out: str | PathLike[str], resume: bool, wandb_project: str | None, stack: ExitStack
+    run: _Run,
+    out: str | PathLike[str] | RunFolder,
+    resume: bool,
+    wandb_project: str | None,
+    stack: ExitStack,
 ) -> None:
-    """Take hold of a folder, and go on where it was left."""
-    run.folder = RunFolder(out)
-    stack.callback(run.folder.close)
-    config = describe(run.agent, run.env)
-    if not resume and run.folder.started:
-        raise ValueError(
-            f"{out} already holds a run; resume=True goes on with it, or write to another folder"
-        )
-    run.folder.configure(config)
+    """Take hold of a folder, and go on where it was left; a run that is refused changes no file."""
+    folder = out if isinstance(out, RunFolder) else RunFolder(out)
+    service = wandb_service(wandb_project)
+    config = folder.configured(describe(run.agent, run.env))
+    folder.check(config, resume)
+    stack.callback(folder.close)
+    folder.hold()
+    folder.check(config, resume)  # another process may have begun a run meanwhile
+    run.folder = folder
     run.restore()
-    for service in (tensorboard(run.folder.path, run.update), wandb(config, wandb_project)):
-        if service is not None:
-            sink, close = service
+    folder.begin(config)
+    for told in (tensorboard(folder.path, run.update), wandb(service, config, wandb_project)):
+        if told is not None:
+            sink, close = told
             run.sinks = [*run.sinks, sink]
             stack.callback(close)
 
 
-def _preflight(run: _Run, alarms: str | Callable[[str], None]) -> None:
-    """Before training on a task's reward begins: a word about what makes no sense about it."""
+def _preflight(run: _Run) -> None:
+    """Before training on a task's reward begins: say which signs there are that it makes no sense."""
     agent = run.agent
-    if run.update or alarms == "ignore" or isinstance(run.env, OwnLoop):
+    if run.update or isinstance(run.env, OwnLoop):
         return
     if isinstance(agent, PolicyGradient) and agent.paid_by_task:
         for complaint in nonsense(run.env, agent.policy):
-            Watchman(alarms).say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
+            run.watch.say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
 
 
 def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
@@ -265,22 +327,35 @@ def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
     return [{name: next(numbers) for name in row} for row in metrics]
 
 
+@dataclass
+class _Stop:
+    """A signal handler: the first signal stops after the current update, a second one at once."""
+
+    asked: int = 0  # the signal
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise self.ending()
+        self.asked = number
+        sys.stderr.write("rlseq: stopping after this update, with a checkpoint; again to stop at once\n")
+
+    def ending(self) -> BaseException:
+        """The exception with which a run ends that was asked to stop."""
+        return KeyboardInterrupt() if self.asked == signal.SIGINT else SystemExit(128 + self.asked)
+
+
 @contextmanager
-def _stopping(gently: bool) -> Iterator[threading.Event]:
-    """Ctrl-C asks to stop after the current update; a second one stops at once."""
-    stop = threading.Event()
+def _stopping(gently: bool) -> Iterator[_Stop]:
+    """Ctrl-C, and SIGTERM where nobody else handles it, stop the run gently."""
+    stop = _Stop()
     if not gently or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        sys.stderr.write("rlseq: stopping after this update, with a checkpoint; again to stop at once\n")
-
-    before = signal.signal(signal.SIGINT, ask)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, stop)}
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, stop)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

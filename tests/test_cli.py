@@ -202,7 +202,7 @@ def test_a_warning_is_a_line(pairs: tuple[Path, str]) -> None:
 def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: Any) -> None:
     path, out = pairs
     config = Path(out) / "config.json"
-    config.write_text(config.read_text("utf-8").replace("rlseq.run/2", "rlseq.run/1"), "utf-8")
+    config.write_text(config.read_text("utf-8").replace("rlseq.run/3", "rlseq.run/1"), "utf-8")
     noted = {name: (Path(out) / name).read_bytes() for name in ("job.json", "command.yaml")}
     again = (*on(path), "--texts", "3", "--out", out)
     for words in (("evaluate", out), again, (*on(path), "--start", out)):
@@ -319,7 +319,7 @@ def test_what_cannot_be_ends_with_status_2_and_writes_nothing(
 def test_another_run_in_the_folder_is_refused_with_the_differences(run: str, capsys: Any) -> None:
     before = {path: path.read_bytes() for path in Path(run).rglob("*.*") if path.is_file()}
     assert typed("train", "mle", *TASK, "--lr", "0.5", "--out", run) == 2
-    assert "run.hyper.lr was 0.01, is 0.5" in capsys.readouterr().err
+    assert "job.hyper.lr was 0.01, is 0.5" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path(run).rglob("*.*") if path.is_file()} == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from rlseq.compare.statistics import (
     probability_of_improvement,
     welch,
 )
-from rlseq.log import machine, write_json
+from rlseq.log import machine, read_metrics, read_results, read_samples
 from rlseq.monitors import hacked
+from rlseq.storage import read_json, read_sealed, write_sealed
 
 SCHEMA = "rlseq.comparison/1"
 SHOWN = 100  # texts that are kept to be read
@@ -45,7 +45,7 @@ class Comparison:
         path = Path(folder) / "results.json"
         if not path.exists():
             raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
-        return cls(Path(folder), json.loads(path.read_text("utf-8")))
+        return cls(Path(folder), read_sealed(path))
 
     def table(self) -> Any:
         """The scores, to be printed by rich."""
@@ -82,7 +82,7 @@ def gathered(
             tasks.append(_task(env, runs))
     results = {
         "schema": SCHEMA,
-        "config": json.loads((folder / "config.json").read_text("utf-8")),
+        "config": read_json(folder / "config.json"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": machine(),
         **spent,
@@ -93,7 +93,7 @@ def gathered(
         "tasks": tasks,
         "across": _across(tasks) if len(tasks) > 1 else [],
     }
-    write_json(folder / "results.json", results)
+    write_sealed(folder / "results.json", results)
     return Comparison(folder, results)
 
 
@@ -102,8 +102,8 @@ class _Run:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, path = job, Path(job.folder)
-        self.results: Tree = json.loads((path / "results.json").read_text("utf-8"))
-        self.first: dict[str, float] = json.loads((path / "start.json").read_text("utf-8"))
+        self.results: Tree = read_results(path)
+        self.first: dict[str, float] = read_sealed(path / "start.json")
         self.final: dict[str, float] = self.results["final"]
         self.path = path
 
@@ -116,22 +116,19 @@ class _Run:
 
     def texts(self) -> list[Tree]:
         """What the last evaluation saw."""
-        path = max((self.path / "samples").glob("*.jsonl"))
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return read_samples(self.path, self.results)
 
     def alarms(self) -> list[str]:
         """What training warned of."""
-        path = self.path / "alarms.json"
-        return list(json.loads(path.read_text("utf-8"))) if path.exists() else []
+        return list(read_sealed(self.path / "alarms.json")["alarms"])
 
     def temperatures(self) -> list[dict[str, float]]:
         """Scores of samples at several temperatures, if that was asked for."""
         path = self.path / "temperatures.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else []
+        return list(read_sealed(path)["temperatures"]) if path.exists() else []
 
     def _seconds(self) -> dict[float, float]:
-        lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
-        return {row["update"]: row["seconds"] for row in map(json.loads, lines)}
+        return {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
 
 
 def _task(env: str, runs: Sequence[_Run]) -> Tree:

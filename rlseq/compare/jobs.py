@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Any
 import torch
 
 import rlseq
-from rlseq import checkpoint
 from rlseq.compare.tasks import testing_env, training_env
 from rlseq.decode import Sample
 from rlseq.evaluation import judged
 from rlseq.factors import check_task
-from rlseq.log import write_json
+from rlseq.log import RunFolder, read_job, read_results, read_state
 from rlseq.monitors import monitored
 from rlseq.policies import POLICIES, size_names
 from rlseq.policy_gradient import PolicyGradient
+from rlseq.storage import Damaged, read_sealed, write_sealed
 
 SPENT = "spent.json"
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
@@ -54,18 +55,27 @@ class Job:
     @property
     def done(self) -> bool:
         """Is it finished?"""
-        path = Path(self.folder) / "results.json"
-        return path.exists() and json.loads(path.read_text("utf-8"))["status"] == "finished"
+        folder = Path(self.folder)
+        return (folder / "results.json").exists() and read_results(folder)["status"] == "finished"
 
     @property
     def seconds(self) -> float:
         """How long its process took, the last time that it came to an end; 0 if it never did."""
         path = Path(self.folder) / SPENT
-        return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
+        return float(read_sealed(path)["seconds"]) if path.exists() else 0.0
 
     def plain(self) -> dict[str, Any]:
         """As JSON, without its place."""
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in ("folder", "start")}))  # type: ignore[no-any-return]
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """The job of a run, which must be the one that the run was begun with."""
+        job = read_job(folder)
+        try:
+            return cls(folder=str(folder), **job)
+        except TypeError as error:
+            raise Damaged(f"{folder / 'job.json'} has other fields than a job ({error})") from error
 
 
 def made(job: Job) -> tuple[Any, Any, Any]:
@@ -92,13 +102,10 @@ def run(job: Job) -> None:
     agent, env, fresh = made(job)
     folder = Path(job.folder)
     if job.start is not None and not job.stock:
-        found = checkpoint.load(Path(job.start) / "checkpoints")
-        assert found is not None  # the queue waits for it
-        agent.policy.load_state_dict(found[1]["policy"])
+        agent.policy.load_state_dict(read_state(Path(job.start))["policy"])
     if not (folder / "start.json").exists():
         first = judged(agent.policy, fresh, limit=job.texts)
-        write_json(folder / "start.json", {**first.means(), **monitored(first)})
-    alarms: list[str] = []
+        write_sealed(folder / "start.json", {**first.means(), **monitored(first)})
     rlseq.train(
         agent,
         env,
@@ -106,15 +113,18 @@ def run(job: Job) -> None:
         eval_every=max(1, job.budget_tokens // job.evaluations),
         eval_texts=job.texts,
         budget_tokens=job.budget_tokens,
-        out=folder,
-        alarms=alarms.append,
+        out=RunFolder(folder, job.plain()),
+        alarms=_logged,
         examine=False,
     )
-    write_json(folder / "alarms.json", alarms)
     if job.sweep:
-        write_json(
-            folder / "temperatures.json", [_at(agent.policy, fresh, t, job.texts) for t in TEMPERATURES]
-        )
+        sweep = [_at(agent.policy, fresh, t, job.texts) for t in TEMPERATURES]
+        write_sealed(folder / "temperatures.json", {"temperatures": sweep})
+
+
+def _logged(alarm: str) -> None:
+    """Say an alarm in the log of the run; `alarms.json` records it."""
+    sys.stderr.write(f"{alarm}\n")
 
 
 def _at(policy: Any, env: Any, temperature: float, texts: int | None) -> dict[str, float]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rlseq.compare.jobs import SPENT, Job, run
-from rlseq.log import write_json
+from rlseq.storage import write_sealed
 
 LOOK_EVERY = 0.5  # seconds between two looks at the processes, if none ends
 
@@ -101,7 +101,7 @@ def _child(job: Job, threads: int) -> None:
     if job.stock:  # stock agents do not say where they were, so they begin again
         shutil.rmtree(folder)
         folder.mkdir()
-        write_json(folder / "job.json", job.plain())
+        write_sealed(folder / "job.json", job.plain())
     (folder / "error.txt").unlink(missing_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
@@ -111,7 +111,7 @@ def _child(job: Job, threads: int) -> None:
         started = time.perf_counter()
         try:
             run(job)
-            write_json(folder / SPENT, {"seconds": time.perf_counter() - started})
+            write_sealed(folder / SPENT, {"seconds": time.perf_counter() - started})
         except BaseException:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             raise SystemExit(1) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ from rlseq.compare.comparison import Comparison, gathered
 from rlseq.compare.jobs import Job
 from rlseq.compare.plan import Options, Plan, check
 from rlseq.compare.queue import work_through
-from rlseq.log import differences, locked, write_json
+from rlseq.log import differences
 from rlseq.progress import progress
+from rlseq.storage import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
 
 
 def compare(
@@ -75,12 +75,16 @@ def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
     """What a plan asks for, but for what is there already."""
     began, runs = time.perf_counter(), plan.jobs(folder)
     check(runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock"):
+    _agree(runs)  # before anything is made
+    make_folder(folder)
+    with locked(folder / "lock") as lock:
         _agree(runs)
+        sign(lock)
+        remove_drafts(folder)
         for job in runs:
-            Path(job.folder).mkdir(parents=True, exist_ok=True)
-            write_json(Path(job.folder) / "job.json", job.plain())
+            make_folder(Path(job.folder))
+            remove_drafts(Path(job.folder))
+            write_sealed(Path(job.folder) / "job.json", job.plain())
         write_json(folder / "config.json", plan.plain())
         processes = min(jobs, len(runs))
         with progress("compare", len(runs), "runs") as advance:
@@ -92,7 +96,7 @@ def _agree(runs: Sequence[Job]) -> None:
     """Refuse folders that hold other runs than these."""
     for job in runs:
         path = Path(job.folder) / "job.json"
-        there = json.loads(path.read_text("utf-8")) if path.exists() else job.plain()
+        there = read_sealed(path) if path.exists() else job.plain()
         differ = "".join(f"\n  {line}" for line in differences(there, job.plain(), "run"))
         if differ:
             raise ValueError(
