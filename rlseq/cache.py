@@ -1,7 +1,8 @@
 """What took long to make is kept in a folder named by the content it was made from.
 
 `$RLSEQ_CACHE`, or `rlseq` in the user's cache folder; an empty `RLSEQ_CACHE` keeps nothing. A folder appears
-when it is complete, so that nobody ever reads half of one. Tensors are safetensors, all else is JSON.
+when it is complete, so that nobody ever reads half of one. Tensors are safetensors, all else is JSON. A list
+of checksums lies beside them, and `check` compares them before a file is used.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
+from functools import lru_cache
+from hashlib import blake2b, sha256
 from pathlib import Path
-from shutil import copyfileobj, rmtree
+from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORTH = 1 << 20  # bytes of text from which on it pays
+SEAL = "checksums.txt"  # of the other files of a folder
 
 
 def home() -> Path | None:
@@ -53,27 +56,74 @@ def kept(key: str | None, build: Callable[[Path], None]) -> Iterator[tuple[Path,
             build(Path(passing))
             yield Path(passing), False
         return
-    if not (place / key).is_dir():
-        with TemporaryDirectory(dir=place) as passing:
+    there = place / key
+    if os.path.lexists(there) and (there.is_symlink() or not there.is_dir()):
+        raise Damaged(f"{there} is damaged (wanted a folder, got a file or a link)")
+    if not there.is_dir():
+        with TemporaryDirectory(dir=place) as passing:  # its name cannot be foreseen, nor links planted in it
             new = Path(passing) / key
             new.mkdir()
             build(new)
-            try:
-                new.replace(place / key)
-            except OSError:  # another process was quicker
-                if not (place / key).is_dir():
-                    raise
-    yield place / key, True
+            _seal(new)
+            with suppress(
+                OSError
+            ):  # another process was quicker; `check` says whether what it wrote is whole
+                new.replace(there)
+    yield there, True
+
+
+class Damaged(ValueError):
+    """A folder of the cache does not hold what was written."""
+
+
+def check(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which one of these files is not what was written; a file that never was is passed.
+
+    A file that has not changed since is not read again by the same process.
+    """
+    try:
+        own, _, listed = (folder / SEAL).read_bytes().partition(b"\n")
+        if own != sha256(listed).hexdigest().encode():
+            raise Damaged(f"{folder} is damaged ({SEAL} is not as it was written)")
+        sums = dict(line.split("  ")[::-1] for line in listed.decode().splitlines())
+        for name in sums.keys() & {*names}:
+            found = (folder / name).stat()
+            unchanged = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            if sums[name] != _checksum(folder / name, unchanged):
+                raise Damaged(f"{folder} is damaged ({name} does not have the checksum it was written with)")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise Damaged(f"{folder} is damaged ({error})") from error
 
 
 def forget(key: str) -> None:
-    """Remove what is kept; another process that does so at the same time is not disturbed."""
+    """Remove what is kept; another process that does so at the same time is not disturbed.
+
+    A link is removed itself, never what it leads to.
+    """
     place = home()
     if place is not None:
-        away = place / f".{key}.{os.getpid()}"
-        with suppress(FileNotFoundError):
-            (place / key).replace(away)
-        rmtree(away, ignore_errors=True)
+        with TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as away, suppress(FileNotFoundError):
+            (place / key).replace(Path(away) / key)
+
+
+def _seal(folder: Path) -> None:
+    """Write down the checksums of all files, and before them that of the list itself."""
+    listed = "".join(f"{_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())).encode()
+    (folder / SEAL).write_bytes(sha256(listed).hexdigest().encode() + b"\n" + listed)
+
+
+@lru_cache(maxsize=1024)
+def _checksum(path: Path, unchanged: tuple[int, ...]) -> str:
+    """The checksum of a file, read once while what the file system says of it is the same."""
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _writable() -> Path | None:

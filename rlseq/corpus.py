@@ -63,10 +63,6 @@ class Texts:
         return Texts(self.ids.to(device), self.ends.to(device))
 
 
-class Damaged(ValueError):
-    """What was written cannot be read again."""
-
-
 @dataclass(eq=False)
 class Corpus:
     """The items of one part, encoded."""
@@ -90,7 +86,7 @@ class Corpus:
             with safe_open(folder / f"{part}.safetensors", "pt") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (FileNotFoundError, json.JSONDecodeError, KeyError, SafetensorError) as error:
-            raise Damaged(f"{folder} is damaged ({error})") from error
+            raise cache.Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
         source_vocab = notes.pop("source_vocab")
         return cls(

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+import rlseq
 from rlseq import cache
-from rlseq.corpus import Corpus, Damaged, Shelf
+from rlseq.corpus import Corpus, Shelf
 from rlseq.errors import pick
 from rlseq.readers import DataError, Pair, Problem
 from rlseq.splits import PARTS, Assign, Origin, by_seed
@@ -28,7 +29,8 @@ from rlseq.vocab import LEVELS
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
-VERSION = 3  # of what the cache holds
+VERSION = 4  # of what the cache holds
+TRIES = 3  # to read from the cache, which other processes may repair at the same time
 Level = str | tuple[str, str] | None
 
 
@@ -99,14 +101,7 @@ def load(
     large = sum(file.stat().st_size for file in files) >= cache.WORTH
     key = cache.key_of(files, _settings(origins, reading, assign)) if large else None
     build = partial(_build, origins, reading, assign)
-    try:
-        corpus = _opened(key, build, part)
-    except Damaged as error:
-        if key is None:
-            raise
-        warnings.warn(f"{error}; it is removed, and made again", stacklevel=2)
-        cache.forget(key)
-        corpus = _opened(key, build, part)
+    corpus = _opened(key, build, part)
     if corpus is None:
         raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
     skipped = corpus.notes["skipped"]
@@ -118,8 +113,18 @@ def load(
 
 
 def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus | None:
-    with cache.kept(key, build) as (folder, stays):
-        return Corpus.open(folder, part, mapped=stays)
+    """A part from the cache; what is damaged there is made again, and in the end without the cache."""
+    for _ in range(TRIES if key is not None else 0):
+        try:
+            with cache.kept(key, build) as (folder, stays):
+                if stays:
+                    cache.check(folder, ("notes.json", f"{part}.safetensors"))
+                return Corpus.open(folder, part, mapped=stays)
+        except cache.Damaged as error:
+            warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
+            cache.forget(str(key))
+    with cache.kept(None, build) as (folder, _):
+        return Corpus.open(folder, part, mapped=False)
 
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
@@ -128,7 +133,8 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
         part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
         for part, origin in origins.items()
     }
-    return {"version": VERSION, "reading": asdict(reading), "readers": readers, "assign": assign.__name__}
+    version = f"{rlseq.__version__}/{VERSION}"
+    return {"version": version, "reading": asdict(reading), "readers": readers, "assign": assign.__name__}
 
 
 def _named(origins: Mapping[str, Origin]) -> str:

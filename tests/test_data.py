@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rlseq import cache, data
 from rlseq.corpus import Corpus
@@ -189,18 +196,136 @@ def test_the_cache_knows_which_file_is_of_which_part(small_cache: Path, tmp_path
     assert corpus.texts(torch.arange(2)) == [["d1", "e1"], ["d2", "e2"]]
 
 
-@pytest.mark.parametrize("file", ["train.safetensors", "notes.json"])
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\x09\0")])
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+
+
+def other_shape(path: Path) -> None:
+    """A file that is whole in itself, with other arrays."""
+    save_file({"order": torch.zeros(3, dtype=torch.int64)}, path)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "removed": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "flipped": flipped,
+    "other shape": other_shape,
+    "nested": lambda path: path.write_bytes(b"[" * 100_000),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+}
+
+
+@pytest.mark.parametrize("file", ["train.safetensors", "notes.json", "checksums.txt"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_said_and_made_again(
-    small_cache: Path, tmp_path: Path, file: str, damage: Any
+    small_cache: Path, tmp_path: Path, file: str, damage: str
 ) -> None:
     path = write(tmp_path, "a\tb\nc\td\n")
     first = items(load(find(path)))
     (folder,) = small_cache.iterdir()
-    damage(folder / file)
+    DAMAGES[damage](folder / file)
     with pytest.warns(UserWarning, match=rf"{folder} is damaged \(.*\); it is removed, and made again"):
         assert items(load(find(path))) == first
     assert items(load(find(path))) == first
+    assert [other.name for other in small_cache.iterdir()] == [folder.name]
+
+
+def test_no_changed_byte_of_the_cache_is_read(small_cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "".join(f"{s}\t{t}\n" for s, t in many(20)))
+    first = items(load(find(path)))
+    (folder,) = small_cache.iterdir()
+    files = [(file, file.read_bytes()) for file in sorted(folder.iterdir()) if "dev" not in file.name]
+    draw = Random(0)
+    for trial in range(60):
+        file, content = files[trial % len(files)]
+        at = draw.randrange(len(content))
+        changed = content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :]
+        file.write_bytes(changed)
+        if file.name == "test.safetensors":
+            assert items(load(find(path))) == first, "the part that is read is whole"
+            file.write_bytes(content)
+            continue
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert items(load(find(path))) == first
+        assert file.read_bytes() == content, "it was made again"
+
+
+def test_a_file_that_has_not_changed_is_checked_once(
+    small_cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = write(tmp_path, "a\tb\nc\td\n")
+    load(find(path))
+    load(find(path))
+    read: list[Path] = []
+    monkeypatch.setattr(cache, "_digest", read.append)
+    load(find(path))
+    assert not read
+
+
+def test_links_in_the_cache_lead_nowhere(small_cache: Path, tmp_path: Path) -> None:
+    """Neither a folder nor a file behind a link that somebody has put there is read, written or removed."""
+    path = write(tmp_path, "a\tb\nc\td\n")
+    first = items(load(find(path)))
+    (folder,) = small_cache.iterdir()
+    outside = folder.rename(tmp_path / "outside")
+    before = {file.name: file.read_bytes() for file in outside.iterdir()}
+    for target in (outside, outside / "notes.json", tmp_path / "nothing"):
+        folder.symlink_to(target)
+        with pytest.warns(UserWarning, match=r"is damaged \(wanted a folder, got a file or a link\)"):
+            assert items(load(find(path))) == first
+        assert folder.is_dir()
+        assert not folder.is_symlink()
+        shutil.rmtree(folder)
+    assert {file.name: file.read_bytes() for file in outside.iterdir()} == before
+
+
+def test_what_another_version_has_written_is_not_read(
+    small_cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = write(tmp_path, "a\tb\nc\td\n")
+    first = items(load(find(path)))
+    (folder,) = small_cache.iterdir()
+    (folder / "notes.json").write_text("of another version")
+    monkeypatch.setattr("rlseq.__version__", "0.0.1")
+    assert items(load(find(path))) == first
+    assert len(list(small_cache.iterdir())) == 2
+
+
+def test_a_cache_that_is_damaged_again_and_again_is_left_alone(
+    small_cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = write(tmp_path, "a\tb\nc\td\n")
+
+    def refuse(folder: Path, names: Any) -> None:
+        raise cache.Damaged(f"{folder} is damaged")
+
+    monkeypatch.setattr(cache, "check", refuse)
+    with pytest.warns(UserWarning, match="it is removed, and made again") as said:
+        assert len(load(find(path))) == 2
+    assert len(said) == data.TRIES
+
+
+def test_processes_that_write_at_the_same_time_do_not_disturb_each_other(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "".join(f"{s}\t{t}\n" for s, t in many(200)))
+    read = (
+        "import sys, warnings; from rlseq import cache, data; from rlseq.splits import find; cache.WORTH = 1;"
+        "warnings.simplefilter('error');"
+        "print(hash(tuple(map(tuple, data.load(find(sys.argv[1])).texts()))))"
+    )
+    command = [sys.executable, "-c", read, str(path)]
+    env = {**os.environ, "PYTHONHASHSEED": "0"}
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for _ in range(3)]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 3
+    assert len(set(said)) == 1
+    assert len(list(small_cache.iterdir())) == 1
 
 
 def test_what_passes_by_itself_is_no_damage(small_cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
