@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlseq.arguments import Share, check_fields
 from rlseq.baselines import Baseline
 from rlseq.credit import Credit, Lambda
 from rlseq.policy_gradient import PolicyGradient
@@ -16,10 +17,11 @@ class A2C(PolicyGradient):
     λ = 0 is rₜ + γV(sₜ₊₁) − V(sₜ), λ = 1 the sampled return less V (Mnih et al. 2016; Schulman et al. 2016).
     """
 
-    lam: float = 0.95  # λ of the credit, where none is given
+    lam: Share = 0.95  # λ of the credit, where none is given
     credit: Credit | str = ""  # Q̂ (rlseq.credit); the λ-return when not given
     baseline: Baseline | str = "value"  # b (rlseq.baselines, rlseq.critics)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.credit = self.credit or Lambda(self.lam)
         super().__post_init__()

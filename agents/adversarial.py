@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rlseq.arguments import NonNegativeInt, PositiveInt, shown
 from rlseq.discriminators import Adversary, built
 from rlseq.discriminators.texts import rewarded
 from rlseq.engine import sequence_env
@@ -24,18 +25,15 @@ class Adversarial(PolicyGradient):
     """
 
     adversary: Any = None  # the reward, an `Adversary`; a CNN made from the policy's words when not given
-    g: int = 1  # updates of the policy in a round
-    d: int = 5  # regenerations for the discriminator in a round
-    k: int = 3  # epochs that it learns from each
-    pretraining: int = 50  # regenerations before the first round
+    g: PositiveInt = 1  # updates of the policy in a round
+    d: NonNegativeInt = 5  # regenerations for the discriminator in a round
+    k: PositiveInt = 3  # epochs that it learns from each
+    pretraining: NonNegativeInt = 50  # regenerations before the first round
     paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"g": 1, "d": 0, "k": 1, "pretraining": 0}.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
-        self.adversary = self.adversary or self.opponent()
+        self.adversary = self.opponent() if self.adversary is None else checked_adversary(self.adversary)
         self.count, self.rounds = Count(), Count()
         self.heard: Metrics = {}
 
@@ -65,6 +63,16 @@ class Adversarial(PolicyGradient):
         self.count.updates = self.count.updates + 1
         heard, self.heard = self.heard, {}
         return {**metrics, **heard}
+
+
+def checked_adversary(adversary: Any) -> Adversary:
+    """An adversary, or an error that says how one is made."""
+    if not isinstance(adversary, Adversary):
+        raise TypeError(
+            "adversary must be an Adversary(rlseq.make_discriminator(name, env)) or one of its kinds, "
+            f"got {shown(adversary)}"
+        )
+    return adversary
 
 
 def reader_of(policy: Any, name: str, **sizes: Any) -> Any:

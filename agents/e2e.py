@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.agent import Agent
+from rlseq.arguments import NonNegativeInt, PositiveInt
 from rlseq.engine import rescore, sequence_env
 from rlseq.errors import pick
 from rlseq.losses import per_token
@@ -68,19 +69,14 @@ class E2E(Agent):
     likelihood; the embeddings of the k words are averaged by their renormalised probabilities.
     """
 
-    k: int = 10  # words in a soft word
-    xent_updates: int = 1000  # updates of likelihood alone
-    stage_updates: int = 200  # updates of every s below T
-    delta: int = 3  # words that each stage hands over
+    k: PositiveInt = 10  # words in a soft word
+    xent_updates: NonNegativeInt = 1000  # updates of likelihood alone
+    stage_updates: PositiveInt = 200  # updates of every s below T
+    delta: PositiveInt = 3  # words that each stage hands over
     unroll: Unroll | str = "step_by_step"  # how the model comes to read its own words
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.k, self.stage_updates, self.delta) < 1 or self.xent_updates < 0:
-            raise ValueError(
-                "E2E needs k, stage_updates, delta ≥ 1 and xent_updates ≥ 0, got "
-                f"{self.k}, {self.stage_updates}, {self.delta}, {self.xent_updates}"
-            )
         self.unroll = pick(UNROLLS, self.unroll, "unroll") if isinstance(self.unroll, str) else self.unroll
         if self.unroll is step_by_step and not getattr(self.policy, "differentiable_step", True):
             raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from rlseq.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from rlseq.baselines import Baseline
 from rlseq.diagnostics import watch
 from rlseq.factors import Scale
@@ -23,14 +24,14 @@ class GRPO(PolicyGradient):
     RLOO's times (K−1)/K; the mean over tokens makes tokens of short texts weigh more.
     """
 
-    samples: int = 8  # K, texts of each context
+    samples: PositiveInt = 8  # K, texts of each context
     baseline: Baseline | str = "group_mean"  # b (rlseq.baselines, rlseq.critics)
     scale: Scale | str = "by_group"  # of Q̂ − b (rlseq.factors)
     aggregate: Aggregate | str = "per_text"  # how much every token counts (rlseq.losses)
-    kl: float = 0.04  # β, weight of the divergence from the reference policy, in the loss
+    kl: NonNegativeFloat = 0.04  # β, weight of the divergence from the reference policy, in the loss
     divergence: Divergence | str = "k3"  # of the two, in the loss (rlseq.penalties)
-    clip: float = 0.2  # how far ρ = π/π_old may fall below 1 and still gain
-    clip_high: float = 0.2  # how far it may rise above
+    clip: PositiveFloat = 0.2  # how far ρ = π/π_old may fall below 1 and still gain
+    clip_high: PositiveFloat = 0.2  # how far it may rise above
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """−min(ρA, clip(ρ, 1 − clip, 1 + clip_high) A)."""
@@ -48,7 +49,7 @@ class DrGRPO(GRPO):
 
     scale: Scale | str = "none"  # of Q̂ − b (rlseq.factors)
     aggregate: Aggregate | str = "per_step"  # how much every token counts (rlseq.losses)
-    kl: float = 0.0  # β, weight of the divergence from the reference policy, in the loss
+    kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
 
 
 @dataclass(eq=False)
@@ -60,8 +61,8 @@ class DAPO(GRPO):
     """
 
     aggregate: Aggregate | str = "per_token"  # how much every token counts (rlseq.losses)
-    kl: float = 0.0  # β, weight of the divergence from the reference policy, in the loss
-    clip_high: float = 0.28  # how far it may rise above
+    kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
+    clip_high: PositiveFloat = 0.28  # how far it may rise above
 
     def weighed(self, batch: Rollout) -> Rollout:
         """Only groups whose returns differ count."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.arguments import NonNegativeInt, OpenShare, PositiveInt
 from rlseq.baselines import Baseline
 from rlseq.engine import rollout, sequence_env
 from rlseq.factors import check_task
@@ -26,19 +27,14 @@ class MIXER(PolicyGradient):
     baseline is a linear regression for every step, on the hidden state, through which no gradient flows.
     """
 
-    xent_updates: int = 1000  # updates of likelihood alone
-    stage_updates: int = 200  # updates of every s below T
-    delta: int = 3  # Δ, words that each stage hands over
-    xent_weight: float = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
+    xent_updates: NonNegativeInt = 1000  # updates of likelihood alone
+    stage_updates: PositiveInt = 200  # updates of every s below T
+    delta: PositiveInt = 3  # Δ, words that each stage hands over
+    xent_weight: OpenShare = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
     baseline: Baseline | str = "regression"  # b (rlseq.baselines, rlseq.critics)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.xent_updates < 0 or self.stage_updates < 1 or self.delta < 1 or not 0 < self.xent_weight < 1:
-            raise ValueError(
-                "MIXER needs xent_updates ≥ 0, stage_updates ≥ 1, delta ≥ 1 and xent_weight in (0, 1), got "
-                f"{self.xent_updates}, {self.stage_updates}, {self.delta}, {self.xent_weight}"
-            )
         if self.samples > 1 or self.mle or self.epochs > 1:
             raise ValueError(
                 "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "

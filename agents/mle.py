@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rlseq.agent import Agent
+from rlseq.arguments import ShareBelowOne
 from rlseq.engine import rescore
 from rlseq.losses import per_token
 from rlseq.penalties import smoothed
@@ -19,12 +20,7 @@ from rlseq.types import Metrics, Rollout
 class MLE(Agent):
     """Minimise −log π(y*ₜ | y*₍₁…ₜ₋₁₎, source) of the references, mean over tokens."""
 
-    smoothing: float = 0.0  # share of the target that is spread over the vocabulary
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must be in [0, 1), got {self.smoothing}")
+    smoothing: ShareBelowOne = 0.0  # share of the target that is spread over the vocabulary
 
     def collect(self, env: Any) -> Rollout:
         """References of random items, of like length where the task can draw such."""

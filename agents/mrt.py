@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from rlseq.arguments import PositiveFloat, Range
 from rlseq.baselines import Baseline
 from rlseq.losses import minimum_risk
 from rlseq.policy_gradient import PolicyGradient
@@ -22,17 +24,9 @@ class MRT(PolicyGradient):
     Q is 1/K and the gradient RLOO's times α(K−1)/K: small beside penalties, whose weights must be as small.
     """
 
-    samples: int = 8  # K, texts of each context
-    sharpness: float = 0.005  # α
+    samples: Annotated[int, Range(2)] = 8  # K, texts of each context
+    sharpness: PositiveFloat = 0.005  # α
     baseline: Baseline | str = "none"  # none needed: Q compares a text with its group
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 2 or not self.sharpness > 0:
-            raise ValueError(
-                f"{type(self).__name__} weighs the texts of one context and needs samples ≥ 2 and sharpness "
-                f"> 0, got samples={self.samples}, sharpness={self.sharpness}"
-            )
 
     def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """What Q is made from, per token."""
@@ -51,7 +45,7 @@ class MRTCorrected(MRT):
     On samples of π itself Q is 1/K, and with α = 1 the gradient is RLOO's times (K−1)/K.
     """
 
-    sharpness: float = 1.0  # α
+    sharpness: PositiveFloat = 1.0  # α
 
     def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """The importance of a token."""

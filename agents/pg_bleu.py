@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from rlseq.arguments import PositiveInt, check_fields
 from rlseq.credit import Completions, Credit
 from rlseq.discriminators.texts import check_pool, real, rewarded
 from rlseq.engine import sequence_env
@@ -22,13 +23,14 @@ class PGBLEU(PolicyGradient):
     Without a source, all texts have the same references, drawn once; with one, each has its own.
     """
 
-    completions: int = 16  # N, of every prefix
-    order: int = 3  # longest n-gram of BLEU
-    references: int = 20  # real texts to compare with, where there is no source
+    completions: PositiveInt = 16  # N, of every prefix
+    order: PositiveInt = 3  # longest n-gram of BLEU
+    references: PositiveInt = 20  # real texts to compare with, where there is no source
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
     paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.credit = self.credit or Completions(self.completions)
         self.reward: Reward | None = None
         super().__post_init__()

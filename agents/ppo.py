@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.a2c import A2C
+from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.critics import seen_by
 from rlseq.diagnostics import watch
 from rlseq.factors import Scale
@@ -24,9 +25,9 @@ class PPO(A2C):
     Schulman et al. 2017. With one epoch of one minibatch ρ = 1, and it is A2C.
     """
 
-    clip: float = 0.2  # ε
-    epochs: int = 4  # times that a batch is learned from
-    minibatches: int = 4  # steps each time
+    clip: PositiveFloat = 0.2  # ε
+    epochs: PositiveInt = 4  # times that a batch is learned from
+    minibatches: PositiveInt = 4  # steps each time
     scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
@@ -46,16 +47,14 @@ class PPOKL(A2C):
     Schulman et al. 2017, §4: after a batch β doubles where KL > 1.5 target, and halves where KL < target/1.5.
     """
 
-    kl_target: float = 0.01  # divergence from the old policy, nats per token
-    beta: float = 1.0  # β of the first batch
-    epochs: int = 4  # times that a batch is learned from
-    minibatches: int = 4  # steps each time
+    kl_target: PositiveFloat = 0.01  # divergence from the old policy, nats per token
+    beta: PositiveFloat = 1.0  # β of the first batch
+    epochs: PositiveInt = 4  # times that a batch is learned from
+    minibatches: PositiveInt = 4  # steps each time
     scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.kl_target > 0 and self.beta > 0):
-            raise ValueError(f"kl_target and beta must be > 0, got {self.kl_target} and {self.beta}")
         self.price = Price(self.kl_target, self.beta)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:

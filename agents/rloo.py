@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlseq.arguments import PositiveInt
 from rlseq.baselines import Baseline
 from rlseq.policy_gradient import PolicyGradient
 
@@ -15,5 +16,5 @@ class RLOO(PolicyGradient):
     Kool, van Hoof & Welling 2019; Ahmadian et al. 2024; "new self-critical" in captioning.
     """
 
-    samples: int = 4  # K, texts of each context
+    samples: PositiveInt = 4  # K, texts of each context
     baseline: Baseline | str = "leave_one_out"  # b (rlseq.baselines, rlseq.critics)

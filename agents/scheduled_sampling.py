@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.mle import MLE
+from rlseq.arguments import PositiveInt, Share
 from rlseq.engine import rescore, sequence_env
 from rlseq.env import SequenceEnv
 from rlseq.errors import pick
@@ -59,14 +60,12 @@ class ScheduledSampling(MLE):
     (Huszár 2015), and often works.
     """
 
-    own: float = 0.25  # p in the end
-    ramp: int = 1000  # updates until then
+    own: Share = 0.25  # p in the end
+    ramp: PositiveInt = 1000  # updates until then
     reading: Reading | str = "token_by_token"  # how the words read are made
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.own <= 1 or self.ramp < 1:
-            raise ValueError(f"own must be in [0, 1] and ramp ≥ 1, got {self.own} and {self.ramp}")
         self.reading = (
             pick(READINGS, self.reading, "reading") if isinstance(self.reading, str) else self.reading
         )

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from rlseq.agents.adversarial import Adversarial, reader_of
+from rlseq.agents.adversarial import Adversarial, checked_adversary, reader_of
+from rlseq.arguments import PositiveInt, ShareBelowOne, check_fields
 from rlseq.baselines import Baseline
 from rlseq.credit import Completions, Credit, Stepwise
 from rlseq.discriminators import Adversary, Ranker
@@ -36,14 +37,13 @@ class SeqGAN(Adversarial):
     The roll-out policy trails behind: β ← trail · β + (1 − trail) · θ, once a round.
     """
 
-    completions: int = 16  # N, of every prefix
-    every: int = 1  # words between two prefixes that are completed
-    trail: float = 0.8  # how much of the roll-out policy stays when a round begins; 0: it is the policy
+    completions: PositiveInt = 16  # N, of every prefix
+    every: PositiveInt = 1  # words between two prefixes that are completed
+    trail: ShareBelowOne = 0.8  # share of the roll-out policy kept when a round begins; 0: it is the policy
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
 
     def __post_init__(self) -> None:
-        if not 0 <= self.trail < 1:
-            raise ValueError(f"trail must be in [0, 1), got {self.trail}")
+        check_fields(self)
         self.rollout_policy = deepcopy(self.policy).requires_grad_(False)
         self.credit = self.credit or Completions(self.completions, self.rollout_policy, every=self.every)
         super().__post_init__()
@@ -92,7 +92,8 @@ class REGS(Adversarial):
     credit: Credit | str = ""  # Q̂ (rlseq.credit); D of every prefix when not given
 
     def __post_init__(self) -> None:
-        self.adversary = self.adversary or self.opponent()
+        check_fields(self)
+        self.adversary = self.opponent() if self.adversary is None else checked_adversary(self.adversary)
         self.credit = self.credit or Stepwise(self.adversary.steps)
         super().__post_init__()
 

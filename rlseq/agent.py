@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rlseq.arguments import PositiveFloat, check_fields, shown
 from rlseq.diagnostics import joined
 from rlseq.schedules import Schedule, constant, scheduled
 from rlseq.types import Metrics, Rollout
@@ -20,13 +21,14 @@ class Agent(ABC):
     """Improves a policy, batch by batch; an algorithm says how a batch is gathered and what its loss is."""
 
     policy: Any  # a `Policy` that is an `nn.Module`
-    lr: float = 1e-3  # step size of Adam
-    clip_norm: float = 1.0  # largest norm of the gradient
+    lr: PositiveFloat = 1e-3  # step size of Adam
+    clip_norm: PositiveFloat = 1.0  # largest norm of the gradient
     schedule: Schedule | str = "constant"  # of lr, over the share of training that is done (rlseq.schedules)
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or not self.clip_norm > 0:
-            raise ValueError(f"lr and clip_norm must be > 0, got lr={self.lr}, clip_norm={self.clip_norm}")
+        check_fields(self)
+        if not isinstance(self.policy, nn.Module):
+            raise TypeError(f"policy must be a torch.nn.Module that writes, got {shown(self.policy)}")
         self.schedule = scheduled(self.schedule)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from rlseq.arguments import Checked, Share
 from rlseq.state import Remembers
 from rlseq.types import Rollout
 
@@ -28,7 +29,7 @@ def none(returns: Tensor, batch: Rollout) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Checked):
     """B = a threshold, which gives an always positive reward both signs."""
 
     threshold: float
@@ -61,10 +62,10 @@ def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
 
 
 @dataclass(eq=False)
-class MovingAverage(Remembers):
+class MovingAverage(Remembers, Checked):
     """b = average of all returns of earlier batches, forgetting at rate `decay` (Williams 1992, §4)."""
 
-    decay: float = 0.9
+    decay: Share = 0.9
     average: Tensor = field(default_factory=lambda: torch.zeros(()))
     weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 

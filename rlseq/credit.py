@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlseq import returns
+from rlseq.arguments import Checked, PositiveInt, Share
 from rlseq.baselines import paid
 from rlseq.critics import values_of, with_values
 from rlseq.search import complete
@@ -39,14 +40,10 @@ class _FromValues:
 
 
 @dataclass(frozen=True)
-class Lambda(_FromValues):
+class Lambda(_FromValues, Checked):
     """The λ-return Gₜ^λ; less V it is generalised advantage estimation. λ = 0 is TD, λ = 1 Monte Carlo."""
 
-    lam: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lam <= 1:
-            raise ValueError(f"lam must be in [0, 1], got {self.lam}")
+    lam: Share = 0.95
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Gₜ^λ."""
@@ -56,14 +53,10 @@ class Lambda(_FromValues):
 
 
 @dataclass(frozen=True)
-class NStep(_FromValues):
+class NStep(_FromValues, Checked):
     """The next n rewards, and V after them."""
 
-    n: int = 5
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n must be ≥ 1, got {self.n}")
+    n: PositiveInt = 5
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Σ_{k<n} γᵏ rₜ₊ₖ + γⁿ Vₜ₊ₙ."""
@@ -71,7 +64,7 @@ class NStep(_FromValues):
 
 
 @dataclass(frozen=True)
-class Completions:
+class Completions(Checked):
     """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
 
     What was paid before yₜ is taken off, as from any reward-to-go.
@@ -84,15 +77,10 @@ class Completions:
         compile: as in `rlseq.rollout`.
     """
 
-    samples: int = 16
+    samples: PositiveInt = 16
     rollout_policy: Any = None
-    every: int = 1
+    every: PositiveInt = 1
     compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "every"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Complete prefixes, and store what that brings as the credit."""
@@ -116,7 +104,7 @@ class Completions:
 
 
 @dataclass(frozen=True)
-class Increments:
+class Increments(Checked):
     """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what is added to a metric from here on (`metric.increments`).
 
     Potential-based: the sum over a text is its score, so the objective is the same (Bahdanau et al. 2017).
@@ -134,7 +122,7 @@ class Increments:
 
 
 @dataclass(frozen=True)
-class Stepwise:
+class Stepwise(Checked):
     """Q̂ₜ = the score that a judge of unfinished texts gives to y₍₁…ₜ₎ (a discriminator, say; REGS)."""
 
     scorer: Scorer

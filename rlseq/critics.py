@@ -6,12 +6,13 @@ Each has `prepare(batch, policy, env)`, which adds what it will look at to a bat
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlseq.arguments import Range, check_fields
 from rlseq.baselines import Baseline, none, paid
 from rlseq.decode import Greedy
 from rlseq.engine import rescore, rollout, sequence_env
@@ -88,11 +89,12 @@ class Regression(Remembers):
         beside: what is known already, without learning; the regression predicts what is missing from it.
     """
 
-    rate: float = 0.1
+    rate: Annotated[float, Range(0, 2, open_low=True, open_high=True)] = 0.1
     beside: Baseline = none
     weight: Tensor | None = None  # [T, H + 1], the last column is c
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if hasattr(self.beside, "learn"):
             raise ValueError(
                 f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from rlseq.arguments import Checked, PositiveFloat, PositiveInt, Range, shown
 from rlseq.sampling import FORBIDDEN, drawn
 from rlseq.types import Behaviour, Rollout
 
@@ -37,29 +37,18 @@ class Search(Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Checked):
     """Draw from softmax(logits / temperature), cut to its most likely tokens; one uniform number per token.
 
     Args:
-        temperature: below 1 sharpens, above 1 flattens.
+        temperature: below 1 sharpens, above 1 flattens; for the most likely token use `Greedy()`.
         top_k: keep the k most likely tokens.
         top_p: of these, keep the fewest whose probabilities sum to p (Holtzman et al. 2020).
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(
-                f"temperature must be a finite number > 0, got {self.temperature}; "
-                "for the most likely token use Greedy()"
-            )
-        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
-            raise ValueError(f"top_k must be an integer ≥ 1, got {self.top_k!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {self.top_p!r}")
+    temperature: PositiveFloat = 1.0
+    top_k: PositiveInt | None = None
+    top_p: Annotated[float, Range(0, 1, open_low=True)] | None = None
 
     def support(self, logits: Tensor) -> Tensor | None:
         """The nucleus of the top k."""
@@ -100,7 +89,7 @@ def checked_decoder(decode: Any) -> Any:
     """What can choose tokens, or whole texts."""
     if hasattr(decode, "choose") or isinstance(decode, Search):
         return decode
-    raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {decode!r:.60}")
+    raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {shown(decode)}")
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:

@@ -95,27 +95,11 @@ def name_factors(agent: Any) -> None:
         given = getattr(agent, factor)
         if isinstance(given, str):
             setattr(agent, factor, pick(known, given, factor)())
-        elif not callable(given):
-            raise TypeError(
-                f"{factor} must be a name or a function, got {given!r:.60}; known: {', '.join(known)}"
-            )
 
 
 def check_factors(agent: Any) -> None:
     """Refuse, before anything is sampled, what cannot be combined."""
     check_samples(agent.decode)
-    for name in ("samples", "epochs", "minibatches", "micro_batches"):
-        number = getattr(agent, name)
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
-    for name in ("entropy", "l2", "kl", "kl_reward", "mle", "value_weight"):
-        if not getattr(agent, name) >= 0:
-            raise ValueError(f"{name} is a weight and must be ≥ 0, got {getattr(agent, name)!r}")
-    for name in ("clip", "clip_high"):
-        if not getattr(agent, name, 1.0) > 0:
-            raise ValueError(f"{name} must be > 0, got {getattr(agent, name)!r}")
-    if not 0 <= agent.gamma <= 1:
-        raise ValueError(f"gamma must be in [0, 1], got {agent.gamma}")
     if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
             f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlseq.agent import Agent
+from rlseq.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from rlseq.baselines import Baseline
 from rlseq.checks import check_first_ratio
 from rlseq.credit import Credit
@@ -38,23 +39,23 @@ from rlseq.types import Evaluation, Metrics, Rollout
 class PolicyGradient(Agent):
     """What all policy gradients share: texts are sampled without gradients, and scored again in one pass."""
 
-    lr: float = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
-    samples: int = 1  # K, texts of each context
-    gamma: float = 1.0  # discount
+    lr: PositiveFloat = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
+    samples: PositiveInt = 1  # K, texts of each context
+    gamma: Share = 1.0  # discount
     credit: Credit | str = "reward_to_go"  # Q̂ (rlseq.credit)
     baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.critics)
     scale: Scale | str = "none"  # of Q̂ − b (rlseq.factors)
     aggregate: Aggregate | str = "per_sequence"  # how much every token counts (rlseq.losses)
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
-    epochs: int = 1  # times that a batch is learned from
-    minibatches: int = 1  # steps each time
-    micro_batches: int = 1  # parts in which the gradient of a step is summed up, to save memory
-    value_weight: float = 0.5  # of the value loss, where V is used
-    entropy: float = 0.0  # weight of the policy's entropy in the objective
-    l2: float = 0.0  # weight of the mean square of the logits
-    mle: float = 0.0  # weight of the likelihood of references of the same contexts
-    kl: float = 0.0  # weight of the divergence from the reference policy, in the loss
-    kl_reward: float = 0.0  # the same as a price on every token, taken from its reward
+    epochs: PositiveInt = 1  # times that a batch is learned from
+    minibatches: PositiveInt = 1  # steps each time
+    micro_batches: PositiveInt = 1  # parts in which the gradient of a step is summed up, to save memory
+    value_weight: NonNegativeFloat = 0.5  # of the value loss, where V is used
+    entropy: NonNegativeFloat = 0.0  # weight of the policy's entropy in the objective
+    l2: NonNegativeFloat = 0.0  # weight of the mean square of the logits
+    mle: NonNegativeFloat = 0.0  # weight of the likelihood of references of the same contexts
+    kl: NonNegativeFloat = 0.0  # weight of the divergence from the reference policy, in the loss
+    kl_reward: NonNegativeFloat = 0.0  # the same as a price on every token, taken from its reward
     divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.penalties)
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
     paid_by_task: ClassVar[bool] = True  # False where the agent brings a reward of its own
@@ -69,6 +70,11 @@ class PolicyGradient(Agent):
                 "epochs at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
             )
         self.shuffle = Shuffle()
+        if self.reference is not None and not (self.kl or self.kl_reward):
+            raise ValueError(
+                "reference is looked at only where its divergence has a weight; pass kl=0.1 or "
+                "kl_reward=0.1, or leave reference out"
+            )
         if (self.kl or self.kl_reward) and self.reference is None:
             self.reference = deepcopy(self.policy).requires_grad_(False)
 

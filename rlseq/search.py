@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rlseq.arguments import NonNegativeFloat, PositiveInt, check_fields, checked_arguments
 from rlseq.decode import Decode, Sample, acting_logits
 from rlseq.device import casting
 from rlseq.engine import harvest, numbers, sequence_env, writing
@@ -19,13 +19,14 @@ from rlseq.state import checked_state, evaluating, fork, pick_rows
 from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 
 
+@checked_arguments
 @torch.no_grad()
 def complete(
     policy: Policy,
-    env: SequenceEnv,
+    env: Any,
     batch: Rollout,
     *,
-    samples: int,
+    samples: PositiveInt,
     prefixes: Sequence[int] | None = None,
     decode: Decode = Sample(),
     compile: bool = False,
@@ -52,8 +53,6 @@ def complete(
         `log_probs` are 0 on the prefix, which was not written here.
     """
     env = sequence_env(env)
-    if samples < 1:
-        raise ValueError(f"samples must be ≥ 1, got {samples}")
     if not batch.ends.any(1).all():
         raise ValueError("complete needs finished texts; some rows of the rollout have no end")
     if env.max_len < 2:
@@ -118,22 +117,15 @@ class Beam:
         diversity: what a group pays, in nats, for each earlier group that writes the same token.
     """
 
-    width: int = 5
+    width: PositiveInt = 5
     length_penalty: float = 0.0
-    groups: int = 1
-    diversity: float = 0.5
+    groups: PositiveInt = 1
+    diversity: NonNegativeFloat = 0.5
 
     def __post_init__(self) -> None:
-        if not (
-            isinstance(self.width, int) and isinstance(self.groups, int) and self.width > 0 < self.groups
-        ):
-            raise ValueError(f"width and groups must be integers ≥ 1, got {self.width!r} and {self.groups!r}")
+        check_fields(self)
         if self.width % self.groups:
             raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
-        if not (math.isfinite(self.length_penalty) and math.isfinite(self.diversity)):
-            raise ValueError(
-                f"length_penalty and diversity must be finite, got {self.length_penalty} and {self.diversity}"
-            )
 
     def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
         """The first of the n best of every row, judged."""
@@ -154,9 +146,10 @@ class NBest(NamedTuple):
     scores: Tensor  # [B, n], with the length penalty
 
 
+@checked_arguments
 @torch.no_grad()
 def beam_search(
-    policy: Policy, env: SequenceEnv, beam: Beam = Beam(), *, repeat: int = 1, index: Tensor | None = None
+    policy: Policy, env: Any, beam: Beam = Beam(), *, repeat: PositiveInt = 1, index: Any = None
 ) -> NBest:
     """Search every row's likeliest texts, all rows and all prefixes together.
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields, checked_arguments
 from rlseq.errors import need
 
 EOS, UNK = "<eos>", "<unk>"  # ids 0 and 1 of every vocabulary that is made from texts
@@ -23,26 +24,26 @@ class Vocab:
     """
 
     words: tuple[str, ...]
-    eos: int | None = 0
-    bos: int = 0
-    pad: int = 0
+    eos: NonNegativeInt | None = 0
+    bos: NonNegativeInt = 0
+    pad: NonNegativeInt = 0
     separator: str = " "  # what stands between words in a text: "" for characters
-    unk: int | None = None  # what an unknown word is read as; None makes it an error
+    unk: NonNegativeInt | None = None  # what an unknown word is read as; None makes it an error
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.words:
             raise ValueError("a vocabulary needs at least one word, got none")
         if len(set(self.words)) < len(self):
             twice = next(word for i, word in enumerate(self.words) if word in self.words[:i])
             raise ValueError(f"words must differ, got {twice!r} more than once")
         for name, id in (("eos", self.eos), ("unk", self.unk)):
-            if id is not None and not 0 <= id < len(self):
+            if id is not None and id >= len(self):
                 raise ValueError(f"{name} must be a word that can be written, 0 … {len(self) - 1}, got {id}")
-        if self.bos < 0 or self.pad < 0:
-            raise ValueError(f"bos and pad must be ids ≥ 0, got bos={self.bos}, pad={self.pad}")
 
     @classmethod
-    def numbered(cls, size: int, eos: int | None = 0, bos: int = 0, pad: int = 0) -> Vocab:
+    @checked_arguments
+    def numbered(cls, size: PositiveInt, eos: int | None = 0, bos: int = 0, pad: int = 0) -> Vocab:
         """Letters while they suffice, else the ids themselves; the word that ends is `<eos>`."""
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         name = (lambda i: next(letters)) if size <= 26 else str

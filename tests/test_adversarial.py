@@ -374,8 +374,8 @@ def test_pg_bleu_is_paid_bleu_against_real_texts() -> None:
     [
         ({"g": 0}, "g must be an integer ≥ 1"),
         ({"d": -1}, "d must be an integer ≥ 0"),
-        ({"trail": 1.0}, r"trail must be in \[0, 1\)"),
-        ({"completions": 0}, "samples must be an integer ≥ 1"),
+        ({"trail": 1.0}, r"trail must be a number in \[0, 1\)"),
+        ({"completions": 0}, "completions must be an integer ≥ 1"),
         ({"every": 0}, "every must be an integer ≥ 1"),
     ],
 )

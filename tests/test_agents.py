@@ -66,8 +66,8 @@ def test_mle_learns_to_copy() -> None:
         ("reinforce", {"entropi": 1}, TypeError, "no option 'entropi'; did you mean 'entropy'"),
         ("reinforce", {"baseline": "meen"}, ValueError, "unknown baseline 'meen'; did you mean 'mean'"),
         ("mle", {"schedule": "linaer"}, ValueError, "unknown schedule 'linaer'; did you mean 'linear'"),
-        ("mle", {"schedule": 0.5}, TypeError, "schedule must be a name or a function"),
-        ("mle", {"lr": 0.0}, ValueError, "lr and clip_norm must be > 0"),
+        ("mle", {"schedule": 0.5}, TypeError, "schedule must be a function or a string"),
+        ("mle", {"lr": 0.0}, ValueError, "lr must be a finite number > 0"),
     ],
 )
 def test_mistakes_in_making_an_agent(tiny: Any, name: str, hyper: Any, error: Any, message: str) -> None:

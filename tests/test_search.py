@@ -113,9 +113,13 @@ def test_evaluation_by_beam() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rlseq.Beam(0), "integers ≥ 1"),
+        (lambda: rlseq.Beam(0), "width must be an integer ≥ 1, got 0"),
         (lambda: rlseq.Beam(6, groups=4), "groups must divide"),
-        (lambda: rlseq.Beam(2, length_penalty=float("nan")), "finite"),
+        (
+            lambda: rlseq.Beam(2, length_penalty=float("nan")),
+            "length_penalty must be a finite number, got nan",
+        ),
+        (lambda: rlseq.Beam(2, diversity=-0.5), "diversity must be a finite number ≥ 0, got -0.5"),
         (lambda: rlseq.rollout(*reversed(setting()), decode=rlseq.Beam(16)), "only 15 texts can be written"),
         (
             lambda: rlseq.rollout(
@@ -208,7 +212,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_completed() -> None:
     env, policy = setting("rlseq/Copy-v0")
     batch = rlseq.rollout(policy, env)
-    with pytest.raises(ValueError, match="samples must be ≥ 1"):
+    with pytest.raises(ValueError, match="samples must be an integer ≥ 1, got 0"):
         complete(policy, env, batch, samples=0)
     from dataclasses import replace
 
@@ -244,7 +248,7 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_p() -> None:
     assert (
         rlseq.Sample(top_p=1.0).support(logits) is None
     )  # in float32, a sum over many words may pass 1 early
-    with pytest.raises(ValueError, match=r"top_p must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"top_p must be a number in \(0, 1\] or None"):
         rlseq.Sample(top_p=0.0)
     with pytest.raises(ValueError, match="top_k must be an integer ≥ 1"):
         rlseq.Sample(top_k=0)
