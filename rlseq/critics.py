@@ -113,14 +113,17 @@ class Regression(Remembers):
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
         """The prediction from earlier batches; 0 before the first."""
         known = self.beside(returns, batch)
-        return known if self.weight is None else known + (self._inputs(batch) * self.weight).sum(2)
+        if self.weight is None:
+            return known
+        return known + (self._inputs(batch) * self.weight.to(returns.device)).sum(2)
 
     def learn(self, returns: Tensor, batch: Rollout) -> None:
         """One step towards the returns of this batch."""
         h = self._inputs(batch)
         error = (self(returns, batch) - returns) * batch.mask / h.square().sum(2)
         slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
-        self.weight = -self.rate * slope if self.weight is None else self.weight - self.rate * slope
+        before = 0.0 if self.weight is None else self.weight.to(slope.device)
+        self.weight = before - self.rate * slope
 
     def forget(self) -> None:
         """Start anew: the reward is another one."""

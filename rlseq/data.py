@@ -99,7 +99,8 @@ def load(
     pick({name: name for name in (PARTS if "all" in origins else origins)}, part, "split")
     files = [file for origin in origins.values() for file in origin.files]
     large = sum(file.stat().st_size for file in files) >= cache.WORTH
-    key = cache.key_of(files, _settings(origins, reading, assign)) if large else None
+    known = _is_ours(assign) and all(_is_reader(origin.read) for origin in origins.values())
+    key = cache.key_of(files, _settings(origins, reading, assign)) if large and known else None
     build = partial(_build, origins, reading, assign)
     corpus = _opened(key, build, part)
     if corpus is None:
@@ -125,6 +126,15 @@ def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus
             cache.forget(str(key))
     with cache.kept(None, build) as (folder, _):
         return Corpus.open(folder, part, mapped=False)
+
+
+def _is_reader(read: Callable[[], Any]) -> bool:
+    """Whether it is one of our readers on files: only of these a name and a version say all."""
+    return isinstance(read, partial) and _is_ours(read.func)
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("rlseq.")
 
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:

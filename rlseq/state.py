@@ -76,9 +76,10 @@ class Remembers:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Go on from there, on the device where its tensors are."""
         for name, value in state.items():
-            setattr(self, name, value.clone())
+            there = getattr(self, name, None)
+            setattr(self, name, value.clone() if there is None else value.to(there.device, copy=True))
 
 
 class Count(Remembers):

@@ -6,7 +6,7 @@ import errno
 import os
 import random
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ import torch
 
 import rlseq
 from rlseq import checkpoint
+from rlseq.agents.ppo import Price
+from rlseq.baselines import MovingAverage
+from rlseq.discriminators.adversary import Adversary
+from rlseq.discriminators.rank import Ranker
+from rlseq.factors import Shuffle
+from rlseq.state import Count
 from rlseq.storage import Damaged
 
 SHORT = {"pretraining": 2, "d": 1, "k": 1}  # adversarial agents begin with many updates of their judge
@@ -220,3 +226,71 @@ class Noise:
 
     def __call__(self, tokens: Any, mask: Any, context: Any) -> Any:
         return torch.from_numpy(self.generator.random(len(tokens)))
+
+
+@pytest.mark.parametrize("part", [MovingAverage(), Count(), Shuffle(), Price(0.1, 1.0)])
+def test_what_parts_remember_comes_back_on_their_device(part: Any) -> None:
+    """A checkpoint is read into the memory of the host; `meta` stands for an accelerator."""
+    state = part.state_dict()
+    for name, value in state.items():
+        setattr(part, name, value.to("meta"))
+    part.load_state_dict(state)
+    assert {value.device.type for value in part.state_dict().values()} == {"meta"}
+
+
+def test_texts_that_are_remembered_come_back_on_the_device_of_their_reader() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=8, items=20, length=3)
+    for kind in (Adversary, Ranker):
+        judge = kind(rlseq.make_discriminator("cnn", env, source=False), memory=16, texts=16)
+        judge.learn(rlseq.make_policy("gru", env, hidden=8, embedding=4), env)
+        state = judge.state_dict()
+        judge.discriminator.to("meta")
+        judge.load_state_dict({**state, "discriminator": judge.discriminator.state_dict()})
+        found = [texts for texts in (judge.past, getattr(judge, "pool", None)) if texts is not None]
+        assert found
+        for texts in found:
+            tensors = [texts.tokens, texts.mask, *texts.context.values()]
+            assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_regression_goes_on_on_the_device_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no weights before it learns, so its device is known when a batch comes."""
+    env = rlseq.make("rlseq/Copy-v0", num_envs=8, items=20, length=3)
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
+    agent: Any = rlseq.make_agent("reinforce", policy, baseline="regression")
+    agent.update(agent.collect(env))
+    batch = agent.judged(agent.collect(env))
+    moved = replace(
+        batch, **{n: getattr(batch, n).to("meta") for n in ("mask", "features", "rewards", "actions")}
+    )
+    returns = batch.targets.to("meta")
+    assert agent.baseline(returns, moved).device.type == "meta"
+    agent.baseline.learn(returns, moved)
+    assert agent.baseline.weight.device.type == "meta"
+
+
+def test_the_state_of_a_generator_of_another_device_is_refused_by_name() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=2, items=10)
+    agent = rlseq.make_agent("reinforce", rlseq.make_policy("gru", env, hidden=4, embedding=4))
+    state = checkpoint.state_of(agent, env)
+    state["generators"]["env.generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's are
+    with pytest.raises(ValueError, match=r"random generator env\.generator does not fit one on cpu"):
+        checkpoint.restore(agent, env, state)
+
+
+def test_only_files_of_checkpoints_are_removed(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("model.safetensors", "0000000a.safetensors", "notes.json")]
+    for other in others:
+        other.write_bytes(b"mine")
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, tree(step))
+    assert all(other.read_bytes() == b"mine" for other in others)
+    assert checkpoint.steps(tmp_path) == [2, 3]
+
+
+def test_a_checkpoint_under_another_name_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, tree(1))
+    for suffix in ("json", "safetensors"):
+        (tmp_path / f"00000001.{suffix}").rename(tmp_path / f"00000002.{suffix}")
+    with pytest.raises(Damaged, match=r"00000002\.json holds step 1"):
+        checkpoint.read(tmp_path, 2)

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -369,3 +370,34 @@ def test_places_by_a_slow_loop() -> None:
         assert place.item[k] == numbers[key]
         assert place.kept[k] == ((source, target) not in found)
         found.add((source, target))
+
+
+def test_an_own_reader_of_a_large_file_is_asked_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name says what it reads, so that nothing is kept under one."""
+    monkeypatch.setattr(cache, "WORTH", 1)
+    monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("a b", "utf-8")
+
+    def rows(target: str) -> Iterator[Pair]:
+        yield from (Pair(source, target) for source in "abc")
+
+    for target in ("x", "y"):
+        own = (lambda: rows(target), partial(rows, target))  # noqa: B023
+        for read in own:
+            corpus = load({"train": Origin(read, (tmp_path / "file",))})
+            assert items(corpus) == [(source, [target]) for source in "abc"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_own_division_of_a_large_file_is_made_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "WORTH", 1)
+    path = tmp_path / "pairs.tsv"
+    path.write_text("a\t1\nb\t2\n", "utf-8")
+    for part in (0, 2):
+        first = np.array([0, part])
+        corpus = load(find(path), assign=lambda keys, first=first: first)  # type: ignore[misc]
+        assert len(corpus) == (2 if part == 0 else 1)

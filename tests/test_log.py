@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.storage import locked, sign
+from rlseq.storage import locked, read_sealed, sign
 
 TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
 
@@ -260,3 +262,265 @@ def test_half_a_line_of_metrics_does_no_harm(tmp_path: Path) -> None:
     with (tmp_path / "a" / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"update": 5.0, "lo')
     assert run(tmp_path / "a") == run(tmp_path / "b")
+
+
+def hashed(folder: Path) -> dict[str, str]:
+    """Every file and folder with a checksum of its bytes."""
+    return {
+        str(path.relative_to(folder)): sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def damage_checkpoints(folder: Path) -> None:
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        flip(path)
+
+
+def of_another_version(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text("utf-8").replace("rlseq.run/3", "rlseq.run/9"), "utf-8")
+
+
+REFUSALS: list[tuple[str, Callable[[Path], Any], dict[str, Any]]] = [
+    ("another configuration", lambda folder: None, {"hyper": {"lr": 0.5}}),
+    ("already holds a run", lambda folder: None, {"resume": False}),
+    ("must be ≥ 1", lambda folder: None, {"updates": 0}),
+    ("wandb is not installed", lambda folder: None, {"wandb_project": "mine"}),
+    ("no other checkpoint in .* is intact", damage_checkpoints, {}),
+    (r"metrics\.jsonl was changed", lambda folder: flip(folder / "metrics.jsonl"), {}),
+    (r"metrics\.jsonl ends after", lambda folder: (folder / "metrics.jsonl").write_text("", "utf-8"), {}),
+    (r"metrics\.jsonl cannot be read", lambda folder: (folder / "metrics.jsonl").unlink(), {}),
+    (r"config\.json", lambda folder: flip(folder / "config.json"), {}),
+    ("another version of rlseq", of_another_version, {}),
+]
+
+
+@pytest.mark.parametrize(("message", "damage", "options"), REFUSALS)
+def test_a_refused_run_changes_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, damage: Any, options: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    run(tmp_path)
+    (tmp_path / ".job.json.0011.draft").write_text("left by a kill", "utf-8")
+    damage(tmp_path)
+    before = hashed(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **{"updates": 8, **options})
+    assert hashed(tmp_path) == before
+
+
+def test_a_run_that_is_refused_before_it_began_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="wandb is not installed"):
+        run(tmp_path / "run", wandb_project="mine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_held_by_another_process_keeps_every_byte(tmp_path: Path) -> None:
+    run(tmp_path)
+    holder = locked(tmp_path / "lock")
+    before = hashed(tmp_path)
+    with pytest.raises(ValueError, match="is being written by process"):
+        run(tmp_path, updates=8)
+    assert hashed(tmp_path) == before
+    holder.close()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> None:
+    run(tmp_path / "a", updates=4)
+    flip(tmp_path / "a" / "checkpoints" / "00000004.safetensors")
+    with pytest.warns(UserWarning, match=r"00000004\.safetensors was changed"):
+        run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "b")
+
+
+def breaking(at: int) -> Any:
+    """A reward that fails in an update."""
+    calls: list[int] = []
+
+    def reward(tokens: torch.Tensor, mask: torch.Tensor, context: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > at:
+            raise ZeroDivisionError("inside the reward")
+        return (tokens * mask).sum(1) % 7 / 7
+
+    return reward
+
+
+def test_an_error_leaves_all_rows_before_it_and_the_status_failed(tmp_path: Path) -> None:
+    agent, env, _ = setting()
+    env.parts = {"mine": breaking(at=7)}
+    with pytest.raises(ZeroDivisionError, match="inside the reward"):
+        rlseq.train(agent, env, 60, out=tmp_path, alarms="ignore", eval_every=100)
+    results, rows = numbers(tmp_path)
+    assert [row["update"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert results["status"] == "failed"
+    assert results["error"] == "ZeroDivisionError: inside the reward"
+    assert results["updates"] == 7
+    assert results["checkpoint"] is None
+
+
+def test_a_metric_that_cannot_be_fetched_does_not_hide_the_error(tmp_path: Path) -> None:
+    agent, env, _ = setting()
+    env.parts = {"mine": breaking(at=5)}
+    real = agent.update
+    counted: list[int] = []
+
+    def update(batch: Any) -> Any:
+        counted.append(1)
+        return real(batch) | ({"odd": torch.zeros(2)} if len(counted) == 4 else {})
+
+    agent.update = update
+    with pytest.raises(ZeroDivisionError, match="inside the reward"):
+        rlseq.train(agent, env, 60, out=tmp_path, alarms="ignore", eval_every=100)
+    results, rows = numbers(tmp_path)
+    assert [row["update"] for row in rows] == [1, 2, 3]
+    assert results["status"] == "failed"
+
+
+def test_a_full_disk_does_not_hide_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    agent, env, _ = setting()
+    env.parts = {"mine": breaking(at=5)}
+
+    def full(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ZeroDivisionError, match="inside the reward"):
+        rlseq.train(agent, env, 60, out=tmp_path, alarms="ignore", eval_every=100)
+    assert "the end of the run is not written (" in capsys.readouterr().err
+
+
+def test_a_failed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def broken(row: dict[str, float]) -> None:
+        if row["update"] == 5:
+            raise ZeroDivisionError("in a callback")
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "a", on_update=broken)
+    assert numbers(tmp_path / "a")[0]["status"] == "failed"
+    assert run(tmp_path / "a") == run(tmp_path / "b")
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "b")
+
+
+def test_sigterm_stops_after_the_update_with_a_checkpoint(tmp_path: Path) -> None:
+    def press(row: dict[str, float]) -> None:
+        if row["update"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path / "run", on_update=press)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert numbers(tmp_path / "run")[0]["status"] == "interrupted"
+    assert rlseq.checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 3
+    assert run(tmp_path / "run") == run(tmp_path / "whole")
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    def press(row: dict[str, float]) -> None:
+        if row["update"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", on_update=press)
+    results, rows = numbers(tmp_path / "run")
+    assert results["status"] == "interrupted"
+    assert (results["checkpoint"], len(rows)) == (2, 3)
+    assert run(tmp_path / "run") == run(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl"])
+def test_a_planted_link_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious", "utf-8")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(victim)
+    with pytest.raises(ValueError, match=rf"{name} is a link; remove it"):
+        run(tmp_path / "run")
+    assert victim.read_text("utf-8") == "precious"
+
+
+def test_what_a_kill_left_is_cleaned_up(tmp_path: Path) -> None:
+    run(tmp_path, updates=4)
+    left = [tmp_path / part / ".x.json.00ff.draft" for part in ("", "samples", "checkpoints")]
+    for path in left:
+        path.write_text("half", "utf-8")
+    run(tmp_path)
+    assert not any(path.exists() for path in left)
+
+
+def alarmed(row: dict[str, float], at: int) -> str | None:
+    return f"reached {at}" if row["update"] >= at else None
+
+
+def test_alarms_survive_a_resumption_and_are_given_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, at in (("early", 3), ("late", 8)):
+        monkeypatch.setitem(rlseq.alarms.ALARMS, name, lambda rows, at=at: alarmed(rows[-1], at))
+    said: list[str] = []
+
+    def written(folder: Path) -> list[str]:
+        return [a for a in read_sealed(folder / "alarms.json")["alarms"] if "reached" in a]
+
+    def stop(row: dict[str, float]) -> None:
+        if row["update"] == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "a", updates=10, on_update=stop, alarms=said.append)
+    assert written(tmp_path / "a") == ["update 3: early: reached 3"]
+    for _ in range(2):
+        run(tmp_path / "a", updates=10, alarms=said.append)
+        assert written(tmp_path / "a") == ["update 3: early: reached 3", "update 8: late: reached 8"]
+    assert [line for line in said if "reached" in line] == written(tmp_path / "a")
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, True)])
+def test_a_run_goes_on_with_and_without_a_closer_look(tmp_path: Path, first: bool, second: bool) -> None:
+    run(tmp_path / "a", updates=4, examine=first)
+    run(tmp_path / "a", updates=6, examine=second)
+    whole = run(tmp_path / "a", updates=8, examine=first)
+    straight = run(tmp_path / "b", updates=8, examine=first)
+    assert [row["loss"] for row in whole] == [row["loss"] for row in straight]
+    assert whole[-1] == straight[-1]  # with kl_start, from the policy at the start
+
+
+def test_disk_and_time_grow_with_the_number_of_updates_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes that an evaluation writes do not depend on how many came before it."""
+    written: list[int] = []
+    real = rlseq.storage.write_whole
+
+    def counted(path: Path, data: bytes) -> None:
+        written.append(len(data))
+        real(path, data)
+
+    for module in (rlseq.storage, rlseq.checkpoint, rlseq.log):
+        monkeypatch.setattr(module, "write_whole", counted)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    agent, env, fresh = setting()
+    sizes: list[int] = []
+
+    def measure(row: dict[str, float]) -> None:
+        sizes.append(sum(written))
+        written.clear()
+
+    rlseq.train(agent, env, 120, fresh, eval_every=1, out=tmp_path, on_update=measure, alarms="ignore")
+    assert max(sizes[100:]) < 1.2 * max(sizes[10:20])

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from rlseq.discriminators.collapse import Collapse
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.objectives import GAN, Objective, Penalty, unconstrained
-from rlseq.discriminators.texts import Texts, check_pool, joined, mismatched, real, written
+from rlseq.discriminators.texts import (
+    Texts,
+    check_pool,
+    joined,
+    mismatched,
+    real,
+    remembered,
+    written,
+)
 from rlseq.discriminators.values import Value, probability
 from rlseq.engine import sequence_env
 from rlseq.env import SequenceEnv
@@ -189,7 +197,7 @@ class Adversary:
         """Go on from there."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.past = state["past"] and Texts(**state["past"])
+        self.past = remembered(state["past"], self.discriminator)
 
 
 @torch.no_grad()

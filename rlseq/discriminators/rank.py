@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlseq.discriminators.adversary import Adversary, watched
-from rlseq.discriminators.texts import Texts, real
+from rlseq.discriminators.texts import Texts, real, remembered
 from rlseq.engine import sequence_env
 from rlseq.state import evaluating
 
@@ -88,7 +88,7 @@ class Ranker(Adversary):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state)
-        self.pool = state["pool"] and Texts(**state["pool"])
+        self.pool = remembered(state["pool"], self.discriminator)
 
 
 def rank(s: Tensor, like: Tensor, rivals: Tensor, gamma: float) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlseq.engine import rollout
 from rlseq.env import SequenceEnv
@@ -40,6 +40,15 @@ def joined(parts: Sequence[Texts]) -> Texts:
     first = parts[0].context
     context = {name: torch.cat([part.context[name] for part in parts]) for name in first}
     return Texts(torch.cat([p.tokens for p in parts]), torch.cat([p.mask for p in parts]), context)
+
+
+def remembered(state: Mapping[str, Any] | None, module: nn.Module) -> Texts | None:
+    """Texts of a checkpoint, on the device of the module that reads them."""
+    if state is None:
+        return None
+    device = next(module.parameters()).device
+    context = {name: value.to(device) for name, value in state["context"].items()}
+    return Texts(state["tokens"].to(device), state["mask"].to(device), context)
 
 
 def written(policy: Any, env: SequenceEnv, number: int) -> Texts:
