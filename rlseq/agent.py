@@ -45,13 +45,24 @@ class Agent(ABC):
         return self.step([batch])
 
     def pace(self, done: float) -> None:
-        """Set the step size for the next update; `done` is the share of training that lies behind."""
+        """Set the step size for the next update; `done` is the share of training that lies behind.
+
+        Every parameter group of the optimiser starts from its own step size, which is kept in the
+        group, and so in checkpoints.
+        """
         if self.schedule is not constant:
-            self.optimizer.param_groups[0]["lr"] = self.lr * self.schedule(done)  # type: ignore[operator]
+            for group in self.optimizer.param_groups:
+                initial = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = initial * self.schedule(done)  # type: ignore[operator]
+
+    def remark(self) -> str | None:
+        """What the user must know about a training that has just ended; None if there is nothing."""
+        return None
 
     def step(self, parts: Iterable[Rollout]) -> Metrics:
         """One gradient step on the sum of the losses of the parts of a batch."""
-        for parameter in self.optimizer.param_groups[0]["params"]:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
             parameter.grad = None
         losses, logs = [], []
         for part in parts:
@@ -59,7 +70,7 @@ class Agent(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             logs.append(metrics)
-        norm = clip(self.optimizer.param_groups[0]["params"], self.clip_norm)
+        norm = clip(parameters, self.clip_norm)
         self.optimizer.step()
         return {"loss": torch.stack(losses).sum(), **joined(logs), "grad_norm": norm}
 
