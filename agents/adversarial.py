@@ -41,14 +41,16 @@ class Adversarial(PolicyGradient):
         """The adversary when none is given."""
         return Adversary(reader_of(self.policy, "cnn"))
 
-    def collect(self, env: Any) -> Rollout:
-        """Samples, judged by a discriminator that has caught up."""
-        env = sequence_env(env)
-        self.adversary.check(env)
+    def catch_up(self, env: Any) -> None:
+        """Begin a round when the last one is over: the discriminator learns."""
+        self.adversary.check(sequence_env(env))
         if self.count.updates >= self.g * self.rounds.updates:  # not again, if only the batch is
             self.new_round(env)
             self.rounds.updates = self.rounds.updates + 1
-        return super().collect(rewarded(env, self.adversary))
+
+    def paid_on(self, env: Any) -> Any:
+        """The task, paid by the discriminator."""
+        return rewarded(env, self.adversary)
 
     def new_round(self, env: Any) -> None:
         """The discriminator learns; what was averaged over its earlier judgements is forgotten."""

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 
 from rlseq.arguments import PositiveInt, check_fields
+from rlseq.baselines import Baseline
 from rlseq.credit import Completions, Credit
 from rlseq.discriminators.texts import check_pool, real, rewarded
 from rlseq.engine import sequence_env
 from rlseq.metrics import BLEU
 from rlseq.policy_gradient import PolicyGradient
-from rlseq.types import Reward, Rollout
+from rlseq.types import Reward
 
 
 @dataclass(eq=False)
@@ -27,6 +28,7 @@ class PGBLEU(PolicyGradient):
     order: PositiveInt = 3  # longest n-gram of BLEU
     references: PositiveInt = 20  # real texts to compare with, where there is no source
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
+    baseline: Baseline | str = "none"  # b (rlseq.baselines, rlseq.critics); the paper subtracts nothing
     paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -35,21 +37,27 @@ class PGBLEU(PolicyGradient):
         self.reward: Reward | None = None
         super().__post_init__()
 
-    def collect(self, env: Any) -> Rollout:
-        """Samples, judged by BLEU."""
+    def paid_on(self, env: Any) -> Any:
+        """The task, paid by BLEU."""
         env = sequence_env(env)
-        check_pool(env)
         if self.reward is None:
+            check_pool(env)
             self.reward = self._bleu(env)
-        return super().collect(rewarded(env, self.reward))
+        return rewarded(env, self.reward)
 
     def _bleu(self, env: Any) -> Reward:
         if env.source_vocab is not None:
             return BLEU(references_of(env), order=self.order, eos=env.vocab.eos) / 100
-        drawn = real(env, self.references)
+        # By the task's seed alone, so that a resumed run compares with the same texts.
+        drawn = real(env.variant(generator=generator_of(env)), self.references)
         lines = [row[keep].tolist() for row, keep in zip(drawn.tokens, drawn.mask, strict=True)]
         bleu = BLEU([lines], order=self.order, eos=env.vocab.eos) / 100
         return lambda tokens, mask, context: bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])})
+
+
+def generator_of(env: Any) -> torch.Generator:
+    """Random numbers that depend on nothing but the task's seed."""
+    return torch.Generator(env.device).manual_seed(env.seed)
 
 
 def references_of(env: Any) -> list[list[list[int]]]:

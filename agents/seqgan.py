@@ -41,6 +41,7 @@ class SeqGAN(Adversarial):
     every: PositiveInt = 1  # words between two prefixes that are completed
     trail: ShareBelowOne = 0.8  # share of the roll-out policy kept when a round begins; 0: it is the policy
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
+    baseline: Baseline | str = "none"  # b (rlseq.baselines, rlseq.critics); the paper subtracts nothing
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -68,8 +69,16 @@ class MaliGAN(SeqGAN):
     Its gradient is then that of the likelihood of real texts, estimated from the policy's own.
     """
 
-    baseline: Baseline | str = "none"  # none: the scale compares
     scale: Scale | str = "self_normalised"  # of Q̂ − b (rlseq.factors)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adversary.value is not odds:
+            raise ValueError(
+                "MaliGAN divides r = D/(1 − D) by its mean, and needs an adversary that pays this, got one "
+                f"that pays {getattr(self.adversary.value, '__name__', self.adversary.value)!r}; pass "
+                "adversary=Adversary(discriminator, value=rlseq.discriminators.values.odds), or leave it out"
+            )
 
     def opponent(self) -> Adversary:
         """Pays odds."""
@@ -78,7 +87,12 @@ class MaliGAN(SeqGAN):
 
 @dataclass(eq=False)
 class RankGAN(SeqGAN):
-    """Lin et al. 2017: paid by how a text ranks among real ones."""
+    """Lin et al. 2017: paid by how a text ranks among real ones.
+
+    Log ranks are below 0, so that without a baseline every sampled text becomes less likely.
+    """
+
+    baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.critics)
 
     def opponent(self) -> Adversary:
         """Ranks."""

@@ -23,7 +23,7 @@ from torch import Tensor
 import rlseq
 from rlseq.credit import Completions
 from rlseq.discriminators import Adversary
-from rlseq.discriminators.texts import rewarded, variant
+from rlseq.discriminators.texts import rewarded
 
 ROWS, SAMPLES, PORTED, REPEATS = 64, 16, 2, 5
 
@@ -50,7 +50,7 @@ def main() -> None:
     prefixes = range(1, env.max_len)
     texts = env.oracle.sample(ROWS * SAMPLES * len(prefixes))
     mask = torch.ones_like(texts, dtype=torch.bool)
-    wide = variant(judged, num_envs=ROWS * SAMPLES)
+    wide = judged.variant(num_envs=ROWS * SAMPLES)
 
     def repeated(t: int, times: int) -> Tensor:
         return batch.actions[:, :t].repeat_interleave(times, 0)

@@ -123,7 +123,7 @@ class Bench:
         yield "seqgan, mean baseline", lambda: self.adversarial("seqgan", None, baseline="mean")
         yield "regs", self.regs
         yield "rankgan", self.rankgan
-        searching = {"completions": self.profile.completions}
+        searching = {"completions": self.profile.completions, "baseline": "mean"}
         yield "pg_bleu", lambda: self.learn("pg_bleu", **searching)
         yield "scheduled_sampling", self.scheduled_sampling
 
@@ -178,7 +178,7 @@ class Bench:
         adversary = Adversary(
             cnn, penalties=[OutputL2(0.2)], texts=p.texts, lr=p.rate, **({"value": value} if value else {})
         )
-        options = {"baseline": "none", **options, "completions": p.completions, "every": p.every}
+        options = {**options, "completions": p.completions, "every": p.every}
         return self.learn(name, adversary=adversary, **options, **self.schedule)
 
     def regs(self) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from gymnasium.vector import AutoresetMode
@@ -139,6 +139,12 @@ class SequenceEnv(GymnasiumView):
         """Some rows as a task of their own: indices copy them, as often as named; a slice shares memory."""
         context = {name: value[rows] for name, value in self.context.items()}
         return self.resumed(context, self._tokens[rows], self.length[rows], self.done[rows])
+
+    def variant(self, **changes: Any) -> Self:
+        """The same task but for some attributes, with episodes of its own and the same random numbers."""
+        other = copy(self)
+        vars(other).update(changes)
+        return other
 
     def resumed(self, context: Context, tokens: Tensor, length: Tensor, done: Tensor) -> Self:
         """The same task with other episodes, under way; `tokens` has a spare column, `[B, T + 1]`."""

@@ -46,14 +46,15 @@ class Examiner:
     def __call__(self) -> Metrics:
         """Scalars, all of a fresh batch."""
         with left_as_found(self.env):
-            batch = self.agent.collect(self.env)
+            # Without `catch_up`: a discriminator must not learn because somebody looks.
+            batch = self.agent.gather(self.agent.paid_on(self.env))
             seen = {**self.greedy(batch), **self.moved(batch), **self.texts(batch), **self.noise(batch)}
             return {**seen, **self.truth()}
 
     def greedy(self, batch: Rollout) -> Metrics:
         """How samples fare against the greedy text: where few beat it, SCST has little to learn from."""
         if batch.greedy is None:
-            batch = GreedyReturn().prepare(batch, self.agent.policy, self.env)
+            batch = GreedyReturn().prepare(batch, self.agent.policy, self.agent.paid_on(self.env))
         assert batch.greedy is not None
         return {
             "greedy_reward": batch.greedy.mean(),

@@ -407,3 +407,21 @@ def test_a_discriminator_of_another_task_is_refused_before_anything_is_written()
     with pytest.raises(ValueError, match=f"written={V + 1}, the task's is {V}"):
         agent.collect(env)
     assert torch.equal(env.generator.get_state(), state)
+
+
+# ── defaults as published ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["seqgan", "maligan", "pg_bleu"])
+def test_no_baseline_where_the_paper_has_none(tiny: Any, name: str) -> None:
+    env, policy = tiny(rows=8)
+    brief = {} if name == "pg_bleu" else {"pretraining": 0, "d": 0}
+    agent: Any = rlseq.make_agent(name, policy, scale="none", completions=2, **brief)
+    batch = agent.judged(agent.collect(env))
+    assert torch.equal(batch.advantages, batch.targets)
+
+
+def test_maligan_refuses_an_adversary_that_pays_no_odds(tiny: Any) -> None:
+    env, policy = tiny(rows=8)
+    with pytest.raises(ValueError, match=r"MaliGAN divides r = D/\(1 − D\).*got one that pays 'probability'"):
+        rlseq.make_agent("maligan", policy, adversary=adversary_for(env))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -55,12 +54,12 @@ def written(policy: Any, env: SequenceEnv, number: int) -> Texts:
     """What a policy writes now; nobody judges it."""
     env = rewarded(env, _nothing)
     sizes = [min(WRITTEN, number - start) for start in range(0, number, WRITTEN)]
-    return joined([Texts.of(rollout(policy, variant(env, num_envs=size))) for size in sizes])
+    return joined([Texts.of(rollout(policy, env.variant(num_envs=size))) for size in sizes])
 
 
 def real(env: SequenceEnv, number: int) -> Texts:
     """References of random items."""
-    return Texts.of(demonstrations(variant(env, num_envs=number)))
+    return Texts.of(demonstrations(env.variant(num_envs=number)))
 
 
 def mismatched(texts: Texts) -> Texts:
@@ -90,15 +89,8 @@ def check_pool(env: SequenceEnv) -> None:
 
 def rewarded(env: SequenceEnv, reward: Reward) -> SequenceEnv:
     """The same task, paid by another reward."""
-    return variant(env, parts={"discriminator": reward})
+    return env.variant(parts={"discriminator": reward})
 
 
 def _nothing(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
     return torch.zeros(len(tokens), device=tokens.device)
-
-
-def variant(env: SequenceEnv, **changes: Any) -> SequenceEnv:
-    """The same task but for some attributes, with episodes of its own and the same random numbers."""
-    other = copy(env)
-    vars(other).update(changes)
-    return other
