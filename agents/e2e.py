@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from rlseq.agent import Agent
-from rlseq.arguments import NonNegativeInt, PositiveInt
+from rlseq.arguments import PositiveInt, ShareBelowOne
 from rlseq.engine import rescore, sequence_env
 from rlseq.errors import pick
 from rlseq.losses import per_token
 from rlseq.references import demonstrations
-from rlseq.state import Count
+from rlseq.schedules import handed_over
 from rlseq.types import Metrics, Rollout, Soft
 
 Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
@@ -65,13 +65,13 @@ UNROLLS: dict[str, Unroll] = {"step_by_step": step_by_step, "two_pass": two_pass
 class E2E(Agent):
     """Minimise −log π(y*ₜ | soft words), where from step s on the model reads its own k likeliest words.
 
-    Ranzato et al. 2016. s falls from T to 0, by `delta` every `stage_updates`, after `xent_updates` of plain
-    likelihood; the embeddings of the k words are averaged by their renormalised probabilities.
+    Ranzato et al. 2016. After the first `xent_share` of training, which is plain likelihood, s falls from the
+    length of each reference to 0, by `delta` in every stage, as in MIXER; `pace` says how far training is.
+    The embeddings of the k words are averaged by their renormalised probabilities.
     """
 
     k: PositiveInt = 10  # words in a soft word
-    xent_updates: NonNegativeInt = 1000  # updates of likelihood alone
-    stage_updates: PositiveInt = 200  # updates of every s below T
+    xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
     delta: PositiveInt = 3  # words that each stage hands over
     unroll: Unroll | str = "step_by_step"  # how the model comes to read its own words
 
@@ -83,7 +83,12 @@ class E2E(Agent):
                 f"{type(self.policy).__name__} writes its cache in place, so steps cannot be differentiated; "
                 'pass unroll="two_pass"'
             )
-        self.count = Count()
+        self.done = 0.0
+
+    def pace(self, done: float) -> None:
+        """Set step size and stage for the next update; `done` is the share of training that lies behind."""
+        super().pace(done)
+        self.done = done
 
     def collect(self, env: Any) -> Rollout:
         """References."""
@@ -92,14 +97,8 @@ class E2E(Agent):
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood, nats per token."""
         length = batch.actions.shape[1]
-        s = self.count.stage(length, self.xent_updates, self.stage_updates, self.delta)
-        given = (torch.arange(length, device=batch.actions.device) < s).expand_as(batch.actions)
+        s = batch.lengths - handed_over(self.done, self.xent_share, length, self.delta)
+        given = torch.arange(length, device=batch.actions.device) < s.unsqueeze(1)
         log_probs = self.unroll(self.policy, batch, given, self.k)  # type: ignore[operator]
         nll = -(log_probs * per_token(batch.mask)).sum()
         return nll, {"nll": nll.detach()}
-
-    def update(self, batch: Rollout) -> Metrics:
-        """Learn, and move on."""
-        metrics = super().update(batch)
-        self.count.updates = self.count.updates + 1
-        return metrics

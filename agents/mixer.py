@@ -8,27 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NonNegativeInt, OpenShare, PositiveInt
+from rlseq.arguments import OpenShare, PositiveInt, ShareBelowOne
 from rlseq.baselines import Baseline
-from rlseq.engine import rollout, sequence_env
-from rlseq.factors import check_task
+from rlseq.engine import rescore, rollout, sequence_env
 from rlseq.losses import per_token
 from rlseq.policy_gradient import PolicyGradient
-from rlseq.references import demonstrations
+from rlseq.references import drawn
+from rlseq.schedules import handed_over
 from rlseq.state import Count
-from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.types import RAW, Evaluation, Metrics, Rollout
 
 
 @dataclass(eq=False)
 class MIXER(PolicyGradient):
-    """Likelihood of the first s words of a reference, REINFORCE on what the policy writes after them.
+    """Likelihood of the first words of a reference, REINFORCE on what the policy writes after them.
 
-    s = T for `xent_updates`; then s = T − Δ, T − 2Δ, … 0, for `stage_updates` each (Ranzato et al. 2016). The
-    baseline is a linear regression for every step, on the hidden state, through which no gradient flows.
+    All words of a reference are given for the first `xent_share` of training; then Δ fewer in every stage,
+    until none is given in the last (Ranzato et al. 2016). All stages are equally long. Words are counted from
+    the end of each reference, so that the policy writes in every row from the first stage on. The baseline is
+    a linear regression for every step, on the hidden state, through which no gradient flows.
+
+    The share of training that is done is set by `pace`, which `rlseq.train` calls before each update; call it
+    in a loop of your own, too.
     """
 
-    xent_updates: NonNegativeInt = 1000  # updates of likelihood alone
-    stage_updates: PositiveInt = 200  # updates of every s below T
+    xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
     delta: PositiveInt = 3  # Δ, words that each stage hands over
     xent_weight: OpenShare = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
     baseline: Baseline | str = "regression"  # b (rlseq.baselines, rlseq.critics)
@@ -40,24 +44,44 @@ class MIXER(PolicyGradient):
                 "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "
                 f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
             )
-        self.count = Count()
+        self.done = 0.0
+        self.reinforced = Count()  # updates in which the policy wrote words itself
 
-    def collect(self, env: Any) -> Rollout:
-        """References as far as s, and what the policy writes after that."""
+    def pace(self, done: float) -> None:
+        """Set step size and stage for the next update; `done` is the share of training that lies behind."""
+        super().pace(done)
+        self.done = done
+
+    def gather(self, env: Any) -> Rollout:
+        """The first words of references, and what the policy writes after them."""
         env = sequence_env(env)
-        check_task(self, env)
-        lesson = demonstrations(env)
-        s = self.count.stage(env.max_len, self.xent_updates, self.stage_updates, self.delta)
-        steps = lesson.lengths.clamp(max=s)
+        lesson = drawn(env)
+        steps = (lesson.lengths - handed_over(self.done, self.xent_share, env.max_len, self.delta)).clamp(
+            min=0
+        )
         index, words = lesson.context["index"], lesson.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
+        env.counts.imitated(steps.sum())
         place = torch.arange(env.max_len, device=words.device)
-        given = replace(batch, mask=place < steps.unsqueeze(1))
+        given = replace(batch, mask=place < steps.unsqueeze(1), behaviour=RAW)
         return self.enriched(replace(batch, lesson=given), env)
 
+    def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """Aₜ of what the policy wrote itself, compared with nothing else."""
+        return super().advantages(returns, self.acted(batch))
+
+    def acted(self, batch: Rollout) -> Rollout:
+        """A batch in which only what the policy wrote itself counts as an action."""
+        return replace(batch, mask=batch.mask & ~_given(batch))
+
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−log π of what was given, −A log π of what was written."""
-        return torch.where(_given(batch), -seen.log_probs, super().surrogate(seen, batch))
+        """−log π of what was given, by the policy as it is; −A log π of what was written, as it acted."""
+        given = _given(batch)
+        plain = seen.log_probs
+        if batch.behaviour._replace(autocast=None) != RAW:
+            behaviour = RAW._replace(autocast=batch.behaviour.autocast)
+            plain = rescore(self.policy, replace(batch, behaviour=behaviour)).log_probs
+        return torch.where(given, -plain, super().surrogate(seen, batch))
 
     def weighed(self, batch: Rollout) -> Rollout:
         """Both parts by themselves: where there is only one, it has all the weight."""
@@ -69,10 +93,21 @@ class MIXER(PolicyGradient):
         return replace(batch, weights=xent + share * self.aggregate(written))  # type: ignore[operator]
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn, and move on."""
+        """Learn, and note whether there was anything to reinforce."""
         metrics = super().update(batch)
-        self.count.updates = self.count.updates + 1
-        return {**metrics, "given": _given(batch).sum(1).float().mean()}
+        written = batch.mask & ~_given(batch)
+        self.reinforced.updates = self.reinforced.updates.to(written.device) + written.any()
+        given = _given(batch).sum(1).float().mean()
+        return {**metrics, "given": given, "sampled": written.sum() / batch.mask.sum()}
+
+    def remark(self) -> str | None:
+        """Whether training has ended before the policy wrote anything itself."""
+        if self.reinforced.updates:
+            return None
+        return (
+            "only_likelihood: MIXER has not reached reinforcement: the policy wrote no word itself in this "
+            "training; make it longer, or lower xent_share"
+        )
 
 
 def _given(batch: Rollout) -> Tensor:

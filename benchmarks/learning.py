@@ -54,7 +54,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a2c": ("a2c", {}, "true"),
     "ppo": ("ppo", {}, "true"),
     "ppo_kl": ("ppo_kl", {}, "true"),
-    "mixer": ("mixer", {"xent_updates": 0, "stage_updates": 35, "delta": 2}, "true"),
+    "mixer": ("mixer", {"xent_share": 0.0, "delta": 2}, "true"),
     "control: constant reward": ("reinforce", {"baseline": "none"}, "constant"),
     "control: shuffled reward": ("reinforce", {"baseline": "mean"}, "shuffled"),
     "control: shuffled reward, rloo": ("rloo", {}, "shuffled"),

@@ -179,6 +179,8 @@ def rescore(policy: Any, batch: Rollout) -> Evaluation:
         more = (behaviour,)
     with casting(behaviour.autocast, batch.actions.device):
         evaluation: Evaluation = policy.evaluate(batch.actions, batch.context, *more)
+    if behaviour.support is not None:  # padding may stand where it was not allowed: −∞ · 0 is no number
+        evaluation = evaluation._replace(log_probs=evaluation.log_probs.where(batch.mask, 0.0))
     return evaluation
 
 

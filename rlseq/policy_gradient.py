@@ -84,6 +84,18 @@ class PolicyGradient(Agent):
         """On-policy samples, and what the factors want to know beside."""
         env = task_of(env)
         check_task(self, env)
+        self.catch_up(env)
+        return self.gather(self.paid_on(env))
+
+    def catch_up(self, env: Any) -> None:
+        """Whatever must be learned before a batch is gathered, by a discriminator for instance."""
+
+    def paid_on(self, env: Any) -> Any:
+        """The task with the reward that this agent learns from: the task's own, if it brings none."""
+        return env
+
+    def gather(self, env: Any) -> Rollout:
+        """Samples, as `collect` returns them, without any change of the agent."""
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
         return self.enriched(replace(batch, samples=self.samples), env)
 
@@ -121,10 +133,14 @@ class PolicyGradient(Agent):
         with evaluating(self.policy):
             logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
-            self.baseline.learn(batch.targets, batch)
+            self.baseline.learn(batch.targets, self.acted(batch))
         if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1
             self.policy.absorb(batch)
         return {**describe(batch), **joined(logs)}
+
+    def acted(self, batch: Rollout) -> Rollout:
+        """A batch whose mask is True on what the policy chose itself: what baselines learn from."""
+        return batch
 
     @torch.no_grad()
     def judged(self, batch: Rollout) -> Rollout:

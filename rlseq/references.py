@@ -24,14 +24,20 @@ def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
         context: of which rows; a fresh batch when not given.
     """
     env = sequence_env(env)
+    found = drawn(env, context)
+    env.counts.read += found.mask.sum()
+    return found
+
+
+def drawn(env: SequenceEnv, context: Context | None = None) -> Rollout:
+    """As `demonstrations`, without counting the tokens as read."""
     check_references(env)
     context = env.begin() if context is None else context
     lengths = context["reference_lengths"]
-    drawn = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
-    chosen = (drawn * (lengths > 0).sum(1)).long()
+    uniform = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
+    chosen = (uniform * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
     actions, length = context["references"][rows, chosen], lengths[rows, chosen]
-    env.counts.read += length.sum()
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
     nothing = torch.zeros(actions.shape, device=env.device)
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)

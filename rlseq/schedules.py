@@ -40,4 +40,17 @@ def scheduled(schedule: Schedule | str) -> Schedule:
     return schedule
 
 
+def handed_over(done: float, xent_share: float, longest: int, delta: int) -> int:
+    """Words at the end of a reference that are no longer given, in a curriculum from likelihood to own words.
+
+    None for the first `xent_share` of training; then `delta`, 2 `delta`, … in stages of equal length, so that
+    in the last of them no reference of at most `longest` words is given at all (Ranzato et al. 2016).
+    """
+    if done < xent_share:
+        return 0
+    stages = math.ceil(longest / delta)
+    stage = 1 + int((done - xent_share) / (1 - xent_share) * stages + 1e-9)  # rounding ends no stage late
+    return delta * min(stage, stages)
+
+
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}

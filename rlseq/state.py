@@ -87,8 +87,3 @@ class Count(Remembers):
 
     def __init__(self) -> None:
         self.updates = torch.zeros((), dtype=torch.int64)
-
-    def stage(self, length: int, first: int, each: int, delta: int) -> int:
-        """MIXER's s: `length` for the `first` updates, then `delta` less after `each`, down to 0."""
-        stages = (int(self.updates) - first) // each + 1
-        return min(length, max(0, length - delta * max(0, stages)))

@@ -39,6 +39,10 @@ class Counts:
         yield
         self.written, self.judged = self.written + env.length.sum() - before, self.judged + env.num_envs
 
+    def imitated(self, number: Any) -> None:
+        """Count tokens that a rollout was forced to write as read: they are a reference's, not its own."""
+        self.written, self.read = self.written - number, self.read + number
+
     def numbers(self) -> dict[str, int]:
         """The counts so far, and `tokens`, the sum of what was written and read."""
         found = {name: int(value) for name, value in vars(self).items()}

@@ -179,10 +179,8 @@ def test_an_agent_gathers_what_is_enumerated(tiny: Any, name: str, sources: int)
 @pytest.mark.parametrize("updates", [0, 1, 2, 3])
 def test_mixer_gathers_what_is_enumerated(tiny: Any, updates: int) -> None:
     env, policy = tiny(rows=ROWS // 2)[0], Table(2)
-    agent: Any = rlseq.make_agent(
-        "mixer", policy, xent_updates=1, stage_updates=1, delta=1, baseline="greedy"
-    )
-    agent.count.updates += updates
+    agent: Any = rlseq.make_agent("mixer", policy, xent_share=0.25, delta=1, baseline="greedy")
+    agent.pace(0.25 * updates)
     given = torch.arange(STEPS) < STEPS - updates
     batch, _ = every_batch(rlseq.make_agent("scst", policy), env, 1)
     agrees = ((batch.actions == env.items["references"][batch.context["index"], 0]) | ~given).all(1)

@@ -30,7 +30,7 @@ from rlseq.engine import rescore, rollout
 from rlseq.losses import AGGREGATES
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.references import demonstrations
-from rlseq.state import Count
+from rlseq.schedules import handed_over
 from rlseq.types import Rollout
 
 GRADIENTS = sorted(
@@ -106,13 +106,13 @@ def test_corrected_minimum_risk_is_rloo_but_for_a_factor(tiny: Any, n: int) -> N
 
 def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
     env, policy = tiny(rows=40)
-    mixer = MIXER(policy, xent_updates=1, stage_updates=1)
+    mixer = MIXER(policy)
     state = env.generator.get_state()
     batch = mixer.collect(env)
     env.generator.set_state(state)
     assert same(slope(mixer, batch), slope(MLE(policy), demonstrations(env)))
 
-    mixer.count.updates += 1 + env.max_len
+    mixer.pace(0.99)
     learner = REINFORCE(policy, baseline=mixer.baseline)
     mixer.baseline.learn(mixer.judged(batch).targets, batch)  # type: ignore[union-attr]
     batch = mixer.collect(env)
@@ -138,7 +138,7 @@ def test_one_step_of_ppo_is_a2c(tiny: Any, cls: Any) -> None:
 
 PENALTIES = {"entropy": 0.1, "l2": 0.1, "kl": 0.1, "kl_reward": 0.1, "mle": 0.1}
 MADE: dict[str, dict[str, Any]] = {
-    "mixer": {"xent_updates": 0, "stage_updates": 1, "delta": 1, "entropy": 0.1, "l2": 0.1},
+    "mixer": {"xent_share": 0.0, "delta": 1, "entropy": 0.1, "l2": 0.1},
     **{name: {"samples": 4} for name in ("rloo", "grpo", "dr_grpo", "dapo", "mrt", "mrt_corrected", "scst")},
 }
 
@@ -193,12 +193,10 @@ def test_minibatches_hold_every_group_once_and_whole(tiny: Any) -> None:
 
 
 def test_the_schedule_of_mixer() -> None:
-    """S = T, then T − Δ, …, 0 (Ranzato et al. 2016)."""
-    count, steps = Count(), []
-    for _ in range(12):
-        steps.append(count.stage(7, 4, 2, 3))
-        count.updates += 1
-    assert steps == [7, 7, 7, 7, 4, 4, 1, 1, 0, 0, 0, 0]
+    """Nothing is handed over for a share of training, then Δ, 2Δ, … until all is (Ranzato et al. 2016)."""
+    steps = [handed_over(update / 10, 0.4, 7, 3) for update in range(11)]
+    assert steps == [0, 0, 0, 0, 3, 3, 6, 6, 9, 9, 9]
+    assert [handed_over(done, 0.0, 6, 3) for done in (0.0, 0.49, 0.5, 0.99)] == [3, 3, 6, 6]
 
 
 @pytest.mark.parametrize("name", ["reinforce", "dr_grpo", "dapo", "ppo", "mixer", "mrt", "rloo"])

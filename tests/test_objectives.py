@@ -24,6 +24,7 @@ from rlseq.agents import (
     PPOKL,
     REINFORCE,
 )
+from rlseq.agents.mixer import _given
 from rlseq.engine import rescore
 from rlseq.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.types import Context
@@ -164,11 +165,11 @@ def test_one_step_of_ppo_follows_whitened_advantages(tiny: Any) -> None:
 @pytest.mark.parametrize("given", [0, 1, 2, 3])
 def test_mixer_mixes_likelihood_and_reward_at_every_s(tiny: Any, given: int) -> None:
     env, policy = tiny()
-    agent = taught(MIXER(policy, xent_updates=0, stage_updates=1, delta=1, xent_weight=0.3), env)
-    agent.count.updates += 2 - given  # s = T − Δ · (updates + 1)
-    if given == 3:
-        agent = MIXER(policy, xent_updates=1, xent_weight=0.3)
-    assert agent.count.stage(3, agent.xent_updates, agent.stage_updates, agent.delta) == given
+    agent = MIXER(policy, xent_share=0.25, delta=1, xent_weight=0.3)
+    agent.pace(0.99)
+    agent = taught(agent, env)
+    agent.pace(0.25 * (3 - given))
+    assert int(_given(agent.collect(env)).sum(1).max()) == given
     whole = tiny.whole(policy, env)
     start = torch.arange(3) < given
     reference = env.items["references"][whole.index, 0]

@@ -33,6 +33,8 @@ from rlseq.critics import Regression
         ("mixer", {"samples": 2}, "one reference a row"),
         ("mixer", {"mle": 0.1}, "a likelihood of its own"),
         ("mixer", {"delta": 0}, "delta must be an integer ≥ 1, got 0"),
+        ("mixer", {"xent_share": 1.0}, r"xent_share must be a number in \[0, 1\), got 1.0"),
+        ("e2e", {"xent_share": -0.1}, r"xent_share must be a number in \[0, 1\), got -0.1"),
         ("mixer", {"xent_weight": 1.0}, r"xent_weight must be a number in \(0, 1\), got 1.0"),
         ("reinforce", {"entropy": -0.1}, "entropy must be a finite number ≥ 0, got -0.1"),
         ("reinforce", {"kl": -0.1}, "kl must be a finite number ≥ 0"),
@@ -160,10 +162,10 @@ def test_references_may_be_shorter_than_the_longest_text(tiny: Any) -> None:
     env.items["references"] = env.items["references"][:, :, :2]
     env.items["reference_lengths"] = torch.full((2, 1), 2)
     for updates in range(4):
-        agent: Any = rlseq.make_agent("mixer", policy, xent_updates=1, stage_updates=1, delta=1)
-        agent.count.updates += updates
+        agent: Any = rlseq.make_agent("mixer", policy, delta=1)
+        agent.pace(0.25 * updates)
         batch = agent.collect(env)
         agent.update(batch)
         assert batch.lesson is not None
         assert batch.lesson.mask.shape == batch.mask.shape
-        assert int(batch.lesson.mask.sum(1).max()) == min(2, 3 - updates)
+        assert int(batch.lesson.mask.sum(1).max()) == max(0, 2 - updates)
