@@ -96,7 +96,7 @@ def train(
                 _preflight(run)
             _loop(run, unit, limit, eval_every, stop, advance)
             if not stop.asked and (remark := agent.remark()):
-                Watchman(alarms).say(remark)
+                run.watch.say(remark)
             run.save("interrupted" if stop.asked else "finished")
         except BaseException as error:
             run.break_off(error)
