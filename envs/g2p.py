@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from importlib.resources import files
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class G2P(CorpusTask):
         **options: Unpack[EnvOptions],
     ) -> None:
         file = the_dictionary() if path is None else located(path)
-        if not file.is_file():
+        if not isfile(file):
             raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
         corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad), by_index)

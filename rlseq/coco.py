@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from pathlib import Path
+from os.path import isdir, isfile
+from pathlib import Path, PurePath
 from typing import Any
 
-from rlseq.errors import hint, pick
+from rlseq import limits
+from rlseq.errors import hint, pick, told
 from rlseq.metrics.tokenize import penn_treebank
 from rlseq.pictures import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 
@@ -64,7 +66,7 @@ def read(path: str | Path, bad: Bad) -> list[Picture]:
     elif "sentences" in images[0]:
         found = _karpathy(path, images, bad)
     else:
-        raise ValueError(f"{path}: {_WANTED}, got {_kind(content)} and images with {sorted(images[0])}")
+        raise ValueError(f"{path}: {_WANTED}, got {_kind(content)} and images with {_keys(images[0])}")
     pictures = list(_checked(path, found, bad))
     if not pictures:
         raise ValueError(f"{path}: no picture with a caption is left; skipped: {dict(bad.skipped)}")
@@ -76,8 +78,9 @@ _WANTED = "wanted COCO captions (images and annotations) or Karpathy's splits (i
 
 def _json(path: Path) -> Any:
     try:
+        limits.check(str(path), path.stat().st_size, limits.JSON_BYTES)
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is not there; {_WANTED}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: no JSON ({error.msg}); {_WANTED}") from None
@@ -85,10 +88,25 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read as a file ({error.strerror}); {_WANTED}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 at byte {error.start}; {_WANTED}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: lists or objects nested too deeply; {_WANTED}") from None
+    except ValueError as error:  # a size beyond the limit, a name that no file can have, too many digits
+        raise ValueError(
+            str(error) if str(path) in str(error) else f"{path}: {told(error)}; {_WANTED}"
+        ) from None
 
 
 def _kind(content: Any) -> str:
-    return f"an object with {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+    return f"an object with {_keys(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+
+
+def _keys(entry: Mapping[str, Any]) -> str:
+    """The first names of an entry."""
+    more = ", …" if len(entry) > SHOWN else ""
+    return f"[{', '.join(f'{name!r:.40}' for name in nsmallest(SHOWN, entry))}{more}]"
+
+
+SHOWN = 8  # names that a message lists
 
 
 def _plain(
@@ -117,11 +135,11 @@ def _caption(where: str, note: Any, captions: Mapping[Name, list[Words]], bad: B
     if id is None or text is None:
         return
     if id not in captions:
-        bad("annotations without an image", f"{where} is of image {id!r}, which is not among images")
+        bad("annotations without an image", f"{where} is of image {id!r:.80}, which is not among images")
     elif words := tuple(penn_treebank(text)):
         captions[id].append(words)
     else:
-        bad("empty captions", f"{where}, of image {id!r}, is empty")
+        bad("empty captions", f"{where}, of image {id!r:.80}, is empty")
 
 
 def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iterator[Picture]:
@@ -136,7 +154,10 @@ def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iter
             continue
         id, file, folder, split, sentences = read
         if split not in _KARPATHY:
-            bad("images of an unknown split", f"{where}: unknown split {split!r}{hint(split, _KARPATHY)}")
+            bad(
+                "images of an unknown split",
+                f"{where}: unknown split {split!r:.80}{hint(split[:80], _KARPATHY)}",
+            )
             continue
         captions = [_words(f"{where}: sentences[{k}]", sentence, bad) for k, sentence in enumerate(sentences)]
         yield Picture(id, str(Path(folder) / file), tuple(words for words in captions if words), split)
@@ -203,9 +224,9 @@ def _checked(path: Path, pictures: Iterator[Picture], bad: Bad) -> Iterator[Pict
     seen = set()
     for picture in pictures:
         if picture.id in seen:
-            bad("images given twice", f"{path}: image {picture.id!r} is given twice")
+            bad("images given twice", f"{path}: image {picture.id!r:.80} is given twice")
         elif not picture.captions:
-            bad("images without a caption", f"{path}: image {picture.id!r} has no caption")
+            bad("images without a caption", f"{path}: image {picture.id!r:.80} has no caption")
         else:
             seen.add(picture.id)
             yield picture
@@ -244,15 +265,22 @@ def with_images(
 ) -> tuple[list[Picture], ImageFiles]:
     """The pictures whose files are in a folder, and the files."""
     kept, files = [], []
-    if not Path(folder).is_dir():
+    if not isdir(folder):
         raise FileNotFoundError(
-            f"images={str(folder)!r} is no folder; wanted the one that {pictures[0].file} is in"
+            f"images={str(folder)!r} is no folder; wanted the one that {pictures[0].file!r:.80} is in"
         )
+    inside = Path(folder).resolve()
     for picture in pictures:
-        places = (Path(folder) / picture.file, Path(folder) / Path(picture.file).name)
-        file = next((place for place in places if place.is_file()), None)
+        name = PurePath(picture.file)
+        places = [Path(folder) / name, Path(folder) / name.name]
+        file = next((place for place in places if isfile(place)), None)
+        if name.is_absolute() or ".." in name.parts or (file and not file.resolve().is_relative_to(inside)):
+            said = f"image {picture.id!r:.80} has the file {picture.file!r:.80}"
+            bad("images outside their folder", f"{said}, which is not in images={str(folder)!r}")
+            continue
         if file is None:
-            bad("missing images", f"{places[0]} is not there, the file of image {picture.id!r}")
+            said = f"{folder} has no file {picture.file!r:.80}"
+            bad("missing images", f"{said}, of image {picture.id!r:.80}")
             continue
         try:
             check_image(file)
@@ -270,18 +298,19 @@ def with_features(pictures: Sequence[Picture], path: str | Path, bad: Bad) -> tu
         found = {picture: file.find(picture.names) for picture in pictures}
         there = {picture: name for picture, name in found.items() if name is not None}
         without = f"{path} has no features of {len(found) - len(there)} of {len(found)} images, such as"
-        some = f"it has {len(file.names)} entries, such as {', '.join(nsmallest(3, file.names))}"
+        first = ", ".join(f"{name!r:.40}" for name in nsmallest(3, file.names))
+        some = f"it has {len(file.names)} entries, such as {first}"
         for picture in (p for p in found if p not in there):
-            bad("missing features", f"{without} {picture.id!r}; {some}: are they of another image set?")
+            bad("missing features", f"{without} {picture.id!r:.80}; {some}: are they of another image set?")
         right = file.right(there.values(), bad)
     kept = _some([picture for picture, name in there.items() if name in right], pictures, str(path), bad)
-    return kept, stacked(right[there[picture]] for picture in kept)
+    return kept, stacked([right[there[picture]] for picture in kept], Path(path))
 
 
 def _some(kept: list[Picture], pictures: Sequence[Picture], where: str, bad: Bad) -> list[Picture]:
     if not kept:
         raise ValueError(
-            f"{where} has none of the {len(pictures)} images, such as {pictures[0].id!r}, as they must be; "
-            f"skipped: {dict(bad.skipped)}"
+            f"{where} has none of the {len(pictures)} images, such as {pictures[0].id!r:.80}, as they must "
+            f"be; skipped: {dict(bad.skipped)}"
         )
     return kept

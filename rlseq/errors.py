@@ -32,6 +32,18 @@ def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> Non
             raise TypeError(f"{owner} has no option {name!r}{hint(name, known)}")
 
 
+def told(error: object, most: int = 200) -> str:
+    """The message of another library in one line, without control characters, cut where it is long."""
+    kind = type(error).__name__ if isinstance(error, BaseException) else ""
+    text = printable(" ".join(str(error).split())) or kind
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def printable(text: str) -> str:
+    """A text in which control characters, which a terminal obeys, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def need(module: str, extra: str) -> Any:
     """An optional module, or an error that names what to install."""
     try:

@@ -6,19 +6,25 @@ A store is asked for items `[B]` and answers `[B, …]` on the device of the que
 from __future__ import annotations
 
 import importlib
+import lzma
+import math
+import struct
+import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlseq.errors import pick
+from rlseq import archives, limits
+from rlseq.errors import pick, told
 
 Name = int | str
 Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
@@ -88,13 +94,13 @@ class ImageFiles(Images):
 
 def check_image(file: Path) -> None:
     """Raise `ValueError` unless the file begins like an image; only its header is read."""
-    with _readable(file), _pillow().open(file) as image:
+    with _opened(file) as image:
         if image.mode == "F":
             raise ValueError("wanted 8 or 16 bits a channel, got floats, whose white nobody knows")
 
 
 def _decoded(file: Path, side: int) -> Tensor:
-    with _readable(file), _pillow().open(file) as image:
+    with _opened(file) as image:
         width, height = image.size
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
@@ -115,13 +121,36 @@ def _coloured(image: Any) -> Any:
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _opened(file: Path) -> Iterator[Any]:
+    """An image whose header is read, and is not of more pixels than the limit."""
     pillow = _pillow()
-    broken = OSError, SyntaxError, ValueError, pillow.DecompressionBombError  # what Pillow raises
+    try:
+        # Pillow warns of metadata that nobody reads here, and has a limit of its own.
+        with warnings.catch_warnings(), _unlimited(pillow), pillow.open(file, formats=FORMATS) as image:
+            warnings.simplefilter("ignore")
+            limits.check(f"{image.width} x {image.height}", image.width * image.height, limits.IMAGE_PIXELS)
+            yield image
+    except _BROKEN_IMAGE as error:
+        raise ValueError(
+            f"{file} is no image that can be read, or is cut off ({told(error)}); wanted {', '.join(FORMATS)}"
+        ) from None
+
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would run another program
+_BROKEN_IMAGE = (  # what Pillow raises of files that are damaged
+    *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(AttributeError, IndexError, KeyError, TypeError, struct.error, zlib.error),
+)
+
+
+@contextmanager
+def _unlimited(pillow: Any) -> Iterator[None]:
+    """Without Pillow's limit, which knows nothing of ours."""
+    before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
     try:
         yield
-    except broken as error:
-        raise ValueError(f"{file} is no image that can be read, or is cut off ({error})") from None
+    finally:
+        pillow.MAX_IMAGE_PIXELS = before
 
 
 def _pillow() -> Any:
@@ -158,6 +187,7 @@ class Features:
         self.table = self.table.to(device)
 
 
+NAME = 128  # bytes that a name takes in memory
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -170,16 +200,15 @@ class FeatureFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _intact(path):
-            self.arrays: Any = pick(_OPENERS, path.suffix, f"kind of features ({path})")(path)
-            self.place: dict[str, int] = {}
-            arrays = set(self.arrays)
-            if {"ids", "features"} <= arrays:
-                self.stacked, ids = np.asarray(self.arrays["features"]), np.asarray(self.arrays["ids"])
-                self._check_stacked(ids)
-                names = [_text(name) for name in ids.tolist()]
-                self._check_once(names)
-                self.place = {name: i for i, name in enumerate(names)}
-            self.names = set(self.place) or arrays
+            self.arrays = pick(archives.OPENERS, path.suffix, f"kind of features ({path})")(path)
+        self.place: dict[str, int] = {}
+        self.names = set(self.arrays.names)
+        try:
+            if {"ids", "features"} <= self.names:
+                self._read_stacked()
+        except BaseException:
+            self.arrays.close()
+            raise
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -195,39 +224,70 @@ class FeatureFile:
         """The features of pictures, which must be there and right, in that order."""
         names = list(names)
         right = self.right(names, _refuse)
-        return stacked(right[name] for name in names)
+        return stacked([right[name] for name in names], self.path)
 
     def right(self, names: Iterable[str], bad: Told) -> dict[str, Any]:
         """`[R, D]` by name, without those that are not as they must be, which `bad` is told."""
-        found = {}
-        for name in dict.fromkeys(names):
+        found, names = {}, list(dict.fromkeys(names))
+        if not self.place:
+            self._check_size(names)
+        for name in names:
             with _intact(self.path):
-                values = self.stacked[self.place[name]] if self.place else np.asarray(self.arrays[name])
+                values = self.stacked[self.place[name]] if self.place else self.arrays.read(name)
             if wrong := _wrong(values):
-                bad("features of wrong form", f"{self.path}: features must be {wrong} for {name}")
+                bad("features of wrong form", f"{self.path}: features must be {wrong} for {name!r:.80}")
             else:
                 found[name] = values[None] if values.ndim == 1 else values
         widths = Counter(values.shape[1] for values in found.values())
         wanted = max(widths, key=widths.__getitem__, default=0)
         for name in [name for name, values in found.items() if values.shape[1] != wanted]:
-            got = f"got {found.pop(name).shape[1]} for {name}"
+            got = f"got {found.pop(name).shape[1]} for {name!r:.80}"
             bad(
                 "features of wrong form", f"{self.path}: features must have one width, wanted {wanted}, {got}"
             )
         return found
 
+    def _read_stacked(self) -> None:
+        """All features as one array, and the names of its rows."""
+        self._check_size(["features", "ids"])
+        with _intact(self.path):
+            self.stacked, ids = self.arrays.read("features"), self.arrays.read("ids")
+        self._check_stacked(ids)
+        limits.check(
+            f"{self.path}: the names of {ids.size:,} features", NAME * ids.size, limits.FEATURE_BYTES
+        )
+        with _intact(self.path):
+            names = [_text(name) for name in ids.tolist()]
+        self._check_once(names)
+        self.place = {name: i for i, name in enumerate(names)}
+        self.names = set(self.place)
+
+    def _check_size(self, names: Sequence[str]) -> None:
+        """Refuse arrays that take too much memory, before any of them is read."""
+        with _intact(self.path):
+            size = sum(self.arrays.size(name) for name in names)
+        what = f"{self.path}: features of {len(names):,} images"
+        limits.check(f"{self.path}: features" if self.place else what, size, limits.FEATURE_BYTES)
+
     def _check_stacked(self, ids: Any) -> None:
-        if ids.ndim != 1 or self.stacked.ndim not in (2, 3) or len(ids) != len(self.stacked):
+        if (
+            ids.ndim != 1
+            or ids.dtype.kind not in "iuSUO"
+            or self.stacked.ndim not in (2, 3)
+            or len(ids) != len(self.stacked)
+        ):
             raise ValueError(
-                f"{self.path}: wanted ids [N] and features [N, D] or [N, R, D], got ids {ids.shape} and "
-                f"features {self.stacked.shape}"
+                f"{self.path}: wanted ids [N], integers or texts, and features [N, D] or [N, R, D], got "
+                f"ids {ids.shape} of {ids.dtype} and features {self.stacked.shape}"
             )
 
     def _check_once(self, names: Sequence[str]) -> None:
         """Which of two features is a picture's nobody knows."""
         if len(set(names)) < len(names):
             twice, times = Counter(names).most_common(1)[0]
-            raise ValueError(f"{self.path}: ids must differ, got {twice!r} {times} times; leave one of them")
+            raise ValueError(
+                f"{self.path}: ids must differ, got {twice!r:.80} {times} times; leave one of them"
+            )
 
 
 def _refuse(kind: str, message: str) -> None:
@@ -244,11 +304,14 @@ def _wrong(values: Any) -> str | None:
     return f"finite as float32, got {most:.3g}" if most > np.finfo(np.float32).max else None
 
 
-def stacked(found: Iterable[Any]) -> Features:
-    """Features `[R, D]` of one width as one table."""
-    found = list(found)
+def stacked(found: Sequence[Any], path: Path) -> Features:
+    """Features `[R, D]` of one width as one table; `path` names them in an error."""
     kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
-    table = np.zeros((len(found), max(map(len, found)), found[0].shape[1]), kind)
+    shape = len(found), max(map(len, found)), found[0].shape[1]
+    limits.check(
+        f"{path}: a table of features {shape}", math.prod(shape) * kind.itemsize, limits.FEATURE_BYTES
+    )
+    table = np.zeros(shape, kind)
     for row, values in zip(table, found, strict=True):
         row[: len(values)] = values
     return Features(torch.from_numpy(table))
@@ -258,23 +321,6 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _open_npz(path: Path) -> Any:
-    with zipfile.ZipFile(path):  # refuses what is broken, and closes it, where NumPy would leave it open
-        return np.load(path, allow_pickle=False)
-
-
-def _open_h5(path: Path) -> Mapping[str, Any]:
-    file: Mapping[str, Any] = _optional("h5py", "features in .h5", "h5").File(path, "r")
-    return file
-
-
-_OPENERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
-    ".npz": _open_npz,
-    ".h5": _open_h5,
-    ".hdf5": _open_h5,
-}
-
-
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
     """What archives raise when they are cut off, broken or hold pickles, said by file."""
@@ -282,10 +328,18 @@ def _intact(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there; wanted a .npz or .h5 of features") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
+    except _BROKEN_ARCHIVE as error:
         if not isinstance(error, OSError) and str(path) in str(error):
             raise
         raise ValueError(
-            f"{path} cannot be read as features ({error}): it is cut off, of another kind, or holds pickled "
-            "objects, which are never read; wanted arrays of floats by image id, or `ids` and `features`"
+            f"{path} cannot be read as features ({told(error)}): it is cut off, encrypted, of another "
+            "kind, or holds pickled objects, which are never read; wanted arrays of floats by image id, or "
+            "`ids` and `features`"
         ) from None
+
+
+_BROKEN_ARCHIVE = (  # what zipfile, NumPy and HDF5 raise of files that are damaged or encrypted
+    *(OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, SyntaxError, TokenError),
+    *(IndexError, KeyError, TypeError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)

@@ -10,11 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
+from os.path import exists, isdir, isfile, islink  # unlike those of Path, no name is an error to them
 from pathlib import Path
 
 from rlseq.readers import DataError
 
 SOURCES = ("src", "source", "in", "input")
+LONGEST_NAME = 1000  # characters of a path; longer ones are shown cut
 TARGETS = ("ref", "refs", "reference", "tgt", "trg", "target", "out", "output")
 LANGUAGE = re.compile("[a-z]{2,3}([-_][a-z0-9]{2,8})*", re.IGNORECASE)  # en, deu, pt-br, zh_Hans
 _SHORT = """
@@ -119,7 +121,7 @@ def families(prefix: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in _all(prefix.parent):
         name, *number = path.name.removeprefix(f"{prefix.name}.").split(".")
-        if not path.name.startswith(f"{prefix.name}.") or not is_side(name) or not path.is_file():
+        if not path.name.startswith(f"{prefix.name}.") or not is_side(name) or not isfile(path):
             continue
         if not number or (len(number) == 1 and number[0].isdecimal()):
             found[name].append(path)
@@ -143,13 +145,13 @@ def two_ways(path: Path, beside: Path) -> str:
 
 def _all(folder: Path) -> list[Path]:
     """What is in a folder, `x.ref` before `x.ref.0`, and `x.ref.2` before `x.ref.10`."""
-    return sorted(folder.iterdir(), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
+    return sorted(folder.iterdir(), key=lambda p: (len(p.name), p.name)) if isdir(folder) else []
 
 
 def numbered(path: Path) -> list[Path]:
     """`path.0`, `path.1`, …, where there are any."""
     start = f"{path.name}."
-    there = [file for file in _all(path.parent) if file.name.startswith(start) and file.is_file()]
+    there = [file for file in _all(path.parent) if file.name.startswith(start) and isfile(file)]
     files = sorted((int(n), file) for file in there if (n := file.name.removeprefix(start)).isdecimal())
     numbers = [number for number, _ in files]
     if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
@@ -160,7 +162,7 @@ def numbered(path: Path) -> list[Path]:
 def _references(path: Path, source: Path) -> list[Path]:
     """The file, or those with numbers after its name, but not both."""
     files = numbered(path)
-    if files and path.is_file():
+    if files and isfile(path):
         raise DataError(
             f"{path}: which are the references, {path.name} or {_named(files)}? move one away, or name them: "
             f'path=["{source}", "{path}"]'
@@ -182,19 +184,20 @@ def missing(path: Path) -> FileNotFoundError:
     """The error: what is there instead, or the file that is called most like it."""
     there = [other.name for other in _all(path.parent) if other.name != path.name]
     packed = [name for name in there if name.startswith(f"{path.name}.") and name.endswith(".gz")]
-    near = get_close_matches(path.name, there, n=1)
+    near = get_close_matches(path.name[:LONGEST_NAME], there, n=1)
     if instead := _instead(path):
         return FileNotFoundError(f"{path}: expected a file, got {instead}")
     mend = f"; did you mean {near[0]!r}?" if near else ""
     if packed:
         mend = f"; {packed[0]} is packed, unpack it: gunzip {path.with_name(packed[0])}"
-    return FileNotFoundError(f"no such file: {path}{mend}")
+    shown = f"{path!s:.200}… ({len(str(path)):,} characters)" if len(str(path)) > LONGEST_NAME else path
+    return FileNotFoundError(f"no such file: {shown}{mend}")
 
 
 def _instead(path: Path) -> str:
     """What has the name of a file, and is none."""
-    if path.is_dir():
+    if isdir(path):
         return "a folder"
-    if path.is_symlink() and not path.exists():
+    if islink(path) and not exists(path):
         return f"a link to what is not there: {path.readlink()}"
-    return "a pipe or a device, which cannot be read more than once" if path.exists() else ""
+    return "a pipe or a device, which cannot be read more than once" if exists(path) else ""

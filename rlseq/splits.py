@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from os.path import expanduser
+from os.path import exists, expanduser, isdir, isfile, islink
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,12 +87,12 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
         return {"all": origin(path, formats)}
     where = located(path)
     parts = _divided(where, formats)
-    if where.is_dir() and "train" not in parts:
+    if isdir(where) and "train" not in parts:
         have = sorted(other.name for other in where.iterdir())
         got = ", ".join(have[:8]) or "nothing"
         packed = "; unpack what ends in .gz: gunzip" if any(name.endswith(".gz") for name in have) else ""
         raise DataError(f"{where}: expected a file {_wanted('train', formats)}, got {got}{packed}")
-    return parts if len(parts) > 1 or where.is_dir() else {"all": parts["train"]}
+    return parts if len(parts) > 1 or isdir(where) else {"all": parts["train"]}
 
 
 def _wanted(name: str, formats: Formats) -> str:
@@ -113,7 +113,7 @@ def located(where: object) -> Path:
 
 def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
     """The parts in a folder, or those beside the one for training, as `dev.tsv` beside `train.tsv`."""
-    folder = where.is_dir()
+    folder = isdir(where)
     parts = {} if folder else {"train": origin(where, formats)}
     for part, names in ALIASES.items():
         if folder:
@@ -122,7 +122,7 @@ def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
             candidates = [where.with_name(where.name.replace("train", name)) for name in names]
         else:
             continue
-        ways_of = _itself if where.is_file() else _of_a_part
+        ways_of = _itself if isfile(where) else _of_a_part
         found = {path: ways for path in candidates if (ways := ways_of(path, formats))}
         if len(found) > 1:
             both = _or([way for ways in found.values() for way in ways])
@@ -180,9 +180,9 @@ def _nothing(path: Path, formats: Formats) -> Exception:
     """The error where a path leads to nothing, though other files may begin like it."""
     if numbered(path):
         refuse_reference(path)
-    there = [] if path.is_dir() or path.is_symlink() or not path.parent.is_dir() else path.parent.iterdir()
+    there = [] if isdir(path) or islink(path) or not isdir(path.parent) else path.parent.iterdir()
     names = sorted(other.name for other in there if other.name.startswith(f"{path.name}."))
-    if not names or path.exists() or any(name.endswith(".gz") for name in names):
+    if not names or exists(path) or any(name.endswith(".gz") for name in names):
         return missing(path)
     mend = "" if plain in formats.values() else '; name aligned files: path=["x.informal", "x.formal"]'
     got = ", ".join(names[:8])
@@ -191,12 +191,12 @@ def _nothing(path: Path, formats: Formats) -> Exception:
 
 def _itself(path: Path, formats: Formats) -> list[Way]:
     """The file of this very name."""
-    return [Way([path], partial(_file, path, formats))] if path.is_file() else []
+    return [Way([path], partial(_file, path, formats))] if isfile(path) else []
 
 
 def _of_a_part(path: Path, formats: Formats) -> list[Way]:
     """What a part may be that nobody has named: `train` is as often a script as it is data."""
-    data = path.is_file() and (plain in formats.values() or _tabs(path))
+    data = isfile(path) and (plain in formats.values() or _tabs(path))
     return _begun(path, formats, _itself(path, formats) if data else [])
 
 
@@ -216,7 +216,7 @@ def _begun(path: Path, formats: Formats, ways: list[Way]) -> list[Way]:
     if plain in formats.values():
         return ways
     sides, loose = families(path), path.with_name(f"{path.name}.txt")
-    if loose.is_file() and (_tabbed(loose, _first(loose)) or not (ways or sides)):
+    if isfile(loose) and (_tabbed(loose, _first(loose)) or not (ways or sides)):
         ways.append(Way([loose], partial(_file, loose, formats)))
     if len(sides) > 1 or (sides and not ways):
         ways.append(Way([file for files in sides.values() for file in files], partial(_matched, path)))
@@ -280,12 +280,12 @@ def _untabbed(path: Path, first: str, formats: Formats) -> str:
 
 def _given(path: Path) -> list[Path]:
     """The file, or those that are called like it with `.0`, `.1`, … after."""
-    return [path] if path.is_file() else numbered(path) or [path]
+    return [path] if isfile(path) else numbered(path) or [path]
 
 
 def _aligned(source: Path, references: list[Path]) -> Origin:
     for file in (source, *references):
-        if not file.is_file():
+        if not isfile(file):
             raise missing(file)
     if not references:
         raise ValueError(f"expected reference files beside {source}: path=[source, references, …]")

@@ -249,7 +249,7 @@ def test_long_captions_are_cut_for_likelihood_only(data: Path) -> None:
     [
         ({}, "need their pictures: either images=FOLDER or features=FILE"),
         ({"images": "images", "features": "all.npz"}, "either images=FOLDER or features=FILE"),
-        ({"images": "nowhere"}, "is no folder; wanted the one that p0.png is in"),
+        ({"images": "nowhere"}, "is no folder; wanted the one that 'p0.png' is in"),
     ],
 )
 def test_pictures_that_are_not_given(data: Path, options: dict[str, str], message: str) -> None:
@@ -260,7 +260,7 @@ def test_pictures_that_are_not_given(data: Path, options: dict[str, str], messag
 def test_missing_and_broken_images(data: Path) -> None:
     (data / "images" / "p3.png").unlink()
     (data / "images" / "p5.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"p3.png is not there, the file of image 13; skip_bad=True"):
+    with pytest.raises(ValueError, match=r"images has no file 'p3.png', of image 13; skip_bad=True"):
         files(data, images=str(data / "images"))
     env = files(data, images=str(data / "images"), skip_bad=True, image_size=8, num_envs=49)
     assert env.size == 49
@@ -272,7 +272,7 @@ def test_missing_and_broken_images(data: Path) -> None:
 
 def test_features_of_another_image_set(data: Path) -> None:
     np.savez(data / "other.npz", ids=np.arange(500, 520), features=np.zeros((20, 4)))
-    message = r"other.npz has no features of 51 of 51 images, such as 10; it has 20 entries, such as 500"
+    message = r"other.npz has no features of 51 of 51 images, such as 10; it has 20 entries, such as '500'"
     with pytest.raises(ValueError, match=message):
         files(data, features=str(data / "other.npz"))
     with pytest.raises(ValueError, match=r"other.npz has none of the 51 images"):
@@ -287,7 +287,7 @@ def test_features_of_wrong_form(data: Path) -> None:
     arrays: dict[str, Any] = dict(np.load(data / "each.npz"))
     arrays |= {"13": np.full((3, 4), np.nan), "15": np.ones(5), "17": np.ones((3, 4), int)}
     np.savez(data / "bad.npz", **arrays)
-    message = r"bad.npz: features must be finite, got NaN or infinity for 13; skip_bad=True leaves out"
+    message = r"bad.npz: features must be finite, got NaN or infinity for '13'; skip_bad=True leaves out"
     with pytest.raises(ValueError, match=message):
         files(data, features=str(data / "bad.npz"))
     env = files(data, features=str(data / "bad.npz"), skip_bad=True, num_envs=48)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rlseq import coco
 
@@ -220,3 +221,57 @@ def test_nothing_left(tmp_path: Path) -> None:
     content = {"images": PLAIN["images"], "annotations": []}
     with pytest.raises(ValueError, match=r"no picture with a caption is left; skipped: .*40"):
         coco.read(save(tmp_path / "none.json", content), coco.Bad(skip=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/secret.png", "a/../../secret.png", "link.png", "sub/link.png"]
+)
+def test_no_image_outside_its_folder_is_read(tmp_path: Path, name: str) -> None:
+    folder, secret = tmp_path / "images", tmp_path / "secret.png"
+    (folder / "sub").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(secret)
+    for link in ("link.png", "sub/link.png"):
+        (folder / link).symlink_to(secret)
+    Image.new("RGB", (4, 4)).save(folder / "inside.png")
+    pictures = [coco.Picture(1, name, (("a",),)), coco.Picture(2, "inside.png", (("a",),))]
+    message = rf"image 1 has the file '{name}', which is not in images='{folder}'; skip_bad=True"
+    with pytest.raises(ValueError, match=message):
+        coco.with_images(pictures, folder, 4, coco.Bad())
+    kept, files = coco.with_images(pictures, folder, 4, bad := coco.Bad(skip=True))
+    assert [picture.id for picture in kept] == [2]
+    assert files.files == [folder / "inside.png"]
+    assert bad.skipped == {"images outside their folder": 1}
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0.png", "\ud800.png", "\x1b[31m.png"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"has no file '.*, of image 1; skip_bad=True") as told:
+        coco.with_images([coco.Picture(1, name, ())], tmp_path, 4, coco.Bad())
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "lists or objects nested too deeply"),
+        ('{"images": ' + "9" * 5000 + "}", "Exceeds the limit .* for integer string conversion"),
+        (json.dumps({f"\x1b{n}" * 100: 1 for n in range(1000)}), r"got an object with \['\\x1b0.*, …\]"),
+    ],
+)
+def test_json_that_cannot_be_meant(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"bad.json: .*{message}") as told:
+        coco.read(save(tmp_path / "bad.json", content), coco.Bad())
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 1000
+
+
+def test_a_file_of_captions_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.json", PLAIN)
+    monkeypatch.setenv("RLSEQ_MAX_JSON_BYTES", "100")
+    with pytest.raises(
+        ValueError, match=r"a.json: [\d,]+ bytes, more than the limit of 100; if meant: RLSEQ_MAX_JS"
+    ):
+        coco.read(path, coco.Bad())
+    with pytest.raises(ValueError, match=r"nul\x00: embedded null byte; wanted COCO"):
+        coco.read(tmp_path / "nul\0", coco.Bad())

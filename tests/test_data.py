@@ -208,6 +208,16 @@ def other_shape(path: Path) -> None:
     save_file({"order": torch.zeros(3, dtype=torch.int64)}, path)
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nothing")
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "removed": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
@@ -216,8 +226,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "flipped": flipped,
     "other shape": other_shape,
     "nested": lambda path: path.write_bytes(b"[" * 100_000),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+    "a folder": a_folder,
+    "a link to nothing": a_link_to_nothing,
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,10 @@ def huge(path: Path) -> Path:
 
 
 def test_images_that_are_too_large_to_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"huge.png is no image .*3600000000 pixels"):
+    with pytest.raises(
+        ValueError,
+        match=r"huge.png is no image .*3,600,000,000 pixels, more than .* RLSEQ_MAX_IMAGE_PIXELS=3600000000",
+    ):
         check_image(huge(tmp_path / "huge.png"))
 
 
@@ -143,19 +148,22 @@ def test_mixed_types_become_the_one_that_holds_all(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"ids": np.arange(3), "features": np.zeros((2, 4))}, r"got ids \(3,\) and features \(2, 4\)"),
+        (
+            {"ids": np.arange(3), "features": np.zeros((2, 4))},
+            r"got ids \(3,\) of int64 and features \(2, 4\)",
+        ),
         (
             {"ids": np.array([5, 3, 4, 3]), "features": np.zeros((4, 2))},
             "ids must differ, got '3' 2 times; leave one of them",
         ),
-        ({"1": np.zeros((2, 4), int)}, r"floats \[R, D\] or \[D\], got int64 \(2, 4\) for 1"),
-        ({"1": np.zeros((1, 2, 4))}, r"got float64 \(1, 2, 4\) for 1"),
-        ({"1": np.full(3, np.nan)}, "must be finite, got NaN or infinity for 1"),
+        ({"1": np.zeros((2, 4), int)}, r"floats \[R, D\] or \[D\], got int64 \(2, 4\) for '1'"),
+        ({"1": np.zeros((1, 2, 4))}, r"got float64 \(1, 2, 4\) for '1'"),
+        ({"1": np.full(3, np.nan)}, "must be finite, got NaN or infinity for '1'"),
         (
             {"1": np.ones(3, np.float32), "2": np.array([0, -1e300])},
-            r"must be finite as float32, got 1e\+300 for 2",
+            r"must be finite as float32, got 1e\+300 for '2'",
         ),
-        ({"1": np.zeros(3), "2": np.zeros(4)}, "one width, wanted 3, got 4 for 2"),
+        ({"1": np.zeros(3), "2": np.zeros(4)}, "one width, wanted 3, got 4 for '2'"),
     ],
 )
 def test_features_that_are_none(tmp_path: Path, kind: str, arrays: dict[str, Any], message: str) -> None:
@@ -198,3 +206,162 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         FeatureFile(tmp_path / "folder.npz")
     with pytest.raises(FileNotFoundError, match=r"no.npz is not there; wanted"):
         FeatureFile(tmp_path / "no.npz")
+
+
+def npz_of(path: Path, content: bytes, name: str = "1.npy") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, content)
+    return path
+
+
+def npy_header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": kind, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def zeros(path: Path, count: int) -> Path:
+    """A file of a few kilobytes that unpacks to `count` zeros."""
+    if path.suffix == ".npz":
+        return npz_of(path, npy_header((1, count)) + bytes(4 * count))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("1", (1, count), "f4", chunks=(1, 1000))
+    return path
+
+
+def test_features_beyond_the_limit_are_refused_before_they_are_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zeros(tmp_path / f"bomb{kind}", 100_000)
+    assert path.stat().st_size < 20_000
+    monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "300000")
+    message = (
+        rf"bomb{kind}: features of 1 images: 400.\d\d\d bytes, .* limit of 300,000; if meant: RLSEQ_MAX_FEA"
+    )
+    with FeatureFile(path) as file:
+        monkeypatch.setattr(type(file.arrays), "read", None)
+        with pytest.raises(ValueError, match=message):
+            file.read(["1"])
+        monkeypatch.undo()
+        monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "500000")
+        assert file.read(["1"]).shape == (1, 100_000)
+
+
+def test_many_small_features_are_together_beyond_the_limit(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {str(n): np.ones((1, 100)) for n in range(10)} | {"wide": np.ones((50, 100))}
+    path = save_features(tmp_path / f"f{kind}", arrays)
+    with FeatureFile(path) as file:
+        monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "100000")
+        assert len(file.read([str(n) for n in range(10)]).table) == 10
+        with pytest.raises(ValueError, match=r"a table of features \(11, 50, 100\): 440,000 bytes"):
+            file.read(arrays)
+        monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "7000")
+        with pytest.raises(ValueError, match=rf"f{kind}: features of 10 images: .* limit of 7,000"):
+            file.read([str(n) for n in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy_header((10**9, 10**9)), r"declares float32 \(1000000000, 1000000000\), 4.* bytes, and has 0"),
+        (npy_header((2, 3)) + bytes(20), r"declares float32 \(2, 3\), 24 bytes, and has 20"),
+        (npy_header((10**9, 10**9), "<U0"), r"declares <U0 .*, 0 bytes"),
+        (npy_header((-1, -6)) + bytes(24), r"declares float32 \(-1, -6\)"),
+        (b"\x93NUMPY\3\0" + bytes(4), r"version \(3, 0\) of the NPY format; wanted 1.0 or 2.0"),
+        (b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000, "cannot be read as features"),
+    ],
+)
+def test_headers_that_declare_what_is_not_there(tmp_path: Path, content: bytes, message: str) -> None:
+    path = npz_of(tmp_path / "f.npz", content)
+    with pytest.raises(ValueError, match=rf"f.npz .*{message}"), FeatureFile(path) as file:
+        file.read(["1"])
+
+
+def encrypted(path: Path) -> Path:
+    """A zip whose entry says that it is encrypted."""
+    content = bytearray(npz_of(path, npy_header((1,)) + bytes(4)).read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_encrypted_and_doubled_arrays(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match=r"f.npz cannot be read as features \(.*encrypted.*password"),
+        FeatureFile(encrypted(tmp_path / "f.npz")) as file,
+    ):
+        file.read(["1"])
+    with zipfile.ZipFile(tmp_path / "g.npz", "w") as archive:
+        archive.writestr("1.npy", npy_header((1,)) + bytes(4))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("1.npy", npy_header((1,)) + bytes(4))
+    with pytest.raises(ValueError, match=r"g.npz cannot be read as features \(an array is there twice\)"):
+        FeatureFile(tmp_path / "g.npz")
+
+
+def test_an_h5_file_reads_nothing_outside_itself(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["1"] = np.ones((2, 2))
+    (tmp_path / "raw").write_bytes(np.ones(4, "f4").tobytes())
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["external"] = h5py.ExternalLink("secret.h5", "/1")
+        file["soft"] = h5py.SoftLink("/external")
+        file.create_dataset("raw", (2, 2), "f4", external=[(str(tmp_path / "raw"), 0, 16)])
+        layout = h5py.VirtualLayout((2, 2), "f8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "1", (2, 2))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_group("group")
+        file["empty"] = h5py.Empty("f4")
+        file.create_dataset("objects", (2,), h5py.vlen_dtype(np.float32))
+    with FeatureFile(tmp_path / "f.h5") as features:
+        for name, message in [
+            *((link, "is a link; wanted an array in this file") for link in ("external", "soft")),
+            *((part, "lies in another file; wanted an array in this one") for part in ("raw", "virtual")),
+            *((none, "is a group, or empty; wanted an array") for none in ("group", "empty")),
+            ("objects", "is an array of objects; wanted numbers or texts"),
+        ]:
+            with pytest.raises(ValueError, match=rf"f.h5 cannot be read as features \('{name}' {message}"):
+                features.read([name])
+
+
+def test_a_chunk_larger_than_its_array_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is unpacked as a whole, however little of it is read."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("1", (1, 2), "f4", maxshape=(None, 2), chunks=(100_000, 2), compression="gzip")
+    monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "1000")
+    with (
+        FeatureFile(tmp_path / "f.h5") as features,
+        pytest.raises(ValueError, match=r"800,000 bytes, more than"),
+    ):
+        features.read(["1"])
+
+
+def test_a_limit_is_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLSEQ_MAX_FEATURE_BYTES", "1 GB")
+    path = save_features(tmp_path / "f.npz", {"1": np.ones(3)})
+    with (
+        FeatureFile(path) as file,
+        pytest.raises(ValueError, match=r"RLSEQ_MAX_FEATURE_BYTES must be .* '1 GB'"),
+    ):
+        file.read(["1"])
+
+
+def test_the_limit_of_pixels_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_image(tmp_path / "x.png", 30, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    ImageFiles([path], 8)(torch.tensor([0]))
+    assert Image.MAX_IMAGE_PIXELS == 10
+    monkeypatch.setenv("RLSEQ_MAX_IMAGE_PIXELS", "599")
+    with pytest.raises(
+        ValueError, match=r"x.png is no image .*30 x 20: 600 pixels, more than the limit of 599"
+    ):
+        check_image(path)
+
+
+def test_no_image_starts_another_program(tmp_path: Path) -> None:
+    (tmp_path / "x.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    with pytest.raises(ValueError, match=r"x.eps is no image that can be read.*; wanted BMP, GIF, JPEG"):
+        check_image(tmp_path / "x.eps")
