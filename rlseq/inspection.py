@@ -9,12 +9,15 @@ from io import StringIO
 
 import numpy as np
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rlseq.data import SHOWN, levels, placed, survey
+from rlseq.errors import printable
 from rlseq.readers import Pair, Problem
 from rlseq.splits import PAIRS, PARTS, TEXTS, Origin, Where, by_seed, find
+
+EXAMPLE, MESSAGE = 300, 2000  # characters that are shown of a text, and of what is wrong with a line
 
 
 @dataclass
@@ -108,16 +111,17 @@ class Overview:
                     table.add_row(name, what, *part.sides[side].row(self.parts["train"].sides[side]))
         return table
 
-    def _examples(self) -> Iterator[str]:
+    def _examples(self) -> Iterator[Text]:
         for pair in self.examples:
-            yield escape(f"  {pair.source} → {pair.target}" if self.conditional else f"  {pair.target}")
+            source = f"{_shown(pair.source or '')} → " if self.conditional else ""
+            yield Text(f"  {source}{_shown(pair.target)}")
 
     @property
     def usable(self) -> bool:
         """Can all of it be trained on, as it is?"""
         return not self.problems and self.parts["train"].pairs > 0
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str | Text]:
         if not self.parts["train"].pairs:
             yield "[red]there is nothing to train on[/red]"
         if not self.problems:
@@ -125,7 +129,7 @@ class Overview:
             return
         bad = len(self.problems)
         yield f"[red]{bad:,} bad line{'s' if bad > 1 else ''}[/red]"
-        yield from (escape(f"  {problem}") for problem in self.problems[:SHOWN])
+        yield from (Text(f"  {_shown(str(problem), MESSAGE)}") for problem in self.problems[:SHOWN])
         if len(self.problems) > SHOWN:
             yield f"  and {len(self.problems) - SHOWN:,} more"
 
@@ -181,6 +185,15 @@ def inspect(
     overview.parts = {name: overview.parts[name] for name in PARTS if name in overview.parts}
     overview.parts.setdefault("train", Part((Side(both[0]), Side(both[1]))))
     return overview
+
+
+def _shown(text: str, most: int = EXAMPLE) -> str:
+    """A text of the data for a terminal: control characters are escaped, and what is long is cut.
+
+    Breaking a long word into lines would also take time that grows with the square of its length.
+    """
+    more = f"… ({len(text):,} characters)" if len(text) > most else ""
+    return printable(text[:most]) + more
 
 
 def _pairs(origin: Origin) -> Iterator[Pair]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,42 @@ def test_the_command(folder: Path) -> None:
     bad = run(str(folder / "trian.tsv"))
     assert bad.returncode == 2
     assert "did you mean 'train.tsv'?" in bad.stderr
+
+
+HOSTILE = ["\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\u202egnp.exe", "\x9b2J", "\x7f\x08", "x\u2028line"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_terminal_obeys_nothing_in_the_data(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.tsv").write_bytes(f"a\t{text}.\n{text}.\tb\nno tab {text}.\n".encode())
+    shown = str(inspect(tmp_path / "x.tsv"))
+    assert all(line.isprintable() for line in shown.split("\n"))
+    escaped = text.encode("unicode_escape").decode()
+    assert f"a → {escaped}." in shown
+    assert f"{escaped}. → b" in shown
+    assert "no tab" in shown
+
+
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", ":smile:", "[link=http://x]y[/link]", "\\[x"])
+def test_markup_in_the_data_is_text(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = str(inspect(write(Path(), x__tsv=f"{text}\t{text}\n{text}\n") / "x.tsv"))
+    assert f"{text} → {text}" in shown
+    assert f"got no tab: {text!r}" in shown
+
+
+def test_a_name_of_a_file_is_escaped_too(tmp_path: Path) -> None:
+    (tmp_path / "x\x1b[31m.tsv").write_text("bad\n")
+    shown = str(inspect(tmp_path / "x\x1b[31m.tsv"))
+    assert r"x\x1b[31m.tsv:1: expected" in shown.replace("\n", "")
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("text", ["x" * 40_000, "ab " * 13_333, "字" * 15_000, "e\u0301" * 15_000])
+def test_a_long_line_is_cut_and_takes_no_time(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, x__tsv=f"{text}\t{text}\n") / "x.tsv"
+    started = time.process_time()
+    shown = str(inspect(path))
+    assert time.process_time() - started < 2
+    assert f"… ({len(text.strip()):,} characters)" in shown.replace("\n", " ")
+    assert len(shown) < 5000
