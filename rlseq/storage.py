@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 Tree = dict[str, Any]
 START_ANEW = "put back a copy of it, or start anew in another folder"
@@ -210,10 +211,13 @@ def read_marked(path: Path, mark: Mapping[str, Any]) -> bytes:
 # ── one writer ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+_LOCKS: WeakSet[TextIOWrapper] = WeakSet()
+
+
 def locked(path: Path) -> TextIOWrapper:
     """Return an open file that no other process holds; the system frees it when its holder ends.
 
-    Nothing is written to it before `sign`.
+    Nothing is written to it before `sign`. Forked processes do not share it: they would hold it on.
     """
     file = os.fdopen(opened(path, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace")
     try:
@@ -224,7 +228,17 @@ def locked(path: Path) -> TextIOWrapper:
         raise ValueError(
             f"{path.parent} is being written by process {holder}; wait for it, or write to another folder"
         ) from None
+    _LOCKS.add(file)
     return file
+
+
+def _leave_locks() -> None:
+    """Close the locks of the process that this one was forked from, which keeps them."""
+    for file in list(_LOCKS):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 def sign(lock: TextIOWrapper) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -27,11 +25,13 @@ from rlseq.monitors import monitored
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
 from rlseq.sanity import nonsense
+from rlseq.stopping import Stop, stopping
 from rlseq.storage import Tree
 from rlseq.types import Metrics, OwnLoop
 
 History = list[dict[str, float]]
 HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
+NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
 FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
 
@@ -89,7 +89,7 @@ def train(
     with ExitStack() as stack:
         if out is not None:
             _open(run, out, resume, wandb_project, stack)
-        stop = stack.enter_context(_stopping(out is not None))
+        stop = stack.enter_context(nullcontext(Stop(NOTICE)) if out is None else stopping(NOTICE))
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
         try:
             if alarms != "ignore":
@@ -271,7 +271,7 @@ def _evaluated(row: Row) -> bool:
     return any(name.startswith("eval_") for name in row)
 
 
-def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: _Stop, advance: Advance) -> None:
+def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: Stop, advance: Advance) -> None:
     """Updates and evaluations, until the limit or a wish to stop."""
     done = run.done(unit)
     while done < limit and not stop.asked:
@@ -327,37 +327,3 @@ def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
     device = next((t.device for t in tensors if isinstance(t, Tensor)), None)
     numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])
     return [{name: next(numbers) for name in row} for row in metrics]
-
-
-@dataclass
-class _Stop:
-    """A signal handler: the first signal stops after the current update, a second one at once."""
-
-    asked: int = 0  # the signal
-
-    def __call__(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise self.ending()
-        self.asked = number
-        sys.stderr.write("rlseq: stopping after this update, with a checkpoint; again to stop at once\n")
-
-    def ending(self) -> BaseException:
-        """The exception with which a run ends that was asked to stop."""
-        return KeyboardInterrupt() if self.asked == signal.SIGINT else SystemExit(128 + self.asked)
-
-
-@contextmanager
-def _stopping(gently: bool) -> Iterator[_Stop]:
-    """Ctrl-C, and SIGTERM where nobody else handles it, stop the run gently."""
-    stop = _Stop()
-    if not gently or threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, stop)}
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -54,9 +54,11 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Is it finished?"""
+        """Whether it is finished, and all that is made of it afterwards is there."""
         folder = Path(self.folder)
-        return (folder / "results.json").exists() and read_results(folder)["status"] == "finished"
+        needed = ["results.json", "start.json", *(["temperatures.json"] if self.sweep else [])]
+        there = all((folder / name).exists() for name in needed)
+        return there and read_results(folder)["status"] == "finished"
 
     @property
     def seconds(self) -> float:

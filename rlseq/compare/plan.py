@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from rlseq.agents import AGENTS
+from rlseq.arguments import Checked, PositiveInt
+from rlseq.compare.folders import check_names, folder_name
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.tasks import CONTROLS
 from rlseq.errors import hint, pick
@@ -21,38 +23,41 @@ Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Checked):
     """The settings of a comparison; `rlseq.compare.runner.compare` says what each means."""
 
     envs: str | Sequence[str] | Mapping[str, Options]
     agents: str | Sequence[str] | Mapping[str, Options]
-    seeds: int
-    budget_tokens: int
+    seeds: PositiveInt
+    budget_tokens: PositiveInt
     policy: str | Options
     metrics: Sequence[str] | None
     rewards: Sequence[str]
     control: str | None
     start: str | None
-    start_tokens: int | None
+    start_tokens: PositiveInt | None
     start_hyper: Options | None
     mle_options: Options | None
     temperatures: bool
-    evaluations: int
-    texts: int | None
+    evaluations: PositiveInt
+    texts: PositiveInt | None
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "budget_tokens", "start_tokens", "evaluations", "texts"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be ≥ 1, got {number}")
+        super().__post_init__()
         if self.control is not None and self.control not in CONTROLS:
             raise ValueError(f"unknown control {self.control!r}{hint(self.control, CONTROLS)}")
-        for _, settings in self.variants():
-            pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
-        if START in named(self.agents):
-            raise ValueError(f"{START!r} is the name of what all agents start from; give the agent another")
         if not named(self.envs) or not named(self.agents):
             raise ValueError(f"nothing to compare: envs={self.envs!r}, agents={self.agents!r}")
+        if START in named(self.agents):
+            raise ValueError(f"{START!r} is the name of what all agents start from; give the agent another")
+        check_names(named(self.envs), "a task")
+        variants = [name for name, _ in self.variants()]
+        check_names(variants, "an agent")
+        twice = next((name for name in variants if variants.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two agents are called {twice!r}: one that is given, and one with that reward")
+        for _, settings in self.variants():
+            pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
 
     def plain(self) -> dict[str, Any]:
         """As JSON: the keyword arguments of `compare`."""
@@ -65,7 +70,7 @@ class Plan:
         return [
             job
             for (id, options), seed in itertools.product(tasks.items(), range(self.seeds))
-            for job in self._jobs(folder / "runs" / id.replace("/", "_"), id, options, variants, seed)
+            for job in self._jobs(folder / "runs" / folder_name(id), id, options, variants, seed)
         ]
 
     def variants(self) -> Iterator[tuple[str, Options]]:
@@ -86,9 +91,10 @@ class Plan:
         shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
         policy = shape.pop("name", "lstm")
         for name, settings in variants.items():
+            run = str(place / folder_name(name) / str(seed))
             starts, likelihood = name == START, settings["agent"] == "mle"
             yield Job(
-                folder=str(place / name / str(seed)),
+                folder=run,
                 env=id,
                 options={**options, **((self.mle_options or {}) if likelihood else {})},
                 agent=name,
@@ -122,6 +128,9 @@ def check(jobs: Sequence[Job]) -> None:
 def named(given: str | Sequence[str] | Mapping[str, Options]) -> dict[str, Options]:
     """Names with options, whichever way they were given."""
     if isinstance(given, Mapping):
+        for name, options in given.items():
+            if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+                raise TypeError(f"{name!a:.60} must have options by name, {{}} for none, got {options!a:.60}")
         return {name: dict(options) for name, options in given.items()}
     names = [given] if isinstance(given, str) else list(given)
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.compare.comparison import Comparison, gathered
+from rlseq.compare.folders import check_inside
 from rlseq.compare.jobs import Job
 from rlseq.compare.plan import Options, Plan, check
-from rlseq.compare.queue import work_through
+from rlseq.compare.queue import processors, work_through
 from rlseq.log import differences
 from rlseq.progress import progress
 from rlseq.storage import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
 
 
+@checked_arguments
 def compare(
     envs: str | Sequence[str] | Mapping[str, Options],
     agents: str | Sequence[str] | Mapping[str, Options],
@@ -34,7 +36,7 @@ def compare(
     temperatures: bool = False,
     evaluations: int = 10,
     texts: int | None = 500,
-    jobs: int | None = None,
+    jobs: PositiveInt | None = None,
     out: str | PathLike[str] = "runs/compare",
 ) -> Comparison:
     """Train every agent on every task, from the same start, with the same budget, and compare them.
@@ -59,25 +61,26 @@ def compare(
         temperatures: test likelihood's samples at several temperatures, too.
         evaluations: tests of every run, at equal distances.
         texts: items of a test; all when None.
-        jobs: processes at a time; as many as there are processors when not given.
+        jobs: processes at a time; as many as there are processors when not given. Together they use at most
+            as many threads as torch may use here (`OMP_NUM_THREADS`, `torch.set_num_threads`), one at least.
         out: the folder of everything.
 
     Returns:
         The comparison: `.table()`, `.plot()`, `.save()`.
     """
     settings = {name: value for name, value in locals().items() if name not in ("jobs", "out")}
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs must be ≥ 1, got {jobs}")
-    return _carried_out(Plan(**settings), Path(out), jobs or os.cpu_count() or 1)
+    return _carried_out(Plan(**settings), Path(out), jobs or processors())
 
 
 def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
     """What a plan asks for, but for what is there already."""
     began, runs = time.perf_counter(), plan.jobs(folder)
     check(runs)
+    check_inside(folder, [Path(job.folder) for job in runs])
     _agree(runs)  # before anything is made
     make_folder(folder)
     with locked(folder / "lock") as lock:
+        check_inside(folder, [Path(job.folder) for job in runs])
         _agree(runs)
         sign(lock)
         remove_drafts(folder)
