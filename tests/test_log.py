@@ -464,15 +464,15 @@ def test_what_a_kill_left_is_cleaned_up(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
 
 
-def alarmed(row: dict[str, float], at: int) -> str | None:
-    return f"reached {at}" if row["update"] >= at else None
+def alarm_at(update: int) -> rlseq.alarms.Alarm:
+    return lambda rows: f"reached {update}" if rows[-1]["update"] >= update else None
 
 
 def test_alarms_survive_a_resumption_and_are_given_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, at in (("early", 3), ("late", 8)):
-        monkeypatch.setitem(rlseq.alarms.ALARMS, name, lambda rows, at=at: alarmed(rows[-1], at))
+        monkeypatch.setitem(rlseq.alarms.ALARMS, name, alarm_at(at))
     said: list[str] = []
 
     def written(folder: Path) -> list[str]:
