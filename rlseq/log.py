@@ -6,10 +6,12 @@ The files and their fields are described in docs/runs.md.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from rlseq import checkpoint
 from rlseq.metrics.combine import name_of
+from rlseq.places import command_line
 from rlseq.storage import (
     Damaged,
     Journal,
@@ -239,7 +242,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
         "policy": _policy(agent.policy),
         "seed": env.seed,
         "machine": machine(),
-        "command": " ".join(sys.argv),
+        "command": command_line(sys.argv),
     }
 
 
@@ -337,15 +340,30 @@ def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | 
             "no TensorBoard files: pip install 'rlseq[log]' adds them; metrics.jsonl has the same numbers"
         )
         return None
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)
+    place = folder / "tensorboard"
+    place.mkdir(exist_ok=True)
+    # Not torch's SummaryWriter, which puts the name of the machine into the name of the file.
+    paths = (place / f"events.out.tfevents.{number:06d}.rlseq" for number in itertools.count())
+    writer = RecordWriter(next(path for path in paths if not path.exists()).open("xb"))
+
+    def write(**event: Any) -> None:
+        writer.write(event_pb2.Event(wall_time=time.time(), **event).SerializeToString())
 
     def tell(row: Row) -> None:
-        for name, value in row.items():
-            if name != "update":
-                writer.add_scalar(name, value, int(row["update"]))
+        values = [
+            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if name != "update"
+        ]
+        write(step=int(row["update"]), summary=summary_pb2.Summary(value=values))
+        writer.flush()
 
+    write(step=update + 1, file_version="brain.Event:2")
+    # What an earlier file says of later steps is dropped by its readers.
+    write(step=update + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
     return tell, writer.close
 
 

@@ -22,6 +22,7 @@ from rlseq.examine import Examiner
 from rlseq.factors import check_task
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb, wandb_service
 from rlseq.monitors import monitored
+from rlseq.places import without_places
 from rlseq.policy_gradient import PolicyGradient
 from rlseq.progress import Advance, progress
 from rlseq.sanity import nonsense
@@ -242,7 +243,7 @@ class _Run:
             ):  # a metric that cannot be fetched, and later ones
                 while self.waiting:
                     self.record(1)
-            ended = f"{type(error).__name__}: {error}"
+            ended = without_places(f"{type(error).__name__}: {error}")
             self.note("failed" if isinstance(error, Exception) else "interrupted", ended)
         except Exception as second:
             sys.stderr.write(f"rlseq: {self.folder.path}: the end of the run is not written ({second})\n")
