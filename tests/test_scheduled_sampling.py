@@ -56,9 +56,12 @@ def test_the_share_of_own_words_rises_with_updates(tiny: Any, reading: str) -> N
     agent = ScheduledSampling(policy, own=1.0, ramp=10, reading=reading, lr=1e-9)
     asked: list[float] = []
     honest: Any = agent.reading
-    agent.reading = lambda p, e, b, own, u: (
-        asked.append(own.double().mean().item()) or honest(p, e, b, own, u)
-    )
+
+    def watched(p: Any, e: Any, b: Any, own: Tensor, u: Tensor) -> Any:
+        asked.append(own.double().mean().item())
+        return honest(p, e, b, own, u)
+
+    agent.reading = watched
     for _ in range(12):
         agent.update(agent.collect(env))
     assert asked[0] == 0.0

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from rlseq.agents import DAPO, GRPO, PPO, REINFORCE
+from rlseq.agents import DAPO, GRPO, PPO, REINFORCE, SCST
 from rlseq.baselines import MovingAverage
+from rlseq.credit import Completions
+from rlseq.decode import Greedy
+from rlseq.engine import rollout
 from rlseq.returns import at_last
 
 
@@ -23,7 +26,7 @@ def test_a_batch_is_judged_before_its_baseline_learns_from_it(tiny: Any, baselin
     agent = REINFORCE(policy, baseline=baseline, lr=1e-9)
     seen: list[Any] = []
     honest: Any = agent.loss
-    agent.loss = lambda batch: seen.append(batch.advantages.clone()) or honest(batch)  # type: ignore[method-assign]
+    agent.loss = lambda batch: seen.append(batch.advantages.clone()) or honest(batch)  # type: ignore
     first, second = agent.collect(env), agent.collect(env)
     agent.update(first)
     assert torch.equal(seen[0], first.rewards.flip(1).cumsum(1).flip(1)), "nothing was known before"
@@ -67,7 +70,7 @@ def test_every_epoch_has_an_order_of_its_own(tiny: Any) -> None:
     marks = batch.log_probs.sum(1) + 10 * batch.context["index"]
     order: list[Any] = []
     honest: Any = agent.loss
-    agent.loss = lambda part: order.append(part.log_probs.sum(1)) or honest(part)  # type: ignore[method-assign]
+    agent.loss = lambda part: order.append(part.log_probs.sum(1)) or honest(part)  # type: ignore
     agent.update(batch)
     epochs = [torch.cat(order[2 * n : 2 * n + 2]) for n in range(3)]
     assert all(len(epoch) == len(marks) for epoch in epochs)
@@ -94,3 +97,41 @@ def test_an_update_of_plain_descent_follows_the_gradient_clipped(tiny: Any) -> N
         agent.update(batch)
         scale = min(1.0, clip_norm / float(slope.norm()))
         torch.testing.assert_close(weights(policy) - before, -0.5 * scale * slope, rtol=1e-3, atol=2e-7)
+
+
+def test_each_text_is_compared_with_the_greedy_text_of_its_own_context(tiny: Any) -> None:
+    env, policy = tiny(rows=16)
+    agent = SCST(policy, samples=4)
+    for _ in range(4):
+        batch = agent.collect(env)
+        items = batch.context["index"]
+        best = rollout(policy, env.variant(), decode=Greedy(), index=items).returns
+        assert batch.greedy is not None
+        torch.testing.assert_close(batch.greedy, best)
+        if items.unique().numel() > 1 and best.unique().numel() > 1:
+            return
+    pytest.fail("all contexts were alike")
+
+
+def test_a_regression_comes_nearer_to_the_returns_that_it_has_seen(tiny: Any) -> None:
+    env, policy = tiny(rows=64)
+    agent = REINFORCE(policy, baseline="regression", lr=1e-9)
+    batch = agent.collect(env)
+    returns = batch.rewards.flip(1).cumsum(1).flip(1)
+    errors = []
+    for _ in range(10):
+        gap = (agent.baseline(returns, batch) - returns)[batch.mask]  # type: ignore[operator]
+        errors.append(float(gap.square().mean()))
+        agent.update(batch)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0]
+
+
+def test_completions_credit_an_action_only_with_what_comes_from_it_on(tiny: Any) -> None:
+    """Where every token is paid, the last action is worth its own reward, not that of the whole text."""
+    env, policy = tiny(rows=16)
+    env.parts = {"dense": lambda tokens, mask, context: (tokens + 1.0) * mask}
+    batch = REINFORCE(policy, credit=Completions(2), baseline="none").collect(env)
+    assert batch.credit is not None
+    assert (batch.lengths > 1).any()
+    torch.testing.assert_close(batch.credit[batch.ends], batch.rewards[batch.ends])

@@ -1,0 +1,618 @@
+"""Plant errors in a copy of the library, one at a time, and see which tests notice.
+
+    python tests/campaigns/mutations.py                      # all; counts to benchmarks/results/campaigns/
+    python tests/campaigns/mutations.py --only mixer-given   # one or more, by name
+    python tests/campaigns/mutations.py --seed 7             # the same errors in another order of tests
+
+Each error replaces a text that occurs exactly once in its file, and names the test files that should fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+TIMEOUT = 300  # seconds for the tests of one error
+
+
+class Mutation(NamedTuple):
+    """A planted error."""
+
+    name: str
+    file: str
+    original: str
+    planted: str
+    tests: str  # names of test files below tests/, without "test_" and ".py"
+
+
+MUTATIONS = [
+    Mutation(*entry)
+    for entry in (
+        # ── one step and whole updates ──
+        (
+            "step-first-group",
+            "rlseq/agent.py",
+            "for group in self.optimizer.param_groups for p in",
+            "for group in self.optimizer.param_groups[:1] for p in",
+            "agent_step",
+        ),
+        ("step-not-cleared", "rlseq/agent.py", "parameter.grad = None", "pass", "agent_step"),
+        (
+            "clip-off",
+            "rlseq/agent.py",
+            "(largest / (norm + 1e-6)).clamp(max=1.0)",
+            "torch.ones_like(norm)",
+            "agent_step update",
+        ),
+        ("clip-raises", "rlseq/agent.py", ".clamp(max=1.0))", ")", "agent_step"),
+        (
+            "pace-first-group",
+            "rlseq/agent.py",
+            "for group in self.optimizer.param_groups:",
+            "for group in self.optimizer.param_groups[:1]:",
+            "agent_step",
+        ),
+        (
+            "pace-compounds",
+            "rlseq/agent.py",
+            'group.setdefault("initial_lr", group["lr"])',
+            'group["lr"]',
+            "agent_step",
+        ),
+        (
+            "epochs-once",
+            "rlseq/policy_gradient.py",
+            "for _ in range(self.epochs)",
+            "for _ in range(1)",
+            "update",
+        ),
+        (
+            "baseline-learns-twice",
+            "rlseq/policy_gradient.py",
+            "self.baseline.learn(batch.targets, self.acted(batch))",
+            "self.baseline.learn(2 * batch.targets, self.acted(batch))",
+            "update mixer",
+        ),
+        (
+            "baseline-never-learns",
+            "rlseq/policy_gradient.py",
+            'if hasattr(self.baseline, "learn"):',
+            'if hasattr(self.baseline, "learns"):',
+            "update",
+        ),
+        (
+            "no-penalty",
+            "rlseq/policy_gradient.py",
+            "* batch.weights).sum() + penalty",
+            "* batch.weights).sum()",
+            "exactness",
+        ),
+        ("same-order", "rlseq/factors.py", "self.times = self.times + 1", "pass", "update"),
+        (
+            "groups-torn",
+            "rlseq/factors.py",
+            "order.unsqueeze(1) * batch.samples + torch.arange(batch.samples)",
+            "order.unsqueeze(1) + len(order) * torch.arange(batch.samples)",
+            "equivalences",
+        ),
+        # ── factors ──
+        (
+            "by-batch-no-mean",
+            "rlseq/factors.py",
+            "centred = advantages - (advantages * real).sum()",
+            "centred = advantages",
+            "objectives",
+        ),
+        (
+            "by-group-biased",
+            "rlseq/factors.py",
+            ".std(1) + 1e-4",
+            ".std(1, correction=0) + 1e-4",
+            "objectives",
+        ),
+        (
+            "loo-with-own",
+            "rlseq/baselines.py",
+            "(total.sum(1, keepdim=True) - total) / (batch.samples - 1)",
+            "total.mean(1, keepdim=True).expand_as(total)",
+            "exactness",
+        ),
+        (
+            "mean-with-own",
+            "rlseq/baselines.py",
+            "others = batch.mask.sum(0) - batch.mask.int()",
+            "others = batch.mask.sum(0)",
+            "exactness update mixer",
+        ),
+        (
+            "average-no-decay",
+            "rlseq/baselines.py",
+            "self.weight.to(now.device) + (1 - self.decay)",
+            "self.weight.to(now.device) + 1",
+            "update",
+        ),
+        (
+            "paid-late",
+            "rlseq/baselines.py",
+            "batch.rewards.cumsum(1) - batch.rewards",
+            "batch.rewards.cumsum(1)",
+            "exactness",
+        ),
+        (
+            "regression-sign",
+            "rlseq/critics.py",
+            "(self(returns, batch) - returns) * batch.mask",
+            "(returns - self(returns, batch)) * batch.mask",
+            "mixer update collect",
+        ),
+        (
+            "greedy-all-rows",
+            "rlseq/critics.py",
+            'batch.context["index"][:: batch.samples]',
+            'batch.context["index"][: len(batch.actions) // batch.samples]',
+            "update",
+        ),
+        # ── returns and credit ──
+        (
+            "discount-everywhere",
+            "rlseq/returns.py",
+            "carry = rate * _going_on(ends)",
+            "carry = rate * torch.ones_like(ends)",
+            "returns",
+        ),
+        (
+            "gae-no-bootstrap",
+            "rlseq/returns.py",
+            "_or_zero(bootstrap, rewards) + _going_on(ends) * following",
+            "_going_on(ends) * following",
+            "returns",
+        ),
+        ("n-step-short", "rlseq/returns.py", "for _ in range(n):", "for _ in range(n - 1):", "returns"),
+        (
+            "at-last-first",
+            "rlseq/returns.py",
+            "mask.sum(1, keepdim=True) - 1",
+            "mask.sum(1, keepdim=True) - 2",
+            "returns env",
+        ),
+        (
+            "stepwise-unpaid",
+            "rlseq/credit.py",
+            "return replace(batch, credit=judged - paid(batch))",
+            "return replace(batch, credit=judged)",
+            "update",
+        ),
+        # ── losses and penalties ──
+        (
+            "clip-one-side",
+            "rlseq/losses.py",
+            "-torch.min(ratio * advantages,",
+            "-torch.max(ratio * advantages,",
+            "losses",
+        ),
+        (
+            "per-text-sum",
+            "rlseq/losses.py",
+            "mask / mask.sum(1, keepdim=True).clamp(min=1) / len(mask)",
+            "mask / mask.sum(1, keepdim=True).clamp(min=1)",
+            "losses objectives",
+        ),
+        (
+            "per-token-rows",
+            "rlseq/losses.py",
+            "return mask / mask.sum().clamp(min=1)",
+            "return mask / len(mask)",
+            "losses objectives",
+        ),
+        ("risk-no-k", "rlseq/losses.py", "-samples * q * returns", "-q * returns", "equivalences losses"),
+        (
+            "entropy-sign",
+            "rlseq/penalties.py",
+            "total = total - agent.entropy",
+            "total = total + agent.entropy",
+            "objectives agents",
+        ),
+        (
+            "k3-reversed",
+            "rlseq/penalties.py",
+            "log_ratio = anchor.log_probs - seen.log_probs",
+            "log_ratio = seen.log_probs - anchor.log_probs",
+            "objectives losses",
+        ),
+        (
+            "k2-unhalved",
+            "rlseq/penalties.py",
+            "(seen.log_probs - anchor.log_probs).square() / 2",
+            "(seen.log_probs - anchor.log_probs).square()",
+            "objectives losses",
+        ),
+        (
+            "smoothing-reversed",
+            "rlseq/penalties.py",
+            "share * others - (1 - share) * seen.log_probs",
+            "(1 - share) * others - share * seen.log_probs",
+            "losses objectives",
+        ),
+        # ── agents ──
+        ("dapo-equal-groups", "agents/grpo.py", "batch.mask & differ.unsqueeze(1)", "batch.mask", "update"),
+        (
+            "grpo-clip-high",
+            "agents/grpo.py",
+            "clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)",
+            "clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip_high, self.clip)",
+            "objectives agents equivalences losses",
+        ),
+        (
+            "ppo-kl-price",
+            "agents/ppo.py",
+            "doubled.float() - halved.float()",
+            "halved.float() - doubled.float()",
+            "objectives agents",
+        ),
+        (
+            "mixer-given",
+            "rlseq/references.py",
+            "length.unsqueeze(1)\n    nothing",
+            "(length - 1).unsqueeze(1)\n    nothing",
+            "references mixer",
+        ),
+        (
+            "mixer-never",
+            "rlseq/schedules.py",
+            "delta * min(stage, stages)",
+            "delta * 0",
+            "mixer equivalences",
+        ),
+        ("mixer-late", "rlseq/schedules.py", "stage = 1 + int(", "stage = int(", "equivalences"),
+        (
+            "mixer-tempered",
+            "agents/mixer.py",
+            "torch.where(given, -plain,",
+            "torch.where(given, -seen.log_probs,",
+            "mixer",
+        ),
+        (
+            "mixer-learns-forced",
+            "agents/mixer.py",
+            "return replace(batch, mask=batch.mask & ~_given(batch))",
+            "return batch",
+            "mixer",
+        ),
+        (
+            "mixer-counts-twice",
+            "agents/mixer.py",
+            "env.counts.imitated(steps.sum())",
+            "env.counts.read += steps.sum()",
+            "mixer",
+        ),
+        ("e2e-uniform", "agents/e2e.py", "top.values.softmax(-1)", "torch.ones_like(top.values) / k", "e2e"),
+        (
+            "e2e-one-late",
+            "agents/e2e.py",
+            "device=batch.actions.device) < s.unsqueeze(1)",
+            "device=batch.actions.device) <= s.unsqueeze(1)",
+            "e2e",
+        ),
+        (
+            "e2e-detached",
+            "agents/e2e.py",
+            "Soft(top.indices, top.values.softmax(-1))",
+            "Soft(top.indices, top.values.softmax(-1).detach())",
+            "e2e",
+        ),
+        (
+            "e2e-given-reversed",
+            "agents/e2e.py",
+            "given = given.unsqueeze(-1)",
+            "given = ~given.unsqueeze(-1)",
+            "e2e",
+        ),
+        (
+            "scheduled-reversed",
+            "agents/scheduled_sampling.py",
+            "torch.where(own[:, t], drawn, batch.actions[:, t])",
+            "torch.where(own[:, t], batch.actions[:, t], drawn)",
+            "scheduled_sampling",
+        ),
+        (
+            "scheduled-one-pass",
+            "agents/scheduled_sampling.py",
+            "torch.where(own, drawn, batch.actions)",
+            "torch.where(own, batch.actions, drawn)",
+            "scheduled_sampling",
+        ),
+        (
+            "scheduled-no-ramp",
+            "agents/scheduled_sampling.py",
+            "min(1.0, int(self.count.updates) / self.ramp)",
+            "1.0",
+            "scheduled_sampling",
+        ),
+        (
+            "scheduled-unread",
+            "agents/scheduled_sampling.py",
+            "return replace(batch, written=read)",
+            "return replace(batch, actions=read)",
+            "scheduled_sampling",
+        ),
+        (
+            "seqgan-baseline",
+            "agents/seqgan.py",
+            '= "none"  # b (rlseq.baselines, rlseq.critics); the paper',
+            '= "mean"  # b (rlseq.baselines, rlseq.critics); the paper',
+            "adversarial",
+        ),
+        (
+            "look-teaches",
+            "rlseq/examine.py",
+            "self.agent.gather(self.agent.paid_on(self.env))",
+            "self.agent.collect(self.env)",
+            "every_agent",
+        ),
+        (
+            "look-task-reward",
+            "rlseq/examine.py",
+            "self.agent.policy, self.agent.paid_on(self.env))",
+            "self.agent.policy, self.env)",
+            "every_agent",
+        ),
+        (
+            "trail-reversed",
+            "agents/seqgan.py",
+            "slow.lerp_(fast, 1 - trail)",
+            "slow.lerp_(fast, trail)",
+            "adversarial",
+        ),
+        # ── engine, sampler, search, head ──
+        (
+            "padding-scored",
+            "rlseq/engine.py",
+            "evaluation.log_probs.where(batch.mask, 0.0)",
+            "evaluation.log_probs",
+            "mixer",
+        ),
+        (
+            "forced-scores",
+            "rlseq/engine.py",
+            "token = torch.where(forced[1], forced[0], token)",
+            "token = forced[0]",
+            "engine mixer",
+        ),
+        (
+            "sampler-off-by-one",
+            "rlseq/sampling.py",
+            "target, right=True)",
+            "target - 1e-3, right=True)",
+            "engine decode scheduled_sampling",
+        ),
+        (
+            "top-p-without-last",
+            "rlseq/decode.py",
+            "probs.cumsum(-1) - probs < top_p",
+            "probs.cumsum(-1) < top_p",
+            "decode",
+        ),
+        (
+            "temperature-times",
+            "rlseq/decode.py",
+            "logits = logits / behaviour.temperature",
+            "logits = logits * behaviour.temperature",
+            "decode head",
+        ),
+        (
+            "beam-order",
+            "rlseq/search.py",
+            ".sort(1, descending=True)",
+            ".sort(1, descending=False)",
+            "search",
+        ),
+        (
+            "head-entropy",
+            "rlseq/policies/head.py",
+            "entropy[rows] = norm - p.mul_(z).sum(-1)",
+            "entropy[rows] = p.mul_(z).sum(-1) - norm",
+            "head",
+        ),
+        (
+            "head-slope",
+            "rlseq/policies/head.py",
+            "by_z = p.mul_(-slope)",
+            "by_z = p.mul_(-2 * slope)",
+            "head",
+        ),
+        ("eos-ignored", "rlseq/env.py", "self.done |= actions == self.vocab.eos", "pass", "env engine"),
+        # ── the Gymnasium view, metrics, checkpoints, data, statistics ──
+        ("step-late-end", "rlseq/view.py", "ended = self.done & ~finished", "ended = self.done", "view env"),
+        (
+            "bleu-unclipped",
+            "rlseq/metrics/bleu.py",
+            "batch.total(seen < take(self.most, node))",
+            "batch.total(take(self.most, node) > 0)",
+            "metrics/parity metrics/definitions",
+        ),
+        (
+            "rouge-recall",
+            "rlseq/metrics/rouge.py",
+            "(recall + weight * precision)",
+            "(precision + weight * recall)",
+            "metrics/parity",
+        ),
+        (
+            "cider-penalty",
+            "rlseq/metrics/cider.py",
+            "(-2 * self.sigma**2)",
+            "(-self.sigma**2)",
+            "metrics/parity",
+        ),
+        (
+            "chrf-beta",
+            "rlseq/metrics/chrf.py",
+            "(weight * precision + recall)",
+            "(precision + weight * recall)",
+            "metrics/parity",
+        ),
+        (
+            "checkpoint-torch",
+            "rlseq/checkpoint.py",
+            'torch.set_rng_state(state["torch"])',
+            "pass",
+            "checkpoint training",
+        ),
+        (
+            "holm-flat",
+            "rlseq/compare/statistics.py",
+            "(len(order) - rank) * p[i]",
+            "len(order) * p[i]",
+            "compare/statistics",
+        ),
+        (
+            "welch-biased",
+            "rlseq/compare/statistics.py",
+            "b.var(-1, ddof=1) / n",
+            "b.var(-1, ddof=0) / n",
+            "compare/statistics",
+        ),
+        (
+            "d-order",
+            "rlseq/discriminators/adversary.py",
+            "(up.unsqueeze(1) > down)",
+            "(up.unsqueeze(1) < down)",
+            "discriminators",
+        ),
+        (
+            "gan-sign",
+            "rlseq/discriminators/objectives.py",
+            "missed.mean() + F.softplus(low).mean()",
+            "missed.mean() + F.softplus(-low).mean()",
+            "discriminators",
+        ),
+        (
+            "odds-probability",
+            "rlseq/discriminators/values.py",
+            "logits.sum(-1).clamp(max=9.21).exp()",
+            "logits.sum(-1).clamp(max=9.21).sigmoid()",
+            "discriminators adversarial",
+        ),
+        (
+            "corpus-kept",
+            "rlseq/corpus.py",
+            "self.references.lengths[self.order] <= max_len",
+            "self.references.lengths[self.order] < max_len",
+            "corpus",
+        ),
+        ("data-first", "rlseq/data.py", "if row.item is None else", "if row.item is not None else", "data"),
+    )
+]
+
+
+def problems() -> list[str]:
+    """The errors that cannot be planted any more: their text is not there exactly once."""
+    found = []
+    for m in MUTATIONS:
+        count = (ROOT / m.file).read_text("utf-8").count(m.original)
+        missing = [str(path) for path in map(test_file, m.tests.split()) if not (ROOT / path).exists()]
+        if count != 1 or missing or m.original == m.planted:
+            found.append(f"{m.name}: {m.file} has its text {count} times; missing tests: {missing}")
+    return found
+
+
+def test_file(name: str) -> Path:
+    """Where the tests of a short name are."""
+    folder, _, stem = name.rpartition("/")
+    return Path("tests", folder, f"test_{stem}.py")
+
+
+def copied(place: Path) -> Path:
+    """A copy of everything that tests need."""
+    left_out = shutil.ignore_patterns(
+        ".git", ".venv", "__pycache__", ".*_cache", "build", "*.egg-info", "runs"
+    )
+    copy = place / "copy"
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=left_out)
+    return copy
+
+
+def tried(mutation: Mutation, copy: Path, seed: int) -> dict[str, Any]:
+    """Plant an error, run its tests, and take it out again."""
+    path = copy / mutation.file
+    right = path.read_text("utf-8")
+    tests = [str(test_file(name)) for name in mutation.tests.split()]
+    random.Random(seed).shuffle(tests)
+    path.write_text(right.replace(mutation.original, mutation.planted), "utf-8")
+    started = time.perf_counter()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "RLSEQ"))},
+        "PYTHONPATH": str(copy),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]
+    try:
+        run = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        lines = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        killed = run.returncode == 1 and bool(lines)
+        by = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"none (exit {run.returncode})"
+    except subprocess.TimeoutExpired:
+        killed, by = True, "time"
+    finally:
+        path.write_text(right, "utf-8")
+    return {
+        "file": mutation.file,
+        "killed": killed,
+        "by": by,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def campaign(names: list[str], seed: int) -> dict[str, dict[str, Any]]:
+    """Try all errors, or those of these names."""
+    unknown = set(names) - {m.name for m in MUTATIONS}
+    if unknown:
+        raise SystemExit(f"unknown mutations: {', '.join(sorted(unknown))}")
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        copy = copied(Path(place))
+        for mutation in MUTATIONS:
+            if not names or mutation.name in names:
+                found[mutation.name] = result = tried(mutation, copy, seed)
+                verdict = "killed" if result["killed"] else "SURVIVED"
+                print(f"{verdict:8} {mutation.name}: {result['by']}", flush=True)  # noqa: T201
+    return found
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if stale := problems():
+        raise SystemExit("\n".join(stale))
+    found = campaign(options.only, options.seed)
+    killed = sum(result["killed"] for result in found.values())
+    print(f"{killed} of {len(found)} killed")  # noqa: T201
+    if not options.only:
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+        import record
+
+        counts = {"planted": len(found), "killed": killed, "mutations": found}
+        record.write(
+            "mutations", {"seed": options.seed, **counts}, ROOT / "benchmarks" / "results" / "campaigns"
+        )
+
+
+if __name__ == "__main__":
+    main()
