@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class Captions(SequenceEnv):
         data_seed: of the scenes; splits of one seed are drawn apart.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.envs.drawn import drawn
 from rlseq.errors import pick
 from rlseq.rewards import accuracy, exact
 from rlseq.types import Reward
@@ -24,12 +26,13 @@ class Copy(SequenceEnv):
         vocab_size: V, EOS among them.
         length: words of a source.
         reward: "accuracy", "exact", or any callable.
-        items: number of different sources to draw from.
+        items: number of training sources, drawn with replacement.
+        split: "train", or "test" for sources that no training source is equal to, 1,000 at most.
         data_seed: of the sources.
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[dict[str, Any]] = {"data_seed": 1, "items": 1000}  # options of freshly drawn sources
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Copy(SequenceEnv):
         length: int = 5,
         reward: str | Reward = "accuracy",
         items: int = 10_000,
+        split: str = "train",
         data_seed: int = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
@@ -45,9 +49,12 @@ class Copy(SequenceEnv):
             raise ValueError(
                 f"need vocab_size ≥ 2, length ≥ 1, items ≥ 1, got {vocab_size}, {length}, {items}"
             )
-        generator = torch.Generator().manual_seed(data_seed)
-        source = torch.randint(1, vocab_size, (items, length), generator=generator)
-        written = torch.cat([self.target(source), torch.zeros(items, 1, dtype=torch.int64)], 1)
+
+        def draw(rows: int, generator: torch.Generator) -> tuple[Tensor]:
+            return (torch.randint(1, vocab_size, (rows, length), generator=generator),)
+
+        (source,) = drawn(draw, split, items, data_seed)
+        written = torch.cat([self.target(source), torch.zeros(len(source), 1, dtype=torch.int64)], 1)
         super().__init__(
             vocab=Vocab.numbered(vocab_size),
             max_len=length + 1,
@@ -55,7 +62,7 @@ class Copy(SequenceEnv):
             items={
                 "source": source,
                 "references": written.unsqueeze(1),
-                "reference_lengths": torch.full((items, 1), length + 1),
+                "reference_lengths": torch.full((len(source), 1), length + 1),
             },
             **options,
         )

@@ -8,14 +8,16 @@ p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.envs.drawn import drawn
 from rlseq.errors import pick
 from rlseq.rewards import accuracy, exact
 from rlseq.sampling import inverse_cdf
@@ -112,11 +114,14 @@ class Labels(SequenceEnv):
         labels: K.
         letters: V of the source.
         reward: "accuracy", "exact", "log_posterior" (log p(y | x) / T), or any reward.
-        items: number of different sequences to draw from.
+        items: number of training sequences.
+        split: "train", or "test" for sequences whose letters no training sequence has, 1,000 at most.
         data_seed: of the sequences.
         model_seed: of the model.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class Labels(SequenceEnv):
         letters: int = 26,
         reward: str | Reward = "accuracy",
         items: int = 10_000,
+        split: str = "train",
         data_seed: int = 0,
         model_seed: int = 0,
         **options: Unpack[EnvOptions],
@@ -134,7 +140,7 @@ class Labels(SequenceEnv):
         if length < 1 or items < 1:
             raise ValueError(f"need length ≥ 1 and items ≥ 1, got {length}, {items}")
         hmm = HMM(labels, letters, alpha=alpha, seed=model_seed)
-        x, y = hmm.sample(items, length, torch.Generator().manual_seed(data_seed))
+        x, y = drawn(lambda rows, generator: hmm.sample(rows, length, generator), split, items, data_seed)
         rewards: dict[str, Reward] = {
             "accuracy": accuracy,
             "exact": exact,
@@ -148,7 +154,7 @@ class Labels(SequenceEnv):
             items={
                 "source": x + 1,  # 0 pads
                 "references": y.unsqueeze(1),
-                "reference_lengths": torch.full((items, 1), length),
+                "reference_lengths": torch.full((len(x), 1), length),
             },
             **options,
         )

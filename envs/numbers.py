@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class Numbers(SequenceEnv):
         reward: "edit", "exact", "bleu" or "chrf", or any reward.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,

@@ -7,10 +7,11 @@ SeqGAN, a copy of the training set beats everything); state the oracle's own ent
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy, deepcopy
 from functools import lru_cache
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.envs.drawn import SPLITS, other_seed
 from rlseq.errors import pick
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.words import Words
@@ -135,16 +137,24 @@ class Oracle:
 class OracleEnv(SequenceEnv):
     """Write T words that the oracle finds likely. Reward: its log-likelihood per token.
 
+    There is nothing to read, so there is no source to hold out: a test judges what a policy writes by the
+    oracle itself, whose reward does not depend on any item. What the split "test" holds out are references,
+    which metrics such as BLEU compare texts with: they are independent draws from the oracle. A draw that
+    repeats a training text is kept, because without it they would not be distributed as the oracle's texts.
+
     Args:
         oracle: an `Oracle`, or the path of an `.npz`; a random one of `data_seed` when not given.
         vocab_size: V of the random one, 5,000 when not given.
         length: T, 20 when not given.
         hidden: width of the random one, 32 when not given.
         reward: "log_likelihood", or any callable.
-        references: size of the training set that it writes.
-        data_seed: of the random oracle, and of the training set.
+        references: number of texts that it writes as references.
+        split: "train" for the references to train on, or "test" for others.
+        data_seed: of the random oracle, and of the references.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,
@@ -155,6 +165,7 @@ class OracleEnv(SequenceEnv):
         hidden: int | None = None,
         reward: str | Reward = "log_likelihood",
         references: int = 10_000,
+        split: str = "train",
         data_seed: int = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
@@ -167,12 +178,13 @@ class OracleEnv(SequenceEnv):
             )
         elif not isinstance(oracle, Oracle):
             oracle = Oracle.load(oracle, length=length or 20)
+        reference_seed = data_seed if pick(SPLITS, split, "split") == "train" else other_seed(data_seed)
         rewards: dict[str, Reward] = {"log_likelihood": self.log_likelihood}
         super().__init__(
             vocab=Vocab.numbered(oracle.vocab_size, eos=None),
             max_len=oracle.length,
             reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
-            items=training_set(oracle, references, data_seed),
+            items=written(oracle, references, reference_seed),
             **options,
         )
         self.oracle = oracle.to(self.device)
@@ -191,7 +203,7 @@ def random_oracle(seed: int, vocab_size: int, length: int, hidden: int) -> Oracl
 
 
 @lru_cache(maxsize=4)
-def training_set(oracle: Oracle, size: int, seed: int) -> dict[str, Tensor]:
+def written(oracle: Oracle, size: int, seed: int) -> dict[str, Tensor]:
     """References that the oracle wrote, made once."""
     generator = torch.Generator(oracle.model.head.weight.device).manual_seed(seed)
     references = oracle.sample(size, generator).unsqueeze(1)

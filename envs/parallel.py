@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from random import Random
+from typing import Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -35,6 +36,8 @@ class Parallel(CorpusTask):
         stream: leave tokens on disk, and fit metrics on the items of each batch.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from random import Random
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class Text(CorpusTask):
         skip_bad: pass over lines that cannot be used; False refuses them.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
     def __init__(
         self,

@@ -72,14 +72,16 @@ def _evaluate(
     texts: int | None = None,
     best: bool = False,
 ) -> None:
-    """Score what a trained policy writes, on held-out items.
+    """Score what a trained policy writes, on the items that its task holds out, or else on training items.
+
+    A line of standard error says on which.
 
     Args:
         run: the folder of a run.
         decode: how texts are written.
         metrics: what to report beside the reward, means over items; the task's own when not given.
         pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
-        texts: how many items; all when not given.
+        texts: the most items, drawn at random by a fixed seed; all when not given.
         best: the best checkpoint instead of the last; it was chosen on these same items, which flatters it.
     """
     from rlseq import commands
@@ -156,7 +158,7 @@ def _compare(
         mle_option: of the tasks for likelihood alone, `items=200`: few references.
         temperatures: test likelihood's samples at several temperatures, too.
         evaluations: tests of every run.
-        texts: items of a test.
+        texts: the most items of a test, drawn at random by a fixed seed, the same for all agents.
         jobs: processes at a time; as many as processors when not given.
         out: the folder of everything.
         config: a YAML or JSON file with all of this but jobs and out, as the `config.json` of a comparison.

@@ -16,10 +16,10 @@ from rlseq.compare.comparison import Comparison
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.plan import STOCK
 from rlseq.compare.runner import compare as compare_agents
-from rlseq.compare.tasks import metric
+from rlseq.compare.tasks import metric, number_tested, tested_on
 from rlseq.decode import Greedy, Sample
 from rlseq.errors import hint, pick
-from rlseq.evaluation import judged
+from rlseq.evaluation import judged, selection
 from rlseq.hyper import Hyper, flags, hyper, read_config, settings
 from rlseq.log import RunFolder, configuration, describe, differences, read_results, read_state
 from rlseq.metrics.report import BY_NAME, OF_SETS
@@ -41,9 +41,14 @@ RUN: list[Hyper] = [
     Hyper("policy", tuple[str, ...], ("lstm",), "a name and its sizes, lstm hidden=64 (rlseq policies)"),
     Hyper("start", str | None, None, "folder of a run whose policy this one starts from"),
     Hyper("budget_tokens", float, 1e6, "tokens written, or imitated"),
-    Hyper("evaluations", int, 10, "tests on held-out items, at equal distances"),
+    Hyper("evaluations", int, 10, "tests at equal distances, on the items that the task holds out"),
     Hyper("metrics", tuple[str, ...], (), "what is tested beside the reward; the task's own when not given"),
-    Hyper("texts", int | None, None, "items of a test; all when not given"),
+    Hyper(
+        "texts",
+        int | None,
+        None,
+        "the most items of a test, drawn at random by a fixed seed; all when not given",
+    ),
     Hyper("seed", int, 0, "of data, samples and initial weights"),
     Hyper("out", str, "runs/train", "the folder of the run"),
     Hyper("resume", bool, True, "go on with a run that is in the folder"),
@@ -92,7 +97,14 @@ def train(name: str, arguments: Sequence[str]) -> None:
         wandb_project=given.wandb,
     )
     final = read_results(folder)["final"]
-    sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{folder}\n")
+    lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items())
+    _say_tested(given.env, fresh, job.texts)
+    sys.stdout.write(f"{lines}{folder}\n")
+
+
+def _say_tested(id: str, env: Any, texts: int | None) -> None:
+    """Say on which items a policy was tested, beside the scores, which other programs may read."""
+    sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{tested_on(id)}\n")
 
 
 def evaluate(
@@ -104,20 +116,22 @@ def evaluate(
     best: bool,
 ) -> None:
     """Scores of a run's policy."""
-    policy, env = reopened(run, best)
+    policy, env, id = reopened(run, best)
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
     found = judged(policy, env, decode, chosen, texts)
     scores = found.means()
     if pooled:
         scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
-    sys.stdout.write("".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items()))
+    lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items())
+    _say_tested(id, env, texts)
+    sys.stdout.write(lines)
 
 
 def generate(
     run: Path, texts: Sequence[str], n: int, decode: str, width: int, temperature: float, best: bool
 ) -> None:
     """Texts of a run's policy, one a line; of several also their place and score."""
-    policy, env = reopened(run, best)
+    policy, env, _ = reopened(run, best)
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
@@ -210,8 +224,8 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def reopened(run: Path, best: bool) -> tuple[Any, Any]:
-    """The policy of a run, and its task with held-out items."""
+def reopened(run: Path, best: bool) -> tuple[Any, Any, str]:
+    """The policy of a run, its task as it is tested, and the id of the task."""
     if not (run / "job.json").exists():
         raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
     job = Job.read(run)
@@ -221,7 +235,7 @@ def reopened(run: Path, best: bool) -> tuple[Any, Any]:
         sys.stderr.write(
             f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
         )
-    return agent.policy, fresh
+    return agent.policy, fresh, job.env
 
 
 def _take_over(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from gymnasium.vector import AutoresetMode
@@ -42,6 +42,11 @@ class EnvOptions(TypedDict, total=False):
 class SequenceEnv(GymnasiumView):
     """A task: B episodes that write at most `max_len` tokens each.
 
+    A task declares its held-out data as the class attribute `held_out`: options that make the same task with
+    items that are not among its training items, such as `{"split": "test"}`. `rlseq train`,
+    `rlseq evaluate` and `rlseq compare` test policies on these. Where it is None, they test policies on the
+    training items, and say so in their output.
+
     Args:
         vocab: the words, and which of them starts, ends and pads a text.
         max_len: T; an episode ends at EOS or after T tokens.
@@ -51,6 +56,8 @@ class SequenceEnv(GymnasiumView):
         source_vocab: words of `source`, where they are not `vocab`; no source contains its pad id.
         **options: see `EnvOptions`.
     """
+
+    held_out: ClassVar[Mapping[str, Any] | None] = None
 
     def __init__(
         self,

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from rlseq.search import Beam
 from rlseq.types import OwnLoop, Reward
 
 DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
+SUBSET_SEED = 0  # of the items that are tested where a limit leaves some out
+SINGLE = 1000  # texts of a task that has one item only
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +82,9 @@ def evaluate(
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
             A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
-        limit: number of texts; all items when not given, or 1,000 where there is only one; of episodes of a
-            `rlseq.adapters.GymEnv`, which starts afresh, 100 when not given.
+        limit: the largest number of items, drawn at random by a fixed seed, the same for every policy; all
+            items when not given. Where the task has one item only, the number of texts, 1,000 when not given;
+            of a `rlseq.adapters.GymEnv`, which starts afresh, the number of episodes, 100 when not given.
 
     Returns:
         "reward", "length", every part of the reward, and every metric.
@@ -104,15 +109,52 @@ def judged(
     env = sequence_env(env)
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
     metrics = named_functions(env.metrics if metrics is None else metrics)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be ≥ 1, got {limit}")
-    rows = limit or (env.size if env.size > 1 else 1000)
-    items = torch.arange(rows, device=env.device) % env.size
+    items = items_tested(env.size, limit).to(env.device)
     with left_as_found(env):
         found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
     return Judged(items, actions, mask, log_probs, scores)
+
+
+def items_tested(size: int, limit: int | None = None) -> Tensor:
+    """The items of an evaluation: all of them in order, or as many as the limit allows, drawn at random.
+
+    They are drawn without replacement and by a fixed seed, so that every policy is tested on the same items,
+    each of them once. Only a task that has a single item is tested on it several times.
+
+    Args:
+        size: number of items that the task has.
+        limit: the largest number of items.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be ≥ 1, got {limit}")
+    if size == 1:
+        return torch.zeros(limit or SINGLE, dtype=torch.int64)
+    return torch.arange(size) if limit is None else subset(size, limit)
+
+
+def subset(size: int, most: int, seed: int = SUBSET_SEED) -> Tensor:
+    """All of 0 … size−1 in order, or `most` of them, drawn without replacement where there are more."""
+    return torch.arange(size) if most >= size else torch.tensor(Random(seed).sample(range(size), most))
+
+
+def selection(size: int, limit: int | None = None) -> dict[str, Any]:
+    """The record of which items an evaluation tests, for a results file.
+
+    Returns:
+        "size", the number of items that the task has; "texts", the number of texts; "seed", by which the
+        items were drawn, None where none is left out; "digest" of their indices, as 64-bit little-endian
+        integers in order (BLAKE2b of 16 bytes).
+    """
+    items = items_tested(size, limit)
+    indices = items.numpy().astype("<i8")
+    return {
+        "size": size,
+        "texts": len(items),
+        "seed": SUBSET_SEED if len(items) < size else None,
+        "digest": blake2b(indices.tobytes(), digest_size=16).hexdigest(),
+    }
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from rlseq.evaluation import Judged
+from rlseq.evaluation import Judged, subset
 from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
 
-COMPARED = 500  # texts that are compared with each other
+COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
 NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu"}
 LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
 
@@ -25,7 +25,8 @@ def monitored(found: Judged) -> dict[str, float]:
     Peakiness is the mean probability of the tokens written; of greedy texts that of the likeliest token,
     which training on a reward can raise without learning anything (Choshen et al. 2020).
     """
-    ids = torch.where(found.mask, found.actions, PAD)[:COMPARED]
+    some = subset(len(found.index), COMPARED).to(found.index.device)
+    ids = torch.where(found.mask, found.actions, PAD)[some]
     figures = {
         "repetition": Repetition(order=2).pool(ids),
         "distinct_2": DistinctN(order=2).pool(ids),

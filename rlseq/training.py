@@ -17,7 +17,7 @@ from rlseq import checkpoint
 from rlseq.agent import Agent
 from rlseq.alarms import Watchman
 from rlseq.engine import task_of
-from rlseq.evaluation import evaluate, judged
+from rlseq.evaluation import evaluate, judged, selection
 from rlseq.examine import Examiner
 from rlseq.factors import check_task
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb, wandb_service
@@ -68,7 +68,7 @@ def train(
         budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
         out: the folder, or a `RunFolder` that also keeps the job.
         resume: False refuses a folder that already has a run, instead of going on with it.
-        eval_texts: how many items are evaluated; all when not given.
+        eval_texts: the most items that are evaluated, drawn at random by a fixed seed; all when not given.
         wandb_project: Weights & Biases is told too.
         alarms: what to do when the reward, or later metrics, make no sense: "warn", "stop", "ignore".
         examine: look closer at a policy gradient at evaluations, for the price of three updates.
@@ -190,6 +190,12 @@ class _Run:
         found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
         return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
 
+    def selection(self) -> dict[str, Any] | None:
+        """The record of which items evaluations test; None where there is no evaluation of items."""
+        if self.eval_env is None or isinstance(self.eval_env, OwnLoop):
+            return None
+        return selection(self.eval_env.size, self.eval_texts)
+
     def save(self, status: str) -> None:
         """Checkpoint, alarms and results."""
         self.tell()
@@ -224,6 +230,7 @@ class _Run:
                 "updates": self.update,
                 **self.env.counts.numbers(),
                 "seconds": round(self.seconds, 3),
+                "selection": self.selection(),
                 "best": None if self.best is None else {"reward": self.best[0], "update": self.best[1]},
                 "checkpoint": self.saved,
                 "metrics": self.folder.metrics.mark(),

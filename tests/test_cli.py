@@ -106,7 +106,7 @@ def test_a_run_is_trained_scored_and_used(run: str, capsys: Any) -> None:
 
 
 def test_figures_of_all_texts_at_once_are_those_of_sacrebleu(run: str, capsys: Any) -> None:
-    policy, env = reopened(Path(run), best=False)
+    policy, env, _ = reopened(Path(run), best=False)
     lines = judged(policy, env).lines(env)
     texts, references = [line["text"] for line in lines], [line["references"][0] for line in lines]
     assert typed("evaluate", run, "--pooled", "bleu", "ter") == 0
@@ -214,7 +214,7 @@ def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: An
 def test_other_data_of_the_same_words_are_said(pairs: tuple[Path, str], capsys: Any) -> None:
     path, out = pairs
     assert typed("evaluate", out) == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "rlseq: tested on 20 held-out items\n"
     path.write_text("".join(f"{n:03d}\t{f'{n:03d}'[::-1]}\n" for n in range(200)), "utf-8")
     assert typed("evaluate", out) == 0
     assert f"the data are not those on which {out} was trained" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.evaluation import judged
+from rlseq.evaluation import items_tested, judged
 from rlseq.types import Context
 
 
@@ -57,7 +57,10 @@ def test_every_item_is_scored_once_whatever_the_batch() -> None:
         scores.append(rlseq.evaluate(policy, env, metrics={"item": spy}))
     assert all(s["item"] == pytest.approx(49.5) for s in scores)
     assert all(s["reward"] == pytest.approx(scores[0]["reward"]) for s in scores)
-    assert rlseq.evaluate(policy, env, metrics={"item": spy}, limit=10)["item"] == pytest.approx(4.5)
+    wanted = items_tested(100, 10).double().mean()
+    assert rlseq.evaluate(policy, env, metrics={"item": spy}, limit=10)["item"] == pytest.approx(
+        float(wanted)
+    )
 
 
 def test_the_parts_of_a_reward_are_reported() -> None:
@@ -207,9 +210,12 @@ def test_a_metric_is_reported_on_its_own_scale() -> None:
     """As a reward an edit distance is 1 − rate; as a figure it is a distance."""
     env, policy = setting()
     edit = rlseq.metrics.EditDistance([[source] for source in env.items["source"].tolist()], eos=0)
-    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy(), index=torch.arange(16))
-    texts = [row[:n] for row, n in zip(batch.actions.tolist(), batch.lengths.tolist(), strict=True)]
-    wanted = edit.score(texts + [[1]] * 84)[:16].mean()
+    index = items_tested(env.size, 16)
+    batch = rlseq.rollout(policy, env, decode=rlseq.Greedy(), index=index)
+    texts = [[1] for _ in range(env.size)]
+    for item, row, n in zip(index.tolist(), batch.actions.tolist(), batch.lengths.tolist(), strict=True):
+        texts[item] = row[:n]
+    wanted = edit.score(texts)[index].mean()
     got = rlseq.evaluate(policy, env, metrics={"edit_distance": edit}, limit=16)["edit_distance"]
     assert got == pytest.approx(float(wanted))
     assert got > 1

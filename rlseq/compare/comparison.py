@@ -22,6 +22,7 @@ from rlseq.compare.statistics import (
     probability_of_improvement,
     welch,
 )
+from rlseq.compare.tasks import held_out, tested_on
 from rlseq.log import machine, read_metrics, read_results, read_samples
 from rlseq.monitors import hacked
 from rlseq.storage import read_json, read_sealed, write_sealed
@@ -141,11 +142,27 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
     lines = [_agent(name, group) for name, group in agents.items()]
     return {
         "env": env,
+        "held_out": bool(held_out(env)),
+        "tested_on": tested_on(env),
+        "selection": _selection(runs),
         "agents": lines,
         "pairs": pairs,
         "verdict": _verdict([line for line in lines if line["name"] != "start"], pairs),
         "samples": _samples({name: found[0] for name, found in texts.items()}),
     }
+
+
+def _selection(runs: Sequence[_Run]) -> Tree:
+    """Which items were tested; all runs of a task must have been tested on the same."""
+    first = runs[0].results.get("selection")
+    for run in runs:
+        if first is None or run.results.get("selection") != first:
+            raise ValueError(
+                f"{run.path} was tested on other items than {runs[0].path}, or by another version of rlseq "
+                "that did not record them; remove the runs of the other version, and the same command makes "
+                "them again"
+            )
+    return dict(first)
 
 
 def _agent(name: str, runs: Sequence[_Run]) -> Tree:

@@ -25,7 +25,7 @@ def colours(task: Tree) -> dict[str, str]:
 
 
 def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
-    """Reward on held-out items against what it cost."""
+    """Reward in tests against what it cost."""
     figure = Figure(figsize=(4.2 * len(costs), 3.1), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
     paint = colours(task)

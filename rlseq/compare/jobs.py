@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,10 @@ class Job:
     budget_tokens: int
     evaluations: int
     metrics: tuple[str, ...] | None
-    texts: int | None  # items tested; all when None
+    texts: int | None  # the most items of a test; all when None
     start: str | None = None  # folder of the run whose policy this one starts from
     sweep: bool = False  # test at several temperatures, too
+    training_options: Mapping[str, Any] = field(default_factory=dict)  # of the task in training alone
 
     @property
     def stock(self) -> bool:
@@ -82,7 +83,7 @@ class Job:
 
 def made(job: Job) -> tuple[Any, Any, Any]:
     """Agent, task and test of a job; refuses what cannot be made, before anything is written."""
-    env = training_env(job.env, job.options, job.reward, job.seed)
+    env = training_env(job.env, {**job.options, **job.training_options}, job.reward, job.seed)
     fresh = testing_env(job.env, job.options, job.metrics)
     if job.stock:
         from rlseq.compare.stock import stock_agent

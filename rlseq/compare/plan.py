@@ -96,7 +96,7 @@ class Plan(Checked):
             yield Job(
                 folder=run,
                 env=id,
-                options={**options, **((self.mle_options or {}) if likelihood else {})},
+                options=options,
                 agent=name,
                 algorithm=settings["agent"],
                 hyper={key: value for key, value in settings.items() if key not in ("agent", "reward")},
@@ -110,6 +110,7 @@ class Plan(Checked):
                 texts=self.texts,
                 start=None if starts or self.start is None else str(place / START / str(seed)),
                 sweep=self.temperatures and likelihood and not starts,
+                training_options=(self.mle_options or {}) if likelihood else {},
             )
 
 

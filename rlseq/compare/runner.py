@@ -45,7 +45,8 @@ def compare(
     is missing, and with more agents, tasks or seeds only what is new.
 
     Args:
-        envs: ids of tasks, or id → options. Tested on held-out items.
+        envs: ids of tasks, or id → options. Agents are tested on the items that a task declares as held out
+            (`SequenceEnv.held_out`), or on its training items where it declares none, which the results say.
         agents: names, or name → hyper-parameters. `{"fast": {"agent": "scst", "lr": 1e-3}}` names a variant;
             "reward" among them is a metric to train on; "sb3-ppo" and "sb3-a2c" are stock agents.
         seeds: runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights.
@@ -60,7 +61,7 @@ def compare(
         mle_options: options of the task for likelihood alone; `{"items": 200}`, say: few references.
         temperatures: test likelihood's samples at several temperatures, too.
         evaluations: tests of every run, at equal distances.
-        texts: items of a test; all when None.
+        texts: the most items of a test, drawn at random by a fixed seed, the same for all; all when None.
         jobs: processes at a time; as many as there are processors when not given. Together they use at most
             as many threads as torch may use here (`OMP_NUM_THREADS`, `torch.set_num_threads`), one at least.
         out: the folder of everything.

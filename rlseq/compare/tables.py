@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlseq.compare.tasks import number_tested
 from rlseq.monitors import LOWER_IS_BETTER
 
 Tree = Mapping[str, Any]
@@ -42,7 +43,10 @@ def scores(task: Tree) -> Table:
         ]
         for a in agents
     ]
-    caption = "Reward on held-out items after training: interquartile mean over seeds, and its 95 % interval."
+    caption = (
+        "Reward after training: interquartile mean over seeds, and its 95 % interval. "
+        f"Tested on {number_tested(task['selection'])}{task['tested_on']}."
+    )
     return Table("scores", caption, ["agent", "reward", "n", "against the best"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What a task is trained on and what it is tested on, by name: held-out items, metrics, rewards, controls."""
+"""The training task and the test task of an id: their items, metrics, rewards and controls."""
 
 from __future__ import annotations
 
@@ -18,13 +18,30 @@ from rlseq.types import Context, Reward
 
 CONTROLS = ("constant", "shuffled")
 ALWAYS = ("reward", "length")  # reported of every task
+HELD_OUT = "held-out items"
+TRAINING = "training items: this task declares no held-out data"
 
 
 def held_out(id: str) -> dict[str, Any]:
-    """Options that make a task with items that nobody trained on: its own `held_out`, or its test split."""
-    cls = task_of(id)
-    split = {"split": "test"} if "split" in option_names(cls) else {}
-    return dict(getattr(cls, "held_out", split))
+    """The options that make a task with the items that it holds out; none where it declares no such data."""
+    declared = getattr(task_of(id), "held_out", None)
+    if not isinstance(declared, Mapping | None):
+        raise TypeError(
+            f"{task_of(id).__name__}.held_out must be a mapping of options, such as {{'split': 'test'}}, "
+            f"or None, got {declared!r}"
+        )
+    return dict(declared or {})
+
+
+def tested_on(id: str) -> str:
+    """The kind of items that a task is tested on, in words."""
+    return HELD_OUT if held_out(id) else TRAINING
+
+
+def number_tested(selection: Mapping[str, Any]) -> str:
+    """The number of items in a test, in words that stand before their kind; nothing for a single item."""
+    size, texts = selection["size"], selection["texts"]
+    return f"{texts:,} of {size:,} " if texts < size else f"{size:,} " if size > 1 else ""
 
 
 def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
@@ -50,7 +67,10 @@ def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: 
 
 
 def testing_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
-    """The task as it is tested: held-out items, its own reward, and the metrics asked for."""
+    """The task as it is tested, with its own reward and the metrics asked for.
+
+    Its items are those that it holds out, or its training items where it declares no held-out data.
+    """
     own = {**options, **held_out(id), "num_envs": 250, "seed": 0}
     env = make(id, **own)
     if metrics is not None:

@@ -149,7 +149,7 @@ def test_a_planted_hack_trips_the_alarm(tmp_path: Path) -> None:
     class Hackable(Copy):
         """Copy, but paid for saying the same word again."""
 
-        held_out: ClassVar[dict[str, Any]] = {}
+        held_out: ClassVar[None] = None
 
         def __init__(self, **options: Any) -> None:
             super().__init__(
