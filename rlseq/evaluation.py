@@ -111,7 +111,7 @@ def judged(
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)
     with left_as_found(env):
-        found = [_judged(policy, env, decode, metrics, batch) for batch in items.split(env.num_envs)]
+        found = [_judged(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
     return Judged(items, actions, mask, log_probs, scores)

@@ -154,15 +154,15 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
 
 def _selection(runs: Sequence[_Run]) -> Tree:
     """Which items were tested; all runs of a task must have been tested on the same."""
-    first = runs[0].results.get("selection")
+    first: Tree = runs[0].results.get("selection") or {}
     for run in runs:
-        if first is None or run.results.get("selection") != first:
+        if not first or run.results.get("selection") != first:
             raise ValueError(
                 f"{run.path} was tested on other items than {runs[0].path}, or by another version of rlseq "
                 "that did not record them; remove the runs of the other version, and the same command makes "
                 "them again"
             )
-    return dict(first)
+    return first
 
 
 def _agent(name: str, runs: Sequence[_Run]) -> Tree:
