@@ -20,6 +20,7 @@ from rlseq.agents.rloo import RLOO
 from rlseq.agents.scheduled_sampling import ScheduledSampling
 from rlseq.agents.scst import SCST
 from rlseq.agents.seqgan import REGS, MaliGAN, RankGAN, SeqGAN
+from rlseq.arguments import checked_arguments
 from rlseq.errors import check_options, pick
 
 AGENTS: dict[str, type[Agent]] = {
@@ -47,6 +48,7 @@ AGENTS: dict[str, type[Agent]] = {
 }
 
 
+@checked_arguments
 def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
     """An agent by name; its hyper-parameters are the fields of its dataclass."""
     cls = pick(AGENTS, name, "agent")

@@ -63,7 +63,7 @@ class Captions(SequenceEnv):
         images: str | None = None,
         features: str | None = None,
         split: str = "train",
-        reward: str | Reward = "cider_d",
+        reward: str | Reward | Mapping[str, Reward] = "cider_d",
         vocab: Vocab | None = None,
         min_count: int = 1,
         max_len: int | None = None,

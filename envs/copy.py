@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveInt, Range, Seed, checked_arguments
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.envs.drawn import drawn
 from rlseq.errors import pick
+from rlseq.memory import check_fits
 from rlseq.rewards import accuracy, exact
 from rlseq.types import Reward
 from rlseq.vocab import Vocab
@@ -34,21 +36,19 @@ class Copy(SequenceEnv):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
-        vocab_size: int = 8,
-        length: int = 5,
-        reward: str | Reward = "accuracy",
-        items: int = 10_000,
+        vocab_size: Annotated[int, Range(2)] = 8,
+        length: PositiveInt = 5,
+        reward: str | Reward | Mapping[str, Reward] = "accuracy",
+        items: PositiveInt = 10_000,
         split: str = "train",
-        data_seed: int = 0,
+        data_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        if vocab_size < 2 or length < 1 or items < 1:
-            raise ValueError(
-                f"need vocab_size ≥ 2, length ≥ 1, items ≥ 1, got {vocab_size}, {length}, {items}"
-            )
+        check_fits(items * (length + 1) * 32, items=items, length=length)
 
         def draw(rows: int, generator: torch.Generator) -> tuple[Tensor]:
             return (torch.randint(1, vocab_size, (rows, length), generator=generator),)

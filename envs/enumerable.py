@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import NonNegativeInt, Range, Seed, checked_arguments
 from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.memory import check_fits
 from rlseq.types import Context
 from rlseq.vocab import Vocab
 
@@ -23,21 +27,18 @@ class Enumerable(SequenceEnv):
         **options: see `EnvOptions`.
     """
 
+    @checked_arguments
     def __init__(
         self,
         *,
-        vocab_size: int = 3,
-        length: int = 3,
-        sources: int = 0,
+        vocab_size: Annotated[int, Range(2, 4)] = 3,
+        length: Annotated[int, Range(1, 4)] = 3,
+        sources: NonNegativeInt = 0,
         ends: bool = True,
-        data_seed: int = 0,
+        data_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        if not (2 <= vocab_size <= 4 and 1 <= length <= 4 and sources >= 0):
-            raise ValueError(
-                "Enumerable stays enumerable: 2 ≤ vocab_size ≤ 4, 1 ≤ length ≤ 4, sources ≥ 0; "
-                f"got {vocab_size}, {length}, {sources}"
-            )
+        check_fits(sources * vocab_size**length * 4, sources=sources)
         generator = torch.Generator().manual_seed(data_seed)
         table = torch.randn(max(sources, 1), vocab_size**length, generator=generator)
         items = {"source": torch.arange(1, sources + 1).unsqueeze(1)} if sources else {}

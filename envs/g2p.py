@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.data import Reading, load
 from rlseq.env import EnvOptions
 from rlseq.envs.corpus import CorpusTask, metric_named
@@ -44,14 +45,15 @@ class G2P(CorpusTask):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
         path: str | PathLike[str] | None = None,
         split: str = "train",
         stress: bool = False,
-        reward: str | Reward = "edit",
-        max_len: int | None = None,
+        reward: str | Reward | Mapping[str, Reward] = "edit",
+        max_len: PositiveInt | None = None,
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.envs.drawn import drawn
 from rlseq.errors import pick
+from rlseq.memory import check_fits
 from rlseq.rewards import accuracy, exact
 from rlseq.sampling import inverse_cdf
 from rlseq.types import Context, Reward
@@ -36,20 +38,17 @@ class HMM:
         concentration: of the Dirichlet distribution; the smaller, the surer the next word.
     """
 
+    @checked_arguments
     def __init__(
         self,
-        labels: int = 5,
-        letters: int = 26,
+        labels: Annotated[int, Range(2)] = 5,
+        letters: Annotated[int, Range(2)] = 26,
         *,
-        alpha: float = 0.5,
-        seed: int = 0,
-        concentration: float = 0.3,
+        alpha: Share = 0.5,
+        seed: Seed = 0,
+        concentration: PositiveFloat = 0.3,
     ) -> None:
-        if not 0 <= alpha <= 1 or labels < 2 or letters < 2 or not concentration > 0:
-            raise ValueError(
-                "need 0 ≤ alpha ≤ 1, labels ≥ 2, letters ≥ 2, concentration > 0, "
-                f"got {alpha}, {labels}, {letters}, {concentration}"
-            )
+        check_fits(8 * labels * max(labels, letters) ** 2, labels=labels, letters=letters)
         generator = torch.Generator().manual_seed(seed)
 
         def tables(*shape: int) -> Tensor:
@@ -123,22 +122,22 @@ class Labels(SequenceEnv):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
-        length: int = 20,
-        alpha: float = 0.5,
-        labels: int = 5,
-        letters: int = 26,
-        reward: str | Reward = "accuracy",
-        items: int = 10_000,
+        length: PositiveInt = 20,
+        alpha: Share = 0.5,
+        labels: Annotated[int, Range(2)] = 5,
+        letters: Annotated[int, Range(2)] = 26,
+        reward: str | Reward | Mapping[str, Reward] = "accuracy",
+        items: PositiveInt = 10_000,
         split: str = "train",
-        data_seed: int = 0,
-        model_seed: int = 0,
+        data_seed: Seed = 0,
+        model_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        if length < 1 or items < 1:
-            raise ValueError(f"need length ≥ 1 and items ≥ 1, got {length}, {items}")
+        check_fits(items * length * 64, items=items, length=length)
         hmm = HMM(labels, letters, alpha=alpha, seed=model_seed)
         x, y = drawn(lambda rows, generator: hmm.sample(rows, length, generator), split, items, data_seed)
         rewards: dict[str, Reward] = {

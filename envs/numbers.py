@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import Range, checked_arguments
 from rlseq.corpus import table_of
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.envs.corpus import metric_named, reward_named
@@ -37,7 +38,7 @@ class Numbers(SequenceEnv):
     Args:
         source: a language, or "digits".
         target: a language, "digits", or "all" ten, each named before the source.
-        below: numbers are 0 … below−1.
+        below: numbers are 0 … below−1; at least 20, so that every part has some.
         split: "train", "dev" or "test".
         reward: "edit", "exact", "bleu" or "chrf", or any reward.
         **options: see `EnvOptions`.
@@ -45,19 +46,18 @@ class Numbers(SequenceEnv):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
         source: str = "en",
         target: str = "fr",
-        below: int = 10_000,
+        below: Annotated[int, Range(20, 10**15)] = 10_000,
         split: str = "train",
-        reward: str | Reward = "edit",
+        reward: str | Reward | Mapping[str, Reward] = "edit",
         **options: Unpack[EnvOptions],
     ) -> None:
         need("num2words", "numbers")
-        if type(below) is not int or below < 20:
-            raise ValueError(f"below must be an integer ≥ 20, so that every part has numbers, got {below!r}")
         known = {name: name for name in ("digits", *LANGUAGES)}
         targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
         self.pairs = NumberPairs(

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.envs.drawn import SPLITS, other_seed
 from rlseq.errors import pick
+from rlseq.memory import check_fits
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.words import Words
 from rlseq.sampling import inverse_cdf
@@ -43,15 +45,18 @@ class Oracle:
         device: where it computes.
     """
 
+    @checked_arguments
     def __init__(
         self,
-        seed: int = 0,
+        seed: Seed = 0,
         *,
-        vocab_size: int = 5000,
-        length: int = 20,
-        hidden: int = 32,
+        vocab_size: PositiveInt = 5000,
+        length: PositiveInt = 20,
+        hidden: PositiveInt = 32,
         device: str | torch.device = "cpu",
     ) -> None:
+        weights = 2 * hidden * (vocab_size + 4 * hidden)
+        check_fits(8 * weights, vocab_size=vocab_size, hidden=hidden)
         generator = torch.Generator().manual_seed(seed)
         shapes = _shapes(vocab_size, hidden, hidden)
         arrays = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -156,17 +161,18 @@ class OracleEnv(SequenceEnv):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
         oracle: Oracle | str | PathLike[str] | None = None,
-        vocab_size: int | None = None,
-        length: int | None = None,
-        hidden: int | None = None,
-        reward: str | Reward = "log_likelihood",
-        references: int = 10_000,
+        vocab_size: PositiveInt | None = None,
+        length: PositiveInt | None = None,
+        hidden: PositiveInt | None = None,
+        reward: str | Reward | Mapping[str, Reward] = "log_likelihood",
+        references: PositiveInt = 10_000,
         split: str = "train",
-        data_seed: int = 0,
+        data_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
         given = {"vocab_size": vocab_size, "hidden": hidden}
@@ -179,6 +185,7 @@ class OracleEnv(SequenceEnv):
         elif not isinstance(oracle, Oracle):
             oracle = Oracle.load(oracle, length=length or 20)
         reference_seed = data_seed if pick(SPLITS, split, "split") == "train" else other_seed(data_seed)
+        check_fits(references * oracle.length * 16, references=references, length=oracle.length)
         rewards: dict[str, Reward] = {"log_likelihood": self.log_likelihood}
         super().__init__(
             vocab=Vocab.numbered(oracle.vocab_size, eos=None),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.data import Level, Reading, load
 from rlseq.env import EnvOptions
 from rlseq.envs.corpus import CorpusTask
@@ -39,16 +40,17 @@ class Parallel(CorpusTask):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
-        reward: str | Reward | None = None,
-        max_len: int | None = None,
+        reward: str | Reward | Mapping[str, Reward] | None = None,
+        max_len: PositiveInt | None = None,
         level: Level = None,
         min_count: int = 1,
-        vocab_size: int | None = None,
+        vocab_size: PositiveInt | None = None,
         skip_bad: bool = False,
         stream: bool = False,
         **options: Unpack[EnvOptions],

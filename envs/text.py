@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.corpus import Corpus
 from rlseq.data import Reading, load
 from rlseq.env import EnvOptions
@@ -21,7 +22,6 @@ from rlseq.metrics.encode import RefTable
 from rlseq.readers import Pair
 from rlseq.splits import TEXTS, Origin, Where, find
 from rlseq.types import Context, Reward
-from rlseq.vocab import LEVELS
 
 
 class Text(CorpusTask):
@@ -45,23 +45,20 @@ class Text(CorpusTask):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
         level: str | None = None,
-        reward: str | Reward = "bleu_3",
-        max_len: int | None = None,
+        reward: str | Reward | Mapping[str, Reward] = "bleu_3",
+        max_len: PositiveInt | None = None,
         min_count: int = 1,
-        vocab_size: int | None = None,
+        vocab_size: PositiveInt | None = None,
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
-        if level is not None and not isinstance(level, str):
-            raise ValueError(
-                f"level must be one of {', '.join(LEVELS)}, as texts have no sources, got {level!r}"
-            )
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
         corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
         rewards: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}

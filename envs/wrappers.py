@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rlseq.arguments import Share, checked_arguments
 from rlseq.decode import Greedy
 from rlseq.engine import rollout
 from rlseq.env import SequenceEnv
@@ -23,6 +24,7 @@ Potential = Callable[[Tensor, Tensor, Context], Tensor]
 """`(tokens [B, T], mask [B, T], context) -> [B, T]`: Φ of the prefix that ends with each token."""
 
 
+@checked_arguments
 def with_reward(env: E, name: str, reward: Reward) -> E:
     """The task with one more part of the reward, reported by its name."""
     if name in env.parts:
@@ -33,7 +35,8 @@ def with_reward(env: E, name: str, reward: Reward) -> E:
     return other
 
 
-def shaped(env: E, potential: Potential, gamma: float = 1.0) -> E:
+@checked_arguments
+def shaped(env: E, potential: Potential, gamma: Share = 1.0) -> E:
     """Reward by a potential:  r'ₜ = rₜ + γ Φ(sₜ) − Φ(sₜ₋₁),  Φ(empty) = Φ(finished) = 0.
 
     Ng, Harada & Russell 1999: whatever Φ is, the best policy stays the best, because discounted over a text
@@ -59,6 +62,7 @@ def shaped(env: E, potential: Potential, gamma: float = 1.0) -> E:
     return with_reward(env, "shaping", shaping)
 
 
+@checked_arguments
 def charged(env: E, cost: float) -> E:
     """The task with a cost for every token written, EOS too; a negative one is a premium on length."""
 
@@ -69,6 +73,7 @@ def charged(env: E, cost: float) -> E:
     return with_reward(env, "cost", per_token)
 
 
+@checked_arguments
 def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others name theirs)
     """The task's reward less what the policy's greedy text of the same context earns (Rennie et al. 2017).
 
@@ -92,6 +97,7 @@ def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others
     return with_reward(env, "greedy", greedy)
 
 
+@checked_arguments
 def potential_of(metric: Reward) -> Potential:
     """A metric's score of every prefix."""
     if not hasattr(metric, "increments"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlseq.arguments import check_fields
 from rlseq.errors import pick
 
 Rows = Sequence[dict[str, float]]
@@ -107,8 +108,9 @@ class Watchman:
     given: list[str] = field(default_factory=list)  # names of the alarms among them
 
     def __post_init__(self) -> None:
+        check_fields(self)
         response = self.response
-        self.respond = pick(RESPONSES, response, "response") if isinstance(response, str) else response
+        self.respond = pick(RESPONSES, response, "alarms") if isinstance(response, str) else response
 
     def __call__(self, row: dict[str, float]) -> None:
         """Take in another row."""

@@ -40,8 +40,10 @@ class Range:
 
     def __str__(self) -> str:
         if self.high == sys.float_info.max:
-            return f"{'>' if self.open_low else '≥'} {self.low}"
-        return f"in {'(' if self.open_low else '['}{self.low}, {self.high}{')' if self.open_high else ']'}"
+            return f"{'>' if self.open_low else '≥'} {self.low:,}"
+        return (
+            f"in {'(' if self.open_low else '['}{self.low:,}, {self.high:,}{')' if self.open_high else ']'}"
+        )
 
 
 PositiveInt = Annotated[int, Range(1)]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.checks import check_device, check_logits, check_takes_behaviour, check_written, checked_forcing
 from rlseq.compiled import compiled
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
@@ -27,16 +28,17 @@ Written = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the to
 Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `one_step` of some policy
 
 
+@checked_arguments
 @torch.no_grad()
 def rollout(
     policy: Policy,
-    env: SequenceEnv | OwnLoop,
+    env: Any,
     *,
     decode: Decode | Search = Sample(),
-    forced: Tensor | None = None,
-    forced_steps: int | Tensor | None = None,
-    repeat: int = 1,
-    index: Tensor | None = None,
+    forced: Any = None,
+    forced_steps: Any = None,
+    repeat: PositiveInt = 1,
+    index: Any = None,
     compile: bool = False,
     autocast: torch.dtype | None = None,
 ) -> Rollout:
@@ -63,7 +65,7 @@ def rollout(
         return decode.best(policy, env, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
-    with evaluating(policy), casting(autocast, env.device):
+    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         state = policy.start({name: value[::repeat] for name, value in context.items()})
         state = checked_state(state, env.num_envs // repeat)
@@ -74,7 +76,7 @@ def rollout(
         uniform = numbers(env, env.max_len)
         with env.counts.writing(env):
             written = writing(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
-    return harvest(env, *written, Behaviour(decode.temperature, autocast=autocast))
+        return harvest(env, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def numbers(env: SequenceEnv, steps: int) -> Tensor:

@@ -20,20 +20,24 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 from typing_extensions import Self, Unpack
 
+from rlseq.arguments import PositiveInt, Seed, checked_arguments, shown
 from rlseq.checks import checked_context, checked_index, checked_legal, checked_reward, usable_device
 from rlseq.layout import observation_space
+from rlseq.memory import check_fits
 from rlseq.returns import at_last
 from rlseq.types import Context, Reward
 from rlseq.view import GymnasiumView
 from rlseq.vocab import Vocab
 
+CELL = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
+
 
 class EnvOptions(TypedDict, total=False):
     """Options that every task has, passed on by its constructor."""
 
-    num_envs: int  # B, episodes in lock-step; 1
+    num_envs: PositiveInt  # B, episodes in lock-step; 1
     device: str | torch.device  # where contexts, tokens and rewards live; "cpu"
-    seed: int | None  # of contexts and of sampling; None draws one
+    seed: Seed | None  # of contexts and of sampling; None draws one
     tensors: bool  # True: torch tensors across `reset` and `step`; False: NumPy
     autoreset_mode: str | AutoresetMode  # NextStep (Gymnasium's default), SameStep or Disabled
     render_mode: str | None  # ansi or human
@@ -59,23 +63,24 @@ class SequenceEnv(GymnasiumView):
 
     held_out: ClassVar[Mapping[str, Any] | None] = None
 
+    @checked_arguments
     def __init__(
         self,
         *,
         vocab: Vocab,
-        max_len: int,
+        max_len: PositiveInt,
         reward: Reward | Mapping[str, Reward],
         items: Context | None = None,
         source_vocab: Vocab | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
-        if max_len < 1:
-            raise ValueError(f"max_len must be ≥ 1, got {max_len}")
+        rows = options.get("num_envs", 1)
+        check_fits(rows * (max_len + 1) * CELL, num_envs=rows, max_len=max_len)
         self.device = usable_device(options.get("device", "cpu"))
         self.max_len = max_len
         self.parts: dict[str, Reward] = _parts(reward)
         if not self.parts or not all(callable(part) for part in self.parts.values()):
-            raise TypeError(f"reward must be a function, or a dict of functions, got {reward!r}")
+            raise TypeError(f"reward must be a function, or a dict of functions, got {shown(reward)}")
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None

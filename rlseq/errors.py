@@ -19,6 +19,10 @@ def hint(name: object, known: Iterable[str]) -> str:
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
     """The entry called `name`, or a `ValueError` that suggests the nearest."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{what} must be a name, got {type(name).__name__}; known: {', '.join(sorted(table))}"
+        )
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}{hint(name, table)}")
     return table[name]

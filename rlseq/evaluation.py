@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.checks import checked_reward, named_functions
 from rlseq.decode import Decode, Greedy, Sample, Search
 from rlseq.engine import rollout, sequence_env
@@ -67,12 +68,13 @@ class Judged:
         ]
 
 
+@checked_arguments
 def evaluate(
     policy: Any,
     env: Any,
     decode: str | Decode | Search = "greedy",
     metrics: Mapping[str, Reward] | None = None,
-    limit: int | None = None,
+    limit: PositiveInt | None = None,
 ) -> dict[str, float]:
     """Mean scores of a policy's texts, one for every item of the task.
 
@@ -98,12 +100,13 @@ def evaluate(
     return judged(policy, env, decode, metrics, limit).means()
 
 
+@checked_arguments
 def judged(
     policy: Any,
     env: Any,
     decode: str | Decode | Search = "greedy",
     metrics: Mapping[str, Reward] | None = None,
-    limit: int | None = None,
+    limit: PositiveInt | None = None,
 ) -> Judged:
     """As `evaluate`: the texts themselves, and the scores of each."""
     env = sequence_env(env)

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.decode import Decode, Greedy
+from rlseq.arguments import PositiveInt, checked_arguments
+from rlseq.decode import Decode, Greedy, checked_decoder
 from rlseq.engine import rollout, sequence_env
+from rlseq.env import CELL
+from rlseq.memory import check_fits
 from rlseq.search import Beam, beam_search
 from rlseq.types import Context, Counts
 from rlseq.vocab import Subwords
@@ -26,9 +29,14 @@ class Candidate(NamedTuple):
     score: float
 
 
+@checked_arguments
 @torch.no_grad()
 def generate(
-    policy: Any, env: Any, sources: Sequence[str] | None = None, decode: Decode | Beam = Beam(), n: int = 1
+    policy: Any,
+    env: Any,
+    sources: Sequence[str] | None = None,
+    decode: Decode | Beam = Beam(),
+    n: PositiveInt = 1,
 ) -> list[list[Candidate]]:
     """The n best texts for every source; nothing is judged, so no references are needed.
 
@@ -40,13 +48,13 @@ def generate(
         n: texts a source.
     """
     env = sequence_env(env)
-    if n < 1:
-        raise ValueError(f"n must be ≥ 1, got {n}")
+    decode = checked_decoder(decode)
     if isinstance(decode, Greedy) and n > 1:
         raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
     if isinstance(decode, Beam) and n > decode.width:
         raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
     rows, task = _reading(env, sources)
+    check_fits(rows * n * env.max_len * CELL, n=n, max_len=env.max_len)
     if isinstance(decode, Beam):
         found = beam_search(
             policy, task, decode, index=torch.zeros(rows, dtype=torch.int64, device=env.device)

@@ -9,11 +9,13 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.errors import check_options, hint
 
 PREFIX = "rlseq/"
 
 
+@checked_arguments
 def register(id: str, task: str | type) -> None:
     """Register a task with Gymnasium.
 
@@ -32,7 +34,10 @@ def register(id: str, task: str | type) -> None:
     )
 
 
-def make(id: str, num_envs: int = 1, device: Any = "cpu", seed: int | None = 0, **options: Any) -> Any:
+@checked_arguments
+def make(
+    id: str, num_envs: PositiveInt = 1, device: Any = "cpu", seed: int | None = 0, **options: Any
+) -> Any:
     """Make a task that speaks tensors on `device`: a `SequenceEnv` of `num_envs` episodes in lock-step.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.decode import Greedy, Sample
 from rlseq.engine import rollout, sequence_env
 from rlseq.env import SequenceEnv
@@ -57,8 +58,9 @@ class Preflight:
         return out.getvalue()
 
 
+@checked_arguments
 @torch.no_grad()
-def preflight(env: Any, policy: Any, limit: int = 256) -> Preflight:
+def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
     """Judge references, the policy's texts and worthless texts; warn where the order makes no sense.
 
     The task and its random numbers stay as they are.

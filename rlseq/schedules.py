@@ -8,35 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from rlseq.arguments import Share, checked_arguments
 from rlseq.errors import pick
 
 Schedule = Callable[[float], float]
 
 
-def constant(done: float) -> float:
+@checked_arguments
+def constant(done: Share) -> float:
     """1, or whatever the optimiser is set to by others."""
     return 1.0
 
 
-def linear(done: float) -> float:
+@checked_arguments
+def linear(done: Share) -> float:
     """1 − x."""
     return 1.0 - done
 
 
-def cosine(done: float) -> float:
+@checked_arguments
+def cosine(done: Share) -> float:
     """(1 + cos πx) / 2."""
     return (1.0 + math.cos(math.pi * done)) / 2
 
 
+@checked_arguments
 def scheduled(schedule: Schedule | str) -> Schedule:
     """A schedule by name, or as it is."""
     if isinstance(schedule, str):
         return pick(SCHEDULES, schedule, "schedule")
-    if not callable(schedule):
-        raise TypeError(
-            f"schedule must be a name or a function of the share that is done, got {schedule!r:.60}; "
-            f"known: {', '.join(SCHEDULES)}"
-        )
     return schedule
 
 

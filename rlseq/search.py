@@ -13,7 +13,8 @@ from rlseq.arguments import NonNegativeFloat, PositiveInt, check_fields, checked
 from rlseq.decode import Decode, Sample, acting_logits
 from rlseq.device import casting
 from rlseq.engine import harvest, numbers, sequence_env, writing
-from rlseq.env import SequenceEnv
+from rlseq.env import CELL, SequenceEnv
+from rlseq.memory import check_fits
 from rlseq.sampling import FORBIDDEN
 from rlseq.state import checked_state, evaluating, fork, pick_rows
 from rlseq.types import RAW, Behaviour, Policy, Rollout, State
@@ -58,11 +59,12 @@ def complete(
     if env.max_len < 2:
         raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
     lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
+    check_fits(len(lengths) * rows * samples * env.max_len * CELL, samples=samples, num_envs=rows)
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with evaluating(policy), casting(autocast, env.device):
+    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
@@ -70,11 +72,15 @@ def complete(
         token, uniform = read[prefix, text], numbers(lanes, len(at_work))
         with env.counts.writing(lanes):
             written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
-    return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
+        return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
     """Lengths of the prefixes to complete."""
+    if prefixes is not None and len(prefixes) >= longest:  # before a range is written out
+        raise ValueError(
+            f"prefixes must be at most {longest - 1} lengths, 1 … {longest - 1}, got {len(prefixes):,}"
+        )
     lengths = list(range(1, longest)) if prefixes is None else list(prefixes)
     if not lengths or lengths != sorted(set(lengths)) or not 1 <= lengths[0] <= lengths[-1] < longest:
         raise ValueError(f"prefixes must be lengths in ascending order, 1 … {longest - 1}, got {lengths}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from rlseq import checkpoint
 from rlseq.agent import Agent
 from rlseq.alarms import Watchman
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.engine import task_of
 from rlseq.evaluation import evaluate, judged, selection
 from rlseq.examine import Examiner
@@ -36,18 +37,19 @@ NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
 FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
 
+@checked_arguments
 def train(
     agent: Agent,
     env: Any,
-    updates: int = 1000,
+    updates: PositiveInt = 1000,
     eval_env: Any = None,
-    eval_every: int = 100,
+    eval_every: PositiveInt = 100,
     on_update: Callable[[dict[str, float]], None] | None = None,
     *,
-    budget_tokens: int | None = None,
+    budget_tokens: PositiveInt | None = None,
     out: str | PathLike[str] | RunFolder | None = None,
     resume: bool = True,
-    eval_texts: int | None = None,
+    eval_texts: PositiveInt | None = None,
     wandb_project: str | None = None,
     alarms: str | Callable[[str], None] = "warn",
     examine: bool = True,

@@ -118,7 +118,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         unknown = set(options) - {"repeat", "index"}
         if unknown:
             raise ValueError(f"unknown reset options {sorted(unknown)}; known: index, repeat, reset_mask")
-        with self._all_or_nothing():
+        with self.all_or_nothing():
             if seed is not None:
                 super().reset(seed=None if isinstance(seed, Sequence) else seed)
                 self.reseed(seed)
@@ -138,7 +138,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         if self.autoreset_mode is AutoresetMode.DISABLED and finished.any():
             rows = finished.nonzero().flatten().tolist()
             raise ValueError(f"rows {rows[:8]} are finished and cannot step; reset them first")
-        with self._all_or_nothing():
+        with self.all_or_nothing():
             self.append(actions)
             ended = self.done & ~finished
             reward, info = self._judge_step(ended, ~finished)
@@ -203,18 +203,19 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         self.generator.manual_seed(self.seed)
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """An error inside leaves the episodes, and the random numbers, as they were."""
+    def all_or_nothing(self) -> Iterator[None]:
+        """An error inside leaves the episodes, the counts and the random numbers as they were."""
         kept = {
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
             if name in ("_tokens", "length", "done", "context", "seed", "_np_random", "_np_random_seed")
         }
-        random = self.generator.get_state()
+        random, counts = self.generator.get_state(), dict(vars(self.counts))
         try:
             yield
         except BaseException:
             vars(self).update(kept)
+            vars(self.counts).update(counts)
             self.generator.set_state(random)
             raise
 

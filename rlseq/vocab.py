@@ -10,8 +10,10 @@ from typing import Any
 
 from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields, checked_arguments
 from rlseq.errors import need
+from rlseq.memory import check_fits
 
 EOS, UNK = "<eos>", "<unk>"  # ids 0 and 1 of every vocabulary that is made from texts
+WORD = 150  # bytes of a word and its places in a vocabulary
 BLANK = "▁"  # stands for a blank inside a subword
 
 
@@ -45,6 +47,7 @@ class Vocab:
     @checked_arguments
     def numbered(cls, size: PositiveInt, eos: int | None = 0, bos: int = 0, pad: int = 0) -> Vocab:
         """Letters while they suffice, else the ids themselves; the word that ends is `<eos>`."""
+        check_fits(WORD * size, size=size)
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         name = (lambda i: next(letters)) if size <= 26 else str
         return cls(tuple(EOS if i == eos else name(i) for i in range(size)), eos, bos, pad)

@@ -60,7 +60,7 @@ def test_responses() -> None:
     with pytest.raises(Stopped, match="not finite"):
         Watchman("stop")(bad)
     Watchman("ignore")(bad)
-    with pytest.raises(ValueError, match="unknown response 'stopp'; did you mean 'stop'"):
+    with pytest.raises(ValueError, match="unknown alarms 'stopp'; did you mean 'stop'"):
         Watchman("stopp")
 
 

@@ -192,7 +192,7 @@ def test_objectives_by_hand() -> None:
     assert float(GAN(0.1)(high[1:], low)) == pytest.approx(smooth + math.log(4 / 3), rel=1e-5)
     assert float(lsgan(torch.tensor([1.0, 3.0]), torch.tensor([0.5]))) == pytest.approx(2.25)
     assert float(wgan(torch.tensor([1.0, 3.0]), torch.tensor([0.5]))) == pytest.approx(-1.5)
-    with pytest.raises(ValueError, match="smoothing must be in"):
+    with pytest.raises(ValueError, match="smoothing must be a number in"):
         GAN(0.7)
 
 
@@ -454,7 +454,7 @@ def test_settings_that_make_no_sense() -> None:
     env = copying()
     with pytest.raises(ValueError, match="texts must be an integer ≥ 1, got 0"):
         Adversary(small("gru", env), texts=0)
-    with pytest.raises(ValueError, match="lr must be > 0"):
+    with pytest.raises(ValueError, match="lr must be a finite number > 0"):
         Adversary(small("gru", env), lr=0)
     with pytest.raises(ValueError, match="leave mismatch=True"):
         Adversary(small("gru", env, outputs=2), mismatch=False)

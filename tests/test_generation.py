@@ -63,7 +63,7 @@ def test_a_task_without_sources_writes_from_nothing() -> None:
     ("arguments", "message"),
     [
         ({"sources": None}, "Copy reads a source; give texts"),
-        ({"sources": ["a"], "n": 0}, "n must be ≥ 1, got 0"),
+        ({"sources": ["a"], "n": 0}, "n must be an integer ≥ 1, got 0"),
         (
             {"sources": ["a"], "n": 2, "decode": rlseq.Greedy()},
             r"the greedy text is one, got n=2; use Beam\(2\)",

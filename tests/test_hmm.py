@@ -62,5 +62,5 @@ def test_the_posterior_is_the_reward_of_labels() -> None:
 
 @pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"labels": 1}, {"length": 0}, {"items": 0}])
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="need "):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be "):
         rlseq.make("rlseq/HMM-v0", **wrong)

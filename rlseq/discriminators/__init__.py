@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlseq.arguments import Seed, checked_arguments
 from rlseq.discriminators.adversary import Adversary as Adversary
 from rlseq.discriminators.check import check_discriminator as check_discriminator
 from rlseq.discriminators.network import Discriminator as Discriminator
@@ -27,7 +28,8 @@ READERS: dict[str, Callable[..., Reader]] = {
 }
 
 
-def make_discriminator(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -> Discriminator:
+@checked_arguments
+def make_discriminator(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) -> Discriminator:
     """A discriminator by name, on the task's device.
 
     Args:

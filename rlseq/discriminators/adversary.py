@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
 from rlseq.discriminators.collapse import Collapse
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.objectives import GAN, Objective, Penalty, unconstrained
@@ -61,18 +62,14 @@ class Adversary:
     constrain: Callable[[nn.Module], None] = unconstrained  # its weights, after every step
     view: View = whole  # as much of a text as it learns from
     mismatch: bool = True  # real texts under a wrong source are low, too, where it looks at the source
-    lr: float = 1e-4  # step size of Adam
-    texts: int = 1000  # generated for every regeneration
-    batch: int = 64  # real texts of a step, and generated ones
-    memory: int = 0  # texts of past policies kept as low examples, beside those of the present one
+    lr: PositiveFloat = 1e-4  # step size of Adam
+    texts: PositiveInt = 1000  # generated for every regeneration
+    batch: PositiveInt = 64  # real texts of a step, and generated ones
+    memory: NonNegativeInt = 0  # texts of past policies kept as low examples, beside those of the present one
     collapse: Collapse = WATCH  # says when the generator repeats itself
 
     def __post_init__(self) -> None:
-        for name, least in {"texts": 1, "batch": 1, "memory": 0}.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be > 0, got {self.lr}")
+        check_fields(self)
         if self.discriminator.head.out_features == 2 and not self.mismatch:
             raise ValueError("the second output learns from mismatched pairs; leave mismatch=True")
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), self.lr)

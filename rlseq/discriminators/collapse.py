@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlseq.arguments import Checked, PositiveInt, Share
 from rlseq.discriminators.texts import Texts
 from rlseq.metrics.diversity import SelfBLEU
 from rlseq.types import Metrics
@@ -18,7 +19,7 @@ class ModeCollapse(UserWarning):
 
 
 @dataclass(frozen=True)
-class Collapse:
+class Collapse(Checked):
     """Measures the share of distinct texts, and how alike texts are (Self-BLEU, Zhu et al. 2018).
 
     What is little depends on the task, so real texts are the measure.
@@ -29,9 +30,9 @@ class Collapse:
         alike: or when Self-BLEU has come this part of the way from that of real texts to 100.
     """
 
-    texts: int = 256
-    distinct: float = 0.5
-    alike: float = 0.5
+    texts: PositiveInt = 256
+    distinct: Share = 0.5
+    alike: Share = 0.5
 
     def __call__(self, real: Texts, generated: Texts) -> Metrics:
         """Both figures of the generated texts; a warning where they alarm."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.discriminators.readers import ReaderFactory
 from rlseq.env import SequenceEnv
 from rlseq.policies.words import Embedding, Words
@@ -27,14 +28,15 @@ class Discriminator(nn.Module):
         source: whether to look at the source, where there is one; a judge that does not, never can match.
     """
 
+    @checked_arguments
     def __init__(
         self,
         words: Words,
         reader: ReaderFactory,
         *,
-        embedding: int = 64,
-        outputs: int = 1,
-        dropout: float = 0.25,
+        embedding: PositiveInt = 64,
+        outputs: PositiveInt = 1,
+        dropout: ShareBelowOne = 0.25,
         source: bool = True,
     ) -> None:
         super().__init__()

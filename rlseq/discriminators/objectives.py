@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from rlseq.arguments import Checked, NonNegativeFloat, PositiveFloat, Range
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.texts import Texts
 
@@ -22,18 +24,14 @@ Penalty = Callable[[Discriminator, Texts, Texts], Tensor]
 
 
 @dataclass(frozen=True)
-class GAN:
+class GAN(Checked):
     """−mean log D(high) − mean log(1 − D(low))   (Goodfellow et al. 2014).
 
     Args:
         smoothing: 1 − the label of the high (one-sided label smoothing, Salimans et al. 2016).
     """
 
-    smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 0.5:
-            raise ValueError(f"smoothing must be in [0, 0.5), got {self.smoothing}")
+    smoothing: Annotated[float, Range(0, 0.5, open_high=True)] = 0.0
 
     def __call__(self, high: Tensor, low: Tensor) -> Tensor:
         """softplus(−z) is −log σ(z), softplus(z) is −log(1 − σ(z))."""
@@ -52,10 +50,10 @@ def wgan(high: Tensor, low: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class OutputL2:
+class OutputL2(Checked):
     """weight · ½|w|² of the last layer alone, as in SeqGAN's code."""
 
-    weight: float = 0.2
+    weight: NonNegativeFloat = 0.2
 
     def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
         """Of weights and biases."""
@@ -64,10 +62,10 @@ class OutputL2:
 
 
 @dataclass(frozen=True)
-class GradientPenalty:
+class GradientPenalty(Checked):
     """weight · mean (|∇ₓ D(x)| − 1)², x between embedded real and generated texts (Gulrajani et al. 2017)."""
 
-    weight: float = 10.0
+    weight: NonNegativeFloat = 10.0
 
     def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
         """Text by text, as far as the longer of the two goes."""
@@ -83,10 +81,10 @@ class GradientPenalty:
 
 
 @dataclass(frozen=True)
-class ClipWeights:
+class ClipWeights(Checked):
     """w ← clip(w, −limit, limit), after every step (Arjovsky et al. 2017)."""
 
-    limit: float = 0.01
+    limit: PositiveFloat = 0.01
 
     @torch.no_grad()
     def __call__(self, discriminator: nn.Module) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.discriminators.adversary import Adversary, watched
 from rlseq.discriminators.texts import Texts, real, remembered
 from rlseq.engine import sequence_env
@@ -26,9 +27,9 @@ class Ranker(Adversary):
     drawn anew whenever it learns. As relative judgements these are bounded, and never all alike.
     """
 
-    gamma: float = 10.0  # γ, how much likeness counts (the inverse of a temperature)
-    references: int = 16  # texts in U
-    rivals: int = 63  # texts in C, where texts are paid
+    gamma: PositiveFloat = 10.0  # γ, how much likeness counts (the inverse of a temperature)
+    references: PositiveInt = 16  # texts in U
+    rivals: PositiveInt = 63  # texts in C, where texts are paid
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveFloat, PositiveInt, checked_arguments
 from rlseq.policies.layer import Layer
 from rlseq.policies.positions import Learned
 from rlseq.policies.recurrence import Cell, Recurrence, at_end
-
-ReaderFactory = Callable[[int, int], "Reader"]  # (E, longest text) -> reader
 
 # SeqGAN's windows and how many filters each has; 30 and 40 are for its texts of 40 words.
 WINDOWS = ((1, 100), *((w, 200) for w in (2, 3, 4, 5)), *((w, 100) for w in (6, 7, 8, 9, 10)))
@@ -36,6 +35,9 @@ class Reader(nn.Module):
         return at_end(self(x, mask), mask)
 
 
+ReaderFactory = Callable[[int, int], Reader]  # (E, longest text) -> reader
+
+
 class Convolutional(Reader):
     """Windows of several widths, maximum over time, a highway (Zhang & LeCun 2015; Kim 2014; Yu et al. 2017).
 
@@ -46,13 +48,14 @@ class Convolutional(Reader):
         share: of the filters that are made.
     """
 
+    @checked_arguments
     def __init__(
         self,
         embedding: int,
         length: int,
         *,
         windows: Sequence[tuple[int, int]] = WINDOWS,
-        share: float = 1.0,
+        share: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         fitting = [(width, max(1, round(share * filters))) for width, filters in windows if width <= length]
@@ -102,8 +105,9 @@ class RecurrentReader(Reader):
         layers: each reads the one below.
     """
 
+    @checked_arguments
     def __init__(
-        self, cell: Cell, embedding: int, length: int, *, hidden: int = 128, layers: int = 1
+        self, cell: Cell, embedding: int, length: int, *, hidden: PositiveInt = 128, layers: PositiveInt = 1
     ) -> None:
         super().__init__()
         self.width = hidden
@@ -125,8 +129,15 @@ class AttentiveReader(Reader):
         heads: of attention.
     """
 
+    @checked_arguments
     def __init__(
-        self, embedding: int, length: int, *, hidden: int = 128, layers: int = 2, heads: int = 4
+        self,
+        embedding: int,
+        length: int,
+        *,
+        hidden: PositiveInt = 128,
+        layers: PositiveInt = 2,
+        heads: PositiveInt = 4,
     ) -> None:
         super().__init__()
         self.width = hidden

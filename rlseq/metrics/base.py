@@ -11,6 +11,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields
 from rlseq.metrics.combine import Composable
 from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count, check_settings
 from rlseq.metrics.ngrams import PAD
@@ -88,8 +89,8 @@ class Metric(Composable):
     references: References | RefTable = field(repr=False)
     _: KW_ONLY
     tokenize: Tokenize | None = field(default=None, repr=False)
-    eos: int | None = None
-    vocab_size: int | None = None
+    eos: NonNegativeInt | None = None
+    vocab_size: PositiveInt | None = None
     dtype: torch.dtype = torch.float32
 
     name: ClassVar[str]
@@ -97,6 +98,7 @@ class Metric(Composable):
 
     def __post_init__(self) -> None:
         """Encodes the references, fits on them, and lets the texts go."""
+        check_fields(self)
         check_settings(self)
         self.tokenize = self.tokenize or type(self).words
         self.encoder = Encoder(self.tokenize, self.eos, self.vocab_size, self.vocabulary())

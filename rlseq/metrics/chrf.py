@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import added, greatest
@@ -32,8 +33,8 @@ class ChrF(Metric):
         beta: weight of recall.
     """
 
-    order: int = 6
-    beta: float = 2.0
+    order: PositiveInt = 6
+    beta: PositiveFloat = 2.0
 
     name: ClassVar[str] = "chrf"
     words: ClassVar[Tokenize] = staticmethod(letters)

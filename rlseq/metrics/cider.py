@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import added
@@ -94,7 +95,7 @@ class CIDEr(Metric):
         df: document frequencies fitted on another corpus; by default on these references.
     """
 
-    order: int = 4
+    order: PositiveInt = 4
     df: DocumentFrequency | None = None
 
     name: ClassVar[str] = "cider"
@@ -175,7 +176,7 @@ class CIDErD(CIDEr):
         sigma: σ of the length penalty; lengths are counted in bigrams, as the reference code does.
     """
 
-    sigma: float = 6.0
+    sigma: PositiveFloat = 6.0
 
     name: ClassVar[str] = "cider_d"
 

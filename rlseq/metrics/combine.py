@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.returns import at_last
 from rlseq.state import evaluating
 from rlseq.types import Context, Reward
@@ -73,6 +74,7 @@ class Composable:
 class WeightedSum(Composable):
     """Σ wᵢ Rᵢ; `parts` names the components, so that each can be logged on its own."""
 
+    @checked_arguments
     def __init__(self, terms: Iterable[tuple[float, Reward]]) -> None:
         """Pairs of weight and reward."""
         self.terms = [(_number(weight), reward) for weight, reward in terms]
@@ -159,6 +161,7 @@ class Scorer(Protocol):
 class KLShaped(Composable):
     """R − β Σₜ ( log π(aₜ) − log π_ref(aₜ) ), the KL term paid at each token, [B, T]."""
 
+    @checked_arguments
     def __init__(self, reward: Reward, policy: Scorer, reference: Scorer, beta: float) -> None:
         """`policy` is the live one; `reference` stays as it is."""
         self.reward, self.policy, self.reference, self.beta = (
@@ -190,6 +193,7 @@ class LengthPenalty(Composable):
 
     name = "length_penalty"
 
+    @checked_arguments
     def __init__(self, weight: float) -> None:
         """The price of a token."""
         self.weight = _number(weight)
@@ -208,9 +212,10 @@ class Overlong(LengthPenalty):
 
     name = "overlong"
 
-    def __init__(self, limit: int, margin: int, weight: float = 1.0) -> None:
+    @checked_arguments
+    def __init__(self, limit: PositiveInt, margin: PositiveInt, weight: float = 1.0) -> None:
         """Falls linearly over the last `margin` tokens before `limit`."""
-        if not 0 < margin <= limit:
+        if margin > limit:
             raise ValueError(f"Overlong needs 0 < margin ≤ limit, got {margin=}, {limit=}")
         super().__init__(weight)
         self.limit, self.margin = limit, margin
@@ -236,6 +241,7 @@ class Constant(Composable):
 
     name = "constant"
 
+    @checked_arguments
     def __init__(self, value: float = 1.0) -> None:
         """The reward."""
         self.value = _number(value)
@@ -248,7 +254,8 @@ class Constant(Composable):
 class Shuffled(Composable):
     """Rewards dealt out at random within the batch: same distribution, no information."""
 
-    def __init__(self, reward: Reward, seed: int = 0) -> None:
+    @checked_arguments
+    def __init__(self, reward: Reward, seed: Seed = 0) -> None:
         """The seed makes runs repeatable."""
         self.reward, self.name = reward, f"shuffled({name_of(reward)})"
         self.generator = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields
 from rlseq.metrics.base import VERSION, scored
 from rlseq.metrics.bleu import SACREBLEU, Definition
 from rlseq.metrics.combine import Composable
@@ -34,13 +35,14 @@ class SetMetric(Composable):
 
     _: KW_ONLY
     tokenize: Tokenize = whitespace
-    eos: int | None = None
+    eos: NonNegativeInt | None = None
     dtype: torch.dtype = torch.float32
 
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
         """Checks the settings."""
+        check_fields(self)
         check_settings(self)
 
     def judge(self, ids: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ class DistinctN(SetMetric):
         order: n.
     """
 
-    order: int = 2
+    order: PositiveInt = 2
 
     name: ClassVar[str] = "distinct"
 
@@ -121,7 +123,7 @@ class DistinctN(SetMetric):
 class Repetition(DistinctN):
     """Share of n-grams that occurred in the sequence before (Welleck et al. 2020, "rep-n")."""
 
-    order: int = 4
+    order: PositiveInt = 4
 
     name: ClassVar[str] = "repetition"
 
@@ -161,7 +163,7 @@ class SelfBLEU(SetMetric):
         definition: which BLEU, as in `BLEU`.
     """
 
-    order: int = 4
+    order: PositiveInt = 4
     definition: Definition = SACREBLEU
 
     name: ClassVar[str] = "self_bleu"

@@ -150,11 +150,6 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 def check_settings(metric: Any) -> None:
     """Settings with which no score would be a number."""
-    order, sigma = getattr(metric, "order", 1), getattr(metric, "sigma", 1.0)
-    if not isinstance(order, int) or order < 1:
-        raise ValueError(f"order, the longest n-gram, must be an integer ≥ 1, got {order!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma must be > 0, got {sigma!r}")
     if not metric.dtype.is_floating_point:
         raise ValueError(f"dtype must be a type of fractions, such as torch.float32, got {metric.dtype}")
     words = getattr(metric, "vocab_size", None)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import Patterns, bit_count, common_states, greatest
@@ -38,7 +39,7 @@ class ROUGEL(Metric):
         beta: weight of recall.
     """
 
-    beta: float = 1.2
+    beta: PositiveFloat = 1.2
 
     name: ClassVar[str] = "rouge_l"
     words: ClassVar[Tokenize] = staticmethod(single_space)
@@ -76,7 +77,7 @@ class ROUGEN(Metric):
         combine: what to make of precision and recall: `f_measure` (F₁) or `recall_only`.
     """
 
-    order: int = 2
+    order: PositiveInt = 2
     combine: Combine = f_measure
 
     name: ClassVar[str] = "rouge_n"

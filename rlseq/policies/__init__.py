@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlseq.arguments import Seed, checked_arguments
 from rlseq.engine import sequence_env, task_of
 from rlseq.errors import check_options, pick
+from rlseq.memory import check_fits
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
 from rlseq.policies.mlp import MLP, Signals
@@ -21,6 +23,8 @@ from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.transformer import Transformer as Transformer
 from rlseq.policies.words import Words
+
+LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
     "lstm": partial(Recurrent, nn.LSTM),
@@ -32,7 +36,8 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -> Any:
+@checked_arguments
+def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) -> Any:
     """A policy by name, on the task's device.
 
     Args:
@@ -47,7 +52,7 @@ def make_policy(name: str, env: Any, *, seed: int | None = None, **sizes: Any) -
     build = pick(POLICIES, name, "policy")
     env = task_of(env)
     check_options(sizes, size_names(build), f"policy {name!r}")
-    _check_values(sizes)
+    _check_sizes(_reads(build, env), sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
         return build(_reads(build, env), **sizes).to(env.device)
@@ -64,11 +69,10 @@ def size_names(build: Callable[..., nn.Module]) -> set[str]:
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _check_values(sizes: Mapping[str, Any]) -> None:
-    """Numbers that can be sizes; which of them fit each other, the policy itself knows."""
-    for name in ("hidden", "embedding", "layers", "heads"):
-        size = sizes.get(name, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {size!r}")
-    if not 0 <= sizes.get("dropout", 0.0) < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {sizes['dropout']!r}")
+def _check_sizes(reads: Signals | Words, sizes: Mapping[str, Any]) -> None:
+    """Refuse sizes whose weights cannot fit; their types are checked where the policy is built."""
+    numbers = {name: n for name, n in sizes.items() if type(n) is int and n > 0}
+    width, layers = numbers.get("hidden", 1), numbers.get("layers", 1)
+    words = reads.read if isinstance(reads, Words) else reads.width
+    weights = layers * width**2 + words * max(width, numbers.get("embedding", 1))
+    check_fits(4 * weights + LAYER * layers, **numbers)

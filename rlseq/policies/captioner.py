@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.head import Head
 from rlseq.policies.readers import READERS, picture_reader
 from rlseq.policies.words import Embedding, Words
@@ -37,13 +38,14 @@ class Att2in(nn.Module):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
+    @checked_arguments
     def __init__(
         self,
         words: Words,
         *,
-        hidden: int = 256,
-        embedding: int = 128,
-        dropout: float = 0.0,
+        hidden: PositiveInt = 256,
+        embedding: PositiveInt = 128,
+        dropout: ShareBelowOne = 0.0,
         value: bool = False,
     ) -> None:
         super().__init__()
@@ -107,13 +109,14 @@ class Att2in(nn.Module):
         return looked
 
 
+@checked_arguments
 def captioner(
     words: Words,
     *,
     decoder: Callable[..., nn.Module] = Att2in,
-    hidden: int = 256,
-    embedding: int = 128,
-    dropout: float = 0.0,
+    hidden: PositiveInt = 256,
+    embedding: PositiveInt = 128,
+    dropout: ShareBelowOne = 0.0,
     value: bool = False,
 ) -> nn.Module:
     """A policy that writes about a picture.

@@ -14,6 +14,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.policies.actors import Categorical, Gaussian
 from rlseq.standard import Standard
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
@@ -55,12 +56,13 @@ class MLP(nn.Module):
         log_std: log σ of vectors at first.
     """
 
+    @checked_arguments
     def __init__(
         self,
         signals: Signals,
         *,
-        hidden: int = 64,
-        layers: int = 2,
+        hidden: PositiveInt = 64,
+        layers: PositiveInt = 2,
         value: bool = False,
         shared: bool = False,
         standardise: bool = False,

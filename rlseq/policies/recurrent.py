@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Recurrence, at_end
 from rlseq.policies.words import Embedding, Words
@@ -33,15 +34,16 @@ class Recurrent(nn.Module):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
+    @checked_arguments
     def __init__(
         self,
         cell: Cell,
         words: Words,
         *,
-        hidden: int = 256,
-        embedding: int = 128,
-        layers: int = 1,
-        dropout: float = 0.0,
+        hidden: PositiveInt = 256,
+        embedding: PositiveInt = 128,
+        layers: PositiveInt = 1,
+        dropout: ShareBelowOne = 0.0,
         value: bool = False,
     ) -> None:
         super().__init__()

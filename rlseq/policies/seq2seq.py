@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
@@ -36,15 +37,16 @@ class Seq2Seq(nn.Module):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
+    @checked_arguments
     def __init__(
         self,
         cell: Cell,
         words: Words,
         *,
-        hidden: int = 256,
-        embedding: int = 128,
-        layers: int = 1,
-        dropout: float = 0.0,
+        hidden: PositiveInt = 256,
+        embedding: PositiveInt = 128,
+        layers: PositiveInt = 1,
+        dropout: ShareBelowOne = 0.0,
         value: bool = False,
     ) -> None:
         super().__init__()

