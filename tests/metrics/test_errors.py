@@ -179,7 +179,7 @@ def test_edit_distance_of_an_empty_hypothesis() -> None:
         (lambda: DistinctN(order=0), "order.* must be an integer ≥ 1, got 0"),
         (lambda: CIDErD(REFS, sigma=0), "sigma must be a finite number > 0, got 0"),
         (lambda: BLEU(REFS, dtype=torch.int32), "dtype must be a type of fractions.*got torch.int32"),
-        (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be  of the vocabulary, got eos=9"),
+        (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be a token id of the vocabulary, got eos=9"),
         (lambda: DistinctN(eos=-1), "eos must be "),
     ],
 )
