@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
+import torch
 
 from rlseq.env import SequenceEnv
 from rlseq.layout import Info, row_of
 from rlseq.view import Observation
+
+# The threads of a parent do not exist in a forked child (`gymnasium.vector.AsyncVectorEnv` forks), where the
+# first parallel operation would wait for them without end; one row has no use for more than one thread.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class SingleEnv(gym.Env[Observation, int]):

@@ -79,3 +79,28 @@ def test_action_masks_are_those_of_the_info() -> None:
     assert (one.get_wrapper_attr("action_masks")() == mask.astype(bool)).all()
     assert many.reset()[1]["action_mask"].shape == (3, 8)
     assert many.unwrapped.action_masks().dtype == bool  # type: ignore[attr-defined]
+
+
+FORKED = """
+import gymnasium as gym, torch, rlseq
+torch.set_num_threads(2)
+torch.rand(1000, 1000) @ torch.rand(1000, 1000)
+torch.rand(10**7).sum()
+env = gym.vector.AsyncVectorEnv([lambda: gym.make("rlseq/Copy-v0")] * 2)
+env.reset(seed=0)
+for _ in range(8):
+    env.step(env.action_space.sample())
+env.close()
+print("no child hangs")
+"""
+
+
+def test_forked_children_do_not_wait_for_the_threads_of_their_parent() -> None:
+    """The parent uses several threads before it forks; without the hook of `rlseq.single` this never ends."""
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "no child hangs" in done.stdout, done.stderr
