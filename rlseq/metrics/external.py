@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import queue
+import re
 import shutil
 import subprocess
 import tempfile
@@ -71,10 +73,10 @@ def _require(name: str) -> Path:
 
 
 class LineProcess:
-    """A program that answers every line with lines; a silent one is ended, not waited for."""
+    """A program that answers every line with lines; one that stops reading or answering is ended."""
 
     def __init__(self, command: Sequence[str], folder: Path | None, timeout: float) -> None:
-        """Starts the program; `timeout` in seconds holds for each answer."""
+        """Starts the program; `timeout` in seconds holds for each line sent and for each answer."""
         self.command, self.timeout = list(command), timeout
         self.process = subprocess.Popen(
             self.command,
@@ -84,23 +86,26 @@ class LineProcess:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
+            errors="replace",
             bufsize=1,
         )
+        self.questions: queue.Queue[str | None] = queue.Queue(maxsize=1)
         self.answers: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_drain, args=(self.process, self.answers), daemon=True).start()
-        self.close = weakref.finalize(self, _stop, self.process)
+        for work, lines in ((_feed, self.questions), (_drain, self.answers)):
+            threading.Thread(target=work, args=(self.process, lines), daemon=True).start()
+        self.close = weakref.finalize(self, _stop, self.process, self.questions)
 
     def send(self, line: str) -> None:
-        """One line to the program."""
-        assert self.process.stdin is not None
+        """Send one line to the program."""
+        if not self.close.alive or self.process.poll() is not None:
+            raise self._failure("has ended")
         try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:
-            raise self._failure("has ended") from error
+            self.questions.put(line + "\n", timeout=self.timeout)
+        except queue.Full:
+            raise self._failure(f"took no line within {self.timeout:g} s") from None
 
     def receive(self) -> str:
-        """The next line of its answer."""
+        """Return the next line of its answer."""
         try:
             line = self.answers.get(timeout=self.timeout)
         except queue.Empty:
@@ -112,7 +117,18 @@ class LineProcess:
     def _failure(self, what: str) -> RuntimeError:
         self.close()
         code = self.process.poll()
-        return RuntimeError(f"`{' '.join(self.command)}` {what} (exit code {code})")
+        return RuntimeError(
+            f"`{' '.join(self.command)}` {what} (exit code {code}); the next call starts it anew"
+        )
+
+
+def _feed(process: subprocess.Popen[str], questions: queue.Queue[str | None]) -> None:
+    """Write line by line, in a thread, since a write waits for as long as the program does not read."""
+    assert process.stdin is not None
+    with contextlib.suppress(ValueError, OSError):
+        while (line := questions.get()) is not None:
+            process.stdin.write(line)
+            process.stdin.flush()
 
 
 def _drain(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:
@@ -124,9 +140,12 @@ def _drain(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> 
     answers.put(None)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str], questions: queue.Queue[str | None]) -> None:
+    """End the program, then the thread that writes to it."""
     process.kill()
     process.wait()
+    with contextlib.suppress(queue.Full):
+        questions.put_nowait(None)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -188,11 +207,21 @@ class _Judge(Composable):
         return f"{self.name}|impl:pycocoevalcap|rlseq:{VERSION}"
 
 
+_LINE_ENDS = re.compile("\r\n|[\r\n]")  # where Java ends a line; all other separators are part of a text
+
+
 def _clean(line: object) -> str:
-    """One line without the separator of METEOR's protocol, as pycocoevalcap passes it."""
+    """Return one line without the separator of METEOR's protocol, as pycocoevalcap passes it."""
     if not isinstance(line, str):
         raise TypeError(f"METEOR and SPICE judge texts, got {type(line).__name__}: {line!r:.60}")
-    return line.replace("|||", "").replace("\n", " ").replace("  ", " ")
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"METEOR and SPICE judge texts that can be written as UTF-8, got {line!r:.60} with the lone "
+            f"surrogate {line[error.start]!r}; decode the text with errors='replace'"
+        ) from None
+    return _LINE_ENDS.sub(" ", line.replace("|||", "")).replace("  ", " ")
 
 
 _METEOR = ["java", "-jar", "-Xmx2G", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
@@ -201,6 +230,9 @@ _METEOR = ["java", "-jar", "-Xmx2G", "meteor-1.5.jar", "-", "-", "-stdio", "-l",
 @dataclass(eq=False)
 class METEOR(_Judge):
     """METEOR 1.5 (Denkowski & Lavie 2014), English, 0–1.
+
+    A process that ends, does not answer in time or answers anything but numbers is an error. The error ends
+    all processes, since the answers that others still owe belong to this call; the next call starts new ones.
 
     Args:
         processes: how many Java processes share a batch; each takes about a gigabyte.
@@ -213,26 +245,63 @@ class METEOR(_Judge):
     def __post_init__(self) -> None:
         """Starts the processes, or says what is missing."""
         super().__post_init__()
-        folder = _require("meteor")
-        self.pool = [LineProcess(_METEOR, folder, self.timeout) for _ in range(self.processes)]
+        self.folder = _require("meteor")
+        self.pool = self._start()
+
+    def _start(self) -> list[LineProcess]:
+        return [LineProcess(_METEOR, self.folder, self.timeout) for _ in range(self.processes)]
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
-        """All sentences are sent before the first answer is read, so that the processes overlap."""
+        """Judge a batch, with new processes after a call that failed."""
         if not texts:
             return [], 0.0
+        self.pool = self.pool or self._start()
+        try:
+            return self._judge(texts, rows)
+        except BaseException:
+            self.close()
+            self.pool = []
+            raise
+
+    def _judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
+        """All sentences are sent before the first answer is read, so that the processes overlap."""
         turns = [self.pool[k % len(self.pool)] for k in range(len(texts))]
         for process, text, row in zip(turns, texts, rows, strict=True):
             process.send(" ||| ".join(["SCORE", *self.texts[row], text]))
         statistics = [process.receive() for process in turns]
+        for line in statistics:
+            _numbers(line)
         first = self.pool[0]
         first.send(" ||| ".join(["EVAL", *statistics]))
-        scores = [float(first.receive()) for _ in texts]
-        return scores, float(first.receive())
+        scores = [_number(first.receive()) for _ in texts]
+        return scores, _number(first.receive())
 
     def close(self) -> None:
         """Ends the processes now; otherwise they end with this object."""
         for process in self.pool:
             process.close()
+
+
+def _numbers(line: str) -> list[float]:
+    """Return the numbers of an answer of METEOR; anything else is an error that shows the answer."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise RuntimeError(
+            f"METEOR should answer with finite numbers, got {line!r:.200}; run its jar by hand to see why, "
+            "the next call starts it anew"
+        )
+    return numbers
+
+
+def _number(line: str) -> float:
+    """Return the one number of an answer."""
+    numbers = _numbers(line)
+    if len(numbers) != 1:
+        raise RuntimeError(f"METEOR should answer EVAL with one number a line, got {line!r:.200}")
+    return numbers[0]
 
 
 @dataclass(eq=False)
@@ -259,10 +328,21 @@ class SPICE(_Judge):
             options = ["-cache", str(place), "-out", str(place / "out.json"), "-subset", "-silent"]
             command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(place / "in.json"), *options]
             _run(command, self.folder, self.timeout)
-            found = json.loads((place / "out.json").read_text(encoding="utf-8"))
-        by_id = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in found}
-        scores = [by_id[k] for k in range(len(texts))]
+            scores = _f_scores(place / "out.json", len(texts))
         return scores, sum(scores) / max(1, len(scores))
+
+
+def _f_scores(file: Path, count: int) -> list[float]:
+    """Return the F₁ of texts 0 … count − 1 from what SPICE wrote."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        by_id = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in found}
+        return [by_id[k] for k in range(count)]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise RuntimeError(
+            f"SPICE should have written a JSON list with the F-score of each of {count} texts, got "
+            f"{type(error).__name__}: {error}; run its jar by hand to see why"
+        ) from error
 
 
 @contextlib.contextmanager

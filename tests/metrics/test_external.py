@@ -68,6 +68,87 @@ def test_a_pool_shares_a_batch_and_keeps_its_order(monkeypatch: Any, tmp_path: P
         meteor.score(["a"] * 5)
 
 
+# the same stand-in, but the text "fail" makes it do CODE, unless it has done so before
+FAILING_METEOR = """
+import os, sys, time
+for line in sys.stdin:
+    kind, *rest = line.strip().split(" ||| ")
+    if rest[-1] == "fail" and not os.path.exists("failed"):
+        open("failed", "w").close()
+        CODE
+    elif kind == "SCORE":
+        print(len(rest), flush=True)
+    else:
+        print(*rest, sum(map(int, rest)), sep="\\n", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("time.sleep(60)", "gave no answer within 3 s"),
+        ("sys.exit(3)", "has ended"),
+        ("os.close(1); time.sleep(60)", "has ended"),
+        ("print('Error: what?', flush=True)", "finite numbers, got 'Error: what.'"),
+        ("print('', flush=True)", "finite numbers, got ''"),
+        ("print('NaN', flush=True)", "finite numbers, got 'NaN'"),
+        ("sys.stdout.buffer.write(b'\\xff\\n'); sys.stdout.flush()", "finite numbers, got"),
+    ],
+)
+def test_a_process_that_fails_is_replaced(code: str, message: str, monkeypatch: Any, tmp_path: Path) -> None:
+    """The second process fails, while the first still owes answers, which the next call must not read."""
+    program = [sys.executable, "-c", FAILING_METEOR.replace("CODE", code)]
+    monkeypatch.setattr("rlseq.metrics.external._require", lambda name: tmp_path)
+    monkeypatch.setattr("rlseq.metrics.external._METEOR", program)
+    meteor = METEOR([["x"] * n for n in (1, 2, 3, 4, 5)], processes=2, timeout=3.0)
+    before, old = time.monotonic(), list(meteor.pool)
+    with pytest.raises(RuntimeError, match=message):
+        meteor.score(["a", "fail", "a", "a", "a"])
+    assert time.monotonic() - before < 20
+    assert all(process.process.poll() is not None for process in old)
+    meteor.timeout = 60.0
+    assert meteor.score(["a", "fail", "a", "a", "a"]).tolist() == [2, 3, 4, 5, 6]
+    meteor.close()
+
+
+def test_an_answer_too_many_numbers_long_is_refused(monkeypatch: Any, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import sys\nfor line in sys.stdin: print('1 2', flush=True)"]
+    monkeypatch.setattr("rlseq.metrics.external._require", lambda name: tmp_path)
+    monkeypatch.setattr("rlseq.metrics.external._METEOR", program)
+    with pytest.raises(RuntimeError, match="one number a line, got '1 2'"):
+        METEOR([["x"]]).score(["a"])
+
+
+ODD = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+ODD += ["\x00", "\xa0", "\u200b", "|||", "||||", "|", "é", "😀", ""]
+
+
+@needs_meteor
+def test_meteor_reads_any_character() -> None:
+    """Line ends are blanks, and every other character is judged as pycocoevalcap has it judged."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    hypotheses = [f"the cat{mark}here" for mark in ODD] + ODD
+    references = [[f"the cat sits{mark}here", "a cat"] for mark in ODD] + [["the cat", mark] for mark in ODD]
+    meteor = METEOR(references)
+    got = meteor.score(hypotheses).tolist()
+    meteor.close()
+    blank = [[text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", " ") for text in item] for item in
+             [*references, hypotheses]]  # fmt: skip
+    plain = [[text.replace("|||", "") for text in item] for item in blank]  # theirs leaves it in references
+    theirs = Meteor()
+    _, wanted = theirs.compute_score(dict(enumerate(plain[:-1])), {i: [t] for i, t in enumerate(plain[-1])})
+    for pipe in (theirs.meteor_p.stdin, theirs.meteor_p.stdout, theirs.meteor_p.stderr):
+        pipe.close()
+    assert got == pytest.approx(wanted, abs=1e-6)
+
+
+def test_text_that_is_no_utf8_is_refused(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr("rlseq.metrics.external._require", lambda name: tmp_path)
+    with pytest.raises(ValueError, match="lone surrogate"):
+        SPICE([["a \ud800 b"]])
+
+
 @needs_spice
 def test_spice_runs() -> None:
     assert 0 < SPICE(REFERENCES[:2]).corpus(HYPOTHESES[:2]) <= 1
@@ -111,6 +192,17 @@ def test_a_silent_program_is_ended_in_time() -> None:
         silent.receive()
     assert time.monotonic() - before < 10
     assert silent.process.poll() is not None
+
+
+def test_a_program_that_stops_reading_is_ended_in_time() -> None:
+    deaf = python("import time; time.sleep(60)", timeout=0.3)
+    before = time.monotonic()
+    deaf.send("x" * 1_000_000)  # more than a pipe holds
+    deaf.send("waits for its turn")
+    with pytest.raises(RuntimeError, match=r"took no line within 0.3 s"):
+        deaf.send("has no place to wait")
+    assert time.monotonic() - before < 10
+    assert deaf.process.poll() is not None
 
 
 def test_a_program_that_ends_says_so() -> None:
@@ -157,6 +249,12 @@ def test_spice_reads_what_its_program_writes(monkeypatch: Any, tmp_path: Path) -
     assert spice.corpus(HYPOTHESES) == pytest.approx(0.4 / 3)
     script.write_text("import sys; sys.exit('no models')")
     with pytest.raises(RuntimeError, match="failed: no models"):
+        spice.score(HYPOTHESES)
+    script.write_text("import sys; open(sys.argv[sys.argv.index('-out') + 1], 'w').write('[{}]')")
+    with pytest.raises(RuntimeError, match="F-score of each of 3 texts, got KeyError: 'image_id'"):
+        spice.score(HYPOTHESES)
+    script.write_text("")
+    with pytest.raises(RuntimeError, match="F-score of each of 3 texts, got FileNotFoundError"):
         spice.score(HYPOTHESES)
     script.write_text("import time; time.sleep(60)")
     with pytest.raises(RuntimeError, match=r"did not finish within 0\.2 s"):
