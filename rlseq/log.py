@@ -76,8 +76,8 @@ class RunFolder:
 
     @property
     def started(self) -> bool:
-        """Whether there is a run in it already."""
-        return (self.path / "config.json").exists()
+        """Whether there is a run in it already, also one whose `config.json` is lost."""
+        return (self.path / "config.json").exists() or bool(checkpoint.steps(self.checkpoints))
 
     def configured(self, config: Mapping[str, Any]) -> Tree:
         """A configuration with what the job adds to it."""
@@ -225,8 +225,8 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
     there = config.get("schema")
     if there != SCHEMA:
         raise ValueError(
-            f"{folder} was made by another version of rlseq (schema {there!r}, here {SCHEMA!r}); "
-            "use that version, or another folder"
+            f"{folder} was made by another version of rlseq (schema {there!r} in config.json, "
+            f"here {SCHEMA!r}); use that version, or another folder"
         )
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import rlseq
+from rlseq.alarms import ALARMS, Alarm
 from rlseq.storage import locked, read_sealed, sign
 
 TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
@@ -464,7 +465,7 @@ def test_what_a_kill_left_is_cleaned_up(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
 
 
-def alarm_at(update: int) -> rlseq.alarms.Alarm:
+def alarm_at(update: int) -> Alarm:
     return lambda rows: f"reached {update}" if rows[-1]["update"] >= update else None
 
 
@@ -472,7 +473,7 @@ def test_alarms_survive_a_resumption_and_are_given_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, at in (("early", 3), ("late", 8)):
-        monkeypatch.setitem(rlseq.alarms.ALARMS, name, alarm_at(at))
+        monkeypatch.setitem(ALARMS, name, alarm_at(at))
     said: list[str] = []
 
     def written(folder: Path) -> list[str]:

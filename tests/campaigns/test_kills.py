@@ -27,7 +27,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "reinforce": {"baseline": "moving_average"},
     "scst": {},
     "ppo": {"minibatches": 2},
-    "mixer": {"xent_updates": 2, "stage_updates": 1},
+    "mixer": {},
     "seqgan": {"pretraining": 1, "d": 1, "k": 1, "completions": 2},
     "grpo": {"samples": 2},
     "reinforce, regression": {"baseline": "regression"},
@@ -54,8 +54,7 @@ def trained(agent: str, updates: int = UPDATES) -> Call:
         learner: Any = rlseq.make_agent(name, policy, **hyper)
         if hasattr(learner, "adversary"):
             learner.adversary.texts = 16
-        plain = not hasattr(learner, "adversary")
-        rlseq.train(learner, env, updates, fresh, 2, out=folder, alarms="ignore", examine=plain)
+        rlseq.train(learner, env, updates, fresh, eval_every=2, out=folder, alarms="ignore")
 
     return call
 
