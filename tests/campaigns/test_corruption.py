@@ -188,12 +188,12 @@ def campaign_of(original: Path, actions: Any, some: int | None, seed: int, place
 
 
 def test_a_damaged_run_is_exact_or_named(campaign: Any, run: Path, tmp_path: Path) -> None:
-    some = None if campaign.whole else 70
+    some = None if campaign.whole else 45
     counts = campaign_of(run, ACTIONS, some, campaign.seed, tmp_path)
     assert counts["named"]
     campaign.record("corruption_of_runs", counts)
 
 
 def test_a_damaged_comparison_is_exact_or_named(campaign: Any, comparison: Path, tmp_path: Path) -> None:
-    counts = campaign_of(comparison, OF_COMPARISONS, campaign.trials(8, 300), campaign.seed, tmp_path)
+    counts = campaign_of(comparison, OF_COMPARISONS, campaign.trials(6, 300), campaign.seed, tmp_path)
     campaign.record("corruption_of_comparisons", counts)
