@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from rlseq.cli import COMMANDS, main
 from rlseq.commands import reopened
 from rlseq.evaluation import judged
 from rlseq.hyper import hyper, literal, settings
+from rlseq.storage import read_sealed, write_json, write_sealed
 
 TASK = (
     "--env",
@@ -331,3 +333,19 @@ def test_values_are_read_as_what_they_look_like() -> None:
     assert literal("rlseq/Copy-v0") == "rlseq/Copy-v0"
     with pytest.raises(ValueError, match="option must be name=value, got 'items'"):
         settings(["items"], "option")
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_edited_job_does_not_make_evaluate_score_another_task(
+    run: str, tmp_path: Path, capsys: Any, sealed: bool
+) -> None:
+    """Also where the checksum was made again, as for the job of another run."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    job = read_sealed(folder / "job.json")
+    (write_sealed if sealed else write_json)(folder / "job.json", {**job, "env": "rlseq/Reverse-v0"})
+    for words in (("evaluate", str(folder)), ("generate", str(folder), "a b c")):
+        assert typed(*words) == 2
+        said = capsys.readouterr().err
+        assert f"{folder / 'job.json'} " in said
+        assert not sealed or "job.env was 'rlseq/Copy-v0', is 'rlseq/Reverse-v0'" in said

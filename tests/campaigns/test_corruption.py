@@ -175,7 +175,10 @@ def campaign_of(original: Path, actions: Any, some: int | None, seed: int, place
         def broken(folder: Path, file: str = file, damage: str = damage, dice: Any = dice) -> None:
             path = folder / file
             data = DAMAGES[damage](path.read_bytes(), dice)
-            path.unlink() if data is None else path.write_bytes(data)  # type: ignore[func-returns-value]
+            if data is None:
+                path.unlink()
+            else:
+                path.write_bytes(data)
 
         status, out, err, more = made(original, actions[name], place / "copy", broken)
         counts["trials"] += 1
