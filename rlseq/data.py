@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rlseq
-from rlseq import cache
+from rlseq import cache, limits
 from rlseq.corpus import Corpus, Shelf
 from rlseq.errors import pick
 from rlseq.readers import DataError, Pair, Problem
 from rlseq.splits import PARTS, Assign, Origin, by_seed
-from rlseq.vocab import LEVELS
+from rlseq.vocab import LEVELS, Make, Vocab, check_options
 
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
@@ -63,6 +63,7 @@ class Reading:
             )
         for name in names:
             pick(LEVELS, name, "level")
+        check_options(self.min_count, self.vocab_size)
 
 
 class Survey(NamedTuple):
@@ -144,7 +145,14 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
         for part, origin in origins.items()
     }
     version = f"{rlseq.__version__}/{VERSION}"
-    return {"version": version, "reading": asdict(reading), "readers": readers, "assign": assign.__name__}
+    longest = limits.limit(limits.LINE_BYTES)  # what is longer may be skipped
+    return {
+        "version": version,
+        "longest": longest,
+        "reading": asdict(reading),
+        "readers": readers,
+        "assign": assign.__name__,
+    }
 
 
 def _named(origins: Mapping[str, Origin]) -> str:
@@ -168,14 +176,14 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     rows = partial(_rows, origins, places)
     level = levels(reading.level, surveys)
     make = [pick(LEVELS, name, "level") for name in level]
-    kept = (reading.min_count, reading.vocab_size)
+    words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
     conditional = any(seen.conditional for seen in surveys.values())
     source_vocab = (
-        make[0]((str(p.source) for p, part, _, first in rows() if part == 0 and first), *kept)
+        words(make[0], (str(p.source) for p, part, _, first in rows() if part == 0 and first))
         if conditional
         else None
     )
-    vocab = make[1]((pair.target for pair, part, *_ in rows() if part == 0), *kept)
+    vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
     strangers: dict[str, int] = {}
     shelves = [Shelf(folder, name) for name in PARTS]
     for pair, part, item, first in rows():
@@ -193,6 +201,14 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "parts": {shelf.name: shelf.close() for shelf in shelves},
     }
     (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
+
+
+def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
+    """The vocabulary of texts; where there can be none, the error names their files."""
+    try:
+        return make(texts, *kept)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def survey(origin: Origin, seed: int) -> Survey:

@@ -14,7 +14,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
-LONGEST = 100_000  # bytes of a line; what is longer is no sentence, but a file without line ends
+from rlseq import limits
+
+LONGEST = limits.DEFAULTS[limits.LINE_BYTES]  # of a line, where the environment says nothing else
 MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
     b"\x1f\x8b": "gzip; unpack it: gunzip <",
     b"\xff\xfe\0\0": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
@@ -58,13 +60,15 @@ Rows = Iterator[Pair | Problem]
 
 def lines(path: Path) -> Iterator[tuple[int, Line]]:
     """Numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are understood."""
+    longest = limits.limit(limits.LINE_BYTES)
     with path.open("rb") as file:
         number = 0
-        while raw := file.readline(LONGEST):
+        while raw := file.readline(longest):
             number += 1
-            long = len(raw) == LONGEST and not raw.endswith(b"\n") and _passed_over(raw, file)
+            long = len(raw) == longest and not raw.endswith(b"\n") and _passed_over(raw, file)
             if long and b"\r" not in raw[:-1]:  # a last one may begin CRLF, and tells nothing of what follows
-                yield number, Problem(path, number, f"expected lines below {LONGEST:,} bytes; is this text?")
+                mend = f"is this text? if so, set {limits.LINE_BYTES}"
+                yield number, Problem(path, number, f"expected lines below {longest:,} bytes; {mend}")
                 continue
             yield number, (line := _decoded(raw, path, number))
             if isinstance(line, Problem) and line.fatal:  # or every line of it would be told as Latin-1

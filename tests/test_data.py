@@ -411,3 +411,39 @@ def test_an_own_division_of_a_large_file_is_made_every_time(
         first = np.array([0, part])
         corpus = load(find(path), assign=lambda keys, first=first: first)  # type: ignore[misc]
         assert len(corpus) == (2 if part == 0 else 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reading", "message"),
+    [
+        ("<unk>\t<eos>\n" * 3, Reading("word"), "the training texts have no word besides"),
+        ("a\tb\n", Reading(min_count=9), "min_count=9 leaves no word of the training texts"),
+        (
+            "abcdefgh\tijklmnop\n",
+            Reading("bpe", vocab_size=3),
+            "vocab_size=3 is less than byte-pair encoding",
+        ),
+    ],
+)
+def test_texts_without_a_vocabulary_are_refused_by_their_file(
+    tmp_path: Path, text: str, reading: Reading, message: str
+) -> None:
+    if "bpe" in str(reading.level):
+        pytest.importorskip("tokenizers")
+    with pytest.raises(DataError, match=rf"x.tsv: {message}"):
+        load(find(write(tmp_path, text)), "train", reading)
+
+
+def test_the_limit_of_a_line_can_be_raised(small_cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    path = write(tmp_path, f"a\tb\n{'x' * 100_000}\ty\n")
+    with pytest.raises(
+        DataError, match=r"x.tsv:2: expected lines below 100,000 bytes; .* RLSEQ_MAX_LINE_BYTES"
+    ):
+        load(find(path))
+    with pytest.warns(UserWarning, match="skipped 1 line"):
+        assert len(load(find(path), "train", Reading(skip_bad=True))) == 1
+    monkeypatch.setenv("RLSEQ_MAX_LINE_BYTES", "200000")
+    assert len(load(find(path), "train", Reading(skip_bad=True))) == 2, (
+        "not what the cache has of the lower limit"
+    )
+    assert len(load(find(path))) == 2
