@@ -106,6 +106,23 @@ def check_device(policy: Any, device: torch.device) -> None:
         )
 
 
+def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
+    """Refuse a policy of ours that was made for a task with other numbers of words."""
+    words = getattr(policy, "words", None)
+    if not isinstance(getattr(words, "written", None), int):
+        return  # what a policy of another make writes is seen when it writes
+    if words.written != len(vocab):
+        raise ValueError(
+            f"the policy writes {words.written} words, the task has {len(vocab)}; "
+            "use the task that it was made for, or rlseq.make_policy(name, env)"
+        )
+    if source_vocab is not None and words.source not in (None, source_vocab.num_ids):
+        raise ValueError(
+            f"the policy reads sources of {words.source} ids, the task has {source_vocab.num_ids}; "
+            "use the task that it was made for, or rlseq.make_policy(name, env)"
+        )
+
+
 def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Tensor | None:
     """The tokens that a task allows, as its `legal` answers; no look at values, which would wait for them."""
     wanted = (words,), (rows, words)

@@ -5,36 +5,82 @@ Torch is not loaded before a command needs it, so that help is there at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-REFUSED = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, PermissionError)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; what is mistyped, or cannot be, ends with status 2."""
-    import tyro
+    """Run one command.
 
+    The status is 0 where it did what was asked, 2 where it was mistyped or cannot be, 1 where it failed
+    on the way, and 130 after Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
+    _open_streams()
     try:
-        if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
-            from rlseq.commands import train
-
-            train(words[1], words[2:])
-            return
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="rlseq", description=__doc__, args=words)
-    except REFUSED as error:
-        sys.stderr.write(f"rlseq: {error}\n")
-        sys.exit(2)
+        _check_text(words)
+        _run(words)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write("rlseq: stopped; the same command goes on\n")
         sys.exit(130)
+    except BrokenPipeError:  # nobody reads on, as in `rlseq … | head`
+        sys.exit(1)
+    except Exception as error:
+        from rlseq.failures import DEBUG, explained
+
+        if os.environ.get(DEBUG):
+            raise
+        message, status = explained(error, words)
+        sys.stderr.write(f"rlseq: {message}\n")
+        sys.exit(status)
     finally:
         warnings.formatwarning = formatted
+        _close_output()
+
+
+def _run(words: list[str]) -> None:
+    """Find the command and run it."""
+    import tyro
+
+    if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
+        from rlseq.commands import train
+
+        train(words[1], words[2:])
+    else:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="rlseq", description=__doc__, args=words)
+
+
+def _open_streams() -> None:
+    """Give standard streams that were closed by the caller somewhere to go, and all of them any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Refuse words that are no text: they could be neither recorded nor shown."""
+    for place, word in enumerate(words, 1):
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ValueError(f"word {place} of the command must be text in UTF-8, got {word!a:.80}")
+
+
+def _close_output() -> None:
+    """Write out what is left; where that fails, Python must not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warning(message: Warning | str, *where: object, **line: object) -> str:
@@ -194,9 +240,10 @@ def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 
         seeds: runs of every agent.
         budget_tokens: of every run.
     """
+    from rlseq.commands import tokens
     from rlseq.demo import demo
 
-    demo(out, seeds, int(budget_tokens))
+    demo(out, seeds, tokens("budget_tokens", budget_tokens))
 
 
 def _data(

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import rlseq
 from rlseq.agents import AGENTS
+from rlseq.arguments import PositiveInt, Range, Seed, checked, rule_of
 from rlseq.compare.comparison import Comparison
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.plan import STOCK
@@ -28,6 +29,7 @@ from rlseq.registry import describe as listed
 from rlseq.registry import option_names, task_of
 from rlseq.search import Beam
 
+Tokens = Annotated[float, Range(1, 1e18)]
 SHOWN = 5  # differences that a message names
 RUN: list[Hyper] = [
     Hyper("env", str, "", "id of the task (rlseq envs)"),
@@ -40,16 +42,16 @@ RUN: list[Hyper] = [
     ),
     Hyper("policy", tuple[str, ...], ("lstm",), "a name and its sizes, lstm hidden=64 (rlseq policies)"),
     Hyper("start", str | None, None, "folder of a run whose policy this one starts from"),
-    Hyper("budget_tokens", float, 1e6, "tokens written, or imitated"),
-    Hyper("evaluations", int, 10, "tests at equal distances, on the items that the task holds out"),
+    Hyper("budget_tokens", Tokens, 1e6, "tokens written, or imitated"),
+    Hyper("evaluations", PositiveInt, 10, "tests at equal distances, on the items that the task holds out"),
     Hyper("metrics", tuple[str, ...], (), "what is tested beside the reward; the task's own when not given"),
     Hyper(
         "texts",
-        int | None,
+        PositiveInt | None,
         None,
         "the most items of a test, drawn at random by a fixed seed; all when not given",
     ),
-    Hyper("seed", int, 0, "of data, samples and initial weights"),
+    Hyper("seed", Seed, 0, "of data, samples and initial weights"),
     Hyper("out", str, "runs/train", "the folder of the run"),
     Hyper("resume", bool, True, "go on with a run that is in the folder"),
     Hyper("wandb", str | None, None, "project of Weights & Biases that is told, too"),
@@ -70,10 +72,10 @@ def train(name: str, arguments: Sequence[str]) -> None:
     )  # fmt: skip
     if not given.env:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
-    policy, *sizes = given.policy
+    for setting in RUN:
+        setting.checked(getattr(given, setting.name))
+    policy, *sizes = _named(given.policy)
     budget = int(given.budget_tokens)
-    if budget < 1:
-        raise ValueError(f"budget_tokens must be ≥ 1, got {budget}")
     job = Job(
         folder=given.out, env=given.env, options=settings(given.option, "option"), agent=name, algorithm=name,
         hyper={h.name: getattr(given, h.name) for h in own if getattr(given, h.name) != h.default},
@@ -135,10 +137,21 @@ def generate(
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
-        sources = sys.stdin.read().rstrip().split("\n")  # an empty line within is refused, not lost
+        sources = _lines()
     for found in rlseq.generate(policy, env, sources, ways[decode], n):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
+
+
+def _lines() -> list[str]:
+    """The lines of standard input; an empty one within is refused later, and not lost."""
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not text.strip():
+        raise ValueError("no sources: name them after the run, or write them to standard input, one a line")
+    return text.rstrip().split("\n")
 
 
 def compare(given: Mapping[str, Any]) -> None:
@@ -155,7 +168,8 @@ def compare(given: Mapping[str, Any]) -> None:
         arguments = _arguments(chosen)
     comparison = compare_agents(**arguments, **run)
     page = comparison.save()
-    Console().print(comparison.table(), f"\n{page}")
+    Console().print(comparison.table())
+    sys.stdout.write(f"\n{page}\n")  # a path may look like markup
     if comparison.results["failed"]:
         sys.exit(1)
 
@@ -208,8 +222,8 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         if not dot or name.replace("_", "-") not in {a.replace("_", "-") for a in agents}:
             raise ValueError(f"hyper must be agent.name=value, got {key!r}{hint(name, agents)}")
         agents[next(a for a in agents if a.replace("_", "-") == name.replace("_", "-"))][parameter] = value
-    policy, *sizes = given["policy"]
-    numbers = {name: given[name] and int(given[name]) for name in ("budget_tokens", "start_tokens")}
+    policy, *sizes = _named(given["policy"])
+    numbers = {name: tokens(name, given[name]) for name in ("budget_tokens", "start_tokens")}
     same = ("seeds", "rewards", "control", "temperatures", "evaluations", "texts")
     return {
         "envs": dict.fromkeys(given["env"], options),
@@ -222,6 +236,18 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         **numbers,
         **{name: given[name] for name in same},
     }
+
+
+def _named(policy: Sequence[str]) -> Sequence[str]:
+    """The name of a policy and its sizes, as they were typed."""
+    if not policy:
+        raise ValueError("policy must be a name and its sizes, `lstm hidden=64`, got nothing")
+    return policy
+
+
+def tokens(name: str, number: float | None) -> int | None:
+    """A number of tokens as it was typed, 1e6, say."""
+    return None if number is None else int(checked(name, number, rule_of(Tokens)))
 
 
 def reopened(run: Path, best: bool) -> tuple[Any, Any, str]:

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from rlseq.arguments import PositiveInt, checked_arguments
-from rlseq.checks import check_device, check_logits, check_takes_behaviour, check_written, checked_forcing
+from rlseq.checks import (
+    check_device,
+    check_logits,
+    check_takes_behaviour,
+    check_words,
+    check_written,
+    checked_forcing,
+)
 from rlseq.compiled import compiled
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.device import AllDone, blocks, casting
@@ -65,6 +72,7 @@ def rollout(
         return decode.best(policy, env, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
+    check_words(policy, env.vocab, env.source_vocab)
     with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         state = policy.start({name: value[::repeat] for name, value in context.items()})

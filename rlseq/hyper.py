@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import partial
+from os import PathLike
 from typing import Annotated, Any
 
-from rlseq.errors import hint
+from rlseq.arguments import checked, rule_of
+from rlseq.errors import check_options, hint
 
+LARGEST = 1_000_000  # bytes of a file of settings
+MOST = 10_000  # values in it
 COMMENT = re.compile(r"^    (\w+): .*?  # (.+)$", re.M)
 PLAIN = (bool, int, float, str)
 
@@ -28,8 +33,14 @@ class Hyper:
     def read(self, value: Any) -> Any:
         """A value from a file: lists as tuples, names and values as the dataclass that they are of."""
         if is_dataclass(self.default) and isinstance(value, Mapping):
+            known = [field.name for field in fields(self.default)]
+            check_options(value, known, self.name)
             return type(self.default)(**value)  # type: ignore[misc]
-        return tuple(value) if isinstance(value, list) else value
+        return self.checked(tuple(value) if isinstance(value, list) else value)
+
+    def checked(self, value: Any) -> Any:
+        """The value, if it is of the type."""
+        return checked(self.name, value, rule_of(self.type))
 
 
 def hyper(cls: type) -> Iterator[Hyper]:
@@ -80,25 +91,66 @@ def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python or JSON literal, or the text itself."""
+    """A Python or JSON literal of numbers, strings and lists of these, or the text itself."""
     named = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in named:
         return named[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of text that nearly is Python
+            found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+    return found if _is_plain(found) else text
 
 
-def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, PLAIN)
+
+
+def read_config(path: str | PathLike[str], known: Sequence[str]) -> dict[str, Any]:
     """A YAML or JSON file of settings, whose names must be known."""
     import yaml
 
-    with open(path, encoding="utf-8") as file:
-        found = yaml.safe_load(file)
+    with open(path, "rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"{path} is too large for a file of settings: more than {LARGEST:,} bytes")
+    try:
+        found = yaml.safe_load(data)
+        values = _counted(found)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML or JSON: {_in_a_line(error)}") from None
+    if values > MOST:
+        raise ValueError(f"{path} holds more than {MOST:,} values, repetitions by aliases included")
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold names and values, got {type(found).__name__}")
     for name in found:
         if name not in known:
-            raise ValueError(f"{path}: unknown setting {name!r}{hint(name, known)}")
+            raise ValueError(f"{path}: unknown setting {name!r:.60}{hint(name, known)}")
     return dict(found)
+
+
+def _counted(value: Any, count: int = 0) -> int:
+    """The number of values in a tree, or one that is too large; what JSON does not have is refused."""
+    if count > MOST:
+        return count
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            count = _counted(part, _counted(name, count))
+        return count
+    if isinstance(value, list):
+        for part in value:
+            count = _counted(part, count)
+    elif value is not None and not isinstance(value, PLAIN):
+        raise ValueError(f"a {type(value).__name__} ({value}) is neither a number nor text; put it in quotes")
+    elif isinstance(value, str):
+        value.encode()  # refuses half of a surrogate pair, which could not be written
+    return count + 1
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error of the parser in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

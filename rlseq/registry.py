@@ -90,6 +90,10 @@ def make_one(task: str | type, **options: Any) -> Any:
     for name in ("num_envs", "autoreset_mode", "tensors"):
         if name in options:
             raise TypeError(f"gym.make makes one episode; {name} belongs to gym.make_vec or rlseq.make")
+    if (
+        options.get("render_mode") == "rgb_array"
+    ):  # stable-baselines3 asks for it, and goes on after this error
+        raise TypeError("a text has no picture: render_mode must be 'ansi', 'human' or None, not 'rgb_array'")
     return SingleEnv(_build(task, options, tensors=False, autoreset_mode="Disabled"))
 
 

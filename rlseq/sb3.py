@@ -16,8 +16,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import flatdim
+from gymnasium.spaces import Discrete, flatdim
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor, nn
@@ -128,10 +129,21 @@ def as_policy(model: Any, env: Any) -> Any:
     """A stock agent as a policy of ours, for `rollout`, `evaluate` and `SelfCritical`; it cannot score.
 
     Args:
-        model: a stable-baselines3 agent with a categorical policy, such as PPO or A2C.
+        model: a stable-baselines3 agent with a categorical policy, such as PPO or A2C, or its policy.
         env: the task that it was trained on.
     """
-    return StockPolicy(model.policy, sequence_env(env).max_len)
+    task, policy = sequence_env(env), getattr(model, "policy", model)
+    if not isinstance(policy, ActorCriticPolicy) or not isinstance(policy.action_space, Discrete):
+        raise TypeError(
+            "model must be a stable-baselines3 agent with a categorical policy, such as PPO or A2C, "
+            f"or its policy, got {type(model).__name__}"
+        )
+    if policy.action_space.n != len(task.vocab):
+        raise ValueError(
+            f"the policy writes {policy.action_space.n} words, the task has {len(task.vocab)}; "
+            "use the task that it was trained on"
+        )
+    return StockPolicy(policy, task.max_len)
 
 
 class TokenExtractor(BaseFeaturesExtractor):

@@ -17,6 +17,7 @@ from rlseq import checkpoint
 from rlseq.agent import Agent
 from rlseq.alarms import Watchman
 from rlseq.arguments import PositiveInt, checked_arguments
+from rlseq.checks import check_words
 from rlseq.engine import task_of
 from rlseq.evaluation import evaluate, judged, selection
 from rlseq.examine import Examiner
@@ -134,7 +135,9 @@ class _Run:
     samples: Tree | None = None  # mark of the texts of the last evaluation
 
     def __post_init__(self) -> None:
-        if isinstance(self.agent, PolicyGradient):  # before anything is written
+        if not isinstance(self.env, OwnLoop):  # before anything is written
+            check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
+        if isinstance(self.agent, PolicyGradient):
             check_task(self.agent, self.env)
 
     def done(self, unit: str) -> int:

@@ -300,3 +300,14 @@ def test_a_policy_elsewhere_than_its_task_is_told_where_to_go() -> None:
     ):
         rlseq.rollout(policy, env)
     assert torch.equal(env.generator.get_state(), random)
+
+
+@pytest.mark.parametrize("words", [4, 20])
+def test_a_policy_for_other_words_is_refused(words: int) -> None:
+    made, other = (rlseq.make("rlseq/Copy-v0", num_envs=4, vocab_size=n) for n in (8, words))
+    policy = rlseq.make_policy("gru", made, hidden=8, embedding=4)
+    wanted = f"the policy writes {len(made.vocab)} words, the task has {len(other.vocab)}"
+    with pytest.raises(ValueError, match=wanted):
+        rlseq.rollout(policy, other)
+    with pytest.raises(ValueError, match=wanted):
+        rlseq.train(rlseq.make_agent("mle", policy), other, updates=1)

@@ -116,3 +116,28 @@ def test_the_reader_ignores_what_is_not_written() -> None:
     torch.testing.assert_close(features[0], features[1])
     seen["source"][1, 2] = 1
     assert not torch.allclose(reader(seen)[0], reader(seen)[1])
+
+
+def test_stable_baselines_makes_tasks_by_their_ids() -> None:
+    """It asks for pictures first, which texts do not have."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env("rlseq/Copy-v0", n_envs=2, seed=0)
+    model = A2C("MultiInputPolicy", env, policy_kwargs=READER, n_steps=4, seed=0, device="cpu")
+    model.learn(16)
+    assert model.num_timesteps == 16
+
+
+def test_a_stock_agent_and_its_policy_write_the_same() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=4)
+    model = A2C("MultiInputPolicy", as_vec_env(env), policy_kwargs=READER, seed=0, device="cpu")
+    written = [
+        rlseq.rollout(rlseq.sb3.as_policy(thing, env), env, decode=rlseq.Greedy(), index=torch.arange(4))
+        for thing in (model, model.policy)
+    ]
+    assert torch.equal(written[0].actions, written[1].actions)
+    other = rlseq.make("rlseq/Copy-v0", num_envs=4, vocab_size=20)
+    with pytest.raises(ValueError, match=r"the policy writes 8 words, the task has 20"):
+        rlseq.sb3.as_policy(model, other)
+    with pytest.raises(TypeError, match="or its policy, got Linear"):
+        rlseq.sb3.as_policy(torch.nn.Linear(2, 2), env)

@@ -46,7 +46,13 @@ class Comparison:
         path = Path(folder) / "results.json"
         if not path.exists():
             raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
-        return cls(Path(folder), read_sealed(path))
+        results = read_sealed(path)
+        if results.get("schema") != SCHEMA:
+            raise ValueError(
+                f"{folder} holds no comparison of this version (schema {results.get('schema')!r}, "
+                f"wanted {SCHEMA!r}); a single run has no report, rlseq evaluate {folder} scores it"
+            )
+        return cls(Path(folder), results)
 
     def table(self) -> Any:
         """The scores, to be printed by rich."""

@@ -175,7 +175,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metrics": ["bleuu"]}, "unknown metric 'bleuu'; did you mean 'bleu'"),
     ({"budget_tokens": 0}, "budget_tokens must be an integer ≥ 1, got 0"),
     ({"seeds": 0}, "seeds must be an integer ≥ 1, got 0"),
-    ({"jobs": 0}, "jobs must be an integer ≥ 1, got 0"),
+    ({"jobs": 0}, "jobs must be an integer ≥ 1 or None, got 0"),
     ({"control": "constent"}, "did you mean 'constant'"),
     ({"agents": []}, "nothing to compare"),
     ({"agents": ["mle", "mle"]}, "'mle' is named twice"),
