@@ -108,7 +108,7 @@ def check_device(policy: Any, device: torch.device) -> None:
 
 def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
     """Refuse a policy of ours that was made for a task with other numbers of words."""
-    words = getattr(policy, "words", None)
+    words: Any = getattr(policy, "words", None)
     if not isinstance(getattr(words, "written", None), int):
         return  # what a policy of another make writes is seen when it writes
     if words.written != len(vocab):

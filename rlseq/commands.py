@@ -223,7 +223,10 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"hyper must be agent.name=value, got {key!r}{hint(name, agents)}")
         agents[next(a for a in agents if a.replace("_", "-") == name.replace("_", "-"))][parameter] = value
     policy, *sizes = _named(given["policy"])
-    numbers = {name: tokens(name, given[name]) for name in ("budget_tokens", "start_tokens")}
+    numbers = {
+        name: None if given[name] is None else tokens(name, given[name])
+        for name in ("budget_tokens", "start_tokens")
+    }
     same = ("seeds", "rewards", "control", "temperatures", "evaluations", "texts")
     return {
         "envs": dict.fromkeys(given["env"], options),
@@ -245,9 +248,9 @@ def _named(policy: Sequence[str]) -> Sequence[str]:
     return policy
 
 
-def tokens(name: str, number: float | None) -> int | None:
+def tokens(name: str, number: float) -> int:
     """A number of tokens as it was typed, 1e6, say."""
-    return None if number is None else int(checked(name, number, rule_of(Tokens)))
+    return int(checked(name, number, rule_of(Tokens)))
 
 
 def reopened(run: Path, best: bool) -> tuple[Any, Any, str]:
