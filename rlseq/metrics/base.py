@@ -14,12 +14,11 @@ from torch import Tensor
 from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields
 from rlseq.metrics.combine import Composable
 from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count, check_settings
-from rlseq.metrics.ngrams import PAD
+from rlseq.metrics.ngrams import CELLS, PAD
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
 
 VERSION = "0.1"
-_CELLS = 2**22  # token pairs compared at a time: a few megabytes, however many rows there are
 
 
 class Batch:
@@ -239,7 +238,7 @@ class Metric(Composable):
         dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Judges a bounded number of rows at a time, so that memory stays bounded too."""
-        size = max(1, _CELLS // self.cells(ids.shape[1]))
+        size = max(1, CELLS // self.cells(ids.shape[1]))
         parts = zip(torch.split(ids, size), torch.split(rows, size), strict=True)
         return torch.cat([judge(view(*part)) for part in parts]).to(dtype or self.dtype)
 

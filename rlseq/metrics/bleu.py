@@ -155,10 +155,11 @@ _FAR = 2**30  # the length of a reference that an item does not have
 
 def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
     """[nodes, width] how often each n-gram occurs in each reference of its item."""
-    found = torch.zeros(nodes, table.width, dtype=torch.int16)
+    dtype = _counting(table.ids.shape[1])
+    found = torch.zeros(nodes, table.width, dtype=dtype)
     for level in levels:
         row, position = (level > 0).nonzero(as_tuple=True)
-        one = torch.ones(len(row), dtype=torch.int16)
+        one = torch.ones(len(row), dtype=dtype)
         found.index_put_((level[row, position], table.slot[row]), one, accumulate=True)
     return found
 
@@ -170,7 +171,12 @@ def largest(levels: Sequence[Tensor], nodes: int) -> Tensor:
         row, position = (level > 0).nonzero(as_tuple=True)
         pairs, count = torch.unique(level[row, position] * len(level) + row, return_counts=True)
         most.scatter_reduce_(0, pairs // len(level), count, "amax")
-    return most.to(torch.int16)
+    return most.to(_counting(levels[0].shape[1]))
+
+
+def _counting(longest: int) -> torch.dtype:
+    """Return the smallest type that can count the n-grams of a text of `longest` tokens."""
+    return torch.int16 if longest <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def distinct_lengths(table: RefTable) -> Tensor:

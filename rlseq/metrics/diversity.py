@@ -46,7 +46,7 @@ class SetMetric(Composable):
         check_settings(self)
 
     def judge(self, ids: Tensor) -> Tensor:
-        """Ids [N, T], padded with PAD → [N]."""
+        """Ids [N, T], padded with PAD → [N]; shares are float64, and cast to `dtype` at the end."""
         raise NotImplementedError
 
     def pool(self, ids: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class DistinctN(SetMetric):
         """[N]; a sequence without n-grams counts as 0."""
         *_, seen = repeats(ids, self.order)
         whole = _whole(ids, self.order)
-        return (whole & (seen == 0)).sum(1) / whole.sum(1).clamp(min=1)
+        return (whole & (seen == 0)).sum(1).double() / whole.sum(1).clamp(min=1)
 
     def pool(self, ids: Tensor) -> Tensor:
         """Distinct n-grams of the set over all its n-grams."""
@@ -130,7 +130,7 @@ class Repetition(DistinctN):
     def judge(self, ids: Tensor) -> Tensor:
         """[N]; 0 without n-grams."""
         *_, seen = repeats(ids, self.order)
-        return (seen > 0).sum(1) / _whole(ids, self.order).sum(1).clamp(min=1)
+        return (seen > 0).sum(1).double() / _whole(ids, self.order).sum(1).clamp(min=1)
 
     def pool(self, ids: Tensor) -> Tensor:
         """The mean over sequences."""
@@ -146,7 +146,7 @@ class Commonness(SetMetric):
     def judge(self, ids: Tensor) -> Tensor:
         """[N], at least 1/N."""
         _, which, count = torch.unique(ids, dim=0, return_inverse=True, return_counts=True)
-        share: Tensor = count[which] / max(1, len(ids))
+        share: Tensor = count[which].double() / max(1, len(ids))
         return share
 
     def pool(self, ids: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
     """[N, T] the largest count of the n-gram at each position in any one other row."""
     rows = len(level)
     row = torch.arange(rows, device=level.device)[:, None].expand_as(level)
-    rank = torch.where(level > 0, (seen + 1) * rows + row, 0)  # count first, then row
+    rank = torch.where(level > 0, (seen.long() + 1) * rows + row, 0)  # count first, then row
     empty = torch.zeros(nodes, dtype=torch.int64, device=level.device)
     first = empty.scatter_reduce(0, level.reshape(-1), rank.reshape(-1), "amax")[level]
     rest = torch.where(first % rows == row, 0, rank)  # ranks in rows other than the richest
@@ -210,9 +210,11 @@ def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
 
 def _closest_other(length: Tensor) -> Tensor:
     """[N] the length, among all other sequences, closest to one's own; the shorter of two."""
-    sizes = torch.arange(int(length.max()) + 1, device=length.device)
-    there = torch.bincount(length, minlength=len(sizes)) - torch.eye(
-        len(sizes), dtype=torch.int64, device=length.device
-    )
-    gap = torch.where(there > 0, (sizes - sizes[:, None]).abs(), 2 * len(sizes))
-    return (gap * len(sizes) + sizes).amin(1)[length] % len(sizes)
+    sizes, which, count = torch.unique(length, return_inverse=True, return_counts=True)
+    alone = torch.diag(count == 1)  # the only sequence of a length is not another one
+    gap = torch.where(alone, _FAR, (sizes - sizes[:, None]).abs())
+    nearest = ((gap << 32) + sizes).amin(1) & (2**32 - 1)
+    return nearest.index_select(0, which)
+
+
+_FAR = 2**30  # farther than any length

@@ -4,21 +4,25 @@ Both dynamic programmes move along the hypothesis; one column holds a cell for e
 reference. Neighbouring cells differ by −1, 0 or +1, so that a column is two bit vectors and a step
 a handful of integer operations (Myers 1999; Hyyrö 2004) on [B, R] words for the whole batch.
 References of up to 32 tokens take one word of 32 bits, longer ones as many of 64 as they need,
-with carries handed from one to the next.
+with carries handed from one to the next. Beyond `_LONGEST` tokens these hand-made carries cost more
+than the arithmetic, and one long integer of Python for each pair of texts is quicker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import reduce
 
 import torch
 from torch import Tensor
 
+from rlseq.metrics.base import Batch
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, take
 
+_LONGEST = 512  # tokens of a reference that words of 64 bits are the quicker way for
+Column = Callable[[list[int], list[int]], list[int]]  # (text, reference) -> a figure after each token
 Words = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest first
 
 
@@ -47,12 +51,113 @@ class Patterns:
         for step in take(self.where, node.t().contiguous()):
             yield list(step.unbind(-1))
 
+    def distances(self, batch: Batch) -> Tensor:
+        """[B, P, R] the edit distance to each reference."""
+        ones = self.ones.index_select(0, batch.rows)
+        ids = batch.feed()
+        matches = self.matches(ids, batch.rows)
+        state = batch.last(edit_states(matches, ids >= 0, list(ones.unbind(-1))))
+        climb = torch.zeros((), dtype=torch.int64, device=ids.device)
+        for rises, falls, inside in zip(
+            state[: len(state) // 2], state[len(state) // 2 :], ones.unbind(-1), strict=True
+        ):
+            inside = inside[:, None]
+            climb = climb + bit_count(rises & inside) - bit_count(falls & inside)
+        return climb + batch.lengths[..., None]
+
+    def common(self, batch: Batch) -> Tensor:
+        """[B, P, R] the length of the longest common subsequence with each reference."""
+        ones = self.ones.index_select(0, batch.rows).unbind(-1)
+        states = common_states(self.matches(batch.feed(), batch.rows), list(ones))
+        closed = zip(ones, batch.last(states), strict=True)
+        return torch.stack([bit_count(word[:, None] & ~open_) for word, open_ in closed]).sum(0)
+
+    def cells(self, width: int) -> int:
+        """A few words for each position and reference."""
+        return 4 * (width + 1) * self.where[0].numel()
+
     def to(self, device: torch.device) -> Patterns:
         """The patterns on a device."""
         moved = copy(self)
         moved.trie, moved.where = self.trie.to(device), self.where.to(device)
         moved.lengths, moved.ones = self.lengths.to(device), self.ones.to(device)
         return moved
+
+
+class LongPatterns:
+    """The same of long references, one pair of texts at a time, on the processor."""
+
+    def __init__(self, table: RefTable) -> None:
+        """The references as they are."""
+        self.refs = table.spread(table.ids, fill=-1)
+        self.lengths = table.spread(table.lengths, fill=-1)
+
+    def distances(self, batch: Batch) -> Tensor:
+        """[B, P, R] the edit distance to each reference."""
+        return self._each(edit_column, batch)
+
+    def common(self, batch: Batch) -> Tensor:
+        """[B, P, R] the length of the longest common subsequence with each reference."""
+        return self._each(common_column, batch)
+
+    def _each(self, column: Column, batch: Batch) -> Tensor:
+        """What `column` gives for every pair of a text and a reference of its item."""
+        refs = [[line[line >= 0].tolist() for line in item] for item in self.refs[batch.rows].cpu()]
+        pairs = zip(batch.feed().tolist(), refs, strict=True)
+        found = torch.tensor([[column(text, ref) for ref in item] for text, item in pairs])
+        (kept,) = batch.last([step] for step in found.to(batch.ids.device).unbind(-1))
+        return kept
+
+    def cells(self, width: int) -> int:
+        """One number for each position and reference, and the references."""
+        return (width + 1 + self.refs.shape[2]) * self.refs.shape[1]
+
+    def to(self, device: torch.device) -> LongPatterns:
+        """The patterns on a device."""
+        moved = copy(self)
+        moved.refs, moved.lengths = self.refs.to(device), self.lengths.to(device)
+        return moved
+
+
+def patterns(table: RefTable) -> Patterns | LongPatterns:
+    """Return the patterns of references, in the form that is the quickest for their length."""
+    return Patterns(table) if table.ids.shape[1] <= _LONGEST else LongPatterns(table)
+
+
+def edit_column(text: list[int], ref: list[int]) -> list[int]:
+    """The edit distance to `ref` after each token of `text`; PAD changes nothing."""
+    where, full = _positions(ref), (1 << len(ref)) - 1
+    rises, falls, read, found = full, 0, 0, []
+    for token in text:
+        if token >= 0:
+            match, read = where.get(token, 0), read + 1
+            diagonal = (((match & rises) + rises) ^ rises) | match | falls
+            right = (falls | ~(diagonal | rises)) << 1 | 1
+            left = (rises & diagonal) << 1
+            rises = (left | ~(diagonal | right)) & full
+            falls = right & diagonal & full
+        found.append(read + rises.bit_count() - falls.bit_count())
+    return found
+
+
+def common_column(text: list[int], ref: list[int]) -> list[int]:
+    """The length of the longest common subsequence with `ref` after each token of `text`."""
+    where, full = _positions(ref), (1 << len(ref)) - 1
+    open_, found = full, []
+    for token in text:
+        match = where.get(token, 0)
+        open_ = ((open_ + (open_ & match)) | (open_ & ~match)) & full
+        found.append(len(ref) - open_.bit_count())
+    return found
+
+
+def _positions(ref: list[int]) -> dict[int, int]:
+    """Each token of a reference with a bit for every position where it stands."""
+    at: dict[int, bytearray] = {}
+    for position, token in enumerate(ref):
+        bits = at.setdefault(token, bytearray(len(ref) // 8 + 1))
+        bits[position // 8] |= 1 << position % 8
+    return {token: int.from_bytes(bits, "little") for token, bits in at.items()}
 
 
 def edit_states(matches: Iterator[Words], real: Tensor, ones: Words) -> Iterator[Words]:

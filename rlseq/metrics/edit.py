@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.base import Batch, Metric
-from rlseq.metrics.dynamic import Patterns, bit_count, edit_states, least
+from rlseq.metrics.dynamic import least, patterns
 from rlseq.metrics.encode import Line, RefTable
 
 Gain = Callable[[Tensor, Tensor], Tensor]  # (distance, length of the reference) -> reward
@@ -46,7 +46,7 @@ class EditDistance(Metric):
 
     def fit(self, table: RefTable) -> None:
         """Where each token occurs in each reference."""
-        self.patterns = Patterns(table)
+        self.patterns = patterns(table)
 
     def judge(self, batch: Batch) -> Tensor:
         """The distance."""
@@ -58,25 +58,15 @@ class EditDistance(Metric):
 
     def nearest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """[B, P] distance to the nearest reference, and its length; the longest of equally near."""
-        ones = self.patterns.ones.index_select(0, batch.rows)
-        ids = batch.feed()
-        matches = self.patterns.matches(ids, batch.rows)
-        state = batch.last(edit_states(matches, ids >= 0, list(ones.unbind(-1))))
-        climb = torch.zeros((), dtype=torch.int64, device=ids.device)
-        for rises, falls, inside in zip(
-            state[: len(state) // 2], state[len(state) // 2 :], ones.unbind(-1), strict=True
-        ):
-            inside = inside[:, None]
-            climb = climb + bit_count(rises & inside) - bit_count(falls & inside)
         ref_lengths = self.patterns.lengths.index_select(0, batch.rows)[:, None]
-        distance = torch.where(ref_lengths < 0, _FAR, climb + batch.lengths[..., None])
+        distance = torch.where(ref_lengths < 0, _FAR, self.patterns.distances(batch))
         key = least((distance << 32) - ref_lengths)  # nearest first, then longest
         nearest = (key + (2**32 - 1)) >> 32
         return nearest.to(self.dtype), ((nearest << 32) - key).to(self.dtype)
 
     def cells(self, width: int) -> int:
-        """A few words for each position and reference."""
-        return 4 * (width + 1) * self.patterns.where[0].numel()
+        """As the patterns need."""
+        return self.patterns.cells(width)
 
     def settings(self) -> dict[str, object]:
         """The gain."""

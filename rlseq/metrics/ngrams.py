@@ -17,6 +17,7 @@ from torch import Tensor
 PAD = -1  # fills rows after their last token; equal to no token, not even to another PAD
 _LOAD = 2.2  # slots per key; two choices per key settle quickly below a load of one half
 _ROUNDS = 200
+CELLS = 2**22  # pairs of tokens compared at a time: a few megabytes, however many rows there are
 
 
 class Table:
@@ -159,15 +160,38 @@ def repeats(ids: Tensor, order: int) -> Iterator[Tensor]:
     that the sum up to t is that of the prefix, and all prefixes cost one cumulative sum.
     """
     batch, width = ids.shape
+    compare = _compared if batch * (width + 1) ** 2 <= CELLS else _ranked
+    yield from compare(ids, order)
+
+
+def _compared(ids: Tensor, order: int) -> Iterator[Tensor]:
+    """The repeats by comparing all pairs of positions of a row, the quickest way for short rows."""
+    batch, width = ids.shape
     side = width + 1  # a column that matches nothing, so that no diagonal runs into the next row
     left = torch.nn.functional.pad(ids, (1, 0), value=PAD)
     right = torch.where(left < 0, PAD - 1, left)
     earlier = torch.ones(side, side, dtype=torch.bool, device=ids.device).tril(-1)
     same = ((left[:, :, None] == right[:, None, :]) & earlier).view(-1)
     for n in range(order):
+        # a row has at most √CELLS positions, which an int16 holds
         yield same.view(batch, side, side)[:, 1:].sum(-1, dtype=torch.int16)
         if n + 1 < order:
             # the same n tokens end at (i, j) iff the same n−1 do there and one step earlier
             longer = torch.zeros_like(same)
             torch.logical_and(same[side + 1 :], same[: -side - 1], out=longer[side + 1 :])
             same = longer
+
+
+def _ranked(ids: Tensor, order: int) -> Iterator[Tensor]:
+    """The repeats by sorting, in memory that grows with the length of a row, not with its square."""
+    whole = ids >= 0
+    stride = int(ids.max().clamp(min=0)) + 1 if ids.numel() else 1
+    group = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)  # one n-gram of one row
+    position = torch.arange(ids.numel(), device=ids.device)
+    for _ in range(order):
+        key = torch.where(whole, group * stride + ids, -1)
+        group = torch.unique(key, return_inverse=True)[1]
+        ordered, place = group.reshape(-1).sort(stable=True)
+        rank = torch.empty_like(place).scatter_(0, place, position - torch.searchsorted(ordered, ordered))
+        yield torch.where(whole, rank.view_as(ids), 0)
+        group, whole = _shift(group), whole & torch.nn.functional.pad(whole[:, :-1], (1, 0))

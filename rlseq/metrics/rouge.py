@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from rlseq.arguments import PositiveFloat, PositiveInt
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
-from rlseq.metrics.dynamic import Patterns, bit_count, common_states, greatest
+from rlseq.metrics.dynamic import greatest, patterns
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, repeats, take
 from rlseq.metrics.tokenize import Tokenize, single_space
@@ -46,22 +45,18 @@ class ROUGEL(Metric):
 
     def fit(self, table: RefTable) -> None:
         """Where each token occurs in each reference."""
-        self.patterns = Patterns(table)
+        self.patterns = patterns(table)
 
     def judge(self, batch: Batch) -> Tensor:
         """Best precision and best recall, not necessarily against the same reference."""
-        ones = self.patterns.ones.index_select(0, batch.rows).unbind(-1)
-        states = common_states(self.patterns.matches(batch.feed(), batch.rows), list(ones))
-        closed = zip(ones, batch.last(states), strict=True)
-        common = sum(bit_count(word[:, None] & ~open_) for word, open_ in closed)
-        common = torch.as_tensor(common).to(self.dtype)
+        common = self.patterns.common(batch).to(self.dtype)
         ref_lengths = self.patterns.lengths[batch.rows, None].clamp(min=1)
         precision = greatest(common) / batch.lengths.clamp(min=1)
         return f_measure(precision, greatest(common / ref_lengths), self.beta)
 
     def cells(self, width: int) -> int:
-        """A few words for each position and reference."""
-        return 4 * (width + 1) * self.patterns.where[0].numel()
+        """As the patterns need."""
+        return self.patterns.cells(width)
 
     def settings(self) -> dict[str, object]:
         """β."""

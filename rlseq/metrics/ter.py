@@ -11,7 +11,8 @@ inside a captured graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -108,40 +109,42 @@ def shifted_edits(pairs: Pairs) -> Tensor:
         hyp[active[better]] = moved
         shifts[active[better]] += 1
         active = active[better]
-    distance = edit_table(Pairs(hyp, *pairs[1:]))[-1]
-    final = distance.gather(1, pairs.ref_length[:, None])[:, 0]
+    final = _distance(Pairs(hyp, *pairs[1:]))
     return torch.where(pairs.ref_length > 0, shifts + final, pairs.hyp_length)
 
 
-def edit_table(pairs: Pairs) -> list[Tensor]:
+def edit_rows(pairs: Pairs) -> Iterator[Tensor]:
     """Rows 0 … H of the edit-distance table, [P, L + 1]; shorter hypotheses repeat their last."""
     hyp, hyp_length, ref, ref_length = pairs
     column = torch.arange(ref.shape[1] + 1, device=ref.device)
     slope = ref_length.double() / hyp_length.clamp(min=1)
     beam = torch.where(slope > 2 * _BEAM, torch.ceil(slope / 2 + _BEAM), _BEAM)
-    rows = [column.expand(len(hyp), -1)]
+    above = column.expand(len(hyp), -1)
+    yield above
     for i in range(1, hyp.shape[1] + 1):
-        above, word = rows[-1], hyp[:, i - 1 : i]
         row = above + 1
-        row[:, 1:] = torch.minimum(row[:, 1:], above[:, :-1] + (ref != word))
+        row[:, 1:] = torch.minimum(row[:, 1:], above[:, :-1] + (ref != hyp[:, i - 1 : i]))
         middle = torch.floor(i * slope)
         below = column < (middle - beam)[:, None]
         beyond = (column >= (middle + beam)[:, None]) & (i < hyp_length)[:, None]
         row = torch.where(below, _FAR, row)
         row = torch.cummin(row - column, 1).values + column  # insertions run along the row
         row = torch.where(below | beyond, _FAR, row)
-        rows.append(torch.where((i <= hyp_length)[:, None], row, above))
-    return rows
+        above = torch.where((i <= hyp_length)[:, None], row, above)
+        yield above
+
+
+def _distance(pairs: Pairs) -> Tensor:
+    """[P] edit distances, from the last row of the table, the only one that is kept."""
+    (last,) = deque(edit_rows(pairs), maxlen=1)
+    return last.gather(1, pairs.ref_length[:, None])[:, 0]
 
 
 def _price(pairs: Pairs) -> Tensor:
     """[P] edit distances, a bounded number of tables at a time."""
     size = max(1, _AT_ONCE // (pairs.ref.shape[1] + 1))
-    parts = [
-        edit_table(Pairs(*part))[-1].gather(1, part[3][:, None])[:, 0]
-        for part in zip(*(torch.split(p, size) for p in pairs), strict=True)
-    ]
-    return torch.cat(parts)
+    parts = zip(*(torch.split(p, size) for p in pairs), strict=True)
+    return torch.cat([_distance(Pairs(*part)) for part in parts])
 
 
 def align(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,7 +155,7 @@ def align(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         [P, L + 1], from 0 before the first; wrong words of the reference [P, L] and of the
         hypothesis [P, H].
     """
-    table = torch.stack(edit_table(pairs), 1)  # [P, H + 1, L + 1]
+    table = torch.stack(list(edit_rows(pairs)), 1)  # [P, H + 1, L + 1]
     each = torch.arange(len(table), device=table.device)
     i, j = pairs.hyp_length.clone(), pairs.ref_length.clone()
     distance = table[each, i, j]

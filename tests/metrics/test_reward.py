@@ -175,7 +175,7 @@ def test_large_batches_are_judged_in_parts(name: str, case: Any, monkeypatch: An
     _, references, tokens, mask = case
     metric = METRICS[name](references, eos=EOS)
     wanted = metric(tokens, mask, context(len(tokens)))
-    monkeypatch.setattr("rlseq.metrics.base._CELLS", 3000)
+    monkeypatch.setattr("rlseq.metrics.base.CELLS", 3000)
     assert torch.equal(metric(tokens, mask, context(len(tokens))), wanted)
 
 
