@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from rlseq.arguments import PositiveInt, check_fields
+from rlseq.arguments import NgramOrder, PositiveInt, check_fields
 from rlseq.baselines import Baseline
 from rlseq.credit import Completions, Credit
 from rlseq.discriminators.texts import check_pool, real, rewarded
@@ -25,7 +25,7 @@ class PGBLEU(PolicyGradient):
     """
 
     completions: PositiveInt = 16  # N, of every prefix
-    order: PositiveInt = 3  # longest n-gram of BLEU
+    order: NgramOrder = 3  # longest n-gram of BLEU
     references: PositiveInt = 20  # real texts to compare with, where there is no source
     credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
     baseline: Baseline | str = "none"  # b (rlseq.baselines, rlseq.critics); the paper subtracts nothing

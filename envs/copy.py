@@ -16,7 +16,7 @@ from rlseq.errors import pick
 from rlseq.memory import check_fits
 from rlseq.rewards import accuracy, exact
 from rlseq.types import Reward
-from rlseq.vocab import Vocab
+from rlseq.vocab import WORD, Vocab
 
 REWARDS: dict[str, Reward] = {"accuracy": accuracy, "exact": exact}
 
@@ -48,7 +48,8 @@ class Copy(SequenceEnv):
         data_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        check_fits(items * (length + 1) * 32, items=items, length=length)
+        needed = items * (length + 1) * 32 + WORD * vocab_size
+        check_fits(needed, items=items, length=length, vocab_size=vocab_size)
 
         def draw(rows: int, generator: torch.Generator) -> tuple[Tensor]:
             return (torch.randint(1, vocab_size, (rows, length), generator=generator),)

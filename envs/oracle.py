@@ -81,7 +81,8 @@ class Oracle:
         """The released format as the weights of our own LSTM, so that there is only one in the house."""
         (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
         self.vocab_size, self.length = words, length
-        model = Recurrent(nn.LSTM, Words(words, words), hidden=hidden, embedding=embedding)
+        with torch.random.fork_rng(devices=[]):  # its first weights are replaced, and take no random numbers
+            model = Recurrent(nn.LSTM, Words(words, words), hidden=hidden, embedding=embedding)
         weights = {
             "embedding.weight": arrays["emb"],
             "decoder.rnn.weight_ih_l0": torch.cat([arrays[f"W{g}"] for g in GATES], 1).t(),

@@ -53,6 +53,7 @@ NonNegativeFloat = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]  # a probability, or a part of a whole
 OpenShare = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
+NgramOrder = Annotated[int, Range(1, 64)]  # longer n-grams cost time and tell nothing
 Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 

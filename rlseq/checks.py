@@ -11,6 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from rlseq.arguments import shown
 from rlseq.decode import Decode
 from rlseq.types import Reward, Rollout
 
@@ -35,13 +36,13 @@ def autoreset_mode_of(mode: str | AutoresetMode) -> AutoresetMode:
         if str(mode).replace("_", "").replace("-", "").lower() == known.value.lower():
             return known
     names = ", ".join(known.value for known in AutoresetMode)
-    raise ValueError(f"unknown autoreset_mode {mode!r}; known: {names}")
+    raise ValueError(f"unknown autoreset_mode {shown(mode)}; known: {names}")
 
 
 def checked_rows(num_envs: Any) -> int:
     """A number of rows."""
     if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-        raise ValueError(f"num_envs must be an integer ≥ 1, got {num_envs!r}")
+        raise ValueError(f"num_envs must be an integer ≥ 1, got {shown(num_envs)}")
     return int(num_envs)
 
 
@@ -61,7 +62,7 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
     """Items to start from, `[rows / repeat]`, each 0 … size−1; one number will do for one."""
     if not isinstance(repeat, (int, np.integer)) or repeat < 1 or rows % repeat:
         raise ValueError(
-            f"repeat must be an integer ≥ 1 that divides num_envs={rows}, got {repeat!r}; "
+            f"repeat must be an integer ≥ 1 that divides num_envs={rows}, got {shown(repeat)}; "
             "num_envs is the number of rows, repeats included"
         )
     if index is None:
@@ -145,7 +146,7 @@ def checked_forcing(
     """Forced tokens `[B, F]`, and where they are forced, bool `[B, F]`; `shape` is `(B, T)`."""
     if forced is None:
         if steps is not None:
-            raise ValueError(f"forced_steps={steps} without forced tokens; pass forced=[B, F]")
+            raise ValueError(f"forced_steps={shown(steps)} without forced tokens; pass forced=[B, F]")
         return None
     tokens = _integers("forced", "token ids", forced).to(device)
     if tokens.ndim != 2 or len(tokens) != shape[0] or tokens.shape[1] > shape[1]:
@@ -172,7 +173,7 @@ def named_functions(metrics: Any) -> Mapping[str, Reward]:
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         raise TypeError(
             'metrics must be a dict of name → function, such as {"bleu": rlseq.metrics.BLEU(references)}, '
-            f"got {metrics!r:.60}"
+            f"got {shown(metrics)}"
         )
     return metrics
 
@@ -220,7 +221,7 @@ def check_samples(decode: Any) -> None:
     """Refuse to train on texts that are no samples of the policy."""
     if not isinstance(decode, Decode):
         raise TypeError(
-            f"decode must choose tokens, as Sample(temperature) or Greedy(), got {decode!r}; "
+            f"decode must choose tokens, as Sample(temperature) or Greedy(), got {shown(decode)}; "
             "texts that a search chose are no samples of the policy"
         )
 

@@ -87,7 +87,7 @@ class Greedy:
 
 def checked_decoder(decode: Any) -> Any:
     """What can choose tokens, or whole texts."""
-    if hasattr(decode, "choose") or isinstance(decode, Search):
+    if isinstance(decode, (Decode, Search)):
         return decode
     raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {shown(decode)}")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.arguments import PositiveInt, checked_arguments
+from rlseq.arguments import PositiveInt, checked_arguments, shown
 from rlseq.decode import Decode, Greedy, checked_decoder
 from rlseq.engine import rollout, sequence_env
 from rlseq.env import CELL
@@ -88,8 +88,11 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
         task.num_envs, task.contexts = 1, lambda index: {}
         return 1, task
     if not sources:
-        raise ValueError(f"{type(env).__name__} reads a source; give texts to write about")
+        raise ValueError(f"{type(env).__name__} reads a source; give texts to write about as sources")
     width, pad = env.items["source"].shape[1], env.source_vocab.pad
+    strange = next((source for source in sources if not isinstance(source, str)), None)
+    if strange is not None:
+        raise TypeError(f"sources must be texts, got {shown(strange)}")
     texts = [env.as_source(text) for text in sources]
     if not all(texts):
         raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")

@@ -35,7 +35,7 @@ class Vocab:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.words:
-            raise ValueError("a vocabulary needs at least one word, got none")
+            raise ValueError("words must hold at least one word, got none")
         if len(set(self.words)) < len(self):
             twice = next(word for i, word in enumerate(self.words) if word in self.words[:i])
             raise ValueError(f"words must differ, got {twice!r} more than once")

@@ -18,7 +18,7 @@ from rlseq.discriminators.rank import Ranker as Ranker
 from rlseq.discriminators.readers import AttentiveReader, Convolutional, Reader, RecurrentReader
 from rlseq.engine import sequence_env
 from rlseq.errors import check_options, pick
-from rlseq.policies.words import Words
+from rlseq.policies.words import Words, check_sizes
 
 READERS: dict[str, Callable[..., Reader]] = {
     "cnn": Convolutional,
@@ -49,6 +49,7 @@ def built(name: str, words: Words, seed: int, **sizes: Any) -> Discriminator:
     reader = pick(READERS, name, "discriminator")
     own, its = _options(Discriminator), _options(reader) - _options(Discriminator)
     check_options(sizes, own | its, f"discriminator {name!r}")
+    check_sizes(words.read, sizes)
     reading = partial(reader, **{size: value for size, value in sizes.items() if size in its})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import PositiveInt
+from rlseq.arguments import NgramOrder
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.dynamic import least
 from rlseq.metrics.encode import Line, RefTable
@@ -104,7 +104,7 @@ class BLEU(Metric):
         definition: `SACREBLEU` (0–100), `COCO` (0–1, pycocoevalcap) or `MIXER` (0–1, +1 smoothing).
     """
 
-    order: PositiveInt = 4
+    order: NgramOrder = 4
     definition: Definition = SACREBLEU
 
     name: ClassVar[str] = "bleu"

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import PositiveFloat, PositiveInt
+from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import added, greatest
@@ -33,7 +33,7 @@ class ChrF(Metric):
         beta: weight of recall.
     """
 
-    order: PositiveInt = 6
+    order: NgramOrder = 6
     beta: PositiveFloat = 2.0
 
     name: ClassVar[str] = "chrf"

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from rlseq.arguments import PositiveFloat, PositiveInt
+from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import added
@@ -95,7 +95,7 @@ class CIDEr(Metric):
         df: document frequencies fitted on another corpus; by default on these references.
     """
 
-    order: PositiveInt = 4
+    order: NgramOrder = 4
     df: DocumentFrequency | None = None
 
     name: ClassVar[str] = "cider"

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields
+from rlseq.arguments import NgramOrder, NonNegativeInt, check_fields
 from rlseq.metrics.base import VERSION, scored
 from rlseq.metrics.bleu import SACREBLEU, Definition
 from rlseq.metrics.combine import Composable
@@ -98,7 +98,7 @@ class DistinctN(SetMetric):
         order: n.
     """
 
-    order: PositiveInt = 2
+    order: NgramOrder = 2
 
     name: ClassVar[str] = "distinct"
 
@@ -123,7 +123,7 @@ class DistinctN(SetMetric):
 class Repetition(DistinctN):
     """Share of n-grams that occurred in the sequence before (Welleck et al. 2020, "rep-n")."""
 
-    order: PositiveInt = 4
+    order: NgramOrder = 4
 
     name: ClassVar[str] = "repetition"
 
@@ -163,7 +163,7 @@ class SelfBLEU(SetMetric):
         definition: which BLEU, as in `BLEU`.
     """
 
-    order: PositiveInt = 4
+    order: NgramOrder = 4
     definition: Definition = SACREBLEU
 
     name: ClassVar[str] = "self_bleu"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from rlseq.arguments import PositiveFloat, PositiveInt
+from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import greatest, patterns
@@ -72,7 +72,7 @@ class ROUGEN(Metric):
         combine: what to make of precision and recall: `f_measure` (F₁) or `recall_only`.
     """
 
-    order: PositiveInt = 2
+    order: NgramOrder = 2
     combine: Combine = f_measure
 
     name: ClassVar[str] = "rouge_n"

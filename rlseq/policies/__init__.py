@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import nn
 from rlseq.arguments import Seed, checked_arguments
 from rlseq.engine import sequence_env, task_of
 from rlseq.errors import check_options, pick
-from rlseq.memory import check_fits
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
 from rlseq.policies.mlp import MLP, Signals
@@ -22,9 +21,7 @@ from rlseq.policies.positions import Rotary as Rotary
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.transformer import Transformer as Transformer
-from rlseq.policies.words import Words
-
-LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
+from rlseq.policies.words import Words, check_sizes
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
     "lstm": partial(Recurrent, nn.LSTM),
@@ -52,10 +49,11 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
     build = pick(POLICIES, name, "policy")
     env = task_of(env)
     check_options(sizes, size_names(build), f"policy {name!r}")
-    _check_sizes(_reads(build, env), sizes)
+    reads = _reads(build, env)
+    check_sizes(reads.read if isinstance(reads, Words) else reads.width, sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
-        return build(_reads(build, env), **sizes).to(env.device)
+        return build(reads, **sizes).to(env.device)
 
 
 def _reads(build: Callable[..., nn.Module], env: Any) -> Signals | Words:
@@ -67,12 +65,3 @@ def size_names(build: Callable[..., nn.Module]) -> set[str]:
     """The sizes that a policy has."""
     parameters = inspect.signature(build).parameters.values()
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _check_sizes(reads: Signals | Words, sizes: Mapping[str, Any]) -> None:
-    """Refuse sizes whose weights cannot fit; their types are checked where the policy is built."""
-    numbers = {name: n for name, n in sizes.items() if type(n) is int and n > 0}
-    width, layers = numbers.get("hidden", 1), numbers.get("layers", 1)
-    words = reads.read if isinstance(reads, Words) else reads.width
-    weights = layers * width**2 + words * max(width, numbers.get("embedding", 1))
-    check_fits(4 * weights + LAYER * layers, **numbers)

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.env import SequenceEnv
+from rlseq.memory import check_fits
 from rlseq.types import Soft
+
+LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,16 @@ class Embedding(nn.Embedding):
 
 def _delayed(x: Tensor, first: float) -> Tensor:
     return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
+
+
+def check_sizes(reads: int, sizes: Mapping[str, Any]) -> None:
+    """Refuse sizes whose weights cannot fit; their types are checked where a network is built.
+
+    Args:
+        reads: words, or numbers, that the network reads.
+        sizes: `hidden`, `embedding` and `layers`, where they are given.
+    """
+    given = {name: n for name, n in sizes.items() if type(n) is int and n > 0}
+    width, layers = given.get("hidden", 1), given.get("layers", 1)
+    weights = layers * width**2 + reads * max(width, given.get("embedding", 1))
+    check_fits(4 * weights + LAYER * layers, **given)

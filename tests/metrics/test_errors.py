@@ -175,8 +175,8 @@ def test_edit_distance_of_an_empty_hypothesis() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BLEU(REFS, order=0), "order.* must be an integer ≥ 1, got 0"),
-        (lambda: DistinctN(order=0), "order.* must be an integer ≥ 1, got 0"),
+        (lambda: BLEU(REFS, order=0), r"order must be an integer in \[1, 64\], got 0"),
+        (lambda: DistinctN(order=0), r"order must be an integer in \[1, 64\], got 0"),
         (lambda: CIDErD(REFS, sigma=0), "sigma must be a finite number > 0, got 0"),
         (lambda: BLEU(REFS, dtype=torch.int32), "dtype must be a type of fractions.*got torch.int32"),
         (lambda: BLEU(IDS, eos=9, vocab_size=6), "eos must be a token id of the vocabulary, got eos=9"),
