@@ -77,10 +77,10 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
     task.parts, task.counts = {"unjudged": _unjudged}, Counts()
     if env.source_vocab is None:
         first = torch.zeros(1, dtype=torch.int64, device=env.device)
-        shown = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
-        if shown:
+        seen = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
+        if seen:
             raise ValueError(
-                f"{type(env).__name__} writes about {', '.join(sorted(shown))}, which no text can stand for; "
+                f"{type(env).__name__} writes about {', '.join(sorted(seen))}, which no text can stand for; "
                 "rlseq.rollout(policy, env, decode=…, index=…) writes about its items"
             )
         if sources is not None:
@@ -113,9 +113,9 @@ def _say_unknown(env: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> 
     unknown = env.source_vocab.unk
     strange = [text for text, ids in zip(texts, coded, strict=True) if unknown in ids]
     if strange:
-        shown = ", ".join(map(repr, strange[:SHOWN])) + (", …" if len(strange) > SHOWN else "")
+        named = ", ".join(map(repr, strange[:SHOWN])) + (", …" if len(strange) > SHOWN else "")
         warnings.warn(
-            f"{_units(env)} that {type(env).__name__} never read in training: {shown}", stacklevel=3
+            f"{_units(env)} that {type(env).__name__} never read in training: {named}", stacklevel=3
         )
 
 
