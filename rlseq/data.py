@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -66,13 +66,41 @@ class Reading:
         check_options(self.min_count, self.vocab_size)
 
 
+@dataclass
+class Problems:
+    """Lines that cannot be used: how many there are, and the first of them.
+
+    No more of them are held: those of a file of line ends alone would take a hundred times its size.
+    """
+
+    count: int = 0
+    first: list[Problem] = field(default_factory=list)
+    fatal: list[Problem] = field(default_factory=list)  # no more than one of each file
+
+    def add(self, problem: Problem) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+        if problem.fatal:
+            self.fatal.append(problem)
+
+    @classmethod
+    def of_all(cls, surveys: Iterable[Survey]) -> Problems:
+        """Those of several surveys."""
+        each = [seen.problems for seen in surveys]
+        first = [problem for problems in each for problem in problems.first]
+        fatal = [problem for problems in each for problem in problems.fatal]
+        return cls(sum(problems.count for problems in each), first[:SHOWN], fatal)
+
+
 class Survey(NamedTuple):
     """What one look at all pairs of an origin tells."""
 
     sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
     items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
     pairs: NDArray[np.uint64]  # a key of each reference of an item
-    problems: list[Problem]
+    problems: Problems
     blanks: tuple[int, int]  # in sources and in references
     conditional: bool
 
@@ -162,15 +190,15 @@ def _named(origins: Mapping[str, Origin]) -> str:
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
     """Read everything, and write each part's arrays, and notes, into a folder."""
     files = [file for origin in origins.values() for file in origin.files]
-    if sum(file.stat().st_size for file in files) < HELD:
-        origins = {
-            name: Origin(list(origin.read()).__iter__, origin.files) for name, origin in origins.items()
-        }
-    surveys = {name: survey(origin, reading.seed) for name, origin in origins.items()}
-    problems = [problem for seen in surveys.values() for problem in seen.problems]
+    look = _held if sum(file.stat().st_size for file in files) < HELD else _passed
+    looked = {name: look(origin, reading.seed) for name, origin in origins.items()}
+    surveys = {name: seen for name, (seen, _) in looked.items()}
+    origins = {name: again for name, (_, again) in looked.items()}
+    problems = Problems.of_all(surveys.values())
     checked(problems, reading.skip_bad)
     if not len(surveys["all" if "all" in surveys else "train"].pairs):
-        skipped = f"; skipped {len(problems):,}, the first: {problems[0]}" if problems else ""
+        some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
+        skipped = some + "".join(map(str, problems.first[:1]))
         raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
     places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(_rows, origins, places)
@@ -195,8 +223,8 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "vocab": vocab.to_json(),
         "source_vocab": source_vocab and source_vocab.to_json(),
         "strangers": list(strangers),
-        "skipped": len(problems),
-        "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems[:SHOWN]],
+        "skipped": problems.count,
+        "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
         "repeated": int(sum((~place.kept).sum() for place in places.values())),
         "parts": {shelf.name: shelf.close() for shelf in shelves},
     }
@@ -211,17 +239,35 @@ def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name:
         raise DataError(f"{name}: {error}") from error
 
 
+def _passed(origin: Origin, seed: int) -> tuple[Survey, Origin]:
+    """The survey of an origin that is read again and again."""
+    return survey(origin, seed), origin
+
+
+def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
+    """The survey of an origin, and its pairs in memory, so that files are read once."""
+    pairs: list[Pair] = []
+
+    def watched() -> Iterator[Pair | Problem]:
+        for row in origin.read():
+            if isinstance(row, Pair):
+                pairs.append(row)
+            yield row
+
+    return survey(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
+
+
 def survey(origin: Origin, seed: int) -> Survey:
-    """Keys of all pairs, and all problems."""
+    """Keys of all pairs, and the problems."""
     sources: list[bytes] = []
     items: list[bytes] = []
     pairs: list[bytes] = []
-    problems: list[Problem] = []
+    problems = Problems()
     source_blanks = target_blanks = 0
     conditional, salt = False, seed.to_bytes(8, "little", signed=True)
     for row in origin.read():
         if isinstance(row, Problem):
-            problems.append(row)
+            problems.add(row)
             continue
         target = row.target.encode()
         source = target if row.source is None else row.source.encode()
@@ -240,11 +286,12 @@ def survey(origin: Origin, seed: int) -> Survey:
     return Survey(keys[0], keys[1], keys[2], problems, (source_blanks, target_blanks), conditional)
 
 
-def checked(problems: Sequence[Problem], skip_bad: bool) -> None:
+def checked(problems: Problems, skip_bad: bool) -> None:
     """Refuse problems, unless they are to be skipped and can be."""
-    refused = [problem for problem in problems if problem.fatal] if skip_bad else problems
+    refused = problems.fatal if skip_bad else problems.first
     if refused:
-        more = f"\nand {len(refused) - SHOWN:,} more" if len(refused) > SHOWN else ""
+        count = len(refused) if skip_bad else problems.count
+        more = f"\nand {count - SHOWN:,} more" if count > SHOWN else ""
         mend = (
             "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
         )

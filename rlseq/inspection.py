@@ -12,9 +12,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from rlseq.data import SHOWN, levels, placed, survey
+from rlseq.data import SHOWN, Problems, levels, placed, survey
 from rlseq.errors import printable
-from rlseq.readers import Pair, Problem
+from rlseq.readers import Pair
 from rlseq.splits import PAIRS, PARTS, TEXTS, Origin, Where, by_seed, find
 
 EXAMPLE, MESSAGE = 300, 2000  # characters that are shown of a text, and of what is wrong with a line
@@ -66,7 +66,7 @@ class Overview:
 
     parts: dict[str, Part]
     level: tuple[str, str]
-    problems: list[Problem]
+    problems: Problems
     conditional: bool
     examples: list[Pair]
     max_len: int | None
@@ -119,19 +119,19 @@ class Overview:
     @property
     def usable(self) -> bool:
         """Can all of it be trained on, as it is?"""
-        return not self.problems and self.parts["train"].pairs > 0
+        return not self.problems.count and self.parts["train"].pairs > 0
 
     def _problems(self) -> Iterator[str | Text]:
         if not self.parts["train"].pairs:
             yield "[red]there is nothing to train on[/red]"
-        if not self.problems:
+        if not self.problems.count:
             yield "no line is bad"
             return
-        bad = len(self.problems)
+        bad = self.problems.count
         yield f"[red]{bad:,} bad line{'s' if bad > 1 else ''}[/red]"
-        yield from (Text(f"  {_shown(str(problem), MESSAGE)}") for problem in self.problems[:SHOWN])
-        if len(self.problems) > SHOWN:
-            yield f"  and {len(self.problems) - SHOWN:,} more"
+        yield from (Text(f"  {_shown(str(problem), MESSAGE)}") for problem in self.problems.first)
+        if bad > SHOWN:
+            yield f"  and {bad - SHOWN:,} more"
 
     def __str__(self) -> str:
         console = Console(width=120, file=StringIO())
@@ -162,7 +162,7 @@ def inspect(
     overview = Overview(
         parts={},
         level=both,
-        problems=[problem for seen in surveys.values() for problem in seen.problems],
+        problems=Problems.of_all(surveys.values()),
         conditional=any(seen.conditional for seen in surveys.values()),
         examples=[],
         max_len=max_len,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -447,3 +448,15 @@ def test_the_limit_of_a_line_can_be_raised(small_cache: Path, tmp_path: Path, mo
         "not what the cache has of the lower limit"
     )
     assert len(load(find(path))) == 2
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_file_of_line_ends_does_not_fill_memory(tmp_path: Path, skip_bad: bool) -> None:
+    path = write(tmp_path, "\n" * 300_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"x.tsv:1: expected source TAB reference, got an empty line") as told:
+        load(find(path), "train", Reading(skip_bad=skip_bad))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
+    assert ("skipped 300,000, the first: " if skip_bad else "\nand 299,995 more") in str(told.value)

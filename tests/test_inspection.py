@@ -39,7 +39,7 @@ def test_counts_by_part(folder: Path) -> None:
     assert [part.too_long for part in (train, test)] == [0, 1], "three words and the end are four"
     assert test.sides[1].unknown(train.sides[1]) == pytest.approx(1 / 5)
     assert train.sides[1].lengths == [1, 2, 1, 1]
-    assert [(p.file.name, p.line) for p in seen.problems] == [("train.tsv", 5)]
+    assert [(p.file.name, p.line) for p in seen.problems.first] == [("train.tsv", 5)]
 
 
 def test_nothing_of_it_is_hidden_when_printed(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_nothing_of_it_is_hidden_when_printed(folder: Path) -> None:
 
 def test_a_file_without_a_good_line(tmp_path: Path) -> None:
     seen = inspect(write(tmp_path, x__tsv="bad\n") / "x.tsv")
-    assert len(seen.problems) == 1
+    assert seen.problems.count == 1
     assert "1 bad line\n" in str(seen)
     assert not seen.usable
 
