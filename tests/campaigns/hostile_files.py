@@ -106,7 +106,8 @@ def insert(draw: Draw, content: bytes) -> bytes:
 
 def repeat(draw: Draw, content: bytes) -> bytes:
     at = sorted(draw.randrange(len(content) + 1) for _ in range(2))
-    return content[: at[0]] + content[at[0] : at[1]] * draw.choice((0, 2, 3, 50)) + content[at[1] :]
+    times = draw.choice((0, 2, 3, 50 if len(content) < 1 << 20 else 2))
+    return content[: at[0]] + content[at[0] : at[1]] * times + content[at[1] :]
 
 
 def overwrite(draw: Draw, content: bytes) -> bytes:
