@@ -106,12 +106,15 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         """The tokens allowed next."""
 
     def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Start episodes: all rows, or those of `options={"reset_mask": rows}`.
 
         Other options: `{"repeat": K}` gives K consecutive rows the same context, `{"index": items}`
         chooses the contexts.
+
+        All rows share one generator, which `seed` sets, so a row has no seed of its own: a list of seeds is
+        refused.
         """
         options = dict(options or {})
         rows = options.pop("reset_mask", None)
@@ -120,8 +123,8 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
             raise ValueError(f"unknown reset options {sorted(unknown)}; known: index, repeat, reset_mask")
         with self.all_or_nothing():
             if seed is not None:
-                super().reset(seed=None if isinstance(seed, Sequence) else seed)
                 self.reseed(seed)
+                super().reset(seed=seed)
             if rows is None:
                 self.begin(**options)
             else:
@@ -195,10 +198,16 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         source, pad = self.context["source"], self.source_vocab.pad
         return self.source_vocab.decode_batch(source.tolist(), (source != pad).sum(1).tolist())
 
-    def reseed(self, seed: int | Sequence[int] | None) -> None:
+    def reseed(self, seed: int | None) -> None:
         """Set the generator of contexts and of sampling; None draws a seed."""
-        if seed is None or isinstance(seed, Sequence):
-            seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        elif isinstance(seed, (Sequence, np.ndarray, Tensor)):
+            raise TypeError(
+                f"seed must be one integer, as all rows draw from one generator, got {seed!r:.60}; choose "
+                "the items of rows by reset(options={'index': [...]}), or make an environment for each seed: "
+                "gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make(id)] * rows)"
+            )
         self.seed = as_int(seed)
         self.generator.manual_seed(self.seed)
 
