@@ -61,9 +61,9 @@ AGENTS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def task(rows: int, *, items: int = 10_000, data_seed: int = 0, seed: int = 0) -> Any:
+def task(rows: int, **options: Any) -> Any:
     """Reverse-v0, judged by edit distance."""
-    env = rlseq.make("rlseq/Reverse-v0", num_envs=rows, items=items, data_seed=data_seed, seed=seed, **TASK)
+    env = rlseq.make("rlseq/Reverse-v0", num_envs=rows, **options, **TASK)
     references = [[row] for row in env.items["references"][:, 0].tolist()]
     env.parts = {"edit": EditDistance(references, eos=0)}
     return env
@@ -97,7 +97,7 @@ def run(name: str, seed: int, lr: float, tokens: int) -> dict[str, Any]:
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
-    policy, test = likelihood(seed), task(500, items=1000, data_seed=1, seed=seed)
+    policy, test = likelihood(seed), task(500, split="test", seed=seed)
     agent_name, hyper, reward = AGENTS[name]
     env = task(ROWS, items=200 if agent_name == "mixer" else 10_000, seed=seed)
     if reward == "constant":

@@ -16,6 +16,7 @@ from rapidfuzz.process import cdist
 
 import rlseq
 from rlseq.checks import named_functions
+from rlseq.evaluation import subset
 
 ITEMS = 50  # at a time, at most
 
@@ -26,13 +27,13 @@ def least_risk(policy: Any, task: Any, items: int, samples: int) -> dict[str, fl
     Args:
         policy: writes.
         task: makes the task, given a number of rows.
-        items: how many, evenly spread over the task's.
+        items: how many, drawn at random by a fixed seed.
         samples: of each item.
     """
     size = task(1).size
     rows = min(ITEMS, size)
     wide, narrow = task(rows * samples), task(rows)
-    chosen = torch.arange(0, size, max(1, size // items))[:items]
+    chosen = subset(size, items)
     batches = [chosen[i : i + rows] for i in range(0, len(chosen) - rows + 1, rows)]
     first = torch.arange(rows) * samples
     greedy = least = 0.0

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_model, save_model
 
 import rlseq
+from rlseq.evaluation import subset
 from rlseq.references import demonstrations, trimmed
 from rlseq.state import evaluating
 
 EVERY = 250  # updates between two looks at dev
-HELD_OUT = 2000  # pairs of dev whose likelihood is watched
 
 
 def likelihood(
@@ -56,8 +56,9 @@ def likelihood(
 
 
 def pairs_of(env: Any) -> Any:
-    """Some of a task's pairs, always the same."""
-    context = env.begin(index=torch.arange(min(HELD_OUT, env.num_envs), device=env.device) % env.size)
+    """Some of a task's pairs, drawn at random by a fixed seed; again from the first where it has fewer."""
+    drawn = subset(env.size, env.num_envs)
+    context = env.begin(index=drawn[torch.arange(env.num_envs) % len(drawn)].to(env.device))
     return trimmed(demonstrations(env, context), env)
 
 

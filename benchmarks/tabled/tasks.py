@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from rlseq.compare.tasks import number_tested
 from tabled import markdown, origin, runs
 
 
@@ -68,15 +69,20 @@ def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | Non
 
 
 def tasks() -> str:
-    """Reward on held-out items after each stage, and what the last policy writes."""
+    """Reward after each stage, the number and kind of the items tested, and what the last policy writes."""
     text, stages = "", ("untrained", "likelihood", "reinforce")
     for run in runs("tasks"):
         found = run["results"]["tasks"]
         rows = [
-            [f"`{id}`", task["decode"], *(_reward(task["stages"].get(stage)) for stage in stages)]
+            [
+                f"`{id}`",
+                _tested(task),
+                task["decode"],
+                *(_reward(task["stages"].get(stage)) for stage in stages),
+            ]
             for id, task in found.items()
         ]
-        text += markdown(["task", "texts", "untrained", "likelihood", "REINFORCE"], rows)
+        text += markdown(["task", "tested on", "texts", "untrained", "likelihood", "REINFORCE"], rows)
         seconds = run["results"]["seconds_of_each_stage"]
         text += f"\n{seconds:.0f} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
         rows = [
@@ -86,6 +92,11 @@ def tasks() -> str:
         ]
         text += markdown(["task", "source", "a reference", "written"], rows)
     return text
+
+
+def _tested(task: dict[str, Any]) -> str:
+    """The number and the kind of the items tested; nothing in results that did not record them."""
+    return number_tested(task["selection"]) + str(task["tested_on"]) if "selection" in task else ""
 
 
 def _reward(stage: dict[str, Any] | None) -> str:
