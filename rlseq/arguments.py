@@ -199,6 +199,7 @@ def _sequence(kind: Any, args: tuple[Any, ...]) -> Rule:
     """A sequence, and no string; plain entries of a list or of a tuple are checked, too."""
     entry = rule_of(args[0]) if args and args[0] in (str, int, float) else None
     kind = kind if kind is collections.abc.Iterable else collections.abc.Sequence
+    refused = (str, bytes) if not args or args[0] in (int, Any) else (str, bytes, range)
 
     def entries(value: Any, holds: Callable[[Rule, Any], bool]) -> bool:
         return entry is None or not isinstance(value, (list, tuple)) or all(holds(entry, x) for x in value)
@@ -207,7 +208,7 @@ def _sequence(kind: Any, args: tuple[Any, ...]) -> Rule:
         "a sequence" if entry is None else f"a sequence, each entry {entry.wanted}",
         lambda value: (
             isinstance(value, kind)
-            and not isinstance(value, (str, bytes))
+            and not isinstance(value, refused)
             and entries(value, lambda rule, x: rule.typed(x))
         ),
         lambda value: entries(value, lambda rule, x: rule.inside(x)),

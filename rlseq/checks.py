@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlseq.arguments import shown
 from rlseq.decode import Decode
+from rlseq.memory import check_fits
 from rlseq.types import Reward, Rollout
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
@@ -181,6 +182,8 @@ def named_functions(metrics: Any) -> Mapping[str, Reward]:
 def _integers(name: str, what: str, values: Any) -> Tensor:
     """Integers of any kind as int64."""
     if not isinstance(values, Tensor):
+        if isinstance(values, range):  # which is short however long what it stands for is
+            check_fits(8 * max(abs(values.start), abs(values.stop)), **{name: values.stop})
         array = np.asarray(values)
         values = torch.from_numpy(array.astype(np.int64)) if array.dtype.kind in "iu" else array
     if values.dtype not in _INTEGERS:
