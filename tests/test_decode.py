@@ -114,3 +114,11 @@ def test_greedy_takes_the_most_likely_and_reports_its_probability() -> None:
 def test_a_temperature_must_be_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"temperature must be a finite number > 0"):
         Sample(temperature)
+
+
+def test_a_nucleus_holds_the_token_with_which_its_probability_is_reached() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for top_p, kept in ((0.4, 1), (0.6, 2), (0.85, 3), (0.99, 4)):
+        support = Sample(top_p=top_p).support(logits)
+        assert support is not None
+        assert support.tolist() == [[place < kept for place in range(4)]]

@@ -256,7 +256,7 @@ MUTATIONS = [
             "agents/ppo.py",
             "doubled.float() - halved.float()",
             "halved.float() - doubled.float()",
-            "objectives agents",
+            "update",
         ),
         (
             "mixer-given",
@@ -545,34 +545,40 @@ def tried(mutation: Mutation, copy: Path, seed: int) -> dict[str, Any]:
     """Plant an error, run its tests, and take it out again."""
     path = copy / mutation.file
     right = path.read_text("utf-8")
-    tests = [str(test_file(name)) for name in mutation.tests.split()]
+    tests = [test_file(name) for name in mutation.tests.split()]
     random.Random(seed).shuffle(tests)
     path.write_text(right.replace(mutation.original, mutation.planted), "utf-8")
     started = time.perf_counter()
+    try:
+        by = failed(copy, tests)
+    finally:
+        path.write_text(right, "utf-8")
+    seconds = round(time.perf_counter() - started, 1)
+    return {"file": mutation.file, "killed": by is not None, "by": by or "none", "seconds": seconds}
+
+
+def failed(copy: Path, tests: list[Path], timeout: float | None = TIMEOUT) -> str | None:
+    """The first test that fails, or "time"; None if all pass."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "RLSEQ"))},
         "PYTHONPATH": str(copy),
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, tests)]
     try:
         run = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
-        lines = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        killed = run.returncode == 1 and bool(lines)
-        by = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"none (exit {run.returncode})"
     except subprocess.TimeoutExpired:
-        killed, by = True, "time"
-    finally:
-        path.write_text(right, "utf-8")
-    return {
-        "file": mutation.file,
-        "killed": killed,
-        "by": by,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+        return "time"
+    if run.returncode == 0:
+        return None
+    lines = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if not lines:
+        raise RuntimeError(f"pytest ended with exit code {run.returncode}: {run.stdout}{run.stderr}")
+    return lines[0].split(" - ")[0].split(" ", 1)[1]
 
 
 def campaign(names: list[str], seed: int) -> dict[str, dict[str, Any]]:
@@ -580,14 +586,19 @@ def campaign(names: list[str], seed: int) -> dict[str, dict[str, Any]]:
     unknown = set(names) - {m.name for m in MUTATIONS}
     if unknown:
         raise SystemExit(f"unknown mutations: {', '.join(sorted(unknown))}")
+    chosen = [m for m in MUTATIONS if not names or m.name in names]
     found = {}
     with tempfile.TemporaryDirectory() as place:
         copy = copied(Path(place))
-        for mutation in MUTATIONS:
-            if not names or mutation.name in names:
-                found[mutation.name] = result = tried(mutation, copy, seed)
-                verdict = "killed" if result["killed"] else "SURVIVED"
-                print(f"{verdict:8} {mutation.name}: {result['by']}", flush=True)  # noqa: T201
+        # A test that fails without any error planted would seem to notice all of them.
+        if broken := failed(
+            copy, sorted({test_file(name) for m in chosen for name in m.tests.split()}), None
+        ):
+            raise SystemExit(f"{broken} fails although nothing is planted; mend it first")
+        for mutation in chosen:
+            found[mutation.name] = result = tried(mutation, copy, seed)
+            verdict = "killed" if result["killed"] else "SURVIVED"
+            print(f"{verdict:8} {mutation.name}: {result['by']}", flush=True)  # noqa: T201
     return found
 
 
