@@ -142,8 +142,11 @@ def test_a_step_size_that_others_set_is_left_alone() -> None:
     ("call", "message"),
     [
         (lambda env, policy: rlseq.evaluate(policy, env, decode="greedi"), "did you mean 'greedy'"),
-        (lambda env, policy: rlseq.evaluate(policy, env, limit=0), "limit must be ≥ 1"),
-        (lambda env, policy: rlseq.train(rlseq.make_agent("mle", policy), env, updates=0), "must be ≥ 1"),
+        (lambda env, policy: rlseq.evaluate(policy, env, limit=0), "limit must be an integer ≥ 1"),
+        (
+            lambda env, policy: rlseq.train(rlseq.make_agent("mle", policy), env, updates=0),
+            "updates must be an integer ≥ 1",
+        ),
     ],
 )
 def test_mistakes(call: Any, message: str) -> None:
@@ -155,7 +158,7 @@ def test_mistakes(call: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("metrics", "error", "message"),
     [
-        (["bleu"], TypeError, r"metrics must be a dict of name → function.*got \['bleu'\]"),
+        (["bleu"], TypeError, r"metrics must be a dictionary or None, got \['bleu'\]"),
         ({"bleu": "bleu"}, TypeError, "metrics must be a dict"),
         ({"one": lambda tokens, mask, context: 1.0}, TypeError, "'one' must return a torch.Tensor"),
         (
