@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tabled.agents import control, coverage, demo, learning, solve_copy, variance
+from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
 from tabled.engine import completions, loading, rewards, throughput
 from tabled.tasks import captions, oracle, recipes, tasks
 
@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "control": control,
     "coverage": coverage,
     "demo": demo,
+    "items": items,
     "learning": learning,
     "loading": loading,
     "oracle": oracle,
@@ -34,6 +35,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "throughput": throughput,
     "variance": variance,
+    "verdicts": verdicts,
 }
 
 

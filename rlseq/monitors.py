@@ -6,6 +6,7 @@ repeat themselves, and the policy grows certain of what it writes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +18,31 @@ from rlseq.metrics.ngrams import PAD
 COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
 NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu"}
 LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
+
+
+_SHARES = ("accuracy", "exact", "token_error_rate", "meteor", "spice", "commonness", "peakiness", "self_bleu")
+_SHARES += ("rouge_l", *(f"rouge_{n}" for n in range(1, 5)), *(f"bleu_{n}_coco" for n in range(1, 5)))
+_SHARES += ("repetition", *(f"{name}_{n}" for name in ("repetition", "distinct") for n in range(1, 5)))
+_RATES = ("edit_distance", "per", "wer", "cer", "ter")
+RANGES: dict[
+    str, tuple[float, float]
+] = {  # the least and the largest value of a metric, where they are known
+    **dict.fromkeys(_SHARES, (0.0, 1.0)),
+    **dict.fromkeys(("bleu", *(f"bleu_{n}" for n in range(1, 5)), "chrf"), (0.0, 100.0)),  # on any scale
+    **dict.fromkeys(("cider", "cider_d"), (0.0, 10.0)),
+    **dict.fromkeys((*_RATES, "length", "nll_oracle"), (0.0, math.inf)),
+}
+NO_RANGE = (-math.inf, math.inf)
+
+
+def range_of(name: str, reward: bool = False) -> tuple[float, float]:
+    """The least and the largest value that a metric can have, infinite where that is not known.
+
+    Args:
+        name: of the metric.
+        reward: as a reward, which is 1 − errors / length of the metrics that count errors.
+    """
+    return (-math.inf, 1.0) if reward and name in ("edit", *_RATES) else RANGES.get(name, NO_RANGE)
 
 
 def monitored(found: Judged) -> dict[str, float]:

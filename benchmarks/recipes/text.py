@@ -180,7 +180,7 @@ class Recipe:
         errors = {name: side.scores[self.setting.compared].double().numpy() for name, side in sides.items()}
         found: dict[str, Any] = {name: self.figures(side, test) for name, side in sides.items()}
         for other in ("likelihood", "longer"):
-            gain = statistics.paired_bootstrap(errors["rloo"], errors[other])
+            gain = statistics.paired_difference(errors["rloo"], errors[other])
             before = float(errors[other].mean())
             found[f"against {other}"] = {
                 **gain._asdict(),

@@ -37,20 +37,62 @@ def coverage() -> str:
                 found = {
                     p["effect_in_sd"]: p for p in results["probability_of_improvement"] if p["seeds"] == n
                 }
-                equal = next(w for w in results["welch"] if w["scores"] == "normal" and w["seeds"] == n)
                 pairs = [line, found[1.0], found[2.0]]
                 cells = [f"{p['held']:.1%} / {p['percentile_bootstrap']:.1%}" for p in pairs]
-                rows.append([n, *cells, f"{equal['equal_differ']:.1%}", f"{equal['found']:.0%}"])
+                rows.append([n, *cells])
         head = [
             "seeds",
             "IQM: ours / percentile bootstrap",
             "P(improvement), 1 SD apart",
             "P(improvement), 2 SD apart",
-            "Welch: equal agents told apart",
-            "Welch: 2 SD found",
         ]
         text += markdown(head, rows) + origin(run)
     return text
+
+
+def verdicts() -> str:
+    """How often tests and verdicts tell agents apart."""
+    text = ""
+    for run in runs("coverage"):
+        lines = run["results"]["tests"]
+        names = list(dict.fromkeys(line["scores"] for line in lines))
+        rows = []
+        for n in dict.fromkeys(line["seeds"] for line in lines):
+            of = {line["scores"]: line for line in lines if line["seeds"] == n}
+            equal = [_shares(of[name]["equal"]) for name in names]
+            rows.append(
+                [n, *equal, _shares(of["failing"]["one_fails"]), _shares(of["normal"]["two_sd_apart"])]
+            )
+        heads = [f"equal, {name}" for name in names]
+        worst = max(line["any"] for line in run["results"]["families"])
+        text += (
+            markdown(["seeds", *heads, "one fails", "2 SD apart, normal"], rows)
+            + f"\nShares of comparisons: Welch's test alone / permutation test alone / verdict. Of three or six equal agents "
+            f"with 4 or 10 seeds, at most {worst:.1%} of comparisons end in any verdict. "
+            + origin(run).strip()
+            + "\n"
+        )
+    return text
+
+
+def items() -> str:
+    """How often intervals over items hold the truth."""
+    text = ""
+    for run in runs("coverage"):
+        lines = run["results"]["items"]
+        names = list(dict.fromkeys(line["gaps"] for line in lines))
+        rows = []
+        for n in dict.fromkeys(line["items"] for line in lines):
+            of = {line["gaps"]: line for line in lines if line["items"] == n}
+            rows.append(
+                [n, *(f"{of[name]['held']:.1%} / {of[name]['percentile_bootstrap']:.1%}" for name in names)]
+            )
+        text += markdown(["items", *(f"{name}: Student / bootstrap" for name in names)], rows)
+    return text
+
+
+def _shares(found: dict[str, float]) -> str:
+    return " / ".join(f"{found[name]:.1%}" for name in ("welch", "permutation", "verdict"))
 
 
 def demo() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,25 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from rlseq.compare.jobs import Job
-from rlseq.compare.statistics import (
-    Interval,
-    approximate_randomisation,
-    holm,
-    iqm,
-    paired_bootstrap,
-    probability_of_improvement,
-    welch,
-)
+from rlseq.compare.jobs import TEMPERATURES, Job
+from rlseq.compare.statistics import iqm, mean, probability_of_improvement
 from rlseq.compare.tasks import held_out, tested_on
-from rlseq.log import machine, read_metrics, read_results, read_samples
-from rlseq.monitors import hacked
-from rlseq.storage import read_json, read_sealed, write_sealed
+from rlseq.compare.trees import Range, Tree, as_tree, within
+from rlseq.compare.verdicts import compared, remarks, verdict
+from rlseq.log import configuration, machine, read_metrics, read_results, read_samples
+from rlseq.monitors import NO_RANGE, hacked, range_of
+from rlseq.places import command_line, without_places
+from rlseq.storage import Damaged, read_json, read_sealed, write_sealed
 
-SCHEMA = "rlseq.comparison/1"
+SCHEMA = "rlseq.comparison/2"
 SHOWN = 100  # texts that are kept to be read
-ALPHA = 0.05
-Tree = dict[str, Any]
+SPENT = ("judged", "seconds")  # beside tokens, by which curves are joined
 
 
 @dataclass(frozen=True)
@@ -90,12 +84,13 @@ def gathered(
     results = {
         "schema": SCHEMA,
         "config": read_json(folder / "config.json"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(sys.argv),
         "machine": machine(),
         **spent,
         "seconds_of_runs": sum(job.seconds for job in jobs),  # tests included
         "failed": [
-            {"run": str(Path(run).relative_to(folder)), "error": text} for run, text in failed.items()
+            {"run": str(Path(run).relative_to(folder)), "error": without_places(text)}
+            for run, text in failed.items()
         ],
         "tasks": tasks,
         "across": _across(tasks) if len(tasks) > 1 else [],
@@ -118,6 +113,11 @@ class _Run:
         """Evaluations, the one before training among them."""
         rows = [{n.removeprefix("eval_"): v for n, v in row.items()} for row in self.results["curve"]]
         seconds = self._seconds()
+        if not rows or rows[-1]["tokens"] != self.results["tokens"]:
+            raise Damaged(
+                f"{self.path / 'results.json'} has no evaluation at the end of the run, after "
+                f"{self.results['tokens']:g} tokens; delete {self.path} and run the same command again"
+            )
         start = {"tokens": 0.0, "judged": 0.0, "seconds": 0.0, **self.first}
         return [start, *({**row, "seconds": seconds[row["update"]]} for row in rows)]
 
@@ -132,7 +132,20 @@ class _Run:
     def temperatures(self) -> list[dict[str, float]]:
         """Scores of samples at several temperatures, if that was asked for."""
         path = self.path / "temperatures.json"
-        return list(read_sealed(path)["temperatures"]) if path.exists() else []
+        if not self.job.sweep:
+            return []
+        rows = list(read_sealed(path)["temperatures"])
+        found = [row["temperature"] for row in rows]
+        if found != list(TEMPERATURES):
+            raise Damaged(
+                f"{path} must have the temperatures {list(TEMPERATURES)}, got {found}; "
+                "delete it and run the same command again"
+            )
+        return rows
+
+    def rewarded(self) -> list[str]:
+        """The names of the parts of the reward that it was trained on."""
+        return list(configuration(self.path)["env"].get("reward", {}))
 
     def _seconds(self) -> dict[float, float]:
         return {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
@@ -144,8 +157,17 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
     for run in runs:
         agents.setdefault(run.job.agent, []).append(run)
     texts = {name: [run.texts() for run in group] for name, group in agents.items()}
-    pairs = _pairs({name: group for name, group in agents.items() if name != "start"}, texts)
-    lines = [_agent(name, group) for name, group in agents.items()]
+    ranges = _ranges(runs)
+    lines = [_agent(name, group, ranges) for name, group in agents.items()]
+    rivals = [line for line in lines if line["name"] != "start"]
+    pairs = compared(
+        {line["name"]: line["scores"]["reward"]["runs"] for line in rivals},
+        {
+            line["name"]: [[t["scores"]["reward"] for t in one] for one in texts[line["name"]]]
+            for line in rivals
+        },
+        ranges["reward"],
+    )
     return {
         "env": env,
         "held_out": bool(held_out(env)),
@@ -153,7 +175,8 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
         "selection": _selection(runs),
         "agents": lines,
         "pairs": pairs,
-        "verdict": _verdict([line for line in lines if line["name"] != "start"], pairs),
+        "verdict": verdict(rivals, pairs),
+        "remarks": remarks(rivals, pairs),
         "samples": _samples({name: found[0] for name, found in texts.items()}),
     }
 
@@ -171,80 +194,82 @@ def _selection(runs: Sequence[_Run]) -> Tree:
     return first
 
 
-def _agent(name: str, runs: Sequence[_Run]) -> Tree:
+def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
+    """The range of every metric, as far as it is known and no value contradicts it."""
+    own = next((run.rewarded() for run in runs if run.job.reward is None and not run.job.stock), [])
+    known = {metric: range_of(metric) for run in runs for metric in run.final}
+    known["reward"] = range_of(own[0], reward=True) if len(own) == 1 else NO_RANGE
+    return {
+        metric: within(range, [run.final[metric] for run in runs if metric in run.final])
+        for metric, range in known.items()
+    }
+
+
+def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree:
     """Scores, costs, curve and alarms of an agent's runs."""
-    job = runs[0].job
+    job, curves = runs[0].job, [run.curve() for run in runs]
     costs = {
         key: float(np.median([run.results[key] for run in runs])) for key in ("tokens", "judged", "seconds")
     }
+    trained = job.reward if job.reward in runs[0].final else "reward"
     return {
         "name": name,
         "algorithm": job.algorithm,
         "reward": job.reward or "reward",
         "seeds": [run.job.seed for run in runs],
-        "scores": {metric: _scored([run.final[metric] for run in runs]) for metric in runs[0].final},
+        "scores": {
+            metric: _scored([run.final[metric] for run in runs], ranges[metric]) for metric in runs[0].final
+        },
         "costs": {**costs, "tokens_per_second": round(costs["tokens"] / max(costs["seconds"], 1e-9))},
-        "curve": _curve([run.curve() for run in runs]),
+        "curve": _curve(curves, ranges["reward"]),
         "alarms": [
-            {"seed": run.job.seed, "alarm": alarm}
-            for run in runs
-            for alarm in (
-                *run.alarms(),
-                *hacked(run.curve(), job.reward if job.reward in run.final else "reward"),
-            )
+            {"seed": run.job.seed, "alarm": without_places(alarm)}
+            for run, curve in zip(runs, curves, strict=True)
+            for alarm in (*run.alarms(), *hacked(curve, trained))
         ],
-        "temperatures": _sweep([run.temperatures() for run in runs]),
+        "temperatures": _sweep([run.temperatures() for run in runs], ranges),
     }
 
 
-def _scored(values: Sequence[float]) -> Tree:
-    return {**_plain(iqm(values)), "runs": list(values)}
+def _scored(values: Sequence[float], range: Range) -> Tree:
+    return {**as_tree(mean(values), range), "iqm": as_tree(iqm(values), range), "runs": list(values)}
 
 
-def _curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[Tree]:
-    """Interval of the reward at every evaluation, against what it had cost by then (medians over seeds)."""
+def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RANGE) -> list[Tree]:
+    """Interval of the mean reward against what it had cost by then.
+
+    Seeds are joined by the tokens that they had spent: between two evaluations of a seed, its values are
+    interpolated. The points are where the seed with most evaluations has them, and the end of every run.
+    """
+    longest = max(curves, key=len)
+    ends = [curve[-1]["tokens"] for curve in curves]
+    places = [[tokens] * len(curves) for point in longest[:-1] if (tokens := point["tokens"]) <= min(ends)]
     lines = []
-    for points in zip(*curves, strict=False):
-        spent = {key: float(np.median([p[key] for p in points])) for key in ("tokens", "judged", "seconds")}
-        lines.append({**spent, **_plain(iqm([p["reward"] for p in points]))})
+    for place in [*places, ends]:
+        spent = {key: float(np.median(_at(curves, place, key))) for key in SPENT}
+        lines.append(
+            {"tokens": float(np.median(place)), **spent, **as_tree(mean(_at(curves, place, "reward")), range)}
+        )
     return lines
 
 
-def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]]) -> list[Tree]:
+def _at(curves: Sequence[Sequence[Mapping[str, float]]], tokens: Sequence[float], name: str) -> list[float]:
+    """A value of every seed after as many tokens, interpolated between its evaluations."""
     return [
-        {"temperature": points[0]["temperature"]}
-        | {name: _plain(iqm([p[name] for p in points])) for name in ("reward", "self_bleu")}
-        for points in zip(*sweeps, strict=True)
+        float(np.interp(at, [p["tokens"] for p in curve], [p[name] for p in curve]))
+        for curve, at in zip(curves, tokens, strict=True)
     ]
 
 
-def _pairs(agents: Mapping[str, Sequence[_Run]], texts: Mapping[str, Sequence[Sequence[Tree]]]) -> list[Tree]:
-    """Every two agents: over seeds, and over items, both corrected for how many pairs there are."""
-    lines: list[Tree] = []
-    for a, b in itertools.combinations(agents, 2):
-        x, y = ([run.final["reward"] for run in agents[name]] for name in (a, b))
-        difference, p = welch(x, y)
-        items = [
-            np.mean([[t["scores"]["reward"] for t in one] for one in texts[name]], axis=0) for name in (a, b)
-        ]
-        lines.append(
-            {
-                "a": a,
-                "b": b,
-                "difference": _plain(difference),
-                "probability": _plain(probability_of_improvement(x, y)),
-                "p": float(p),
-                "items": {
-                    "difference": _plain(paired_bootstrap(*items)),
-                    "p": approximate_randomisation(*items),
-                },
-            }
-        )
-    for line, over_seeds, over_items in zip(
-        lines, holm([line["p"] for line in lines]), holm([line["items"]["p"] for line in lines]), strict=True
-    ):
-        line["p_holm"], line["items"]["p_holm"] = over_seeds, over_items
-    return [_without_nan(line) for line in lines]
+def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str, Range]) -> list[Tree]:
+    return [
+        {"temperature": points[0]["temperature"]}
+        | {
+            name: as_tree(mean([p[name] for p in points]), ranges.get(name, NO_RANGE))
+            for name in ("reward", "self_bleu")
+        }
+        for points in zip(*sweeps, strict=True)
+    ]
 
 
 def _across(tasks: Sequence[Tree]) -> list[Tree]:
@@ -255,28 +280,8 @@ def _across(tasks: Sequence[Tree]) -> list[Tree]:
     for a, b in itertools.combinations(names, 2):
         least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
         x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
-        lines.append({"a": a, "b": b, "probability": _plain(probability_of_improvement(x, y))})
+        lines.append({"a": a, "b": b, "probability": as_tree(probability_of_improvement(x, y))})
     return lines
-
-
-def _verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
-    """One sentence: who is better, or that nobody is known to be."""
-    if not agents:
-        return "No run was finished."
-    ranked = sorted(agents, key=lambda agent: -agent["scores"]["reward"]["estimate"])
-    best, n = ranked[0]["name"], min(len(agent["seeds"]) for agent in agents)
-    if len(ranked) == 1:
-        return f"{best} is alone; nothing to compare it with."
-    if n < 2:
-        return f"{best} has the highest reward, but one run each says nothing about the next: use more seeds."
-    level = {frozenset((p["a"], p["b"])): p["p_holm"] for p in pairs}
-    close = [a["name"] for a in ranked[1:] if level[frozenset((best, a["name"]))] > ALPHA]
-    if not close:
-        return f"{best} is significantly better than every other agent ({n} seeds, p ≤ {ALPHA} after Holm)."
-    beaten = [a["name"] for a in ranked[1:] if a["name"] not in close]
-    text = f"{best} has the highest reward, but no significant difference from {_listed(close)}"
-    text += f"; it is significantly better than {_listed(beaten)}" if beaten else ""
-    return f"{text} ({n} seeds, p ≤ {ALPHA} after Holm)."
 
 
 def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
@@ -287,28 +292,3 @@ def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
         | {"texts": {name: {k: found[i][k] for k in ("text", "scores")} for name, found in texts.items()}}
         for i, line in enumerate(first[:SHOWN])
     ]
-
-
-def _plain(interval: Interval) -> Tree:
-    return _without_nan({k: float(v) if k != "n" else v for k, v in interval._asdict().items()})  # type: ignore[no-any-return]
-
-
-def _without_nan(tree: Any) -> Any:
-    """JSON has no NaN: what is not known is null."""
-    if isinstance(tree, dict):
-        return {key: _without_nan(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and np.isnan(tree) else tree
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def intervals(results: Tree) -> Iterator[tuple[str, str, str, Tree]]:
-    """Every score of a comparison: task, agent, metric, interval."""
-    for task in results["tasks"]:
-        for agent in task["agents"]:
-            for metric, score in agent["scores"].items():
-                yield task["env"], agent["name"], metric, score

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -25,7 +26,7 @@ def colours(task: Tree) -> dict[str, str]:
 
 
 def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
-    """Reward in tests against what it cost."""
+    """Reward in tests against what it cost; triangles where a band goes on beyond the frame."""
     figure = Figure(figsize=(4.2 * len(costs), 3.1), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
     paint = colours(task)
@@ -46,6 +47,7 @@ def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
             )
         _dressed(axis, COSTS[cost], "reward" if axis is axes[0] else "")
         _limit(axis, task)
+        _mark_beyond(axis, task, cost)
     return figure
 
 
@@ -81,7 +83,7 @@ def inline(figure: Figure, title: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)
     return svg.replace(INK, "currentColor").replace(FAINT, "var(--line)")
@@ -107,3 +109,18 @@ def _limit(axis: Any, task: Tree) -> None:
     margin = 0.12 * (max(points) - min(points)) or 0.1
     axis.set_ylim(min(points) - margin, max(points) + margin)
     axis.set_xlim(left=0)
+
+
+def _mark_beyond(axis: Any, task: Tree, cost: str) -> None:
+    """Triangles at the edge of the frame where bands go on beyond it."""
+    bottom, top = axis.get_ylim()
+    for agent in task["agents"]:
+        points, colour = [p for p in agent["curve"] if p["low"] is not None], colours(task)[agent["name"]]
+        if agent["name"] == "start" or not agent["curve"][-1][cost]:
+            continue
+        for edge, marker, beyond in (
+            (bottom, "v", [p[cost] for p in points if p["low"] < bottom]),
+            (top, "^", [p[cost] for p in points if p["high"] > top]),
+        ):
+            style = {"color": colour, "alpha": 0.6, "markersize": 4, "clip_on": False}
+            axis.plot(beyond, [edge] * len(beyond), marker, **style)

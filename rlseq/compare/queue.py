@@ -24,6 +24,7 @@ import torch
 
 from rlseq.compare.folders import clear
 from rlseq.compare.jobs import SPENT, Job, run
+from rlseq.places import without_places
 from rlseq.stopping import Stop, stopping
 from rlseq.storage import opened, write_sealed, write_whole
 
@@ -156,7 +157,9 @@ def _child(job: Job, threads: int) -> None:
             write_sealed(folder / SPENT, {"seconds": time.perf_counter() - started})
         except BaseException:
             with suppress(OSError):  # the disk may be full
-                write_whole(folder / "error.txt", traceback.format_exc().encode(errors="replace"))
+                write_whole(
+                    folder / "error.txt", without_places(traceback.format_exc()).encode(errors="replace")
+                )
             raise SystemExit(1) from None
 
 

@@ -30,9 +30,10 @@ def write(results: Tree, folder: Path) -> Path:
 
 def page(results: Tree) -> str:
     """The page; it asks nobody for anything."""
+    results = tables.visible(results)
     shown: str = _template("report.html").render(
         results=results,
-        tasks=[_shown(task) for task in results["tasks"]],
+        tasks=[{**_shown(task), "slug": f"task-{i}"} for i, task in enumerate(results["tasks"])],
         stock=any(a["algorithm"].startswith("sb3-") for task in results["tasks"] for a in task["agents"]),
         across=tables.across(results) if results["across"] else None,
         config=json.dumps(results["config"], indent=2, ensure_ascii=False),
@@ -43,6 +44,7 @@ def page(results: Tree) -> str:
 
 def fragment(results: Tree) -> str:
     """Verdicts and scores, for a notebook."""
+    results = tables.visible(results)
     shown: str = _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
     return shown
 
@@ -72,18 +74,18 @@ def _shown(task: Tree) -> dict[str, Any]:
             for cost, label in figures.COSTS.items()
         ],
         "sweep": swept and figures.inline(swept, "Reward and self-BLEU of samples by temperature"),
-        "slug": task["env"].replace("/", "-"),
     }
 
 
-def _bars(task: Tree) -> list[dict[str, float]]:
-    """Where each interval lies between the worst and the best, in per cent of the width of a cell."""
+def _bars(task: Tree) -> list[dict[str, Any]]:
+    """The place of each interval between the worst and the best, in per cent of the width of a cell.
+
+    `beyond` names the ends that lie outside the cell: wide intervals are cut rather than all others squeezed.
+    """
     scores = [agent["scores"]["reward"] for agent in tables.ranked(task)]
     ends = [s[end] for s in scores for end in ("estimate", "low", "high") if s[end] is not None]
     points = [s["estimate"] for s in scores]
-    room = (
-        0.35 * (max(points) - min(points)) or 1.0
-    )  # wide intervals are cut off rather than all the rest squeezed
+    room = 0.35 * (max(points) - min(points)) or 1.0
     low, high = max(min(ends), min(points) - room), min(max(ends), max(points) + room)
     width = (high - low) or 1.0
 
@@ -93,8 +95,13 @@ def _bars(task: Tree) -> list[dict[str, float]]:
     return [
         {
             "point": place(s["estimate"]),
-            "low": place(s["low"] or s["estimate"]),
-            "high": place(s["high"] or s["estimate"]),
+            "low": place(s["estimate"] if s["low"] is None else s["low"]),
+            "high": place(s["estimate"] if s["high"] is None else s["high"]),
+            "beyond": " ".join(
+                end
+                for end, out in (("low", (s["low"] or low) < low), ("high", (s["high"] or high) > high))
+                if out
+            ),
         }
         for s in scores
     ]

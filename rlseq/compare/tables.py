@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlseq.compare.tasks import number_tested
+from rlseq.compare.verdicts import ALPHA
 from rlseq.monitors import LOWER_IS_BETTER
 
 Tree = Mapping[str, Any]
-ALPHA = 0.05
+CUT = "†"  # at the end of an interval which the metric cannot pass
+CUT_SAYS = f" {CUT}: the interval would go on, but the metric has its least or largest value here."
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+# Control characters, halves of surrogate pairs, and controls of the direction of writing.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,18 @@ def scores(task: Tree) -> Table:
         [
             a["name"],
             interval(a["scores"]["reward"]),
+            interval(a["scores"]["reward"]["iqm"]),
             str(a["scores"]["reward"]["n"]),
             _against(task, a["name"], best),
         ]
         for a in agents
     ]
     caption = (
-        "Reward after training: interquartile mean over seeds, and its 95 % interval. "
+        "Reward after training: mean over seeds and its 95 % interval, by which agents are ranked and "
+        f"tested, and the interquartile mean (IQM) beside it.{_cut_says(rows)} "
         f"Tested on {number_tested(task['selection'])}{task['tested_on']}."
     )
-    return Table("scores", caption, ["agent", "reward", "n", "against the best"], rows)
+    return Table("scores", caption, ["agent", "mean reward", "IQM", "n", "against the best"], rows)
 
 
 def matrix(task: Tree) -> Table:
@@ -60,8 +68,8 @@ def matrix(task: Tree) -> Table:
     ]
     n = sorted({a["scores"]["reward"]["n"] for a in agents})
     caption = (
-        "Trained on one metric, tested on all: interquartile means and 95 % intervals, "
-        f"n = {' or '.join(map(str, n))} seeds. ↓: lower is better."
+        "Trained on one metric, tested on all: means over seeds and 95 % intervals, "
+        f"n = {' or '.join(map(str, n))} seeds. ↓: lower is better.{_cut_says(rows)}"
     )
     head = ["agent", "trained on", *(f"{m} ↓" if m in LOWER_IS_BETTER else m for m in metrics)]
     return Table("matrix", caption, head, rows)
@@ -75,16 +83,23 @@ def pairs(task: Tree) -> Table:
             interval(p["difference"]),
             interval(p["probability"]),
             p_value(p["p_holm"]),
+            p_value(p["p_permutation"]),
+            p["better"] or "not shown",
             p_value(p["items"]["p_holm"]),
             f"{p['difference']['n']} / {p['items']['difference']['n']}",
         ]
         for p in sorted(task["pairs"], key=lambda p: (p["p_holm"] is None, p["p_holm"]))
     ]
     caption = (
-        "Difference of mean rewards (Welch), probability that a run of the first beats one of the second, "
-        "and p-values after Holm: over seeds (are the agents different?) and over items (are these texts?)."
+        "Difference of mean rewards with Welch's interval, and the probability that a run of the first beats "
+        "one of the second. Over seeds (are the agents different?): p of Welch's t-test after Holm and of a "
+        f"permutation test; an agent is better where both are at most {ALPHA}. Over items (are these texts "
+        f"different?): p after Holm.{_cut_says(rows)}"
     )
-    head = ["pair", "difference", "P(first better)", "p, seeds", "p, items", "n runs / items"]
+    head = [
+        *("pair", "difference", "P(first better)", "p, t-test", "p, permutation", "better"),
+        *("p, items", "n runs / items"),
+    ]
     return Table("pairs", caption, head, rows)
 
 
@@ -125,11 +140,26 @@ def ranked(task: Tree) -> list[Any]:
 
 
 def interval(value: Tree) -> str:
-    """`0.859 [0.822, 0.896]`."""
+    """`0.859 [0.822, 0.896]`; an end at which the range of the metric cut it has a mark."""
     digits = 3 if abs(value["estimate"]) < 10 else 1
     if value["low"] is None:
         return f"{value['estimate']:.{digits}f} [?]"
-    return f"{value['estimate']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    low, high = (f"{value[end]:.{digits}f}{CUT if end in value['cut'] else ''}" for end in ("low", "high"))
+    return f"{value['estimate']:.{digits}f} [{low}, {high}]"
+
+
+def _cut_says(rows: Sequence[Sequence[str]]) -> str:
+    """An explanation of the mark, where there is one."""
+    return CUT_SAYS if any(CUT in cell for row in rows for cell in row[1:]) else ""
+
+
+def visible(tree: Any) -> Any:
+    """The same tree, with escapes in place of the characters that change how other text is shown."""
+    if isinstance(tree, str):
+        return UNSEEN.sub(lambda m: m.group().encode("unicode_escape").decode(), tree)
+    if isinstance(tree, Mapping):
+        return {visible(key): visible(value) for key, value in tree.items()}
+    return [visible(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
 
 
 def p_value(p: float | None) -> str:
@@ -139,24 +169,35 @@ def p_value(p: float | None) -> str:
 
 def markdown(results: Tree) -> str:
     """All tables, as Markdown."""
-    text = "# Comparison\n"
+    results, text = visible(results), "# Comparison\n"
     for task in results["tasks"]:
-        text += f"\n## {task['env']}\n\n{task['verdict']}\n"
+        text += f"\n## {_inline(task['env'])}\n\n{_inline(task['verdict'])}\n"
+        for remark in task["remarks"]:
+            text += f"\n{_inline(remark)}\n"
         for alarm in alarms(task):
-            text += f"\n⚠ {alarm}\n"
+            text += f"\n⚠ {_inline(alarm)}\n"
         for table in tables(task):
             text += _markdown(table)
     if results["across"]:
         text += _markdown(across(results))
     for failure in results["failed"]:
-        text += f"\nFailed: {failure['run']}\n\n```\n{failure['error'].strip()}\n```\n"
+        fence = max(re.findall("`{3,}", failure["error"]), key=len, default="``") + "`"
+        text += f"\nFailed: {_inline(failure['run'])}\n\n{fence}\n{failure['error'].strip()}\n{fence}\n"
     return text
+
+
+def _inline(text: str) -> str:
+    """A text in one line of Markdown, without columns, code, HTML, emphasis or links of its own."""
+    escaped = re.sub(r"([\\`*|<>&#]|(?<!\w)_|_(?!\w)|(?<=\])(?=[(\[:])|!(?=\[))", r"\\\1", text)
+    return " ".join(escaped.split())
 
 
 def _markdown(table: Table) -> str:
     lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
+    lines[2:] = [list(map(_inline, line)) for line in table.rows]
+    lines[0] = list(map(_inline, table.head))
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"\n{table.caption}\n\n{body}\n"
+    return f"\n{_inline(table.caption)}\n\n{body}\n"
 
 
 def alarms(task: Tree) -> list[str]:
@@ -166,12 +207,15 @@ def alarms(task: Tree) -> list[str]:
 
 def spreadsheets(results: Tree) -> dict[str, str]:
     """CSV files by name, with every number in a cell of its own."""
+    results = visible(results)
     parts = ("estimate", "low", "high", "n")
-    score_rows: list[list[Any]] = [["task", "agent", "trained_on", "metric", *parts, "runs"]]
+    score_rows: list[list[Any]] = [
+        ["task", "agent", "trained_on", "metric", *parts, "cut", *(f"iqm_{p}" for p in parts[:3]), "runs"]
+    ]
     pair_rows: list[list[Any]] = [
         [
             *("task", "a", "b", *(f"difference_{p}" for p in parts), *(f"probability_{p}" for p in parts)),
-            *("p_seeds", "p_seeds_holm", "p_items", "p_items_holm", "items"),
+            *("p_seeds", "p_seeds_holm", "p_seeds_permutation", "better", "p_items", "p_items_holm", "items"),
         ]
     ]
     cost_rows: list[list[Any]] = [["task", "agent", "tokens", "judged", "seconds", "tokens_per_second", "n"]]
@@ -179,14 +223,24 @@ def spreadsheets(results: Tree) -> dict[str, str]:
         for a in task["agents"]:
             cost_rows.append([task["env"], a["name"], *a["costs"].values(), len(a["seeds"])])
             for metric, s in a["scores"].items():
-                values = [s[p] for p in parts]
-                score_rows.append(
-                    [task["env"], a["name"], a["reward"], metric, *values, " ".join(map(str, s["runs"]))]
-                )
+                values = [*(s[p] for p in parts), " ".join(s["cut"]), *(s["iqm"][p] for p in parts[:3])]
+                score_rows.append([task["env"], a["name"], a["reward"], metric, *values, str(s["runs"])])
         for p in task["pairs"]:
             numbers = [p[kind][part] for kind in ("difference", "probability") for part in parts]
             items = [p["items"]["p"], p["items"]["p_holm"], p["items"]["difference"]["n"]]
-            pair_rows.append([task["env"], p["a"], p["b"], *numbers, p["p"], p["p_holm"], *items])
+            pair_rows.append(
+                [
+                    task["env"],
+                    p["a"],
+                    p["b"],
+                    *numbers,
+                    p["p"],
+                    p["p_holm"],
+                    p["p_permutation"],
+                    p["better"],
+                    *items,
+                ]
+            )
     return {"scores": _csv(score_rows), "pairs": _csv(pair_rows), "costs": _csv(cost_rows)}
 
 
@@ -196,17 +250,19 @@ def rich_tables(results: Tree) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    results = visible(results)
     shown: list[Any] = []
     for task in results["tasks"]:
         table = scores(task)
-        drawn = RichTable(title=task["env"], caption=table.caption)
+        drawn = RichTable(title=Text(task["env"]), caption=Text(table.caption))
         for i, name in enumerate(table.head):
-            drawn.add_column(name, justify="left" if i in (0, 3) else "right")
+            drawn.add_column(Text(name), justify="left" if i in (0, 4) else "right")
         for row in table.rows:
             drawn.add_row(*map(Text, row))
         shown += [
             drawn,
             Text(task["verdict"], style="bold"),
+            *map(Text, task["remarks"]),
             *(Text(f"⚠ {a}", style="yellow") for a in alarms(task)),
         ]
     shown += [
@@ -221,14 +277,11 @@ def _against(task: Tree, name: str, best: str) -> str:
         return "where all started"
     if name == best:
         return "best"
-    p = next(p["p_holm"] for p in task["pairs"] if {p["a"], p["b"]} == {name, best})
-    return (
-        "?"
-        if p is None
-        else f"worse, p {_compared(p)}"
-        if p <= ALPHA
-        else f"no difference known, p {_compared(p)}"
-    )
+    pair = next(p for p in task["pairs"] if {p["a"], p["b"]} == {name, best})
+    if pair["p_holm"] is None:
+        return "?"
+    p = _compared(max(pair["p_holm"], pair["p_permutation"]))
+    return f"worse, p {p}" if pair["better"] == best else f"no difference known, p {p}"
 
 
 def _compared(p: float) -> str:
@@ -241,5 +294,15 @@ def _trained(agent: Tree) -> str:
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    safe = [[_unformulated(cell) for cell in row] for row in rows]
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(safe)
     return text.getvalue()
+
+
+def _unformulated(cell: Any) -> Any:
+    """A cell whose text a spreadsheet does not take for a formula; numbers stay numbers."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str) and (cell.startswith(FORMULA) or cell.lstrip().startswith(FORMULA)):
+        return f"'{cell}"
+    return cell

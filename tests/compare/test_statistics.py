@@ -13,9 +13,10 @@ from rlseq.compare.statistics import (
     approximate_randomisation,
     holm,
     iqm,
-    paired_bootstrap,
-    performance_profile,
+    paired_difference,
+    permutation,
     probability_of_improvement,
+    smallest_p,
     welch,
 )
 
@@ -80,15 +81,6 @@ def test_clean_separation_leaves_doubt() -> None:
     assert found.low == pytest.approx(optimize.brentq(excess, 0.3, 0.999), abs=1e-3)
 
 
-def test_profile_is_the_share_above_with_wilsons_interval() -> None:
-    """8 of 10: Wilson's 95 % interval is 0.490 … 0.943 (Newcombe 1998, the formula by hand)."""
-    found = performance_profile(np.arange(1, 11), [2, 0, 10])
-    assert found.estimate.tolist() == [0.8, 1.0, 0.0]
-    assert found.low[0] == pytest.approx(0.4902, abs=1e-4)
-    assert found.high[0] == pytest.approx(0.9433, abs=1e-4)
-    assert found.low[1] == pytest.approx(10 / (10 + 1.959964**2), abs=1e-5)
-
-
 def test_welch_equals_scipy() -> None:
     x, y = [0.1, 0.5, 0.3, 0.9], [0.8, 1.1, 0.7]
     (difference, low, high, n), p = welch(x, y)
@@ -108,11 +100,36 @@ def test_randomisation_by_hand() -> None:
     assert approximate_randomisation([2, 3, 4], [2, 3, 4]) == 1
 
 
-def test_paired_bootstrap_by_hand() -> None:
-    """Gaps 0 and 2: the mean is 0, 1 or 2 with probability ¼, ½, ¼."""
-    assert paired_bootstrap([1, 3], [1, 1])[:3] == (1, 0, 2)
-    assert paired_bootstrap([1, 3], [1, 3])[:3] == (0, 0, 0)
-    assert paired_bootstrap([5, 3, 4], [4, 2, 3])[:3] == (1, 1, 1)
+def test_the_paired_difference_equals_scipys() -> None:
+    a, b = [0.1, 0.5, 0.3, 0.9], [0.8, 1.1, 0.7, 0.75]
+    found = paired_difference(a, b)
+    wanted = stats.ttest_rel(a, b).confidence_interval()
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.45 - 3.35 / 4, *wanted))
+    assert paired_difference([1, 3], [1, 3])[:3] == (0, 0, 0)
+    assert np.isnan(paired_difference([1], [3]).low)
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 3), (4, 4), (3, 5), (6, 5)])
+def test_permutations_equal_scipys(m: int, n: int) -> None:
+    rng = np.random.default_rng(m * n)
+    for x, y in zip(rng.normal(size=(5, m)) + 1, rng.normal(size=(5, n)), strict=True):
+        wanted = stats.permutation_test(
+            (x, y),
+            lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)),
+            alternative="greater",
+            n_resamples=np.inf,
+        )
+        assert permutation(x, y) == pytest.approx(wanted.pvalue)
+        assert permutation(x, y) >= smallest_p(m, n)
+        assert abs(permutation(x, y, resamples=100) - wanted.pvalue) < 0.2
+
+
+def test_permutations_by_hand() -> None:
+    assert permutation([5, 6, 7], [1, 2, 3]) == pytest.approx(2 / 20)
+    assert permutation([5, 6, 7, 8], [1, 2, 3, 4]) == pytest.approx(2 / 70)
+    assert permutation([0.1, 0.1], [0.1, 0.1]) == 1
+    assert np.isnan(permutation([1], [2]))
+    assert permutation([[5, 6, 7], [1, 2, 3]], [[1, 2, 3], [1, 2, 3]]).tolist() == pytest.approx([0.1, 1])
 
 
 def test_holm_by_hand() -> None:
@@ -130,15 +147,12 @@ def test_paired_tests_need_pairs(a: Any, b: Any) -> None:
 
 
 def test_estimates_equal_rliables() -> None:
-    from rliable import library, metrics
+    from rliable import metrics
 
     x, y = np.random.default_rng(0).normal(size=(2, 5, 3))  # rliable: [runs, tasks]
     assert iqm(x.T).estimate == pytest.approx(metrics.aggregate_iqm(x))
     ours = probability_of_improvement(x.T, y.T).estimate
     assert ours == pytest.approx(metrics.probability_of_improvement(x, y))
-    thresholds = np.linspace(-2, 2, 9)
-    profiles, _ = library.create_performance_profile({"x": x}, thresholds, reps=2)
-    assert performance_profile(x.T, thresholds).estimate == pytest.approx(profiles["x"])
 
 
 # ── intervals hold what they promise ─────────────────────────────────────────────────────────────────────
@@ -188,7 +202,7 @@ def test_tests_over_items_hold_their_level() -> None:
         level = rng.normal(size=60)  # items differ in difficulty, the same for both
         a, b = level + rng.normal(size=(2, 60))
         rejected += approximate_randomisation(a, b, resamples=199) <= 0.05
-        low, high = paired_bootstrap(a, b, resamples=300)[1:3]
+        low, high = paired_difference(a, b)[1:3]
         inside += low <= 0 <= high
     assert rejected / runs == pytest.approx(0.05, abs=0.03)
     assert inside / runs == pytest.approx(0.95, abs=0.03)

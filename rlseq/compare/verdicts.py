@@ -1,0 +1,206 @@
+"""Which differences between agents are shown, in numbers and in words.
+
+Ranking, difference, interval and both tests are of one statistic: the mean reward over seeds. An agent is
+better than another where Welch's t-test says so after Holm's correction and a permutation test of the same
+difference agrees. `benchmarks/coverage.py` measures how often two equal agents are told apart by this rule.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rlseq.compare.statistics import (
+    approximate_randomisation,
+    holm,
+    paired_difference,
+    permutation,
+    probability_of_improvement,
+    smallest_p,
+    welch,
+)
+from rlseq.compare.trees import Range, Tree, as_tree, without_nan
+
+ALPHA = 0.05
+FEW_ITEMS = 20  # below them, intervals over items hold less than they promise
+FAILING = 0.2  # the share of runs in which an agent fails, of the remark about failures that are not seen
+
+
+def compared(
+    rewards: Mapping[str, Sequence[float]], texts: Mapping[str, Sequence[Sequence[float]]], range: Range
+) -> list[Tree]:
+    """Every two agents: over seeds, and over items, both corrected for the number of pairs.
+
+    Args:
+        rewards: of every agent, the reward of every run.
+        texts: of every agent, the reward of every test item in every run.
+        range: the least and the largest reward.
+    """
+    lines = [
+        {
+            "a": a,
+            "b": b,
+            **_over_seeds(rewards[a], rewards[b], range),
+            "items": _over_items(texts[a], texts[b]),
+        }
+        for a, b in itertools.combinations(rewards, 2)
+    ]
+    over_seeds, over_items = (
+        holm([line["p"] for line in lines]),
+        holm([line["items"]["p"] for line in lines]),
+    )
+    for line, p, q in zip(lines, over_seeds, over_items, strict=True):
+        line["p_holm"], line["items"]["p_holm"] = p, q
+        line["better"] = _better(line)
+    return [without_nan(line) for line in lines]
+
+
+def _over_seeds(x: Sequence[float], y: Sequence[float], range: Range) -> Tree:
+    """The difference of mean rewards, its two tests, and the probability that the first is better."""
+    difference, p = welch(x, y)
+    widest = range[1] - range[0]
+    return {
+        "difference": as_tree(difference, (-widest, widest)),
+        "probability": as_tree(probability_of_improvement(x, y)),
+        "p": float(p),
+        "p_permutation": float(permutation(x, y)),
+    }
+
+
+def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Tree:
+    """The difference of means over seeds on the same items, its test, and how many items differ."""
+    a, b = np.mean(x, axis=0), np.mean(y, axis=0)
+    return {
+        "difference": as_tree(paired_difference(a, b)),
+        "p": approximate_randomisation(a, b),
+        "differ": int((a != b).sum()),
+    }
+
+
+def _better(line: Tree) -> str | None:
+    """The agent of a pair that is shown to be better, by both tests and with the sign of the difference."""
+    shown = line["p_holm"] <= ALPHA and line["p_permutation"] <= ALPHA  # never where a p-value is NaN
+    difference = line["difference"]["estimate"]
+    if not shown or difference == 0:
+        return None
+    return str(line["a"] if difference > 0 else line["b"])
+
+
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
+    """One sentence: which agent is better, or that none is shown to be."""
+    if not agents:
+        return "No run was finished."
+    ranked = sorted(agents, key=lambda agent: -agent["scores"]["reward"]["estimate"])
+    best, n = ranked[0]["name"], min(len(agent["seeds"]) for agent in agents)
+    if len(ranked) == 1:
+        return f"{best} is alone; nothing to compare it with."
+    if n < 2:
+        return f"{best} has the highest reward, but one run each says nothing about the next: use more seeds."
+    better = {frozenset((p["a"], p["b"])): p["better"] for p in pairs}
+    beaten = [a["name"] for a in ranked[1:] if better[frozenset((best, a["name"]))] == best]
+    close = [a["name"] for a in ranked[1:] if a["name"] not in beaten]
+    rule = f"{n} seeds, p ≤ {ALPHA} in both tests"
+    if not close:
+        return f"{best} is significantly better than every other agent ({rule})."
+    text = f"{best} has the highest mean reward, but no significant difference from {_listed(close)}"
+    text += f"; it is significantly better than {_listed(beaten)}" if beaten else ""
+    return f"{text} ({rule})."
+
+
+def remarks(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
+    """What a reader of the verdict should know of how far its numbers carry, a sentence each."""
+    runs = {agent["name"]: len(agent["seeds"]) for agent in agents}
+    return [
+        *_too_few(runs),
+        *_parting(pairs, runs),
+        *_orders(agents, pairs),
+        *_unseen(pairs, runs),
+        *_items(pairs),
+    ]
+
+
+def _too_few(runs: Mapping[str, int]) -> list[str]:
+    """Whether there are so few runs that no verdict is possible."""
+    n = min(runs.values(), default=0)
+    if len(runs) < 2 or n < 2 or smallest_p(n, n) <= ALPHA:
+        return []
+    return [
+        f"With {n} runs each, no permutation test can give less than p = {smallest_p(n, n):.2g}, so that no "
+        "difference can be shown, whatever the t-test says: use at least 4 seeds."
+    ]
+
+
+def _parting(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
+    """The pairs of agents on which the two tests do not agree."""
+    lines = []
+    for pair in pairs:
+        p, exchanged = pair["p"], pair["p_permutation"]
+        m, n = runs[pair["a"]], runs[pair["b"]]
+        claimed = p is not None and pair["p_holm"] <= ALPHA < exchanged  # by the t-test alone
+        denied = p is not None and exchanged <= ALPHA < p
+        if smallest_p(m, n) > ALPHA or not (claimed or denied):
+            continue
+        reason = (
+            "few runs that lie far from the others widen the t-test's estimate of the spread"
+            if exchanged < p
+            else "the t-test takes runs for normal that other divisions of the same runs show not to be"
+        )
+        lines.append(
+            f"{pair['a']} − {pair['b']}: the t-test says p = {p:.3f}, the permutation test "
+            f"p = {exchanged:.3f} (neither corrected). They part because {reason}: the difference is treated "
+            "as not shown."
+        )
+    return lines
+
+
+def _orders(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
+    """The pairs that are decided by means and that the middle half of the runs orders the other way."""
+    middle = {agent["name"]: agent["scores"]["reward"]["iqm"]["estimate"] for agent in agents}
+    lines = []
+    for pair in pairs:
+        better = pair["better"]
+        other = pair["a"] if better == pair["b"] else pair["b"]
+        if better is not None and middle[better] < middle[other]:
+            lines.append(
+                f"{better} has the higher mean, but {other} the higher interquartile mean: a typical run of "
+                f"{other} is better, and its failures, or exceptional runs of {better}, decide the mean."
+            )
+    return lines
+
+
+def _unseen(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
+    """How often as many seeds as there are do not show a failure that is not rare."""
+    n = min(runs.values(), default=0)
+    hidden = (1 - FAILING) ** n
+    if not any(pair["better"] for pair in pairs) or hidden <= ALPHA:
+        return []
+    return [
+        f"An agent that fails in one run of five shows no failure in {hidden:.0%} of all comparisons "
+        f"with {n} seeds; no test can see it then. Where single failures matter, use more seeds."
+    ]
+
+
+def _items(pairs: Sequence[Tree]) -> list[str]:
+    """Whether there are pairs whose intervals over items rest on few items."""
+    few = sorted(
+        (pair["items"]["differ"], pair["items"]["difference"]["n"])
+        for pair in pairs
+        if 0 < pair["items"]["differ"] < FEW_ITEMS
+    )
+    if not few:
+        return []
+    (least, n), most = few[0], few[-1][0]
+    return [
+        f"Intervals over items hold less than 95 % where fewer than {FEW_ITEMS} items have different scores: "
+        f"here {least if least == most else f'{least} to {most}'} of {n}, "
+        f"in {len(few)} of {len(pairs)} pairs."
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
