@@ -121,7 +121,7 @@ def of_probability() -> list[dict[str, Any]]:
 
 
 def of_tests() -> list[dict[str, Any]]:
-    """How often each test at 5 %, and a verdict, tells apart two agents: equal ones, and ones that are not."""
+    """How often each test at 5 %, and a verdict, tells apart two agents, equal or not."""
     lines = []
     for name, law in LAWS.items():
         for seeds in SEEDS:

@@ -20,9 +20,11 @@ NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", 
 LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
 
 
-_SHARES = ("accuracy", "exact", "token_error_rate", "meteor", "spice", "commonness", "peakiness", "self_bleu")
-_SHARES += ("rouge_l", *(f"rouge_{n}" for n in range(1, 5)), *(f"bleu_{n}_coco" for n in range(1, 5)))
-_SHARES += ("repetition", *(f"{name}_{n}" for name in ("repetition", "distinct") for n in range(1, 5)))
+_SHARES = [
+    *("accuracy", "exact", "token_error_rate", "meteor", "spice", "commonness", "peakiness", "self_bleu"),
+    *("rouge_l", *(f"rouge_{n}" for n in range(1, 5)), *(f"bleu_{n}_coco" for n in range(1, 5))),
+    *("repetition", *(f"{name}_{n}" for name in ("repetition", "distinct") for n in range(1, 5))),
+]
 _RATES = ("edit_distance", "per", "wer", "cer", "ter")
 RANGES: dict[
     str, tuple[float, float]

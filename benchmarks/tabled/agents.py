@@ -67,10 +67,9 @@ def verdicts() -> str:
         worst = max(line["any"] for line in run["results"]["families"])
         text += (
             markdown(["seeds", *heads, "one fails", "2 SD apart, normal"], rows)
-            + f"\nShares of comparisons: Welch's test alone / permutation test alone / verdict. Of three or six equal agents "
-            f"with 4 or 10 seeds, at most {worst:.1%} of comparisons end in any verdict. "
-            + origin(run).strip()
-            + "\n"
+            + "\nShares of comparisons: Welch's test alone / permutation test alone / verdict. "
+            f"Of three or six equal agents with 4 or 10 seeds, at most {worst:.1%} of comparisons end in "
+            "any verdict. " + origin(run).strip() + "\n"
         )
     return text
 

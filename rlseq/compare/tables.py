@@ -265,10 +265,12 @@ def rich_tables(results: Tree) -> Any:
             *map(Text, task["remarks"]),
             *(Text(f"⚠ {a}", style="yellow") for a in alarms(task)),
         ]
-    shown += [
-        Text(f"failed: {f['run']}: {f['error'].strip().splitlines()[-1]}", "red") for f in results["failed"]
-    ]
+    shown += [Text(f"failed: {f['run']}: {_last_line(f['error'])}", "red") for f in results["failed"]]
     return Group(*shown)
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _against(task: Tree, name: str, best: str) -> str:
