@@ -8,8 +8,8 @@ cider.increments(tokens, mask, context) # what each token adds, [B, T]
 0.5 * BLEU(references) + cider          # a reward too
 """
 
-from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU
-from rlseq.metrics.chrf import ChrF
+from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU, add_k, floor, halving, sacrebleu, unsmoothed
+from rlseq.metrics.chrf import ChrF, ChrFPlusPlus, all_orders, effective_orders
 from rlseq.metrics.cider import CIDEr, CIDErD, DocumentFrequency
 from rlseq.metrics.combine import (
     Composable,
@@ -33,6 +33,7 @@ from rlseq.metrics.external import METEOR, SPICE, Unavailable, unavailable
 from rlseq.metrics.report import Report, evaluate
 from rlseq.metrics.rouge import ROUGEL, ROUGEN, f_measure, recall_only
 from rlseq.metrics.ter import TER
+from rlseq.metrics.tokenize import tercom
 
 __all__ = [
     "BLEU",
@@ -47,6 +48,7 @@ __all__ = [
     "CIDEr",
     "CIDErD",
     "ChrF",
+    "ChrFPlusPlus",
     "Commonness",
     "Composable",
     "Constant",
@@ -66,10 +68,18 @@ __all__ = [
     "TokenErrorRate",
     "Unavailable",
     "WeightedSum",
+    "add_k",
+    "all_orders",
+    "effective_orders",
     "evaluate",
     "f_measure",
+    "floor",
+    "halving",
     "negative",
     "one_minus_rate",
     "recall_only",
+    "sacrebleu",
+    "tercom",
     "unavailable",
+    "unsmoothed",
 ]

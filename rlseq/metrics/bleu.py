@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -39,24 +40,64 @@ def plain(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -
     return brevity(length, ref_length) * torch.exp(torch.log(precision).mean(-1))
 
 
-def exponential(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
-    """The k-th order without a match counts as 2⁻ᵏ matches (sacreBLEU's corpus score)."""
-    score = _exponential(matches, ngrams, torch.ones_like(ngrams, dtype=torch.bool))
-    return torch.where((ngrams > 0).all(-1), score, 0) * brevity(length, ref_length)
+# (matches [..., N], n-grams [..., N]) -> both, so that an order without a match need not be 0
+Smooth = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def effective(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
-    """The same over the orders that a short hypothesis has (sacreBLEU's sentence score)."""
-    return _exponential(matches, ngrams, ngrams > 0) * brevity(length, ref_length)
+def unsmoothed(matches: Tensor, ngrams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the counts as they are."""
+    return matches, ngrams
 
 
-def _exponential(matches: Tensor, ngrams: Tensor, used: Tensor) -> Tensor:
-    """Geometric mean of the smoothed precisions of the orders used; 0 without any match at all."""
-    halvings = (matches == 0).cumsum(-1)
-    smoothed = torch.where(matches > 0, matches, torch.exp2(-halvings.to(matches.dtype)))
-    logs = torch.where(used, torch.log(smoothed / ngrams.clamp(min=1)), 0)
-    mean = logs.sum(-1) / used.sum(-1).clamp(min=1)
-    return torch.where((matches > 0).any(-1), torch.exp(mean), 0)
+def halving(matches: Tensor, ngrams: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the k-th order without a match as 2⁻ᵏ matches, sacreBLEU's "exp"."""
+    powers = torch.exp2(-(matches == 0).cumsum(-1).to(matches.dtype))
+    return torch.where(matches > 0, matches, powers), ngrams
+
+
+def floor(value: float = 0.1) -> Smooth:
+    """Count an order without a match as `value` matches: sacreBLEU's "floor", NLTK's method 1 ("epsilon")."""
+
+    def smooth(matches: Tensor, ngrams: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(matches > 0, matches, value), ngrams
+
+    return _named(smooth, "floor", value)
+
+
+def add_k(k: float = 1.0) -> Smooth:
+    """Add k to the matches and the n-grams of every order above 1: sacreBLEU's "add-k", NLTK's method 2."""
+
+    def smooth(matches: Tensor, ngrams: Tensor) -> tuple[Tensor, Tensor]:
+        more = k * (torch.arange(matches.shape[-1], device=matches.device) > 0).to(matches.dtype)
+        return matches + more, ngrams + more
+
+    return _named(smooth, "add-k", k)
+
+
+def _named(smooth: Smooth, name: str, value: float) -> Smooth:
+    """Name a smoothing by its parameter, which must be a number above 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(
+            f"the parameter of the smoothing {name} must be a finite number above 0, got {value}"
+        )
+    smooth.__name__ = f"{name}[{value:g}]"
+    return smooth
+
+
+def geometric(
+    matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor, *, smooth: Smooth, effective: bool
+) -> Tensor:
+    """BP times the geometric mean of the smoothed precisions; 0 without any match at all.
+
+    Where an order has no n-grams, the score is 0, or with `effective` the order is left out of the mean.
+    """
+    found, all_ = smooth(matches, ngrams)
+    used = all_ > 0
+    logs = torch.where(used, torch.log(found / torch.where(used, all_, 1)), 0)
+    orders = used.sum(-1).clamp(min=1)
+    score = torch.exp(logs.sum(-1) / orders) * brevity(length, ref_length)
+    scored = (matches > 0).any(-1) & (effective | used.all(-1))
+    return torch.where(scored, score, 0)
 
 
 def plus_one(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
@@ -90,7 +131,17 @@ class Definition:
     scale: float
 
 
-SACREBLEU = Definition("sacrebleu", effective, exponential, 100.0)
+def sacrebleu(smooth: Smooth = halving) -> Definition:
+    """Return sacreBLEU with a smoothing: `unsmoothed`, `floor(0.1)`, `add_k(1)`, or its default `halving`.
+
+    As in sacreBLEU, a sentence is scored over the orders that it has, a corpus over all.
+    """
+    name = "sacrebleu" if smooth is halving else f"sacrebleu+{getattr(smooth, '__name__', 'custom')}"
+    sentence = partial(geometric, smooth=smooth, effective=True)
+    return Definition(name, sentence, partial(geometric, smooth=smooth, effective=False), 100.0)
+
+
+SACREBLEU = sacrebleu()
 COCO = Definition("coco", epsilon, epsilon, 1.0)
 MIXER = Definition("mixer", plus_one, plain, 1.0)
 
@@ -101,7 +152,8 @@ class BLEU(Metric):
 
     Args:
         order: N, the longest n-gram.
-        definition: `SACREBLEU` (0–100), `COCO` (0–1, pycocoevalcap) or `MIXER` (0–1, +1 smoothing).
+        definition: `SACREBLEU` (0–100), `sacrebleu(floor(0.1))` and so on (0–100, with another smoothing),
+            `COCO` (0–1, pycocoevalcap) or `MIXER` (0–1, +1 smoothing).
     """
 
     order: NgramOrder = 4

@@ -210,6 +210,7 @@ def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
 
 def _closest_other(length: Tensor) -> Tensor:
     """[N] the length, among all other sequences, closest to one's own; the shorter of two."""
+    sizes: Tensor
     sizes, which, count = torch.unique(length, return_inverse=True, return_counts=True)
     alone = torch.diag(count == 1)  # the only sequence of a length is not another one
     gap = torch.where(alone, _FAR, (sizes - sizes[:, None]).abs())

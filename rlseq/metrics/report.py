@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from rlseq.metrics.bleu import BLEU, COCO
-from rlseq.metrics.chrf import ChrF
+from rlseq.metrics.chrf import ChrF, ChrFPlusPlus
 from rlseq.metrics.cider import CIDEr, CIDErD
 from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, SelfBLEU
 from rlseq.metrics.edit import EditDistance, ErrorRate, Exact, TokenErrorRate
@@ -18,7 +18,7 @@ from rlseq.metrics.encode import Line, References, check_references
 from rlseq.metrics.external import METEOR, SPICE, Unavailable
 from rlseq.metrics.rouge import ROUGEL, ROUGEN
 from rlseq.metrics.ter import TER
-from rlseq.metrics.tokenize import characters
+from rlseq.metrics.tokenize import characters, tercom
 
 Make = Callable[..., Any]
 
@@ -31,7 +31,9 @@ BY_NAME: dict[str, Make] = {
     "rouge_l": ROUGEL,
     **{f"rouge_{n}": partial(ROUGEN, order=n) for n in range(1, 5)},
     "chrf": ChrF,
+    "chrf++": ChrFPlusPlus,
     "ter": TER,
+    "ter_normalized": partial(TER, tokenize=tercom(normalized=True)),
     "edit_distance": EditDistance,
     "wer": ErrorRate,
     "per": ErrorRate,

@@ -48,7 +48,10 @@ class Pairs(NamedTuple):
 
 @dataclass(eq=False)
 class TER(Metric):
-    """TER against the reference with the fewest edits, 0–100 and above; reward 1 − TER/100."""
+    """TER against the reference with the fewest edits, 0–100 and above; reward 1 − TER/100.
+
+    sacreBLEU's options are those of its tokenizer: `TER(references, tokenize=tercom(normalized=True))`.
+    """
 
     name: ClassVar[str] = "ter"
     words: ClassVar[Tokenize] = staticmethod(lowercase)
