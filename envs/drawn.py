@@ -35,7 +35,10 @@ def drawn(draw: Draw, split: str, items: int, seed: int) -> Rows:
     if pick(SPLITS, split, "split") == "train":
         return _others(draw, _codes(held[0]), items, torch.Generator().manual_seed(seed))
     if not len(held[0]):
-        raise ValueError("this task has a single source, so none can be held out for split='test'")
+        raise ValueError(
+            "this task has fewer than ten different sources, too few to hold some out for split='test'; "
+            "make sources longer, or of more words"
+        )
     return held
 
 
@@ -51,7 +54,7 @@ def _held_out(draw: Draw, seed: int) -> Rows:
     times = torch.searchsorted(trained, codes, right=True) - torch.searchsorted(trained, codes)
     once = _first(codes)
     fresh, different = int((times[once] == 0).sum()), len(once)
-    count = min(HELD_OUT, max(fresh, different // 10, 1), different - 1)
+    count = min(HELD_OUT, max(fresh, different // 10), different - 1)
     rows = once[times[once].argsort(stable=True)[:count]]
     return tuple(part[rows] for part in candidates)
 

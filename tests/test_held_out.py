@@ -186,3 +186,68 @@ def test_the_commands_say_on_which_items_they_test(
 def test_training_on_what_is_tested_is_refused() -> None:
     with pytest.raises(ValueError, match="split=test is what rlseq/Copy-v0 is tested on"):
         tasks.training_env("rlseq/Copy-v0", {"split": "test"}, None, 0)
+
+
+# ── sources drawn at random ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("id", ["rlseq/Copy-v0", "rlseq/Reverse-v0", "rlseq/HMM-v0"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_held_out_sources_are_not_those_of_training(id: str, seed: int) -> None:
+    """They were drawn like training's, so that 44 % of the test sources of Copy were training sources."""
+    trained, tested = (
+        sources(rlseq.make(id, data_seed=seed, **options)) for options in ({}, tasks.held_out(id))
+    )
+    assert len(tested) == 1000
+    assert not trained & tested
+
+
+@pytest.mark.parametrize(("vocab_size", "length", "count"), [(4, 3, 2), (6, 2, 2), (12, 1, 1), (3, 4, 1)])
+@pytest.mark.parametrize("items", [5, 10_000, 50_000])
+def test_of_few_sources_a_tenth_is_held_out(vocab_size: int, length: int, count: int, items: int) -> None:
+    options = {"vocab_size": vocab_size, "length": length, "items": items}
+    train, test = (rlseq.make("rlseq/Copy-v0", split=split, **options) for split in ("train", "test"))
+    assert train.size == items
+    assert test.size == len(sources(test)) == count
+    assert not sources(train) & sources(test)
+
+
+def test_fewer_than_ten_sources_are_all_trained_on_and_none_is_held_out() -> None:
+    for vocab_size, length in ((2, 1), (3, 1), (3, 3)):
+        options = {"vocab_size": vocab_size, "length": length}
+        env = rlseq.make("rlseq/Copy-v0", **options)
+        assert len(sources(env)) == (vocab_size - 1) ** length
+        with pytest.raises(ValueError, match="fewer than ten different sources"):
+            rlseq.make("rlseq/Copy-v0", split="test", **options)
+
+
+def test_the_number_of_training_items_does_not_change_what_is_held_out() -> None:
+    few, many = (rlseq.make("rlseq/Copy-v0", split="test", items=n).items["source"] for n in (20, 40_000))
+    assert few.equal(many)
+    assert not sources(rlseq.make("rlseq/Copy-v0", items=40_000)) & {tuple(row) for row in few.tolist()}
+
+
+def test_training_sources_are_the_plain_draws_of_their_seed() -> None:
+    """What is held out takes nothing away from training, where there are sources enough."""
+    wanted = torch.randint(1, 8, (10_000, 5), generator=torch.Generator().manual_seed(3))
+    assert rlseq.make("rlseq/Copy-v0", data_seed=3).items["source"].equal(wanted)
+
+
+def test_an_unknown_part_is_refused() -> None:
+    for id in ("rlseq/Copy-v0", "rlseq/HMM-v0", "rlseq/Oracle-v0"):
+        with pytest.raises(ValueError, match="unknown split 'tset'; did you mean 'test'"):
+            rlseq.make(id, split="tset")
+
+
+def test_the_references_of_the_oracle_are_other_draws_in_the_test() -> None:
+    train, test = (
+        rlseq.make("rlseq/Oracle-v0", vocab_size=500, references=300, split=s) for s in ("train", "test")
+    )
+    texts = [{tuple(row) for row in env.items["references"][:, 0].tolist()} for env in (train, test)]
+    assert not texts[0] & texts[1]
+    assert vars(train)["oracle"] is vars(test)["oracle"]
+
+
+def sources(env: Any) -> set[tuple[int, ...]]:
+    """The different sources of a task."""
+    return {tuple(row) for row in env.items["source"].tolist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,16 +24,16 @@ def options_of(id: str, draw: random.Random, folder: Path) -> dict[str, Any]:
     name = id.split("/")[1].split("-")[0]
     if name in ("Copy", "Reverse"):
         return {
-            "vocab_size": draw.randint(3, 12),
-            "length": draw.randint(1, 8),
+            "vocab_size": draw.randint(5, 12),
+            "length": draw.randint(2, 8),
             "items": draw.choice((20, 1000, 10_000, 30_000)),
             "data_seed": draw.randrange(1000),
         }
     if name == "HMM":
         return {
-            "letters": draw.randint(2, 26),
+            "letters": draw.randint(6, 26),
             "labels": draw.randint(2, 5),
-            "length": draw.randint(2, 20),
+            "length": draw.randint(4, 20),
             "items": draw.choice((20, 1000, 10_000)),
             "data_seed": draw.randrange(1000),
             "model_seed": draw.randrange(1000),
@@ -86,7 +87,9 @@ def test_no_test_source_is_a_training_source(campaign: Any, tmp_path: Path) -> N
         folder = tmp_path / id.replace("/", "-")
         folder.mkdir()
         draw = random.Random(f"{id} {campaign.seed}")
-        own = [{}] if campaign.whole or id != "rlseq/Oracle-v0" else []  # its default takes seconds
+        own: list[dict[str, Any]] = (
+            [{}] if campaign.whole or id != "rlseq/Oracle-v0" else []
+        )  # its default takes seconds
         found = [apart(id, options) for options in own]
         found += [apart(id, options_of(id, draw, folder)) for _ in range(trials - len(own))]
         counts[id] = {name: sum(count[name] for count in found) for name in found[0]}
@@ -119,7 +122,7 @@ def limited(id: str, trials: int, seed: int) -> int:
     scores = {"place": place, "length": lengths(env)}
     for limit in sorted({2, env.size // 20 + 2, env.size // 4 + 2, env.size // 2 + 1}):
         drawn = items_tested(env.size, limit)
-        assert len(drawn.unique()) == min(limit, env.size)
+        assert len(set(drawn.tolist())) == min(limit, env.size)
         for name, score in scores.items():
             error = standard_error(score, limit)
             assert abs(float(score[drawn].mean() - score.mean())) <= 4.5 * error + 1e-9, (id, name, limit)
@@ -142,10 +145,11 @@ def test_policies_are_judged_on_the_same_items(id: str) -> None:
 def lengths(env: Any) -> torch.Tensor:
     """The length of each item's first reference."""
     context = env.contexts(torch.arange(env.size))
-    return context["reference_lengths"][:, 0].double()
+    found: torch.Tensor = context["reference_lengths"][:, 0]
+    return found.double()
 
 
 def standard_error(score: torch.Tensor, limit: int) -> float:
     """Of the mean of `limit` items, drawn without replacement."""
     share = 1 - min(limit, len(score)) / len(score)
-    return float(score.std()) * (share / min(limit, len(score))) ** 0.5
+    return float(score.std()) * math.sqrt(share / min(limit, len(score)))
