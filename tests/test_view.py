@@ -214,7 +214,7 @@ def test_a_seed_for_each_row_is_refused_and_changes_nothing(seeds: Any) -> None:
     with pytest.raises(TypeError, match="seed must be one integer, as all rows draw from one generator"):
         env.reset(seed=seeds)
     equal(env.reset(), twin.reset())
-    assert env.unwrapped.seed == 1
+    assert env.unwrapped.seed == 1  # type: ignore[attr-defined]
 
 
 def test_rows_of_gymnasiums_own_vector_environment_have_a_seed_each() -> None:

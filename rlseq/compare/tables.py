@@ -201,8 +201,15 @@ def _markdown(table: Table) -> str:
 
 
 def alarms(task: Tree) -> list[str]:
-    """Which agents may have exploited their reward, in words."""
-    return [f"{a['name']}, seed {x['seed']}: {x['alarm']}" for a in task["agents"] for x in a["alarms"]]
+    """The alarms of all runs in words: a line for each alarm of an agent, with the seeds that it concerns."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for agent in task["agents"]:
+        for found in agent["alarms"]:
+            seeds.setdefault((agent["name"], found["alarm"]), []).append(str(found["seed"]))
+    return [
+        f"{name}, seed{'s' * (len(found) > 1)} {', '.join(found)}: {alarm}"
+        for (name, alarm), found in seeds.items()
+    ]
 
 
 def spreadsheets(results: Tree) -> dict[str, str]:

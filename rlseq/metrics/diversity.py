@@ -215,7 +215,8 @@ def _closest_other(length: Tensor) -> Tensor:
     alone = torch.diag(count == 1)  # the only sequence of a length is not another one
     gap = torch.where(alone, _FAR, (sizes - sizes[:, None]).abs())
     nearest = ((gap << 32) + sizes).amin(1) & (2**32 - 1)
-    return nearest.index_select(0, which)
+    closest: Tensor = nearest.index_select(0, which)
+    return closest
 
 
 _FAR = 2**30  # farther than any length
