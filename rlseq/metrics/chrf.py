@@ -126,7 +126,7 @@ class ChrFPlusPlus(ChrF):
         word_order: the longest n-gram of words; 2 is chrF++, 1 is chrF+.
     """
 
-    word_order: PositiveInt = 2
+    word_order: NgramOrder = 2
 
     name: ClassVar[str] = "chrf++"
 
