@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
+from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, rewards, throughput
 from tabled.tasks import captions, oracle, recipes, tasks
 
@@ -21,6 +22,7 @@ REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
     "completions": completions,
+    "campaigns": campaigns,
     "captions": captions,
     "control": control,
     "coverage": coverage,

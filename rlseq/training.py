@@ -44,7 +44,7 @@ def train(
     env: Any,
     updates: PositiveInt = 1000,
     eval_env: Any = None,
-    eval_every: PositiveInt = 100,
+    eval_every: PositiveInt | None = None,
     on_update: Callable[[dict[str, float]], None] | None = None,
     *,
     budget_tokens: PositiveInt | None = None,
@@ -66,7 +66,8 @@ def train(
         env: gives the batches.
         updates: how many gradient steps.
         eval_env: scored greedily every `eval_every` updates, and after the last; its scores are `eval_…`.
-        eval_every: updates between two evaluations; tokens, where the budget is one of tokens.
+        eval_every: updates between two evaluations, 100 when not given; with a budget of tokens the tokens
+            between them, a tenth of the budget when not given.
         on_update: is told the metrics of every update, for which it waits for the device each time.
         budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
         out: the folder, or a `RunFolder` that also keeps the job.
@@ -80,9 +81,7 @@ def train(
         The metrics of every update.
     """
     unit, limit = ("updates", updates) if budget_tokens is None else ("tokens", budget_tokens)
-    if limit < 1 or eval_every < 1:
-        name = "updates" if budget_tokens is None else "budget_tokens"
-        raise ValueError(f"{name} and eval_every must be ≥ 1, got {limit} and {eval_every}")
+    eval_every = eval_every or (100 if budget_tokens is None else max(1, budget_tokens // 10))
     run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
     run.watch = Watchman(alarms)
     run.sinks = [run.watch]

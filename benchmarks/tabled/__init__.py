@@ -26,5 +26,6 @@ def origin(run: dict[str, Any]) -> str:
 
 
 def runs(pattern: str) -> list[dict[str, Any]]:
-    """The JSON files of a benchmark."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
+    """The JSON files of a benchmark, each with the name of its file."""
+    paths = sorted(RESULTS.glob(f"{pattern}.json"))
+    return [{"name": path.stem, **json.loads(path.read_text("utf-8"))} for path in paths]

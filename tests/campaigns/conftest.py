@@ -43,7 +43,9 @@ class Campaign:
             import record
         finally:
             sys.path.pop(0)
-        record.write(name, {"seed": self.seed, **counts}, ROOT / "benchmarks" / "results" / "campaigns")
+        folder = ROOT / "benchmarks" / "results" / "campaigns"
+        command = f"RLSEQ_CAMPAIGN_SEED={self.seed} make campaign"
+        record.write(name, {"seed": self.seed, **counts}, folder, command)
 
 
 @pytest.fixture(scope="session")
