@@ -41,9 +41,13 @@ class Adversarial(PolicyGradient):
         """The adversary when none is given."""
         return Adversary(reader_of(self.policy, "cnn"))
 
+    def check(self, env: Any) -> None:
+        """Refuse a task whose texts the discriminator cannot read, or that has none for it to learn from."""
+        super().check(env)
+        self.adversary.check(sequence_env(env))
+
     def catch_up(self, env: Any) -> None:
         """Begin a round when the last one is over: the discriminator learns."""
-        self.adversary.check(sequence_env(env))
         if self.count.updates >= self.g * self.rounds.updates:  # not again, if only the batch is
             self.new_round(env)
             self.rounds.updates = self.rounds.updates + 1

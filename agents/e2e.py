@@ -14,7 +14,7 @@ from rlseq.arguments import PositiveInt, ShareBelowOne
 from rlseq.engine import rescore, sequence_env
 from rlseq.errors import pick
 from rlseq.losses import per_token
-from rlseq.references import demonstrations
+from rlseq.references import check_references, demonstrations
 from rlseq.schedules import handed_over
 from rlseq.types import Metrics, Rollout, Soft
 
@@ -89,6 +89,10 @@ class E2E(Agent):
         """Set step size and stage for the next update; `done` is the share of training that lies behind."""
         super().pace(done)
         self.done = done
+
+    def check(self, env: Any) -> None:
+        """Refuse a task without references."""
+        check_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
         """References."""

@@ -13,7 +13,7 @@ from rlseq.baselines import Baseline
 from rlseq.engine import rescore, rollout, sequence_env
 from rlseq.losses import per_token
 from rlseq.policy_gradient import PolicyGradient
-from rlseq.references import drawn
+from rlseq.references import check_references, drawn
 from rlseq.schedules import handed_over
 from rlseq.state import Count
 from rlseq.types import RAW, Evaluation, Metrics, Rollout
@@ -51,6 +51,11 @@ class MIXER(PolicyGradient):
         """Set step size and stage for the next update; `done` is the share of training that lies behind."""
         super().pace(done)
         self.done = done
+
+    def check(self, env: Any) -> None:
+        """Refuse a task without references."""
+        super().check(env)
+        check_references(sequence_env(env))
 
     def gather(self, env: Any) -> Rollout:
         """The first words of references, and what the policy writes after them."""

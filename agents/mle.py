@@ -9,10 +9,10 @@ from torch import Tensor
 
 from rlseq.agent import Agent
 from rlseq.arguments import ShareBelowOne
-from rlseq.engine import rescore
+from rlseq.engine import rescore, sequence_env
 from rlseq.losses import per_token
 from rlseq.penalties import smoothed
-from rlseq.references import alike, demonstrations, trimmed
+from rlseq.references import alike, check_references, demonstrations, trimmed
 from rlseq.types import Metrics, Rollout
 
 
@@ -21,6 +21,10 @@ class MLE(Agent):
     """Minimise −log π(y*ₜ | y*₍₁…ₜ₋₁₎, source) of the references, mean over tokens."""
 
     smoothing: ShareBelowOne = 0.0  # share of the target that is spread over the vocabulary
+
+    def check(self, env: Any) -> None:
+        """Refuse a task without references."""
+        check_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
         """References of random items, of like length where the task can draw such."""

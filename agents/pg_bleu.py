@@ -37,11 +37,15 @@ class PGBLEU(PolicyGradient):
         self.reward: Reward | None = None
         super().__post_init__()
 
+    def check(self, env: Any) -> None:
+        """Refuse a task that has no real texts."""
+        super().check(env)
+        check_pool(sequence_env(env))
+
     def paid_on(self, env: Any) -> Any:
         """The task, paid by BLEU."""
         env = sequence_env(env)
         if self.reward is None:
-            check_pool(env)
             self.reward = self._bleu(env)
         return rewarded(env, self.reward)
 

@@ -32,6 +32,9 @@ class Agent(ABC):
         self.schedule = scheduled(self.schedule)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
 
+    def check(self, env: Any) -> None:  # noqa: B027  (most agents refuse nothing)
+        """Refuse a task that the agent cannot learn from; asked before anything is written or sampled."""
+
     @abstractmethod
     def collect(self, env: Any) -> Rollout:
         """Gather a batch."""

@@ -58,13 +58,13 @@ def _run(words: list[str]) -> None:
 
 
 def _open_streams() -> None:
-    """Give standard streams that were closed by the caller somewhere to go, and all of them any text."""
+    """Open standard streams that the caller closed, to nowhere; what cannot be shown is escaped."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    for name, errors in (("stdin", "strict"), ("stdout", "backslashreplace"), ("stderr", "backslashreplace")):
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors=errors)
 
 
 def _check_text(words: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
+
 import rlseq
 from rlseq.agents import AGENTS
 from rlseq.arguments import PositiveInt, Range, Seed, checked, rule_of
@@ -83,6 +85,7 @@ def train(name: str, arguments: Sequence[str]) -> None:
         budget_tokens=budget, evaluations=given.evaluations, metrics=tuple(given.metrics) or None,
         texts=given.texts, start=given.start,
     )  # fmt: skip
+    torch.manual_seed(job.seed)  # of what an agent makes for itself, a discriminator, say
     agent, env, fresh = made(job)
     folder = Path(given.out)
     if given.start:

@@ -83,9 +83,13 @@ class PolicyGradient(Agent):
     def collect(self, env: Any) -> Rollout:
         """On-policy samples, and what the factors want to know beside."""
         env = task_of(env)
-        check_task(self, env)
+        self.check(env)
         self.catch_up(env)
         return self.gather(self.paid_on(env))
+
+    def check(self, env: Any) -> None:
+        """Refuse a task with which the factors do not go."""
+        check_task(self, task_of(env))
 
     def catch_up(self, env: Any) -> None:
         """Whatever must be learned before a batch is gathered, by a discriminator for instance."""

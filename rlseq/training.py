@@ -21,7 +21,6 @@ from rlseq.checks import check_words
 from rlseq.engine import task_of
 from rlseq.evaluation import evaluate, judged, selection
 from rlseq.examine import Examiner
-from rlseq.factors import check_task
 from rlseq.log import Row, RunFolder, Sink, describe, tensorboard, wandb, wandb_service
 from rlseq.monitors import monitored
 from rlseq.places import without_places
@@ -136,8 +135,7 @@ class _Run:
     def __post_init__(self) -> None:
         if not isinstance(self.env, OwnLoop):  # before anything is written
             check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
-        if isinstance(self.agent, PolicyGradient):
-            check_task(self.agent, self.env)
+        self.agent.check(self.env)
 
     def done(self, unit: str) -> int:
         """How far it is."""

@@ -15,11 +15,9 @@ import rlseq
 from rlseq.compare.tasks import testing_env, training_env
 from rlseq.decode import Sample
 from rlseq.evaluation import judged
-from rlseq.factors import check_task
 from rlseq.log import RunFolder, read_job, read_results, read_state
 from rlseq.monitors import monitored
 from rlseq.policies import POLICIES, size_names
-from rlseq.policy_gradient import PolicyGradient
 from rlseq.storage import Damaged, read_sealed, write_sealed
 
 SPENT = "spent.json"
@@ -94,8 +92,7 @@ def made(job: Job) -> tuple[Any, Any, Any]:
     )
     policy = rlseq.make_policy(job.policy, env, **{**value, **job.sizes})
     agent = rlseq.make_agent(job.algorithm, policy, **job.hyper)
-    if isinstance(agent, PolicyGradient):
-        check_task(agent, env)
+    agent.check(env)
     return agent, env, fresh
 
 
