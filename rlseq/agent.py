@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlseq.arguments import PositiveFloat, check_fields, shown
 from rlseq.diagnostics import joined
-from rlseq.schedules import Schedule, constant, scheduled
+from rlseq.schedules import Schedule, checked_share, constant, scheduled
 from rlseq.types import Metrics, Rollout
 
 
@@ -54,9 +54,10 @@ class Agent(ABC):
         group, and so in checkpoints.
         """
         if self.schedule is not constant:
+            share = checked_share(self.schedule(done), done)  # type: ignore[operator]
             for group in self.optimizer.param_groups:
                 initial = group.setdefault("initial_lr", group["lr"])
-                group["lr"] = initial * self.schedule(done)  # type: ignore[operator]
+                group["lr"] = initial * share
 
     def remark(self) -> str | None:
         """What the user must know about a training that has just ended; None if there is nothing."""

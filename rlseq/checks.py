@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from rlseq.arguments import shown
 from rlseq.decode import Decode
 from rlseq.memory import check_fits
-from rlseq.types import Reward, Rollout
+from rlseq.types import Context, Evaluation, Reward, Rollout, State
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
 _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -77,9 +78,11 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
     return items.to(device)
 
 
-def checked_context(context: dict[str, Any], source_vocab: Any) -> dict[str, Tensor]:
-    """Contexts as a task's `contexts` gave them: tensors with one row per index, where the index is."""
-    index = context["index"]
+def checked_context(given: Any, index: Tensor, source_vocab: Any) -> dict[str, Tensor]:
+    """Contexts as a task's `contexts` gave them, tensors with one row per index, and the index itself."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"`contexts` must return a dict of tensors, got {type(given).__name__}")
+    context: dict[str, Any] = {**given, "index": index}
     for name, value in context.items():
         if not isinstance(value, Tensor) or value.shape[:1] != index.shape or value.device != index.device:
             got = (
@@ -90,6 +93,8 @@ def checked_context(context: dict[str, Any], source_vocab: Any) -> dict[str, Ten
             raise ValueError(
                 f"context {name!r} must be a tensor with B = {len(index)} rows on {index.device}, got {got}"
             )
+    if "source" in context and context["source"].dtype not in _INTEGERS:
+        raise TypeError(f"context 'source' must be integers (token ids), got {context['source'].dtype}")
     if "source" in context and source_vocab is None:
         raise ValueError(
             "contexts gives a source, but items has none, so that nobody would read it; "
@@ -192,12 +197,73 @@ def _integers(name: str, what: str, values: Any) -> Tensor:
     return integers
 
 
-def check_logits(logits: Tensor, rows: int, words: int) -> None:
-    """Refuse what cannot be logits of the next token; no look at values, which would wait for them."""
+def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:
+    """Return the logits of the next token and the new state, if that is the answer of a policy's `step`.
+
+    Values are not looked at, because that would wait for the device.
+    """
+    wanted = f"a policy's step must return (logits, state) with float logits [B, V] = {(rows, words)}"
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise TypeError(f"{wanted}, got {type(answer).__name__}")
+    logits, state = answer
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"{wanted}, got {_kind(logits)}")
     if logits.shape != (rows, words):
-        raise ValueError(
-            f"a policy's step must return logits [B, V] = {(rows, words)}, got {tuple(logits.shape)}"
+        raise ValueError(f"{wanted}, got {tuple(logits.shape)}")
+    return logits, state
+
+
+def checked_evaluation(answer: Any, shape: tuple[int, ...]) -> Evaluation:
+    """Return the answer of a policy's `evaluate`, if it holds floats `[B, T]`; values are not looked at."""
+    if not isinstance(answer, Evaluation):
+        raise TypeError(
+            f"a policy's evaluate must return rlseq.types.Evaluation, got {type(answer).__name__}"
         )
+    for name in ("log_probs", "entropy", "values", "top"):
+        value = getattr(answer, name)
+        if value is None and name in ("values", "top"):
+            continue
+        wanted = f"{name} of a policy's evaluate must be floats [B, T] = {shape}"
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"{wanted}, got {_kind(value)}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{wanted}, got {tuple(value.shape)}")
+    return answer
+
+
+def checked_judgement(answer: Any, shape: tuple[int, int]) -> Tensor:
+    """Return the answer of a discriminator, if it holds floats `[B, outputs]`; values are not looked at."""
+    wanted = f"a discriminator must return float logits [B, outputs] = {shape}"
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        raise TypeError(f"{wanted}, got {_kind(answer)}")
+    if tuple(answer.shape) != shape:
+        raise ValueError(f"{wanted}, got {tuple(answer.shape)}")
+    return answer
+
+
+@contextmanager
+def unchanged(owner: str, context: Context, **inputs: Tensor) -> Iterator[None]:
+    """Refuse a change, made inside, of the tensors that `owner` is given; torch counts writes to each.
+
+    Writes through the memory of a NumPy array are not counted, nor those to inference tensors.
+    """
+    given = {**{f"context {name!r}": value for name, value in context.items()}, **inputs}
+    before = _versions(given.values())
+    yield
+    for name, old, new in zip(given, before, _versions(given.values()), strict=True):
+        if old != new:
+            raise ValueError(
+                f"{owner} changed the {name} that it was given; let it change a copy (`.clone()`)"
+            )
+
+
+def _versions(tensors: Iterable[Tensor]) -> list[int]:
+    return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def _kind(value: Any) -> str:
+    """The type of a value, and of its elements."""
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def check_written(log_probs: Tensor, support: Tensor | None, mask: Tensor) -> None:

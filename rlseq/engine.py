@@ -17,11 +17,13 @@ from torch import Tensor
 from rlseq.arguments import PositiveInt, checked_arguments
 from rlseq.checks import (
     check_device,
-    check_logits,
     check_takes_behaviour,
     check_words,
     check_written,
+    checked_evaluation,
     checked_forcing,
+    checked_step,
+    unchanged,
 )
 from rlseq.compiled import compiled
 from rlseq.decode import Decode, Sample, Search, acting_logits, checked_decoder
@@ -75,7 +77,8 @@ def rollout(
     check_words(policy, env.vocab, env.source_vocab)
     with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
-        state = policy.start({name: value[::repeat] for name, value in context.items()})
+        with unchanged("the policy's start", context):
+            state = policy.start({name: value[::repeat] for name, value in context.items()})
         state = checked_state(state, env.num_envs // repeat)
         if repeat > 1:  # rows that share a context share its encoding
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
@@ -129,8 +132,7 @@ def one_step(
     forced: Sequence[Tensor] | None,
 ) -> tuple[Tensor, State, Tensor, Tensor | None]:
     """Read the last token of every row, choose the next, append it: (token, state, log-prob, support)."""
-    logits, state = policy.step(token, state)
-    check_logits(logits, len(token), len(env.vocab))
+    logits, state = checked_step(policy.step(token, state), len(token), len(env.vocab))
     logits = acting_logits(logits, Behaviour(decode.temperature, legal))
     support = decode.support(logits)
     if support is not None:
@@ -187,8 +189,10 @@ def rescore(policy: Any, batch: Rollout) -> Evaluation:
     elif behaviour._replace(autocast=None) != RAW:
         check_takes_behaviour(policy)
         more = (behaviour,)
-    with casting(behaviour.autocast, batch.actions.device):
-        evaluation: Evaluation = policy.evaluate(batch.actions, batch.context, *more)
+    given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
+    with casting(behaviour.autocast, batch.actions.device), given:
+        answer = policy.evaluate(batch.actions, batch.context, *more)
+    evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
     if behaviour.support is not None:  # padding may stand where it was not allowed: −∞ · 0 is no number
         evaluation = evaluation._replace(log_probs=evaluation.log_probs.where(batch.mask, 0.0))
     return evaluation

@@ -21,7 +21,14 @@ from torch import Tensor
 from typing_extensions import Self, Unpack
 
 from rlseq.arguments import PositiveInt, Seed, checked_arguments, shown
-from rlseq.checks import checked_context, checked_index, checked_legal, checked_reward, usable_device
+from rlseq.checks import (
+    checked_context,
+    checked_index,
+    checked_legal,
+    checked_reward,
+    unchanged,
+    usable_device,
+)
 from rlseq.layout import observation_space
 from rlseq.memory import check_fits
 from rlseq.returns import at_last
@@ -140,7 +147,9 @@ class SequenceEnv(GymnasiumView):
             drawn = (rows // repeat,)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
         index = index.repeat_interleave(repeat)
-        self.context = checked_context({**self.contexts(index), "index": index}, self.source_vocab)
+        with unchanged("`contexts`", self.items, index=index):
+            drawn_context = self.contexts(index)
+        self.context = checked_context(drawn_context, index, self.source_vocab)
         # One spare column at the end takes what a finished row would write, so that no step needs a branch.
         self._tokens = torch.full((rows, self.max_len + 1), self.vocab.pad, device=self.device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=self.device)
@@ -197,10 +206,11 @@ class SequenceEnv(GymnasiumView):
         A part that answers `[B]` is due on the last token, and not before the text is `done`.
         """
         due = mask[:, 0] if done is None else done
-        values = {
-            name: checked_reward(name, part(tokens, mask, context), mask, due)
-            for name, part in self.parts.items()
-        }
+        values = {}
+        for name, part in self.parts.items():
+            with unchanged(f"reward {name!r}", context, tokens=tokens, mask=mask):
+                answer = part(tokens, mask, context)
+            values[name] = checked_reward(name, answer, mask, due)
         self._dense = any(value.ndim == 2 for value in values.values())
         return {name: value if value.ndim == 2 else at_last(value, mask) for name, value in values.items()}
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
-from rlseq.arguments import Share, checked_arguments
+from rlseq.arguments import Share, checked_arguments, shown
 from rlseq.errors import pick
 
 Schedule = Callable[[float], float]
@@ -38,6 +40,16 @@ def scheduled(schedule: Schedule | str) -> Schedule:
     if isinstance(schedule, str):
         return pick(SCHEDULES, schedule, "schedule")
     return schedule
+
+
+def checked_share(share: Any, done: float) -> float:
+    """Return the answer of a schedule, a finite number ≥ 0, as a float."""
+    if not isinstance(share, Real) or not 0 <= float(share) < math.inf:
+        raise ValueError(
+            f"schedule must return a finite number ≥ 0, the share of lr, got {shown(share)} "
+            f"when {done:.4g} of training is done"
+        )
+    return float(share)
 
 
 def handed_over(done: float, xent_share: float, longest: int, delta: int) -> int:

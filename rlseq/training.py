@@ -153,7 +153,7 @@ class _Run:
         """Fetch the metrics that wait, all in one go, and write them; `scores` belong to the last update."""
         for row in self.record(len(self.waiting), scores):
             for sink in self.sinks:
-                sink(row)
+                sink(dict(row))  # a callback may change its row, but not the history
 
     def record(self, count: int, scores: Row | None = None) -> History:
         """Fetch and write the first `count` of the metrics that wait."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from rlseq.checks import checked_judgement, unchanged
 from rlseq.discriminators.collapse import Collapse
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.objectives import GAN, Objective, Penalty, unconstrained
@@ -87,7 +88,13 @@ class Adversary:
         return self._judged(self._prefixes, Texts(tokens, mask, context))
 
     def _whole(self, texts: Texts) -> Tensor:
-        return self.value(self.discriminator(*texts))
+        return self.value(self.logits(texts))
+
+    def logits(self, texts: Texts) -> Tensor:
+        """The discriminator's answer for whole texts, `[B, outputs]`, checked."""
+        with unchanged("the discriminator", texts.context, tokens=texts.tokens, mask=texts.mask):
+            answer = self.discriminator(*texts)
+        return checked_judgement(answer, (len(texts.tokens), self.discriminator.head.out_features))
 
     def _prefixes(self, texts: Texts) -> Tensor:
         return self.value(self.discriminator.steps(*texts))
@@ -132,6 +139,8 @@ class Adversary:
             self._remember(fresh, env.generator)
         names = ("d_loss", "d_real", "d_generated", "d_order")
         means = dict(zip(names, torch.stack(logs).mean(0), strict=True))
+        if not means["d_loss"].isfinite():
+            raise ValueError(f"the loss of the discriminator is {float(means['d_loss'])}; it must be finite")
         return {**means, **self.collapse(real(env, len(fresh.tokens)), fresh)}
 
     def freeze(self) -> None:
@@ -160,10 +169,10 @@ class Adversary:
 
     def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
         """What to minimise; and what is `watched`."""
-        up, down = self.discriminator(*high), self.discriminator(*low)
+        up, down = self.logits(high), self.logits(low)
         wrong = up[:0]
         if self.discriminator.conditional and self.mismatch:
-            wrong = self.discriminator(*mismatched(high))
+            wrong = self.logits(mismatched(high))
         if up.shape[1] == 1:
             loss = self.objective(up[:, 0], torch.cat([down, wrong])[:, 0])
         else:  # a real text is real under any source, but goes with its own
