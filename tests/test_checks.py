@@ -220,7 +220,7 @@ def test_a_finished_row_needs_no_legal_token() -> None:
 
 
 BAD_TASKS: dict[str, tuple[dict[str, Any], str]] = {
-    "no room": ({"max_len": 0}, "max_len must be ≥ 1, got 0"),
+    "no room": ({"max_len": 0}, "max_len must be an integer ≥ 1, got 0"),
     "no rows": ({"num_envs": 0}, "num_envs must be an integer ≥ 1, got 0"),
     "half a row": ({"num_envs": 1.5}, "num_envs must be an integer ≥ 1, got 1.5"),
     "no such device": ({"device": "abacus"}, "device 'abacus' is not usable here"),
@@ -234,11 +234,11 @@ BAD_TASKS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", BAD_TASKS)
 def test_a_task_that_makes_no_sense_is_refused(name: str) -> None:
     options, says = BAD_TASKS[name]
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises((TypeError, ValueError), match=re.escape(says)):
         make(**options).begin()
 
 
 @pytest.mark.parametrize("reward", [None, {}, {"good": value_of, "bad": 1.0}])
 def test_a_reward_is_a_function_or_a_dict_of_functions(reward: Any) -> None:
-    with pytest.raises(TypeError, match="must be a function, or a dict of functions, got"):
+    with pytest.raises(TypeError, match="must be a function"):
         make(reward)

@@ -292,7 +292,7 @@ def of_another_version(folder: Path) -> None:
 REFUSALS: list[tuple[str, Callable[[Path], Any], dict[str, Any]]] = [
     ("another configuration", lambda folder: None, {"hyper": {"lr": 0.5}}),
     ("already holds a run", lambda folder: None, {"resume": False}),
-    ("must be ≥ 1", lambda folder: None, {"updates": 0}),
+    ("updates must be an integer ≥ 1", lambda folder: None, {"updates": 0}),
     ("wandb is not installed", lambda folder: None, {"wandb_project": "mine"}),
     ("no other checkpoint in .* is intact", damage_checkpoints, {}),
     (r"metrics\.jsonl was changed", lambda folder: flip(folder / "metrics.jsonl"), {}),
