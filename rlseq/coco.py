@@ -19,7 +19,7 @@ from typing import Any
 
 from rlseq import limits
 from rlseq.errors import hint, pick, told
-from rlseq.metrics.tokenize import penn_treebank
+from rlseq.metrics.treebank import penn_treebank
 from rlseq.pictures import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 
 Words = tuple[str, ...]

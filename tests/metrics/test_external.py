@@ -12,7 +12,7 @@ import torch
 
 from rlseq.metrics import METEOR, SPICE, Unavailable, evaluate, unavailable
 from rlseq.metrics.external import LineProcess
-from rlseq.metrics.tokenize import penn_treebank
+from rlseq.metrics.treebank import penn_treebank
 
 needs_meteor = pytest.mark.skipif(unavailable("meteor") is not None, reason=str(unavailable("meteor")))
 needs_spice = pytest.mark.skipif(unavailable("spice") is not None, reason=str(unavailable("spice")))
