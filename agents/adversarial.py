@@ -48,6 +48,7 @@ class Adversarial(PolicyGradient):
 
     def catch_up(self, env: Any) -> None:
         """Begin a round when the last one is over: the discriminator learns."""
+        self.adversary.begin(sequence_env(env))
         if self.count.updates >= self.g * self.rounds.updates:  # not again, if only the batch is
             self.new_round(env)
             self.rounds.updates = self.rounds.updates + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +93,26 @@ def test_a_policy_that_cannot_score_what_acted_is_told_so(tiny: Any) -> None:
     tempered = rlseq.make_agent("reinforce", policy, decode=rlseq.Sample(0.5))
     with pytest.raises(TypeError, match="let it take `behaviour` too"):
         tempered.update(tempered.collect(env))
+
+
+@pytest.mark.parametrize("name", rlseq.agents.AGENTS)
+def test_a_check_of_a_task_changes_nothing(name: str) -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=16, length=3)
+    policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=name in ("a2c", "ppo", "ppo_kl"))
+    agent = rlseq.make_agent(name, policy)
+    before = env.generator.get_state(), torch.get_rng_state(), env.counts.numbers()
+    agent.check(env)
+    assert torch.equal(env.generator.get_state(), before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert env.counts.numbers() == before[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["mle", "e2e", "scheduled_sampling", "mixer", "seqgan", "rankgan", "pg_bleu"]
+)
+def test_a_task_without_references_is_refused_before_a_run_is_written(name: str, tmp_path: Path) -> None:
+    env = rlseq.make("rlseq/Enumerable-v0", num_envs=16)
+    agent = rlseq.make_agent(name, rlseq.make_policy("gru", env, hidden=8, embedding=4))
+    with pytest.raises(ValueError, match="has no references to learn from"):
+        rlseq.train(agent, env, updates=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -406,7 +406,7 @@ def test_a_ranker_learns_that_real_texts_rank_higher() -> None:
 
 def test_a_ranker_says_what_it_needs() -> None:
     env = oracle()
-    with pytest.raises(ValueError, match=r"call its `check\(env\)` or `learn` first"):
+    with pytest.raises(ValueError, match=r"call its `begin\(env\)` or `learn` first"):
         Ranker(small("cnn", env))(*real(env, 10))
     with pytest.raises(ValueError, match="source=False"):
         Ranker(small("cnn", copying()))

@@ -115,6 +115,10 @@ class Adversary:
         if not self.frozen:
             check_pool(env)
 
+    def begin(self, env: Any) -> None:
+        """Check the task, and draw from it whatever judgements need; it is checked alone by `check`."""
+        self.check(env)
+
     def learn(self, policy: Any, env: Any, *, regenerations: int = 1, epochs: int = 1) -> Metrics:
         """Catch up with a policy.
 
@@ -129,7 +133,7 @@ class Adversary:
             real one has more (½: it tells nothing, 1: it tells all); how varied the generated ones are.
         """
         env = sequence_env(env)
-        self.check(env)
+        self.begin(env)
         if self.frozen or not regenerations:
             return {}
         logs: list[Tensor] = []

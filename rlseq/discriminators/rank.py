@@ -37,9 +37,9 @@ class Ranker(Adversary):
         if self.discriminator.conditional:
             raise ValueError("a ranker compares texts with each other; make its discriminator source=False")
 
-    def check(self, env: Any) -> None:
+    def begin(self, env: Any) -> None:
         """As any adversary; and draw U and C, where there are none yet."""
-        super().check(env)
+        super().begin(env)
         if self.pool is None:
             self._draw(env)
 
@@ -68,7 +68,7 @@ class Ranker(Adversary):
     def _paid(self, features: Tensor) -> Tensor:
         """Log R."""
         if self.pool is None:
-            raise ValueError("a ranker compares with real texts: call its `check(env)` or `learn` first")
+            raise ValueError("a ranker compares with real texts: call its `begin(env)` or `learn` first")
         with evaluating(self.discriminator):
             known = self._features(self.pool)
         ranks = rank(features, known[: self.references], known[self.references :], self.gamma)

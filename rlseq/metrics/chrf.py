@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder, PositiveFloat, PositiveInt
+from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.dynamic import added, greatest
