@@ -238,7 +238,7 @@ CHECKS = [with_sacrebleu, with_pycocoevalcap, with_rapidfuzz, with_slow_versions
 
 
 def test_metrics_equal_their_reference_implementations(campaign: Any) -> None:
-    trials = campaign.trials(40, 3_000)
+    trials = campaign.trials(40, 2_000)
     for trial in range(trials):
         draw = random.Random(f"{campaign.seed}/{trial}")
         corpus = random_corpus(draw)
@@ -311,7 +311,7 @@ def check_ids(draw: random.Random, dtype: torch.dtype) -> int:
 
 
 def test_rewards_do_not_depend_on_padding_order_or_company(campaign: Any) -> None:
-    trials, checked = campaign.trials(25, 1_500), 0
+    trials, checked = campaign.trials(25, 800), 0
     for trial in range(trials):
         draw = random.Random(f"{campaign.seed}/ids/{trial}")
         try:
