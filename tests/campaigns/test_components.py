@@ -166,7 +166,7 @@ class Setting:
         if component == "discriminator":
             judge = rlseq.make_discriminator("cnn", self.env, embedding=4)
             self.late.whole = judge.forward
-            judge.forward = self.late
+            judge.forward = self.late  # type: ignore[method-assign]
             options = {"adversary": Adversary(judge, texts=4, batch=4), "pretraining": 1, "d": 1, "k": 1}
         self.agent = rlseq.make_agent(
             "adversarial" if component == "discriminator" else "reinforce", self.policy, lr=1e-2, **options
@@ -179,7 +179,7 @@ class Setting:
             self.late.broken = self.breaks and round(done * UPDATES) >= LATE - 1
             pace(done)
 
-        self.agent.pace = paced
+        self.agent.pace = paced  # type: ignore[method-assign]
 
     def part(self, component: str) -> Callable[..., Any]:
         """Return the function that is replaced."""
@@ -189,14 +189,17 @@ class Setting:
             "schedule": lambda done: 1.0,
             "on_update": self.told.append,
         }
-        return parts.get(component) or getattr(self.policy, component, self.told.append)
+        if component in parts:
+            return parts[component]
+        found: Callable[..., Any] = getattr(self.policy, component, self.told.append)
+        return found
 
     def place(self, component: str) -> None:
         """Put the function that fails in place of the one that works."""
         if component == "reward":
             self.env.parts = {"reward": self.late}
         elif component == "contexts":
-            self.env.contexts = self.late
+            self.env.contexts = self.late  # type: ignore[method-assign]
         elif component in ("step", "start", "evaluate"):
             setattr(self.policy, component, self.late)
 
