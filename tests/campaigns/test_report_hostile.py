@@ -118,8 +118,8 @@ def infected(results: dict[str, Any], text: Callable[[], str]) -> dict[str, Any]
             agent["name"] = names.get(agent["name"], agent["name"])
             agent.update(algorithm=text(), reward=text())
             agent["scores"] = {metric.get(name, name): score for name, score in agent["scores"].items()}
-            for alarm in agent["alarms"]:
-                alarm["alarm"] = text()
+            for number, alarm in enumerate(agent["alarms"]):  # equal alarms of several seeds share a line
+                alarm["alarm"] = f"{number} {text()}"
         for pair in task["pairs"]:
             pair.update(
                 a=names[pair["a"]], b=names[pair["b"]], better=pair["better"] and names[pair["better"]]
