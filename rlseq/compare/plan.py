@@ -16,10 +16,12 @@ from rlseq.compare.folders import check_names, folder_name
 from rlseq.compare.jobs import Job, made
 from rlseq.compare.tasks import CONTROLS
 from rlseq.errors import hint, pick
+from rlseq.memory import check_fits
 
 START = "start"  # the name of the shared start
 STOCK = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
+RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Plan(Checked):
         twice = next((name for name in variants if variants.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two agents are called {twice!r}: one that is given, and one with that reward")
+        check_fits(RUN_BYTES * self.seeds * len(variants) * len(named(self.envs)), seeds=self.seeds)
         for _, settings in self.variants():
             pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
 

@@ -176,6 +176,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agents": ["scts"]}, "unknown agent 'scts'; did you mean 'scst'"),
     ({"envs": ["rlseq/Copi-v0"]}, "unknown id 'rlseq/Copi-v0'; did you mean 'rlseq/Copy-v0'"),
     ({"metrics": ["bleuu"]}, "unknown metric 'bleuu'; did you mean 'bleu'"),
+    ({"seeds": 10**30}, "seeds=more than 10^15 would need more than 1,000 PB of memory"),
     ({"budget_tokens": 0}, "budget_tokens must be an integer ≥ 1, got 0"),
     ({"seeds": 0}, "seeds must be an integer ≥ 1, got 0"),
     ({"jobs": 0}, "jobs must be an integer ≥ 1 or None, got 0"),
