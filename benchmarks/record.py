@@ -41,10 +41,12 @@ def write(name: str, results: Any, folder: Path = RESULTS, command: str | None =
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+        here = Path(__file__).parent  # the working folder may be another
+        found = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
 
     # Results and the tables made from them are what runs write: only code makes another run.
-    code = ["*.py", "*.toml", "constraints.txt"]
+    code = [":/*.py", ":/*.toml", ":/constraints.txt"]
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
 
