@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from rlseq.agent import Agent
 from rlseq.agents.a2c import A2C
 from rlseq.agents.adversarial import Adversarial
 from rlseq.agents.e2e import E2E
@@ -20,8 +19,9 @@ from rlseq.agents.rloo import RLOO
 from rlseq.agents.scheduled_sampling import ScheduledSampling
 from rlseq.agents.scst import SCST
 from rlseq.agents.seqgan import REGS, MaliGAN, RankGAN, SeqGAN
-from rlseq.arguments import checked_arguments
-from rlseq.errors import check_options, pick
+from rlseq.policy_gradient.agent import Agent
+from rlseq.utils.arguments import checked_arguments
+from rlseq.utils.errors import check_options, pick
 
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,

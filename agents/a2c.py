@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlseq.arguments import Share, check_fields
-from rlseq.baselines import Baseline
-from rlseq.credit import Credit, Lambda
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.credit import Credit, Lambda
+from rlseq.utils.arguments import Share, check_fields
 
 
 @dataclass(eq=False)
@@ -18,8 +18,8 @@ class A2C(PolicyGradient):
     """
 
     lam: Share = 0.95  # λ of the credit, where none is given
-    credit: Credit | str = ""  # Q̂ (rlseq.credit); the λ-return when not given
-    baseline: Baseline | str = "value"  # b (rlseq.baselines, rlseq.critics)
+    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); the λ-return when not given
+    baseline: Baseline | str = "value"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
 
     def __post_init__(self) -> None:
         check_fields(self)

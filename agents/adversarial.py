@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rlseq.arguments import NonNegativeInt, PositiveInt, shown
 from rlseq.discriminators import Adversary, built
 from rlseq.discriminators.texts import rewarded
-from rlseq.engine import sequence_env
-from rlseq.policies.words import Words
-from rlseq.policy_gradient import PolicyGradient
-from rlseq.state import Count
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policies.spec import Words
+from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.types import Metrics, Rollout
+from rlseq.utils.arguments import NonNegativeInt, PositiveInt, shown
+from rlseq.utils.stateful import Count
 
 
 @dataclass(eq=False)

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.agent import Agent
-from rlseq.arguments import PositiveInt, ShareBelowOne
-from rlseq.engine import rescore, sequence_env
-from rlseq.errors import pick
-from rlseq.losses import per_token
-from rlseq.references import check_references, demonstrations
-from rlseq.schedules import handed_over
+from rlseq.engine.references import check_references, demonstrations
+from rlseq.engine.rollout import rescore
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policy_gradient.agent import Agent, handed_over
+from rlseq.policy_gradient.losses import per_token
 from rlseq.types import Metrics, Rollout, Soft
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne
+from rlseq.utils.errors import pick
 
 Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from rlseq.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
-from rlseq.baselines import Baseline
-from rlseq.diagnostics import watch
-from rlseq.factors import Scale
-from rlseq.losses import Aggregate, clipped, out_of_clip
-from rlseq.penalties import Divergence
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.diagnostics import watch
+from rlseq.policy_gradient.factors import Scale
+from rlseq.policy_gradient.losses import Aggregate, clipped, out_of_clip
+from rlseq.policy_gradient.penalties import Divergence
 from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(eq=False)
@@ -25,11 +25,11 @@ class GRPO(PolicyGradient):
     """
 
     samples: PositiveInt = 8  # K, texts of each context
-    baseline: Baseline | str = "group_mean"  # b (rlseq.baselines, rlseq.critics)
-    scale: Scale | str = "by_group"  # of Q̂ − b (rlseq.factors)
+    baseline: Baseline | str = "group_mean"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    scale: Scale | str = "by_group"  # of Q̂ − b (rlseq.policy_gradient.factors)
     aggregate: Aggregate | str = "per_text"  # how much every token counts (rlseq.losses)
     kl: NonNegativeFloat = 0.04  # β, weight of the divergence from the reference policy, in the loss
-    divergence: Divergence | str = "k3"  # of the two, in the loss (rlseq.penalties)
+    divergence: Divergence | str = "k3"  # of the two, in the loss (rlseq.policy_gradient.penalties)
     clip: PositiveFloat = 0.2  # how far ρ = π/π_old may fall below 1 and still gain
     clip_high: PositiveFloat = 0.2  # how far it may rise above
 
@@ -47,7 +47,7 @@ class GRPO(PolicyGradient):
 class DrGRPO(GRPO):
     """GRPO without its two biases: A = R − mean, tokens summed, divided by a constant (Liu et al. 2025)."""
 
-    scale: Scale | str = "none"  # of Q̂ − b (rlseq.factors)
+    scale: Scale | str = "none"  # of Q̂ − b (rlseq.policy_gradient.factors)
     aggregate: Aggregate | str = "per_step"  # how much every token counts (rlseq.losses)
     kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
 

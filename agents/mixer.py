@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.arguments import OpenShare, PositiveInt, ShareBelowOne
-from rlseq.baselines import Baseline
-from rlseq.engine import rescore, rollout, sequence_env
-from rlseq.losses import per_token
-from rlseq.policy_gradient import PolicyGradient
-from rlseq.references import check_references, drawn
-from rlseq.schedules import handed_over
-from rlseq.state import Count
+from rlseq.engine.references import check_references, drawn
+from rlseq.engine.rollout import rescore, rollout
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policy_gradient.agent import handed_over
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.losses import per_token
 from rlseq.types import RAW, Evaluation, Metrics, Rollout
+from rlseq.utils.arguments import OpenShare, PositiveInt, ShareBelowOne
+from rlseq.utils.stateful import Count
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class MIXER(PolicyGradient):
     xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
     delta: PositiveInt = 3  # Δ, words that each stage hands over
     xent_weight: OpenShare = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
-    baseline: Baseline | str = "regression"  # b (rlseq.baselines, rlseq.critics)
+    baseline: Baseline | str = "regression"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from rlseq.agent import Agent
-from rlseq.arguments import ShareBelowOne
-from rlseq.engine import rescore, sequence_env
-from rlseq.losses import per_token
-from rlseq.penalties import smoothed
-from rlseq.references import alike, check_references, demonstrations, trimmed
+from rlseq.engine.references import alike, check_references, demonstrations, trimmed
+from rlseq.engine.rollout import rescore
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.losses import per_token
+from rlseq.policy_gradient.penalties import smoothed
 from rlseq.types import Metrics, Rollout
+from rlseq.utils.arguments import ShareBelowOne
 
 
 @dataclass(eq=False)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from torch import Tensor
 
-from rlseq.arguments import PositiveFloat, Range
-from rlseq.baselines import Baseline
-from rlseq.losses import minimum_risk
-from rlseq.policy_gradient import PolicyGradient
-from rlseq.returns import at_last
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.losses import minimum_risk
 from rlseq.types import Evaluation, Rollout
+from rlseq.utils.arguments import PositiveFloat, Range
+from rlseq.utils.masks import at_last
 
 
 @dataclass(eq=False)

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from rlseq.arguments import NgramOrder, PositiveInt, check_fields
-from rlseq.baselines import Baseline
-from rlseq.credit import Completions, Credit
 from rlseq.discriminators.texts import check_pool, real, rewarded
-from rlseq.engine import sequence_env
+from rlseq.mdp.sequence_env import sequence_env
 from rlseq.metrics import BLEU
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.credit import Completions, Credit
 from rlseq.types import Reward
+from rlseq.utils.arguments import NgramOrder, PositiveInt, check_fields
 
 
 @dataclass(eq=False)
@@ -27,8 +27,10 @@ class PGBLEU(PolicyGradient):
     completions: PositiveInt = 16  # N, of every prefix
     order: NgramOrder = 3  # longest n-gram of BLEU
     references: PositiveInt = 20  # real texts to compare with, where there is no source
-    credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
-    baseline: Baseline | str = "none"  # b (rlseq.baselines, rlseq.critics); the paper subtracts nothing
+    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); completions when not given
+    baseline: Baseline | str = (
+        "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper subtracts nothing
+    )
     paid_by_task: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

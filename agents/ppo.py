@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.a2c import A2C
-from rlseq.arguments import PositiveFloat, PositiveInt
-from rlseq.critics import seen_by
-from rlseq.diagnostics import watch
-from rlseq.factors import Scale
-from rlseq.losses import clipped, out_of_clip, per_token, ratio_weighted
-from rlseq.penalties import distance
-from rlseq.state import Remembers
+from rlseq.engine.rollout import seen_by
+from rlseq.policy_gradient.diagnostics import watch
+from rlseq.policy_gradient.factors import Scale
+from rlseq.policy_gradient.losses import clipped, distance, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.utils.arguments import PositiveFloat, PositiveInt
+from rlseq.utils.stateful import Remembers
 
 
 @dataclass(eq=False)
@@ -28,7 +27,7 @@ class PPO(A2C):
     clip: PositiveFloat = 0.2  # ε
     epochs: PositiveInt = 4  # times that a batch is learned from
     minibatches: PositiveInt = 4  # steps each time
-    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
+    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.policy_gradient.factors)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """−min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
@@ -51,7 +50,7 @@ class PPOKL(A2C):
     beta: PositiveFloat = 1.0  # β of the first batch
     epochs: PositiveInt = 4  # times that a batch is learned from
     minibatches: PositiveInt = 4  # steps each time
-    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.factors)
+    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
 
 
 @dataclass(eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlseq.arguments import PositiveInt
-from rlseq.baselines import Baseline
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.utils.arguments import PositiveInt
 
 
 @dataclass(eq=False)
@@ -17,4 +17,4 @@ class RLOO(PolicyGradient):
     """
 
     samples: PositiveInt = 4  # K, texts of each context
-    baseline: Baseline | str = "leave_one_out"  # b (rlseq.baselines, rlseq.critics)
+    baseline: Baseline | str = "leave_one_out"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.mle import MLE
-from rlseq.arguments import PositiveInt, Share
-from rlseq.engine import rescore, sequence_env
-from rlseq.env import SequenceEnv
-from rlseq.errors import pick
-from rlseq.sampling import inverse_cdf
-from rlseq.state import Count, evaluating
+from rlseq.engine.categorical import inverse_cdf
+from rlseq.engine.rollout import rescore
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Metrics, Rollout
+from rlseq.utils.arguments import PositiveInt, Share
+from rlseq.utils.errors import pick
+from rlseq.utils.modules import evaluating
+from rlseq.utils.stateful import Count
 
 Reading = Callable[
     [Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor

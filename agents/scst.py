@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlseq.baselines import Baseline
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline
 
 
 @dataclass(eq=False)
@@ -16,4 +16,4 @@ class SCST(PolicyGradient):
     the same estimator.
     """
 
-    baseline: Baseline | str = "greedy"  # b (rlseq.baselines, rlseq.critics)
+    baseline: Baseline | str = "greedy"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)

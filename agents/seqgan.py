@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from rlseq.agents.adversarial import Adversarial, checked_adversary, reader_of
-from rlseq.arguments import PositiveInt, ShareBelowOne, check_fields
-from rlseq.baselines import Baseline
-from rlseq.credit import Completions, Credit, Stepwise
 from rlseq.discriminators import Adversary, Ranker
 from rlseq.discriminators.adversary import random_prefix
-from rlseq.discriminators.values import odds
-from rlseq.factors import Scale
+from rlseq.discriminators.objectives import odds
+from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.credit import Completions, Credit, Stepwise
+from rlseq.policy_gradient.factors import Scale
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne, check_fields
 
 
 @dataclass(eq=False)
@@ -40,8 +40,10 @@ class SeqGAN(Adversarial):
     completions: PositiveInt = 16  # N, of every prefix
     every: PositiveInt = 1  # words between two prefixes that are completed
     trail: ShareBelowOne = 0.8  # share of the roll-out policy kept when a round begins; 0: it is the policy
-    credit: Credit | str = ""  # Q̂ (rlseq.credit); completions when not given
-    baseline: Baseline | str = "none"  # b (rlseq.baselines, rlseq.critics); the paper subtracts nothing
+    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); completions when not given
+    baseline: Baseline | str = (
+        "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper subtracts nothing
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -69,7 +71,7 @@ class MaliGAN(SeqGAN):
     Its gradient is then that of the likelihood of real texts, estimated from the policy's own.
     """
 
-    scale: Scale | str = "self_normalised"  # of Q̂ − b (rlseq.factors)
+    scale: Scale | str = "self_normalised"  # of Q̂ − b (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +79,7 @@ class MaliGAN(SeqGAN):
             raise ValueError(
                 "MaliGAN divides r = D/(1 − D) by its mean, and needs an adversary that pays this, got one "
                 f"that pays {getattr(self.adversary.value, '__name__', self.adversary.value)!r}; pass "
-                "adversary=Adversary(discriminator, value=rlseq.discriminators.values.odds), or leave it out"
+                "adversary=Adversary(discriminator, value=rlseq.discriminators.odds), or leave it out"
             )
 
     def opponent(self) -> Adversary:
@@ -92,7 +94,7 @@ class RankGAN(SeqGAN):
     Log ranks are below 0, so that without a baseline every sampled text becomes less likely.
     """
 
-    baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.critics)
+    baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
 
     def opponent(self) -> Adversary:
         """Ranks."""
@@ -103,7 +105,7 @@ class RankGAN(SeqGAN):
 class REGS(Adversarial):
     """Q = D of y₍₁…ₜ₎ as it stands: a reward for every step, nothing is completed (Li et al. 2017)."""
 
-    credit: Credit | str = ""  # Q̂ (rlseq.credit); D of every prefix when not given
+    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); D of every prefix when not given
 
     def __post_init__(self) -> None:
         check_fields(self)

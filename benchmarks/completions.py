@@ -21,9 +21,9 @@ from throughput import plain_loop
 from torch import Tensor
 
 import rlseq
-from rlseq.credit import Completions
 from rlseq.discriminators import Adversary
 from rlseq.discriminators.texts import rewarded
+from rlseq.policy_gradient.credit import Completions
 
 ROWS, SAMPLES, PORTED, REPEATS = 64, 16, 2, 5
 

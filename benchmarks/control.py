@@ -24,8 +24,8 @@ import record
 import torch
 
 import rlseq
-from rlseq.adapters import GymEnv, as_paid
-from rlseq.standard import ReturnScale
+from rlseq.adapters.gym_env import GymEnv, as_paid
+from rlseq.policies.normalize import ReturnScale
 
 EPISODES = 100
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import record
 
+from rlseq.cli.demo import demo
 from rlseq.compare.tables import ranked
-from rlseq.demo import demo
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def measure(id: str, path: str | None = None) -> dict[str, Any]:
     import rlseq
     import rlseq.envs.g2p
     import rlseq.envs.parallel
-    from rlseq.references import demonstrations
+    from rlseq.engine.references import demonstrations
 
     start = time.process_time()
     options: dict[str, Any] = {"path": path} if path else {}

@@ -37,10 +37,9 @@ from torch import Tensor
 import rlseq
 from rlseq.discriminators import Adversary, Ranker
 from rlseq.discriminators.adversary import random_prefix
-from rlseq.discriminators.collapse import ModeCollapse
-from rlseq.discriminators.objectives import OutputL2
+from rlseq.discriminators.mode_collapse import ModeCollapse
+from rlseq.discriminators.objectives import OutputL2, odds
 from rlseq.discriminators.texts import rewarded
-from rlseq.discriminators.values import odds
 from rlseq.envs.oracle import Oracle, OracleEnv
 from rlseq.metrics import SelfBLEU
 from rlseq.types import Behaviour

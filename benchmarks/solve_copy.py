@@ -17,7 +17,7 @@ import torch
 from stable_baselines3 import PPO
 
 import rlseq
-from rlseq.sb3 import TokenExtractor, as_vec_env
+from rlseq.adapters.sb3 import TokenExtractor, as_vec_env
 
 BUDGET = 60.0  # seconds each
 SEEDS = (0, 1, 2)

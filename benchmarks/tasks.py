@@ -18,8 +18,8 @@ import record
 import torch
 
 import rlseq
-from rlseq.compare.tasks import held_out, tested_on
-from rlseq.evaluation import judged, selection
+from rlseq.engine.evaluation import judged, selection
+from rlseq.training.experiment_envs import held_out, tested_on
 
 SHOWN = 3
 TEXTS = 500

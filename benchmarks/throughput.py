@@ -37,9 +37,9 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine import rescore
-from rlseq.state import evaluating
+from rlseq.engine.rollout import rescore
 from rlseq.types import Context, Rollout
+from rlseq.utils.modules import evaluating
 
 Run = Callable[[], Any]
 V, T = 5000, 20

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.credit import Completions
+from rlseq.policy_gradient.credit import Completions
 from rlseq.types import Context
 
 TEXTS, BATCHES, LESSONS = 64, 400, 800

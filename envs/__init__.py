@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from rlseq.registry import register
+from rlseq.mdp.registry import register
 
 register("rlseq/Copy-v0", "rlseq.envs.copy:Copy")
 register("rlseq/Reverse-v0", "rlseq.envs.copy:Reverse")

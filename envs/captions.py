@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq import coco
-from rlseq.env import EnvOptions, SequenceEnv
-from rlseq.envs import scenes as rendered
-from rlseq.errors import pick
+from rlseq.data import coco
+from rlseq.data import scenes as rendered
+from rlseq.data.images import Images, Pictures
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics import BLEU, COCO, METEOR, ROUGEL, CIDErD, EditDistance
-from rlseq.metrics.lazy import Lazy
-from rlseq.pictures import Images, Pictures
+from rlseq.metrics.fitting import Lazy
 from rlseq.types import Reward
+from rlseq.utils.errors import pick
 from rlseq.vocab import Vocab
 
 Told = Sequence[Sequence[Sequence[str]]]  # captions by picture, as words

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveInt, Range, Seed, checked_arguments
-from rlseq.env import EnvOptions, SequenceEnv
 from rlseq.envs.drawn import drawn
-from rlseq.errors import pick
-from rlseq.memory import check_fits
-from rlseq.rewards import accuracy, exact
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Reward
+from rlseq.utils.arguments import PositiveInt, Range, Seed, checked_arguments
+from rlseq.utils.errors import pick
+from rlseq.utils.memory import check_fits
 from rlseq.vocab import WORD, Vocab
 
 REWARDS: dict[str, Reward] = {"accuracy": accuracy, "exact": exact}

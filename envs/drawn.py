@@ -8,7 +8,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from rlseq.errors import pick
+from rlseq.utils.errors import pick
 
 SPLITS = {"train": "train", "test": "test"}
 HELD_OUT = 1000  # sources at most

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import NonNegativeInt, Range, Seed, checked_arguments
-from rlseq.env import EnvOptions, SequenceEnv
-from rlseq.memory import check_fits
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.types import Context
+from rlseq.utils.arguments import NonNegativeInt, Range, Seed, checked_arguments
+from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
 
 

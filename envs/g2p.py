@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveInt, checked_arguments
-from rlseq.data import Reading, load
-from rlseq.env import EnvOptions
-from rlseq.envs.corpus import CorpusTask, metric_named
-from rlseq.errors import need
-from rlseq.readers import dictionary
-from rlseq.siblings import missing
-from rlseq.splits import Origin, located
+from rlseq.data.encode import Reading, load
+from rlseq.data.formats import dictionary
+from rlseq.data.locate import Origin, located
+from rlseq.data.siblings import missing
+from rlseq.envs.corpus_task import CorpusTask, metric_named
+from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.types import Context, Reward
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.errors import need
 
 
 class G2P(CorpusTask):

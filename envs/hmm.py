@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
-from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.engine.categorical import inverse_cdf
 from rlseq.envs.drawn import drawn
-from rlseq.errors import pick
-from rlseq.memory import check_fits
-from rlseq.rewards import accuracy, exact
-from rlseq.sampling import inverse_cdf
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Context, Reward
+from rlseq.utils.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
+from rlseq.utils.errors import pick
+from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import Range, checked_arguments
-from rlseq.corpus import table_of
-from rlseq.env import EnvOptions, SequenceEnv
-from rlseq.envs.corpus import metric_named, reward_named
-from rlseq.errors import need, pick
+from rlseq.data.corpus import table_of
+from rlseq.envs.corpus_task import metric_named, reward_named
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.encode import RefTable
 from rlseq.types import Reward
+from rlseq.utils.arguments import Range, checked_arguments
+from rlseq.utils.errors import need, pick
 from rlseq.vocab import EOS, Vocab
 
 LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveInt, Seed, checked_arguments
-from rlseq.env import EnvOptions, SequenceEnv
+from rlseq.engine.categorical import inverse_cdf
 from rlseq.envs.drawn import SPLITS, other_seed
-from rlseq.errors import pick
-from rlseq.memory import check_fits
+from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.policies.recurrent import Recurrent
-from rlseq.policies.words import Words
-from rlseq.sampling import inverse_cdf
+from rlseq.policies.spec import Words
 from rlseq.types import Context, Evaluation, Reward
+from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
+from rlseq.utils.errors import pick
+from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
 
 GATES = "ifco"  # PyTorch's order of an LSTM's gates: input, forget, cell, output

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveInt, checked_arguments
-from rlseq.data import Level, Reading, load
-from rlseq.env import EnvOptions
-from rlseq.envs.corpus import CorpusTask
-from rlseq.readers import Pair
-from rlseq.splits import Origin, Where, find
+from rlseq.data.encode import Level, Reading, load
+from rlseq.data.formats import Pair
+from rlseq.data.locate import Origin, Where, find
+from rlseq.envs.corpus_task import CorpusTask
+from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.types import Reward
+from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 METRICS = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
 

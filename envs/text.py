@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.arguments import PositiveInt, checked_arguments
-from rlseq.corpus import Corpus
-from rlseq.data import Reading, load
-from rlseq.env import EnvOptions
-from rlseq.envs.corpus import CorpusTask
-from rlseq.errors import pick
+from rlseq.data.corpus import Corpus
+from rlseq.data.encode import Reading, load
+from rlseq.data.formats import Pair
+from rlseq.data.locate import TEXTS, Origin, Where, find
+from rlseq.envs.corpus_task import CorpusTask
+from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.metrics import BLEU, DistinctN
 from rlseq.metrics.encode import RefTable
-from rlseq.readers import Pair
-from rlseq.splits import TEXTS, Origin, Where, find
 from rlseq.types import Context, Reward
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.errors import pick
 
 
 class Text(CorpusTask):

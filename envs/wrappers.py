@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import Share, checked_arguments
-from rlseq.decode import Greedy
-from rlseq.engine import rollout
-from rlseq.env import SequenceEnv
-from rlseq.errors import hint
+from rlseq.engine.decode import Greedy
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Reward
+from rlseq.utils.arguments import Share, checked_arguments
+from rlseq.utils.errors import hint
 
 E = TypeVar("E", bound=SequenceEnv)
 Potential = Callable[[Tensor, Tensor, Context], Tensor]

@@ -10,67 +10,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rlseq import envs as envs  # registers the tasks; each is imported when it is made
-from rlseq.registry import register as register
+from rlseq.mdp.registry import register as register
+from rlseq.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
-    from rlseq.compare.runner import compare as compare
-    from rlseq.decode import Greedy as Greedy
-    from rlseq.decode import Sample as Sample
+    from rlseq.compare.run import compare as compare
     from rlseq.discriminators import make_discriminator as make_discriminator
-    from rlseq.engine import rollout as rollout
-    from rlseq.env import SequenceEnv as SequenceEnv
-    from rlseq.evaluation import evaluate as evaluate
-    from rlseq.generation import generate as generate
+    from rlseq.engine.beam import Beam as Beam
+    from rlseq.engine.beam import beam_search as beam_search
+    from rlseq.engine.completions import complete as complete
+    from rlseq.engine.decode import Greedy as Greedy
+    from rlseq.engine.decode import Sample as Sample
+    from rlseq.engine.evaluation import evaluate as evaluate
+    from rlseq.engine.generation import generate as generate
+    from rlseq.engine.rollout import rollout as rollout
+    from rlseq.mdp.sequence_env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
-    from rlseq.sanity import Preflight as Preflight
-    from rlseq.sanity import preflight as preflight
-    from rlseq.search import Beam as Beam
-    from rlseq.search import beam_search as beam_search
-    from rlseq.search import complete as complete
-    from rlseq.training import train as train
+    from rlseq.training.loop import train as train
+    from rlseq.training.preflight import Preflight as Preflight
+    from rlseq.training.preflight import preflight as preflight
     from rlseq.types import Rollout as Rollout
     from rlseq.vocab import Vocab as Vocab
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "Beam": "rlseq.search",
-    "Greedy": "rlseq.decode",
-    "Preflight": "rlseq.sanity",
+    "Beam": "rlseq.engine.beam",
+    "Greedy": "rlseq.engine.decode",
+    "Preflight": "rlseq.training.preflight",
     "Rollout": "rlseq.types",
-    "Sample": "rlseq.decode",
-    "SequenceEnv": "rlseq.env",
+    "Sample": "rlseq.engine.decode",
+    "SequenceEnv": "rlseq.mdp.sequence_env",
     "Vocab": "rlseq.vocab",
-    "beam_search": "rlseq.search",
-    "complete": "rlseq.search",
-    "evaluate": "rlseq.evaluation",
-    "generate": "rlseq.generation",
+    "beam_search": "rlseq.engine.beam",
+    "complete": "rlseq.engine.completions",
+    "evaluate": "rlseq.engine.evaluation",
+    "generate": "rlseq.engine.generation",
     "make_agent": "rlseq.agents",
     "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",
-    "preflight": "rlseq.sanity",
-    "rollout": "rlseq.engine",
-    "train": "rlseq.training",
+    "preflight": "rlseq.training.preflight",
+    "rollout": "rlseq.engine.rollout",
+    "train": "rlseq.training.loop",
 }
 _MODULES = {
-    "adapters",
-    "agents",
-    "baselines",
-    "checkpoint",
-    "compare",
-    "data",
-    "discriminators",
-    "exact",
-    "inspection",
-    "losses",
-    "metrics",
-    "policies",
-    "returns",
-    "rewards",
-    "sb3",
-    "testing",
-    "types",
+    "adapters": "rlseq.adapters",
+    "agents": "rlseq.agents",
+    "baselines": "rlseq.policy_gradient.baselines",
+    "checkpoint": "rlseq.training.checkpoint",
+    "compare": "rlseq.compare",
+    "data": "rlseq.data",
+    "discriminators": "rlseq.discriminators",
+    "exact": "rlseq.policy_gradient.exact",
+    "inspection": "rlseq.data.inspection",
+    "losses": "rlseq.policy_gradient.losses",
+    "metrics": "rlseq.metrics",
+    "policies": "rlseq.policies",
+    "returns": "rlseq.policy_gradient.returns",
+    "rewards": "rlseq.metrics.positional",
+    "sb3": "rlseq.adapters.sb3",
+    "testing": "rlseq.policies.testing",
+    "types": "rlseq.types",
 }
 
 __all__ = ["__version__", "envs", "make", "register", *_HOMES, *_MODULES]
@@ -79,8 +78,8 @@ __all__ = ["__version__", "envs", "make", "register", *_HOMES, *_MODULES]
 def make(
     id: str, num_envs: int = 1, device: Any = "cpu", seed: int | None = 0, **options: Any
 ) -> SequenceEnv:
-    """See `rlseq.registry.make`."""
-    from rlseq.registry import make
+    """See `rlseq.mdp.registry.make`."""
+    from rlseq.mdp.registry import make
 
     return make(id, num_envs, device, seed, **options)  # type: ignore[no-any-return]
 
@@ -90,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in _MODULES:
-        return import_module(f"rlseq.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'rlseq' has no attribute {name!r}")
 
 

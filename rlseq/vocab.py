@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields, checked_arguments
-from rlseq.errors import need
-from rlseq.memory import check_fits
+from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields, checked_arguments
+from rlseq.utils.errors import need
+from rlseq.utils.memory import check_fits
 
 EOS, UNK = "<eos>", "<unk>"  # ids 0 and 1 of every vocabulary that is made from texts
 WORD = 150  # bytes of a word and its places in a vocabulary

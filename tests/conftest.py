@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.exact import texts
+from rlseq.policy_gradient.exact import texts
 from rlseq.types import Rollout
 
 Grads = dict[str, Tensor]

@@ -14,13 +14,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.adapters import GymEnv
+from rlseq.adapters.gym_env import GymEnv
+from rlseq.adapters.segment import Stretch
 from rlseq.agents.a2c import A2C
-from rlseq.losses import per_token
 from rlseq.policies.mlp import MLP
-from rlseq.returns import lambda_return, reward_to_go
-from rlseq.standard import ReturnScale
-from rlseq.stretch import Stretch
+from rlseq.policies.normalize import ReturnScale
+from rlseq.policy_gradient.losses import per_token
+from rlseq.policy_gradient.returns import lambda_return, reward_to_go
 from rlseq.types import RAW, Behaviour, Evaluation
 
 MODES = list(AutoresetMode)

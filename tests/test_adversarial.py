@@ -16,11 +16,11 @@ from rlseq.agents import AGENTS
 from rlseq.agents.adversarial import Adversarial
 from rlseq.agents.ppo import PPO
 from rlseq.agents.seqgan import REGS, SeqGAN, follow
-from rlseq.baselines import MovingAverage
-from rlseq.credit import Completions, Stepwise
 from rlseq.discriminators import Adversary, make_discriminator
 from rlseq.discriminators.texts import rewarded
-from rlseq.factors import bootstrapped, self_normalised
+from rlseq.policy_gradient.baselines import MovingAverage
+from rlseq.policy_gradient.credit import Completions, Stepwise
+from rlseq.policy_gradient.factors import bootstrapped, self_normalised
 from rlseq.types import Context, Rollout
 
 V, T, ROWS = 30, 6, 8
@@ -361,7 +361,7 @@ def test_pg_bleu_is_paid_bleu_against_real_texts() -> None:
     copying = rlseq.make("rlseq/Copy-v0", num_envs=16, items=20)
     agent = rlseq.make_agent("pg_bleu", rlseq.make_policy("gru", copying, hidden=8), completions=1)
     agent.collect(copying)
-    lesson = rlseq.references.demonstrations(copying)
+    lesson = rlseq.engine.references.demonstrations(copying)
     paid = agent.reward(lesson.actions, lesson.mask, lesson.context)  # type: ignore[attr-defined]
     torch.testing.assert_close(paid, torch.ones(16))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlseq.agent import Agent
+from rlseq.policy_gradient.agent import Agent
 from rlseq.types import Metrics, Rollout
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine import rescore
+from rlseq.engine.rollout import rescore
 
 
 def flat(grads: dict[str, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.alarms import PATIENCE, AlarmWarning, Stopped, Watchman
+from rlseq.training.alarms import PATIENCE, AlarmWarning, Stopped, Watchman
 from rlseq.types import Context
 
 HEALTHY = {"update": 1.0, "reward": 0.5, "entropy": 2.0, "kl_behaviour": 0.01, "equal_groups": 0.2}

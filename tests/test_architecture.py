@@ -1,4 +1,4 @@
-"""The arrows of the house: agents → rlseq ← envs, and no circles."""
+"""The arrows between the rooms of the package: only those of the table, and no circle."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FACADES = {
-    "rlseq",
-    "rlseq.cli",
-    "rlseq.commands",
-    "rlseq.compare.plan",
-    "rlseq.demo",
-    "rlseq.__main__",
-}  # may see everything
+# Each room and the rooms directly below it; a room may import from everything that these reach.
+BELOW = {
+    "cli": "compare data",
+    "compare": "training",
+    "training": "agents adapters",
+    "agents": "policy_gradient discriminators",
+    "envs": "data policies",
+    "adapters": "policy_gradient policies",
+    "discriminators": "policies",
+    "policies": "engine",
+    "policy_gradient": "engine",
+    "engine": "mdp metrics",
+    "data": "metrics vocab",
+    "mdp": "vocab types",
+    "metrics": "vocab types",
+    "vocab": "utils",
+    "types": "utils",
+    "utils": "",
+}
+FACADE = "rlseq"  # the table of public names, which the rooms do not import
 
 
 def modules() -> dict[str, Path]:
@@ -31,26 +43,30 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-FACADES |= {name for name in MODULES if name.startswith("rlseq.compare")}  # which runs whatever has a name
+ROOMS = sorted({name for name in MODULES if name not in (FACADE, "rlseq.__main__")})
 
 
-def imports(path: Path, everywhere: bool) -> set[str]:
-    """Modules of ours that a file imports; `everywhere` counts the ones inside functions too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def imports(path: Path) -> set[str]:
+    """Modules of the product that a file imports, inside functions too."""
     named = set()
-    for node in ast.walk(tree) if everywhere else tree.body:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            named |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            named |= parts if parts <= MODULES.keys() else parts | {node.module}
     return {name for name in named if name in MODULES}
 
 
-def home(module: str) -> str:
-    for part in ("envs", "agents"):
-        if module == f"rlseq.{part}" or module.startswith(f"rlseq.{part}."):
-            return part
-    return "core"
+def room(module: str) -> str:
+    """The sub-package of a module, or the module itself at the root."""
+    return module.split(".")[1] if "." in module else FACADE
+
+
+def reached(name: str) -> set[str]:
+    """All rooms below a room."""
+    direct = set(BELOW[name].split())
+    return direct.union(*(reached(other) for other in direct)) if direct else set()
 
 
 def test_the_links_are_there() -> None:
@@ -60,24 +76,30 @@ def test_the_links_are_there() -> None:
         assert link.readlink() == Path("..") / part
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - FACADES))
-def test_arrows_run_one_way(module: str) -> None:
-    seen = {home(name) for name in imports(MODULES[module], everywhere=True)}
-    allowed = {"core": {"core"}, "envs": {"core", "envs"}, "agents": {"core", "agents"}}[home(module)]
-    assert seen <= allowed, f"{module} imports from {seen - allowed}"
+def test_the_root_holds_at_most_five_files() -> None:
+    assert len(list((ROOT / "rlseq").glob("*.py"))) <= 5
 
 
-def test_there_is_no_circle() -> None:
-    graph = {name: imports(path, everywhere=True) - {"rlseq", name} for name, path in MODULES.items()}
-    for facade in FACADES - {name for name in FACADES if name.startswith("rlseq.compare")}:
-        graph[facade] = set()
+def test_every_room_is_in_the_table() -> None:
+    assert {room(module) for module in ROOMS} == set(BELOW)
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_a_module_imports_only_from_rooms_below_its_own(module: str) -> None:
+    own = room(module)
+    seen = {room(other) for other in imports(MODULES[module])} - {own}
+    assert seen <= reached(own), f"{module} imports from {sorted(seen - reached(own))}"
+
+
+def test_there_is_no_circle_of_modules() -> None:
+    graph = {name: imports(path) - {name} for name, path in MODULES.items() if name != FACADE}
     state: dict[str, int] = {}
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert state.get(name) != 1, " → ".join((*path, name))
         if name not in state:
             state[name] = 1
-            for other in sorted(graph[name]):
+            for other in sorted(graph.get(name, ())):
                 visit(other, (*path, name))
             state[name] = 2
 

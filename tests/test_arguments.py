@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typing_extensions import TypedDict, Unpack
 
-from rlseq.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, checked_arguments
+from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, checked_arguments
 
 
 class Options(TypedDict, total=False):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlseq import cache
+from rlseq.data import cache
 
 
 def test_the_key_is_that_of_content_and_settings(tmp_path: Path) -> None:

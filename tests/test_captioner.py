@@ -10,9 +10,9 @@ import torch
 
 import rlseq
 from rlseq.policies import Att2in, Transformer
-from rlseq.policies.readers import ConvNet, Regions
-from rlseq.policies.words import Words
-from rlseq.testing import check_policy
+from rlseq.policies.encoders import ConvNet, Regions
+from rlseq.policies.spec import Words
+from rlseq.policies.testing import check_policy
 
 DECODERS: dict[str, Any] = {"att2in": Att2in, "transformer": partial(Transformer, heads=3, layers=2)}
 

@@ -13,9 +13,9 @@ from PIL import Image
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 import rlseq
+from rlseq.engine.references import demonstrations
 from rlseq.metrics import METEOR, unavailable
-from rlseq.metrics.lazy import Lazy
-from rlseq.references import demonstrations
+from rlseq.metrics.fitting import Lazy
 
 ID = "rlseq/Captions-v0"
 CAPTIONS = (

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import rlseq
-from rlseq import checkpoint
 from rlseq.agents.ppo import Price
-from rlseq.baselines import MovingAverage
 from rlseq.discriminators.adversary import Adversary
-from rlseq.discriminators.rank import Ranker
-from rlseq.factors import Shuffle
-from rlseq.state import Count
-from rlseq.storage import Damaged
+from rlseq.discriminators.ranker import Ranker
+from rlseq.policy_gradient.baselines import MovingAverage
+from rlseq.policy_gradient.factors import Shuffle
+from rlseq.training import checkpoint
+from rlseq.utils.files import Damaged
+from rlseq.utils.stateful import Count
 
 SHORT = {"pretraining": 2, "d": 1, "k": 1}  # adversarial agents begin with many updates of their judge
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlseq.env import SequenceEnv
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context
 from rlseq.vocab import Vocab
 

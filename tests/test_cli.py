@@ -14,11 +14,11 @@ import pytest
 import sacrebleu
 import yaml
 
-from rlseq.cli import COMMANDS, main
-from rlseq.commands import reopened
-from rlseq.evaluation import judged
-from rlseq.hyper import hyper, literal, settings
-from rlseq.storage import read_sealed, write_json, write_sealed
+from rlseq.cli.command_line import COMMANDS, main
+from rlseq.cli.commands import reopened
+from rlseq.cli.options import hyper, literal, settings
+from rlseq.engine.evaluation import judged
+from rlseq.utils.files import read_sealed, write_json, write_sealed
 
 TASK = (
     "--env",
@@ -249,7 +249,7 @@ def test_a_comparison_from_the_command_line(tmp_path: Path, capsys: Any) -> None
 
 
 def test_the_demonstration_says_what_it_does_and_shows_what_was_learned(tmp_path: Path, capsys: Any) -> None:
-    from rlseq.demo import demo
+    from rlseq.cli.demo import demo
 
     demo(tmp_path, seeds=2, budget_tokens=2000, start_tokens=2000, texts=20, evaluations=2, jobs=2)
     seen = capsys.readouterr().out
@@ -270,10 +270,10 @@ def test_the_doctor_names_what_is_missing_and_how_to_add_it(
 ) -> None:
     import importlib.util
 
-    import rlseq.doctor
+    import rlseq.cli.doctor
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(rlseq.doctor, "find_spec", lambda name: None if name == "wandb" else real(name))
+    monkeypatch.setattr(rlseq.cli.doctor, "find_spec", lambda name: None if name == "wandb" else real(name))
     monkeypatch.setenv("COLUMNS", "120")
     assert typed("doctor") == 0
     shown = capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from rlseq import coco
+from rlseq.data import coco
 
 PLAIN: dict[str, Any] = {
     "info": {},

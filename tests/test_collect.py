@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.agents import AGENTS, PGBLEU, Adversarial
-from rlseq.credit import Completions
-from rlseq.decode import acting_logits
-from rlseq.engine import rollout
-from rlseq.exact import every_batch, expected_gradient, gradient, mean_gradient
-from rlseq.penalties import DIVERGENCES
-from rlseq.policies.logits import divergence
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.engine.decode import acting_logits
+from rlseq.engine.rollout import rollout
+from rlseq.policies.head import divergence
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.credit import Completions
+from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
+from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
 
 GRADIENTS = sorted(

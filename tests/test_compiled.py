@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq import compiled
-from rlseq.engine import numbers, one_step, rescore, write
-from rlseq.env import SequenceEnv
+from rlseq.engine import compiled
+from rlseq.engine.rollout import numbers, one_step, rescore, write
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Rollout
 from rlseq.vocab import Vocab
 
@@ -73,7 +73,7 @@ def test_completions_are_compiled_too() -> None:
 
 
 def test_blocks_do_not_shrink_where_each_size_would_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlseq.device.BLOCK", 32)  # 4 rows of 8 words
+    monkeypatch.setattr("rlseq.engine.device.BLOCK", 32)  # 4 rows of 8 words
     env, _ = make()
     seen: list[Any] = []
     compiled.in_whole_blocks(lambda *a: seen.append(a), env, torch.zeros(12), (), [12, 9, 5, 4, 1])  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def test_no_step_waits_for_the_device(compile: bool) -> None:
         uniform = numbers(env, env.max_len)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            rlseq.engine.writing(policy, rlseq.Sample(), compile)(env, token, state, at_work, uniform)
+            rlseq.engine.rollout.writing(policy, rlseq.Sample(), compile)(env, token, state, at_work, uniform)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert env.done.all()

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlseq import cache
-from rlseq.corpus import Corpus, Texts, table_of
-from rlseq.data import load
-from rlseq.readers import Pair
-from rlseq.splits import Origin, find
+from rlseq.data import cache
+from rlseq.data.corpus import Corpus, Texts, table_of
+from rlseq.data.encode import load
+from rlseq.data.formats import Pair
+from rlseq.data.locate import Origin, find
 
 draw = random.Random(0)
 ITEMS = [

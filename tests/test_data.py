@@ -19,11 +19,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rlseq import cache, data
-from rlseq.corpus import Corpus
-from rlseq.data import MOST, Reading, load, placed, survey
-from rlseq.readers import DataError, Pair
-from rlseq.splits import Origin, by_seed, find
+from rlseq.data import cache
+from rlseq.data import encode as data
+from rlseq.data.corpus import Corpus
+from rlseq.data.encode import MOST, Reading, load, placed, survey
+from rlseq.data.formats import DataError, Pair
+from rlseq.data.locate import Origin, by_seed, find
 
 
 def origin(*pairs: tuple[str | None, str], line: bool = False) -> Origin:
@@ -303,7 +304,7 @@ def test_what_another_version_has_written_is_not_read(
     first = items(load(find(path)))
     (folder,) = small_cache.iterdir()
     (folder / "notes.json").write_text("of another version")
-    monkeypatch.setattr("rlseq.__version__", "0.0.1")
+    monkeypatch.setattr("rlseq.data.encode.__version__", "0.0.1")
     assert items(load(find(path))) == first
     assert len(list(small_cache.iterdir())) == 2
 
@@ -327,7 +328,8 @@ def test_processes_that_write_at_the_same_time_do_not_disturb_each_other(
 ) -> None:
     path = write(tmp_path, "".join(f"{s}\t{t}\n" for s, t in many(200)))
     read = (
-        "import sys, warnings; from rlseq import cache, data; from rlseq.splits import find; cache.WORTH = 1;"
+        "import sys, warnings; from rlseq import data; from rlseq.data import cache; "
+        "from rlseq.data.locate import find; cache.WORTH = 1;"
         "warnings.simplefilter('error');"
         "print(hash(tuple(map(tuple, data.load(find(sys.argv[1])).texts()))))"
     )
@@ -348,7 +350,7 @@ def test_what_passes_by_itself_is_no_damage(small_cache: Path, tmp_path: Path, m
     def busy(*arguments: Any) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("rlseq.corpus.safe_open", busy)
+    monkeypatch.setattr("rlseq.data.corpus.safe_open", busy)
     with pytest.raises(OSError, match="Too many open files"):
         load(find(path))
     assert list(small_cache.iterdir()) == [folder]

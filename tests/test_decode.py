@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from rlseq.compiled import quietly
-from rlseq.decode import Greedy, Sample, acting_logits
-from rlseq.sampling import FORBIDDEN, drawn, inverse_cdf
+from rlseq.engine.categorical import FORBIDDEN, drawn, inverse_cdf
+from rlseq.engine.compiled import quietly
+from rlseq.engine.decode import Greedy, Sample, acting_logits
 from rlseq.types import Behaviour
 
 

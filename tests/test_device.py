@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.device import LOOK_EVERY, AllDone, blocks, casting
-from rlseq.engine import rescore
+from rlseq.engine.device import LOOK_EVERY, AllDone, blocks, casting
+from rlseq.engine.rollout import rescore
 from rlseq.types import Behaviour
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("rows", "size"), [(4, 4), (8, 4), (12, 4), (9, 3), (7, 4)])
 def test_blocks_are_alike_if_they_can_be(monkeypatch: pytest.MonkeyPatch, rows: int, size: int) -> None:
-    monkeypatch.setattr("rlseq.device.BLOCK", 40)  # 4 rows of 10 words
+    monkeypatch.setattr("rlseq.engine.device.BLOCK", 40)  # 4 rows of 10 words
     found = blocks(rows, 10, CPU)
     assert [i for block in found for i in range(block.start, block.stop)] == list(range(rows))
     assert found[0].stop == size

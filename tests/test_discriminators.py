@@ -13,20 +13,24 @@ from torch import Tensor, nn
 import rlseq
 from rlseq.discriminators import READERS, Adversary, Ranker, check_discriminator, make_discriminator
 from rlseq.discriminators.adversary import random_prefix
-from rlseq.discriminators.collapse import ModeCollapse
+from rlseq.discriminators.mode_collapse import ModeCollapse
+from rlseq.discriminators.network import WINDOWS, Convolutional
 from rlseq.discriminators.objectives import (
     GAN,
     ClipWeights,
     GradientPenalty,
     OutputL2,
+    log_probability,
+    logit,
     lsgan,
+    odds,
+    probability,
     spectral,
+    surprise,
     wgan,
 )
-from rlseq.discriminators.rank import rank
-from rlseq.discriminators.readers import WINDOWS, Convolutional
+from rlseq.discriminators.ranker import rank
 from rlseq.discriminators.texts import Texts, mismatched, real
-from rlseq.discriminators.values import log_probability, logit, odds, probability, surprise
 from rlseq.types import Context, Soft
 
 

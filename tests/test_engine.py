@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.engine import rescore, sequence_env
-from rlseq.env import SequenceEnv
-from rlseq.references import demonstrations
-from rlseq.state import evaluating
+from rlseq.engine.references import demonstrations
+from rlseq.engine.rollout import rescore
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Rollout
+from rlseq.utils.modules import evaluating
 from rlseq.vocab import Vocab
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlseq.env import SequenceEnv
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context
 from rlseq.vocab import Vocab
 

@@ -26,11 +26,11 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.engine import rescore, rollout
-from rlseq.losses import AGGREGATES
-from rlseq.policy_gradient import PolicyGradient
-from rlseq.references import demonstrations
-from rlseq.schedules import handed_over
+from rlseq.engine.references import demonstrations
+from rlseq.engine.rollout import rescore, rollout
+from rlseq.policy_gradient.agent import handed_over
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.types import Rollout
 
 GRADIENTS = sorted(

@@ -10,8 +10,8 @@ import torch
 import rlseq
 from rlseq.agents import AGENTS
 from rlseq.agents.adversarial import Adversarial
-from rlseq.examine import Examiner
-from rlseq.policy_gradient import PolicyGradient
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.training.probe import Examiner
 
 LOOKED_AT = [name for name, agent in AGENTS.items() if issubclass(agent, PolicyGradient)]
 

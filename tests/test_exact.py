@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.exact import texts
+from rlseq.policy_gradient.exact import texts
 
 
 def tiny(**options: Any) -> tuple[Any, Any]:

@@ -24,11 +24,11 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.baselines import Constant, paid
-from rlseq.credit import Increments, Lambda, NStep, Stepwise
-from rlseq.exact import every_batch, expected_gradient, gradient, mean_gradient
-from rlseq.factors import BASELINES
-from rlseq.losses import per_sequence
+from rlseq.policy_gradient.baselines import Constant, paid
+from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise
+from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
+from rlseq.policy_gradient.factors import BASELINES
+from rlseq.policy_gradient.losses import per_sequence
 from rlseq.types import Behaviour, Context, Evaluation, Rollout
 
 EQUAL, WRONG = 1e-4, 0.02  # relative errors: rounding stays below the one, no mistake below the other

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.examine import Examiner
+from rlseq.training.probe import Examiner
 
 
 def setting(name: str = "rloo", **hyper: Any) -> tuple[Any, Any]:

@@ -13,7 +13,8 @@ from unittest.mock import Mock
 import pytest
 
 import rlseq
-from rlseq import cli, commands
+from rlseq.cli import command_line as cli
+from rlseq.cli import commands
 from tests.campaigns.test_command_line import typed
 
 TRAINED = [

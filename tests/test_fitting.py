@@ -7,13 +7,13 @@ import sacrebleu
 import torch
 from torch import Tensor
 
-from rlseq.corpus import Corpus
-from rlseq.data import Reading, load
-from rlseq.fitting import Fitted, Tokens, Words
+from rlseq.data.corpus import Corpus
+from rlseq.data.encode import Reading, load
+from rlseq.data.formats import Pair
+from rlseq.data.locate import Origin
 from rlseq.metrics import BLEU, ChrF, EditDistance, Exact
+from rlseq.metrics.fitting import Fitted, Tokens, Words
 from rlseq.metrics.tokenize import whitespace
-from rlseq.readers import Pair
-from rlseq.splits import Origin
 
 TRAIN = [
     ("a", "the cat sits on the mat"),

@@ -17,7 +17,7 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import Tensor, nn
 
-from rlseq.registry import ids
+from rlseq.mdp.registry import ids
 
 torch.set_num_threads(1)
 SMALL: dict[str, dict[str, Any]] = {

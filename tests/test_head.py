@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlseq.engine.categorical import FORBIDDEN
 from rlseq.policies import head
 from rlseq.policies.head import Head, token_scores
-from rlseq.sampling import FORBIDDEN
 from rlseq.types import Behaviour
 
 B, T, H, V = 3, 5, 4, 7

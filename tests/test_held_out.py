@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import rlseq
-from rlseq import cli
-from rlseq.compare import tables, tasks
-from rlseq.evaluation import items_tested, judged, selection, subset
-from rlseq.monitors import COMPARED, monitored
-from rlseq.registry import ids
+from rlseq.cli import command_line as cli
+from rlseq.compare import tables
+from rlseq.engine.evaluation import items_tested, judged, selection, subset
+from rlseq.mdp.registry import ids
+from rlseq.training import experiment_envs as tasks
+from rlseq.training.reward_hacking import COMPARED, monitored
 
 SMALL: dict[str, Any] = {"name": "gru", "hidden": 8, "embedding": 4}
 
@@ -60,7 +61,9 @@ def test_a_single_item_is_tested_as_often_as_the_limit_says() -> None:
 
 def test_the_same_items_are_drawn_in_every_process_and_recorded() -> None:
     here = selection(12_604, 500)
-    code = "from rlseq.evaluation import selection; import json; print(json.dumps(selection(12_604, 500)))"
+    code = (
+        "import json; from rlseq.engine.evaluation import selection as s\nprint(json.dumps(s(12_604, 500)))"
+    )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(there) == here
     assert here == {"size": 12_604, "texts": 500, "seed": 0, "digest": "e2df80a2c675a37f8074fc0e5d5b8817"}
@@ -96,7 +99,7 @@ def test_texts_are_compared_with_each_other_in_a_random_subset_too() -> None:
 
 def judged_alike(rows: int) -> Any:
     """Texts of which the first half repeat a word, and the other half do not."""
-    from rlseq.evaluation import Judged
+    from rlseq.engine.evaluation import Judged
 
     actions = torch.ones(rows, 6, dtype=torch.int64)
     actions[rows // 2 :] = torch.arange(6)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import rlseq
-from rlseq.inspection import inspect
-from rlseq.readers import DataError
+from rlseq.data.formats import DataError
+from rlseq.data.inspection import inspect
 
 
 def write(folder: Path, **files: str) -> Path:

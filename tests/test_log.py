@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.alarms import ALARMS, Alarm
-from rlseq.storage import locked, read_sealed, sign
+from rlseq.training.alarms import ALARMS, Alarm
+from rlseq.utils.files import locked, read_sealed, sign
 
 TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
 
@@ -507,13 +507,13 @@ def test_disk_and_time_grow_with_the_number_of_updates_only(
 ) -> None:
     """The bytes that an evaluation writes do not depend on how many came before it."""
     written: list[int] = []
-    real = rlseq.storage.write_whole
+    real = rlseq.utils.files.write_whole
 
     def counted(path: Path, data: bytes) -> None:
         written.append(len(data))
         real(path, data)
 
-    for module in (rlseq.storage, rlseq.checkpoint, rlseq.log):
+    for module in (rlseq.utils.files, rlseq.checkpoint, rlseq.training.run_folder):
         monkeypatch.setattr(module, "write_whole", counted)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     agent, env, fresh = setting()

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import rlseq
 from rlseq.agents.ppo import Price
-from rlseq.engine import rescore
-from rlseq.losses import clipped, minimum_risk, out_of_clip, ratio_weighted
-from rlseq.penalties import distance, k1, k2, k3, smoothed
+from rlseq.engine.rollout import rescore
+from rlseq.policy_gradient.losses import clipped, distance, minimum_risk, out_of_clip, ratio_weighted
+from rlseq.policy_gradient.penalties import k1, k2, k3, smoothed
 from rlseq.types import Evaluation, Rollout
 
 

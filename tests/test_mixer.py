@@ -11,7 +11,7 @@ import torch
 import rlseq
 from rlseq.agents import MIXER, REINFORCE
 from rlseq.agents.mixer import _given
-from rlseq.baselines import mean
+from rlseq.policy_gradient.baselines import mean
 from rlseq.types import RAW
 
 

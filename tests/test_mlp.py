@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 import rlseq
-from rlseq.adapters import GymEnv
-from rlseq.engine import rescore
-from rlseq.penalties import exact, l2_logits
+from rlseq.adapters.gym_env import GymEnv
+from rlseq.engine.rollout import rescore
 from rlseq.policies.mlp import MLP, Signals, Trunks
-from rlseq.standard import Standard
+from rlseq.policies.normalize import Standard
+from rlseq.policy_gradient.penalties import exact, l2_logits
 from rlseq.types import Behaviour
 
 CHOICES, VECTORS = Signals(3, 4, False), Signals(3, 2, True)

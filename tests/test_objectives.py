@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlseq import returns
 from rlseq.agents import (
     A2C,
     DAPO,
@@ -25,8 +24,9 @@ from rlseq.agents import (
     REINFORCE,
 )
 from rlseq.agents.mixer import _given
-from rlseq.engine import rescore
-from rlseq.exact import every_batch, expected_gradient, gradient, mean_gradient
+from rlseq.engine.rollout import rescore
+from rlseq.policy_gradient import returns
+from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.types import Context
 
 EQUAL, WRONG = 1e-4, 0.02  # relative errors: rounding stays below the one, no mistake below the other

@@ -11,8 +11,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import rlseq
-from rlseq.policies.words import Words
-from rlseq.single import SingleEnv
+from rlseq.mdp.single import SingleEnv
+from rlseq.policies.spec import Words
 
 
 class Seen(rlseq.SequenceEnv):

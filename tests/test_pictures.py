@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rlseq.pictures import FeatureFile, ImageFiles, check_image
+from rlseq.data.images import FeatureFile, ImageFiles, check_image
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {"7": RANDOM.normal(size=(3, 4)), "12": RANDOM.normal(size=(2, 4)), "x": RANDOM.normal(size=4)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.places import command_line, without_places
+from rlseq.utils.places import command_line, without_places
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_run_that_fails_names_no_folder(tmp_path: Path) -> None:
 
 def test_tensorboard_reads_what_was_written_and_resumed(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    from rlseq.log import tensorboard
+    from rlseq.training.sinks import tensorboard
 
     for update, values in ((0, [1.0, 2.0, 3.0]), (2, [7.0])):  # the second begins again after update 2
         told = tensorboard(tmp_path, update)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import rlseq
+from rlseq.engine.completions import complete
+from rlseq.engine.state import fork
 from rlseq.policies import POLICIES as EVERY_POLICY
 from rlseq.policies import Learned, Rotary
 from rlseq.policies.recurrence import Recurrence, at_end, turned
 from rlseq.policies.seq2seq import Seq2Seq
-from rlseq.policies.words import Words
-from rlseq.search import complete
-from rlseq.state import fork
-from rlseq.testing import check_policy
+from rlseq.policies.spec import Words
+from rlseq.policies.testing import check_policy
 from rlseq.types import State
 
 TASKS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlseq.readers import LONGEST, Pair, Problem, Rows, aligned, dictionary, jsonl, plain, tsv
+from rlseq.data.formats import LONGEST, Pair, Problem, Rows, aligned, dictionary, jsonl, plain, tsv
 
 
 def written(path: Path, content: bytes | str) -> Path:

@@ -6,9 +6,9 @@ from unittest import mock
 import torch
 
 import rlseq
-from rlseq.engine import rescore
-from rlseq.env import SequenceEnv
-from rlseq.references import alike, demonstrations, trimmed
+from rlseq.engine.references import alike, demonstrations, trimmed
+from rlseq.engine.rollout import rescore
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.vocab import Vocab
 
 

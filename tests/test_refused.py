@@ -9,8 +9,7 @@ import torch
 
 import rlseq
 from rlseq.agents import AGENTS
-from rlseq.baselines import MovingAverage
-from rlseq.critics import Regression
+from rlseq.policy_gradient.baselines import MovingAverage, Regression
 
 
 @pytest.mark.parametrize(

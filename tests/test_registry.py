@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.env import SequenceEnv
-from rlseq.registry import ids, option_names
+from rlseq.mdp.registry import ids, option_names
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context
 from rlseq.vocab import Vocab
 

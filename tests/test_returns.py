@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlseq.baselines import MovingAverage, mean, none
-from rlseq.credit import immediate
-from rlseq.credit import reward_to_go as to_go
-from rlseq.engine import last_of
-from rlseq.losses import per_sequence, per_step, per_text, per_token, score_function
-from rlseq.returns import lambda_return, n_step, reward_to_go
+from rlseq.policy_gradient.baselines import MovingAverage, mean, none
+from rlseq.policy_gradient.credit import immediate
+from rlseq.policy_gradient.credit import reward_to_go as to_go
+from rlseq.policy_gradient.losses import per_sequence, per_step, per_text, per_token, score_function
+from rlseq.policy_gradient.returns import lambda_return, n_step, reward_to_go
 from rlseq.types import Rollout
+from rlseq.utils.masks import last_of
 
 
 def written(rewards: Tensor, mask: Tensor, samples: int = 1) -> Rollout:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlseq.rewards import accuracy, exact
+from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Reward
 
 # Two references, [1 2 3 0] and [1 0], then an item with the second place empty.

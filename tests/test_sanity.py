@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.envs.corpus import CorpusTask
+from rlseq.envs.corpus_task import CorpusTask
 from rlseq.metrics import BLEU
-from rlseq.sanity import complaints
+from rlseq.training.preflight import complaints
 
 
 def flight(env: Any, **sizes: Any) -> rlseq.Preflight:
@@ -38,7 +38,7 @@ def test_references_by_the_others_by_hand() -> None:
     env = toy(reward="edit")
     found = flight(env, limit=40).rewards["references by the others"]
     task = env.corpus
-    context = rlseq.sanity._apart(env, 40).begin()
+    context = rlseq.training.preflight._apart(env, 40).begin()
     texts = [item for item in task.texts(context["index"]) if len(item) > 1]
     metric = rlseq.metrics.EditDistance([item[1:] for item in texts])
     distance = metric.score([item[0] for item in texts])

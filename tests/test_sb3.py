@@ -11,8 +11,8 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import rlseq
-from rlseq.registry import ids
-from rlseq.sb3 import TokenExtractor, as_vec_env
+from rlseq.adapters.sb3 import TokenExtractor, as_vec_env
+from rlseq.mdp.registry import ids
 
 SMALL: dict[str, dict[str, Any]] = {"rlseq/Enumerable-v0": {}, "rlseq/Captions-v0": {"scenes": 20}}
 READER: dict[str, Any] = {

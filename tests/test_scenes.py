@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rlseq.envs import scenes as s
+from rlseq.data import scenes as s
 
 SCENES = s.draw(300, seed=1)
 TOLD = s.tell(SCENES, seed=2)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.exact import texts
-from rlseq.search import beam_search, complete
+from rlseq.engine.beam import beam_search
+from rlseq.engine.completions import complete
+from rlseq.policy_gradient.exact import texts
 from rlseq.types import Context
 
 
@@ -200,7 +201,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return batch, complete(policy, env, batch, samples=3)
 
     whole, parts = run(), None
-    monkeypatch.setattr("rlseq.device.BLOCK", 40)
+    monkeypatch.setattr("rlseq.engine.device.BLOCK", 40)
     parts = run()
     for a, b in zip(whole, parts, strict=True):
         assert torch.equal(a.actions, b.actions)
@@ -224,7 +225,7 @@ def test_what_cannot_be_completed() -> None:
     "decode", [rlseq.Sample(top_k=3), rlseq.Sample(0.8, top_p=0.6), rlseq.Sample(2.0, 5, 0.9)]
 )
 def test_a_truncated_distribution_is_stored_and_scored(decode: rlseq.Sample) -> None:
-    from rlseq.engine import rescore
+    from rlseq.engine.rollout import rescore
 
     env, policy = setting("rlseq/Copy-v0", rows=200)
     batch = rlseq.rollout(policy, env, decode=decode)

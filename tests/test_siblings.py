@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rlseq import splits
-from rlseq.readers import DataError, Pair
-from rlseq.splits import TEXTS, find
+from rlseq.data import locate as splits
+from rlseq.data.formats import DataError, Pair
+from rlseq.data.locate import TEXTS, find
 
 
 def written(folder: Path, names: str) -> Path:

@@ -96,7 +96,7 @@ print("no child hangs")
 
 
 def test_forked_children_do_not_wait_for_the_threads_of_their_parent() -> None:
-    """The parent uses several threads before it forks; without the hook of `rlseq.single` this never ends."""
+    """The parent uses several threads before it forks; without the hook this never ends."""
     import subprocess
     import sys
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import rlseq
-from rlseq.readers import DataError, Pair
-from rlseq.splits import TEXTS, by_seed, find, origin
+from rlseq.data.formats import DataError, Pair
+from rlseq.data.locate import TEXTS, by_seed, find, origin
 
 
 def write(folder: Path, **files: str) -> Path:

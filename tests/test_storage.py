@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlseq.storage import (
+from rlseq.utils.files import (
     Damaged,
     Journal,
     locked,

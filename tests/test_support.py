@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine import rescore
-from rlseq.env import SequenceEnv
-from rlseq.support import Allowed
+from rlseq.engine.rollout import Allowed, rescore
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.vocab import Vocab
 
 ALL = torch.arange(2)

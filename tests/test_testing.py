@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.policies.head import Head
-from rlseq.policies.words import Words
-from rlseq.testing import check_policy
+from rlseq.policies.spec import Words
+from rlseq.policies.testing import check_policy
 from rlseq.types import RAW, Behaviour, Context, Evaluation
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.data.formats import DataError
+from rlseq.engine.references import demonstrations
 from rlseq.envs.numbers import LANGUAGES, NumberPairs, words
 from rlseq.envs.parallel import translations
-from rlseq.readers import DataError
-from rlseq.references import demonstrations
 
 IDS = [f"rlseq/{name}-v0" for name in ("Parallel", "G2P", "Numbers", "Text", "HMM")]
 

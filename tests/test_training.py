@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.evaluation import items_tested, judged
+from rlseq.engine.evaluation import items_tested, judged
 from rlseq.types import Context
 
 

@@ -10,11 +10,11 @@ import torch
 
 from rlseq.agents import DAPO, GRPO, PPO, REINFORCE, SCST
 from rlseq.agents.ppo import Price
-from rlseq.baselines import MovingAverage
-from rlseq.credit import Completions
-from rlseq.decode import Greedy
-from rlseq.engine import rollout
-from rlseq.returns import at_last
+from rlseq.engine.decode import Greedy
+from rlseq.engine.rollout import rollout
+from rlseq.policy_gradient.baselines import MovingAverage
+from rlseq.policy_gradient.credit import Completions
+from rlseq.utils.masks import at_last
 
 
 def weights(policy: Any) -> Any:

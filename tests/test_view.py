@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 import rlseq
-from rlseq.env import SequenceEnv
-from rlseq.registry import ids
+from rlseq.mdp.registry import ids
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context
 from rlseq.vocab import Vocab
 

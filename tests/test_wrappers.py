@@ -10,7 +10,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.envs.wrappers import SelfCritical, charged, potential_of, shaped
-from rlseq.returns import reward_to_go
+from rlseq.policy_gradient.returns import reward_to_go
 from rlseq.types import Context
 
 

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
 
 import rlseq
-from rlseq import checkpoint
 from rlseq.metrics import unavailable
+from rlseq.training import checkpoint
 
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "captions-matrix.png"
 COLUMNS = {"cider_d": "CIDEr-D", "bleu_4_coco": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"}

@@ -15,8 +15,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 import rlseq
-from rlseq.checks import named_functions
-from rlseq.evaluation import subset
+from rlseq.engine.evaluation import subset
+from rlseq.mdp.checks import named_functions
 
 ITEMS = 50  # at a time, at most
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_model, save_model
 
 import rlseq
-from rlseq.evaluation import subset
-from rlseq.references import demonstrations, trimmed
-from rlseq.state import evaluating
+from rlseq.engine.evaluation import subset
+from rlseq.engine.references import demonstrations, trimmed
+from rlseq.utils.modules import evaluating
 
 EVERY = 250  # updates between two looks at dev
 

@@ -34,10 +34,10 @@ from recipes.risk import least_risk
 from recipes.stages import likelihood, rewarded, seconds
 
 import rlseq
-from rlseq.cache import key_of
 from rlseq.compare import statistics
-from rlseq.evaluation import judged
-from rlseq.splits import find
+from rlseq.data.cache import key_of
+from rlseq.data.locate import find
+from rlseq.engine.evaluation import judged
 
 SHOWN = 8
 RISK = 2000, 32  # items, samples of each

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from rlseq.compare.tasks import number_tested
+from rlseq.training.experiment_envs import number_tested
 from tabled import markdown, origin, runs
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 
 class _Callable(ModuleType):
-    """The package as the function `rlseq.compare.runner.compare`."""
+    """The package as the function `rlseq.compare.run.compare`."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """See `rlseq.compare.runner.compare`."""
-        from rlseq.compare.runner import compare
+        """See `rlseq.compare.run.compare`."""
+        from rlseq.compare.run import compare
 
         return compare(*arguments, **options)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from rlseq.storage import locked
+from rlseq.utils.files import locked
 
 LONGEST = 200  # characters of a name
 TASK = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)/([A-Za-z0-9.-]+-v\d+)")  # an id as Gymnasium advises

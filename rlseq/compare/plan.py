@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from rlseq.agents import AGENTS
-from rlseq.arguments import Checked, PositiveInt
 from rlseq.compare.folders import check_names, folder_name
-from rlseq.compare.jobs import Job, made
-from rlseq.compare.tasks import CONTROLS
-from rlseq.errors import hint, pick
-from rlseq.memory import check_fits
+from rlseq.training.experiment import Job, made
+from rlseq.training.experiment_envs import CONTROLS
+from rlseq.utils.arguments import Checked, PositiveInt
+from rlseq.utils.errors import hint, pick
+from rlseq.utils.memory import check_fits
 
 START = "start"  # the name of the shared start
 STOCK = ("sb3-a2c", "sb3-ppo")
@@ -26,7 +26,7 @@ RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 @dataclass(frozen=True)
 class Plan(Checked):
-    """The settings of a comparison; `rlseq.compare.runner.compare` says what each means."""
+    """The settings of a comparison; `rlseq.compare.run.compare` says what each means."""
 
     envs: str | Sequence[str] | Mapping[str, Options]
     agents: str | Sequence[str] | Mapping[str, Options]

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 import rlseq.compare.figures as figures
 import rlseq.compare.tables as tables
-from rlseq.monitors import LOWER_IS_BETTER, NOT_QUALITY
-from rlseq.storage import write_whole
+from rlseq.metrics.registry import LOWER_IS_BETTER, NOT_QUALITY
+from rlseq.utils.files import write_whole
 
 Tree = Mapping[str, Any]
 

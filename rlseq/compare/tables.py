@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlseq.compare.tasks import number_tested
 from rlseq.compare.verdicts import ALPHA
-from rlseq.monitors import LOWER_IS_BETTER
+from rlseq.metrics.registry import LOWER_IS_BETTER
+from rlseq.training.experiment_envs import number_tested
 
 Tree = Mapping[str, Any]
 CUT = "†"  # at the end of an interval which the metric cannot pass

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlseq.compare.statistics import Interval
-from rlseq.monitors import NO_RANGE
+from rlseq.metrics.registry import NO_RANGE
 
 Tree = dict[str, Any]
 Range = tuple[float, float]

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlseq.arguments import Seed, checked_arguments
 from rlseq.discriminators.adversary import Adversary as Adversary
-from rlseq.discriminators.check import check_discriminator as check_discriminator
+from rlseq.discriminators.network import AttentiveReader, Convolutional, Reader, RecurrentReader
 from rlseq.discriminators.network import Discriminator as Discriminator
-from rlseq.discriminators.rank import Ranker as Ranker
-from rlseq.discriminators.readers import AttentiveReader, Convolutional, Reader, RecurrentReader
-from rlseq.engine import sequence_env
-from rlseq.errors import check_options, pick
-from rlseq.policies.words import Words, check_sizes
+from rlseq.discriminators.ranker import Ranker as Ranker
+from rlseq.discriminators.testing import check_discriminator as check_discriminator
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policies.spec import Words, check_sizes
+from rlseq.utils.arguments import Seed, checked_arguments
+from rlseq.utils.errors import check_options, pick
 
 READERS: dict[str, Callable[..., Reader]] = {
     "cnn": Convolutional,

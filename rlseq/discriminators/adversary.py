@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
-from rlseq.checks import checked_judgement, unchanged
-from rlseq.discriminators.collapse import Collapse
+from rlseq.discriminators.mode_collapse import Collapse
 from rlseq.discriminators.network import Discriminator
-from rlseq.discriminators.objectives import GAN, Objective, Penalty, unconstrained
+from rlseq.discriminators.objectives import GAN, Objective, Penalty, Value, probability, unconstrained
 from rlseq.discriminators.texts import (
     Texts,
     check_pool,
@@ -23,11 +21,11 @@ from rlseq.discriminators.texts import (
     remembered,
     written,
 )
-from rlseq.discriminators.values import Value, probability
-from rlseq.engine import sequence_env
-from rlseq.env import SequenceEnv
-from rlseq.state import evaluating
+from rlseq.mdp.checks import checked_judgement, unchanged
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Metrics
+from rlseq.utils.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from rlseq.utils.modules import evaluating
 
 JUDGED = 1024  # texts judged together
 PLAIN, WATCH = GAN(), Collapse()
@@ -57,7 +55,7 @@ class Adversary:
     """
 
     discriminator: Discriminator
-    value: Value = probability  # what its logits pay (rlseq.discriminators.values)
+    value: Value = probability  # what its logits pay (rlseq.discriminators.objectives)
     objective: Objective = PLAIN  # what it learns by (rlseq.discriminators.objectives)
     penalties: Sequence[Penalty] = ()  # added to that
     constrain: Callable[[nn.Module], None] = unconstrained  # its weights, after every step

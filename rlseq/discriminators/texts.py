@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlseq.engine import rollout
-from rlseq.env import SequenceEnv
-from rlseq.references import check_references, demonstrations
+from rlseq.engine.references import check_references, demonstrations
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Reward, Rollout
 
 WRITTEN = 1024  # rows written together, so that memory does not grow with the number of texts

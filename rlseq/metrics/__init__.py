@@ -8,10 +8,7 @@ cider.increments(tokens, mask, context) # what each token adds, [B, T]
 0.5 * BLEU(references) + cider          # a reward too
 """
 
-from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU, add_k, floor, halving, sacrebleu, unsmoothed
-from rlseq.metrics.chrf import ChrF, ChrFPlusPlus, all_orders, effective_orders
-from rlseq.metrics.cider import CIDEr, CIDErD, DocumentFrequency
-from rlseq.metrics.combine import (
+from rlseq.metrics.algebra import (
     Composable,
     Constant,
     KLShaped,
@@ -20,6 +17,9 @@ from rlseq.metrics.combine import (
     Shuffled,
     WeightedSum,
 )
+from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU, add_k, floor, halving, sacrebleu, unsmoothed
+from rlseq.metrics.chrf import ChrF, ChrFPlusPlus, all_orders, effective_orders
+from rlseq.metrics.cider import CIDEr, CIDErD, DocumentFrequency
 from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, SelfBLEU
 from rlseq.metrics.edit import (
     EditDistance,
@@ -30,7 +30,7 @@ from rlseq.metrics.edit import (
     one_minus_rate,
 )
 from rlseq.metrics.external import METEOR, SPICE, Unavailable, unavailable
-from rlseq.metrics.report import Report, evaluate
+from rlseq.metrics.registry import Report, evaluate
 from rlseq.metrics.rouge import ROUGEL, ROUGEN, f_measure, recall_only
 from rlseq.metrics.ter import TER
 from rlseq.metrics.tokenize import tercom

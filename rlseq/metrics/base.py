@@ -11,12 +11,12 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NonNegativeInt, PositiveInt, check_fields
-from rlseq.metrics.combine import Composable
+from rlseq.metrics.algebra import Composable
 from rlseq.metrics.encode import Encoder, Line, References, RefTable, check_count, check_settings
 from rlseq.metrics.ngrams import CELLS, PAD
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
+from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields
 
 VERSION = "0.1"
 

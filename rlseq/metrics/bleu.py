@@ -17,12 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder
 from rlseq.metrics.base import Batch, Metric
-from rlseq.metrics.dynamic import least
+from rlseq.metrics.bitparallel import least
 from rlseq.metrics.encode import Line, RefTable
 from rlseq.metrics.ngrams import Trie, repeats, take
 from rlseq.metrics.tokenize import Tokenize, mteval_13a
+from rlseq.utils.arguments import NgramOrder
 
 # (matches [..., N], n-grams [..., N], length [...], reference length [...]) -> BLEU in [0, 1]
 Formula = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

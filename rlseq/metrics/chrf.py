@@ -13,13 +13,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.bitparallel import added, greatest
 from rlseq.metrics.bleu import counts
-from rlseq.metrics.dynamic import added, greatest
 from rlseq.metrics.encode import Line, RefTable
 from rlseq.metrics.ngrams import Trie, repeats, take
 from rlseq.metrics.tokenize import Tokenize, end_marks, letters
+from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
 Mean = Callable[[Tensor, float], Tensor]  # (counts [..., 3, order], β²) -> score in [0, 1]
 

@@ -18,12 +18,12 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.bitparallel import added
 from rlseq.metrics.bleu import counts
-from rlseq.metrics.dynamic import added
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Table, Trie, repeats, take
+from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder, NonNegativeInt, check_fields
+from rlseq.metrics.algebra import Composable
 from rlseq.metrics.base import VERSION, scored
 from rlseq.metrics.bleu import SACREBLEU, Definition
-from rlseq.metrics.combine import Composable
 from rlseq.metrics.encode import Encoder, Line, check_settings
 from rlseq.metrics.ngrams import PAD, Trie, repeats
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
+from rlseq.utils.arguments import NgramOrder, NonNegativeInt, check_fields
 
 
 @dataclass(eq=False)

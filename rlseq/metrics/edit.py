@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.base import Batch, Metric
-from rlseq.metrics.dynamic import least, patterns
+from rlseq.metrics.bitparallel import least, patterns
 from rlseq.metrics.encode import Line, RefTable
 
 Gain = Callable[[Tensor, Tensor], Tensor]  # (distance, length of the reference) -> reward

@@ -26,8 +26,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rlseq.metrics.algebra import Composable
 from rlseq.metrics.base import VERSION, scored
-from rlseq.metrics.combine import Composable
 from rlseq.metrics.encode import References, check_count, check_references
 from rlseq.types import Context
 

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from rlseq.arguments import NgramOrder, PositiveFloat
 from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.bitparallel import greatest, patterns
 from rlseq.metrics.bleu import counts
-from rlseq.metrics.dynamic import greatest, patterns
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, repeats, take
 from rlseq.metrics.tokenize import Tokenize, single_space
+from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
 Combine = Callable[[Tensor, Tensor], Tensor]  # (precision, recall) -> score
 

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlseq.arguments import Seed, checked_arguments
-from rlseq.engine import sequence_env, task_of
-from rlseq.errors import check_options, pick
+from rlseq.mdp.sequence_env import sequence_env, task_of
+from rlseq.policies.attention import Learned as Learned
+from rlseq.policies.attention import Rotary as Rotary
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
 from rlseq.policies.mlp import MLP, Signals
-from rlseq.policies.positions import Learned as Learned
-from rlseq.policies.positions import Rotary as Rotary
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
+from rlseq.policies.spec import Words, check_sizes
 from rlseq.policies.transformer import Transformer as Transformer
-from rlseq.policies.words import Words, check_sizes
+from rlseq.utils.arguments import Seed, checked_arguments
+from rlseq.utils.errors import check_options, pick
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
     "lstm": partial(Recurrent, nn.LSTM),

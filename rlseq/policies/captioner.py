@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
+from rlseq.policies.encoders import READERS, picture_reader
 from rlseq.policies.head import Head
-from rlseq.policies.readers import READERS, picture_reader
-from rlseq.policies.words import Embedding, Words
+from rlseq.policies.spec import Embedding, Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Picture = tuple[
     Tensor, Tensor, Tensor

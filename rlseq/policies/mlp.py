@@ -14,10 +14,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import PositiveInt, checked_arguments
-from rlseq.policies.actors import Categorical, Gaussian
-from rlseq.standard import Standard
+from rlseq.policies.control_heads import Categorical, Gaussian
+from rlseq.policies.normalize import Standard
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
+from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Recurrence, at_end
-from rlseq.policies.words import Embedding, Words
+from rlseq.policies.spec import Embedding, Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, if there is one), `[B, H]` each
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
-from rlseq.policies.words import Embedding, Words
+from rlseq.policies.spec import Embedding, Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`; 0 where words are, else −∞, `[B, 1, S]`
 State = tuple[Memory, Source]

@@ -14,14 +14,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rlseq.arguments import PositiveInt, ShareBelowOne, checked_arguments
-from rlseq.policies.attention import seen_where
+from rlseq.policies.attention import Embedding, KeysValues, Layer, Learned, Positions, seen_where
+from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, working_dtype
-from rlseq.policies.layer import Embedding, KeysValues, Layer
-from rlseq.policies.positions import Learned, Positions
-from rlseq.policies.readers import WordReader, picture_reader
-from rlseq.policies.words import Words
+from rlseq.policies.spec import Words
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and 0 where words are, else −∞, `[B, 1, 1, S]`
 State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
@@ -32,7 +30,7 @@ class Transformer(nn.Module):
 
     `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
     older state stays good, as it never looks beyond its own place; but of two continuations of one state, at
-    least one must be a copy (`rlseq.state.fork`), and `step` is not to be differentiated.
+    least one must be a copy (`rlseq.engine.state.fork`), and `step` is not to be differentiated.
 
     Args:
         words: what is written and read.

@@ -435,7 +435,7 @@ def main() -> None:
     import PIL.Image  # noqa: F401
     import torch
 
-    from rlseq import cache
+    from rlseq.data import cache
 
     cache.WORTH = 1
     torch.set_num_threads(1)

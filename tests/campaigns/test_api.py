@@ -23,17 +23,16 @@ import numpy as np
 import torch
 
 import rlseq
-from rlseq import schedules
 from rlseq.agents import AGENTS
-from rlseq.alarms import Watchman
-from rlseq.arguments import rules_of
-from rlseq.baselines import Constant, MovingAverage
-from rlseq.compare.runner import compare
-from rlseq.credit import Completions, Lambda, NStep
-from rlseq.critics import Regression
+from rlseq.compare.run import compare
 from rlseq.discriminators import Adversary
+from rlseq.mdp.registry import task_of
 from rlseq.metrics import BLEU, ROUGEL, ChrF, CIDErD, DistinctN, Overlong, SelfBLEU
-from rlseq.registry import task_of
+from rlseq.policy_gradient import agent as schedules
+from rlseq.policy_gradient.baselines import Constant, MovingAverage, Regression
+from rlseq.policy_gradient.credit import Completions, Lambda, NStep
+from rlseq.training.alarms import Watchman
+from rlseq.utils.arguments import rules_of
 
 SECONDS = 5  # a call may take
 SAID = {"eval_env": {"a task"}, "response": {"alarms"}}  # other words for an argument, which errors use

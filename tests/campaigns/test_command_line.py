@@ -290,7 +290,7 @@ def drawn(draw: random.Random, place: Path) -> list[str]:
 def not_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that can be end where training would begin: what is typed is tried, not what is learned."""
     import rlseq
-    from rlseq.compare import runner
+    from rlseq.compare import run as runner
 
     def stop(*given: Any, **options: Any) -> Any:
         raise KeyboardInterrupt

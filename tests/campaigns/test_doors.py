@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import rlseq
-from rlseq import checkpoint
 from rlseq.agents import AGENTS
 from rlseq.agents.adversarial import Adversarial
-from rlseq.compare import tasks
-from rlseq.registry import ids
+from rlseq.mdp.registry import ids
+from rlseq.training import checkpoint
+from rlseq.training import experiment_envs as tasks
 from tests.campaigns.conftest import Campaign
 from tests.campaigns.test_command_line import typed
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.compare.tasks import held_out
-from rlseq.evaluation import items_tested, judged, subset
-from rlseq.registry import ids
+from rlseq.engine.evaluation import items_tested, judged, subset
+from rlseq.mdp.registry import ids
+from rlseq.training.experiment_envs import held_out
 
 KINDS = sorted(id for id in ids() if id.startswith("rlseq/") and held_out(id))
 

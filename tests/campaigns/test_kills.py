@@ -271,7 +271,7 @@ def main(folder: str, seed: str, plan: str) -> None:
     """Make the trials of a plan, JSON of kind → number, and print the counts."""
     import torch
 
-    from rlseq import training
+    from rlseq.training import loop as training
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlseq.compare.comparison import _scored
+from rlseq.compare.results import _scored
 from rlseq.compare.statistics import paired_difference
 from rlseq.compare.verdicts import compared, remarks, verdict
-from rlseq.monitors import NO_RANGE
+from rlseq.metrics.registry import NO_RANGE
 
 Law = Callable[[np.random.Generator, int], Any]
 

@@ -15,10 +15,10 @@ import torch
 
 import rlseq
 from rlseq.compare import statistics, tables
-from rlseq.compare.comparison import Comparison
 from rlseq.compare.plan import Plan
-from rlseq.compare.queue import longest_first
-from rlseq.monitors import range_of
+from rlseq.compare.process_pool import longest_first
+from rlseq.compare.results import Comparison
+from rlseq.metrics.registry import range_of
 from tests.compare.conftest import small
 
 
@@ -234,7 +234,7 @@ def test_a_comparison_shows_itself(comparison: Any) -> None:
 
 def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
     """Our loop over its network, against SB3's own prediction, token by token."""
-    from rlseq.compare.stock import stock_agent
+    from rlseq.adapters.sb3_agent import stock_agent
 
     env = rlseq.make("rlseq/Copy-v0", num_envs=8, items=20, length=3)
     agent = stock_agent("sb3-ppo", env, n_steps=8, batch_size=16)
@@ -253,7 +253,7 @@ def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
 
 
 def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
-    from rlseq.compare.comparison import _across
+    from rlseq.compare.results import _across
 
     def task(**runs: list[float]) -> dict[str, Any]:
         return {

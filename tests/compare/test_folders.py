@@ -11,7 +11,7 @@ import pytest
 
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import clear, folder_name
-from rlseq.registry import ids
+from rlseq.mdp.registry import ids
 from tests.compare.conftest import small
 
 HOSTILE = [

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from rlseq.compare import queue
-from rlseq.compare.queue import threads_each
-from rlseq.storage import locked
+from rlseq.compare import process_pool
+from rlseq.compare.process_pool import threads_each
+from rlseq.utils.files import locked
 from tests.compare.conftest import small
 
 WORDS = [
@@ -165,7 +165,7 @@ def test_threads_are_those_that_were_allowed_divided_among_processes(
     allowed: int, cores: int, processes: int, each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: allowed)
-    monkeypatch.setattr(queue, "processors", lambda: cores)
+    monkeypatch.setattr(process_pool, "processors", lambda: cores)
     assert threads_each(processes) == each
 
 
@@ -173,7 +173,7 @@ def test_a_comparison_uses_no_more_threads_than_it_was_given(
     comparison: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tests have one thread; a machine with many processors does not change that."""
-    monkeypatch.setattr(queue, "processors", lambda: 64)
+    monkeypatch.setattr(process_pool, "processors", lambda: 64)
     assert threads_each(1) == 1
     for path in comparison.folder.glob("runs/*/*/*/config.json"):
         assert json.loads(path.read_text("utf-8"))["machine"]["threads"] == 1

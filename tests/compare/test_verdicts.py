@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlseq.compare.comparison import _curve, _scored
+from rlseq.compare.results import _curve, _scored
 from rlseq.compare.tables import CUT, interval
 from rlseq.compare.trees import as_tree, within
 from rlseq.compare.verdicts import compared, remarks, verdict
-from rlseq.monitors import NO_RANGE, range_of
+from rlseq.metrics.registry import NO_RANGE, range_of
 
 Runs = dict[str, list[float]]
 

@@ -17,7 +17,7 @@ from rlseq.metrics import (
     Overlong,
     Shuffled,
 )
-from rlseq.returns import at_last
+from rlseq.utils.masks import at_last
 
 EOS = 0
 

@@ -24,7 +24,7 @@ from rlseq.metrics import (
     ErrorRate,
     Repetition,
     SelfBLEU,
-    dynamic,
+    bitparallel,
 )
 from rlseq.metrics.ngrams import PAD, _compared, _ranked
 from rlseq.metrics.tokenize import characters, whitespace
@@ -115,7 +115,7 @@ def test_long_and_short_patterns_agree(monkeypatch: Any, corpus: Any, rows: Any,
     tokens, mask = rows(hypotheses, extra=2)
     context = {"index": torch.arange(len(hypotheses))}
     short = [make(references, dtype=F64, eos=9) for make in (EditDistance, ErrorRate, ROUGEL)]
-    monkeypatch.setattr(dynamic, "_LONGEST", 0)
+    monkeypatch.setattr(bitparallel, "_LONGEST", 0)
     long = [make(references, dtype=F64, eos=9) for make in (EditDistance, ErrorRate, ROUGEL)]
     for a, b in zip(short, long, strict=True):
         assert torch.equal(a(tokens, mask, context), b(tokens, mask, context))

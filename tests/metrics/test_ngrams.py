@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlseq.metrics import ngrams
-from rlseq.metrics.dynamic import bit_count
+from rlseq.metrics.bitparallel import bit_count
 from rlseq.metrics.ngrams import PAD, Table, Trie, repeats
 
 

@@ -1,0 +1,73 @@
+"""Stock stable-baselines3 agents as controls, behind our own loop, counts and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import A2C, PPO
+
+from rlseq.adapters.sb3 import StockPolicy, TokenExtractor, as_vec_env
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.policy_gradient.agent import Agent
+from rlseq.types import Metrics
+from rlseq.utils.errors import check_options, pick
+
+STOCK = {"sb3-a2c": A2C, "sb3-ppo": PPO}
+
+
+BATCH = 2048  # tokens of an iteration, where `n_steps` is not given
+
+
+@dataclass(eq=False)
+class StockAgent(Agent):
+    """An SB3 agent with its own network; an update is one of its iterations, collecting included."""
+
+    model: Any = None
+
+    def __post_init__(self) -> None:
+        self.optimizer = self.model.policy.optimizer
+
+    def pace(self, done: float) -> None:
+        """Its step size is its own affair."""
+
+    def collect(self, env: Any) -> Any:
+        """It collects for itself."""
+
+    def loss(self, batch: Any) -> Any:
+        """It does not say."""
+        raise NotImplementedError("a stock agent has no loss of ours; call update")
+
+    def update(self, batch: Any) -> Metrics:
+        """Collect and train once, and count what that took."""
+        rows, counts = self.model.env, self.model.env.unwrapped.env.counts
+        tokens, texts = self.model.num_timesteps, rows.episode_count
+        self.model.learn(self.model.n_steps * rows.num_envs, reset_num_timesteps=False)
+        counts.written += self.model.num_timesteps - tokens
+        counts.judged += rows.episode_count - texts
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        return {"reward": torch.tensor(float(np.mean(recent)) if recent else 0.0)}
+
+
+def stock_agent(name: str, env: Any, **hyper: Any) -> StockAgent:
+    """An SB3 agent on a task of ours.
+
+    Args:
+        name: "sb3-a2c" or "sb3-ppo".
+        env: the task.
+        **hyper: of the stock class.
+    """
+    task = sequence_env(env)
+    cls = pick(STOCK, name, "stock agent")
+    check_options(hyper, signature(cls).parameters, cls.__name__)
+    reader: dict[str, Any] = {"features_extractor_class": TokenExtractor}
+    if task.source_vocab is not None:
+        reader["features_extractor_kwargs"] = {"source_pad": task.source_vocab.pad}
+    own = {"n_steps": max(1, BATCH // task.num_envs), "policy_kwargs": reader}
+    model = cls(
+        "MultiInputPolicy", as_vec_env(task), **{**own, "seed": task.seed, "device": task.device, **hyper}
+    )
+    return StockAgent(StockPolicy(model.policy, task.max_len), model=model)

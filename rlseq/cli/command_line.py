@@ -1,0 +1,289 @@
+"""The `rlseq` command: train sequence models on rewards, and compare agents.
+
+Torch is not loaded before a command needs it, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    The status is 0 where it did what was asked, 2 where it was mistyped or cannot be, 1 where it failed
+    on the way, and 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
+    _open_streams()
+    try:
+        _check_text(words)
+        _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write("rlseq: stopped; the same command goes on\n")
+        sys.exit(130)
+    except BrokenPipeError:  # nobody reads on, as in `rlseq … | head`
+        sys.exit(1)
+    except Exception as error:
+        from rlseq.cli.failures import DEBUG, explained
+
+        if os.environ.get(DEBUG):
+            raise
+        message, status = explained(error, words)
+        sys.stderr.write(f"rlseq: {message}\n")
+        sys.exit(status)
+    finally:
+        warnings.formatwarning = formatted
+        _close_output()
+
+
+def _run(words: list[str]) -> None:
+    """Find the command and run it."""
+    import tyro
+
+    if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
+        from rlseq.cli.commands import train
+
+        train(words[1], words[2:])
+    else:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="rlseq", description=__doc__, args=words)
+
+
+def _open_streams() -> None:
+    """Open standard streams that the caller closed, to nowhere; what cannot be shown is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    for name, errors in (("stdin", "strict"), ("stdout", "backslashreplace"), ("stderr", "backslashreplace")):
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Refuse words that are no text: they could be neither recorded nor shown."""
+    for place, word in enumerate(words, 1):
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ValueError(f"word {place} of the command must be text in UTF-8, got {word!a:.80}")
+
+
+def _close_output() -> None:
+    """Write out what is left; where that fails, Python must not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _warning(message: Warning | str, *where: object, **line: object) -> str:
+    """A warning in a line: who types a command does not look for the place in the code."""
+    return f"warning: {message}\n"
+
+
+def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
+    """A command that lists, or describes one."""
+
+    def show(name: str | None = None, /) -> None:
+        from rlseq.cli import commands
+
+        sys.stdout.write(commands.described(what, name))
+
+    show.__doc__ = f"List the {what}; with a name: describe it, with its options."
+    return show
+
+
+def _train(agent: str) -> None:
+    """Train one agent: `rlseq train scst --env …`; `rlseq train scst --help` shows its hyper-parameters.
+
+    Args:
+        agent: see `rlseq agents`.
+    """
+    raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
+
+
+def _evaluate(
+    run: Path,
+    /,
+    decode: Literal["greedy", "sample", "beam"] = "greedy",
+    metrics: tuple[str, ...] = (),
+    pooled: tuple[str, ...] = (),
+    texts: int | None = None,
+    best: bool = False,
+) -> None:
+    """Score what a trained policy writes, on the items that its task holds out, or else on training items.
+
+    A line of standard error says on which.
+
+    Args:
+        run: the folder of a run.
+        decode: how texts are written.
+        metrics: what to report beside the reward, means over items; the task's own when not given.
+        pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
+        texts: the most items, drawn at random by a fixed seed; all when not given.
+        best: the best checkpoint instead of the last; it was chosen on these same items, which flatters it.
+    """
+    from rlseq.cli import commands
+
+    commands.evaluate(run, decode, metrics or None, pooled, texts, best)
+
+
+def _generate(
+    run: Path,
+    texts: tuple[str, ...] = (),
+    /,
+    n: int = 1,
+    decode: Literal["greedy", "sample", "beam"] = "beam",
+    width: int = 5,
+    temperature: float = 1.0,
+    best: bool = False,
+) -> None:
+    """Text in, text out: one source an argument, or a line of standard input.
+
+    Args:
+        run: the folder of a run.
+        texts: sources.
+        n: how many texts a source, best first, with their log-probabilities.
+        decode: how texts are written.
+        width: of the beam.
+        temperature: of samples.
+        best: the best checkpoint instead of the last.
+    """
+    from rlseq.cli import commands
+
+    commands.generate(run, texts, n, decode, width, temperature, best)
+
+
+def _compare(
+    env: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
+    seeds: int = 4,
+    budget_tokens: float = 1e6,
+    option: tuple[str, ...] = (),
+    hyper: tuple[str, ...] = (),
+    policy: tuple[str, ...] = ("lstm",),
+    metrics: tuple[str, ...] = (),
+    rewards: tuple[str, ...] = (),
+    control: Literal["constant", "shuffled"] | None = None,
+    start: str = "mle",
+    start_tokens: float | None = None,
+    start_hyper: tuple[str, ...] = (),
+    mle_option: tuple[str, ...] = (),
+    temperatures: bool = False,
+    evaluations: int = 10,
+    texts: int | None = 500,
+    jobs: int | None = None,
+    out: Path = Path("runs/compare"),
+    config: Path | None = None,
+) -> None:
+    """Train agents with equal budgets and several seeds, and compare them: a table, and a page.
+
+    The same command again goes on, and makes only what is missing.
+
+    Args:
+        env: ids of tasks (`rlseq envs`).
+        agents: names (`rlseq agents`); also sb3-ppo and sb3-a2c, stock agents.
+        seeds: runs of every agent on every task.
+        budget_tokens: tokens written, or imitated, by every run.
+        option: of the tasks, `length=6`.
+        hyper: of agents, `scst.lr=1e-4`.
+        policy: a name and its sizes, `lstm hidden=64`.
+        metrics: what is tested beside the reward; the task's own when not given.
+        rewards: train every agent on these metrics, too (a train × test matrix).
+        control: train every agent on a reward without information, too.
+        start: the agent that makes what all others start from; none starts from nothing.
+        start_tokens: its budget; as the others' when not given.
+        start_hyper: its hyper-parameters, `lr=1e-3`.
+        mle_option: of the tasks for likelihood alone, `items=200`: few references.
+        temperatures: test likelihood's samples at several temperatures, too.
+        evaluations: tests of every run.
+        texts: the most items of a test, drawn at random by a fixed seed, the same for all agents.
+        jobs: processes at a time; as many as processors when not given.
+        out: the folder of everything.
+        config: a YAML or JSON file with all of this but jobs and out, as the `config.json` of a comparison.
+    """
+    from rlseq.cli import commands
+
+    commands.compare(locals())
+
+
+def _report(folder: Path, /) -> None:
+    """Write the page and the tables of a comparison again.
+
+    Args:
+        folder: of the comparison.
+    """
+    from rlseq.cli import commands
+
+    commands.report(folder)
+
+
+def _doctor() -> None:
+    """Versions, devices, and optional parts: what is missing, and the command that adds it."""
+    from rlseq.cli.doctor import doctor
+
+    doctor()
+
+
+def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
+    """A comparison of five minutes: likelihood from few references, and three policy gradients.
+
+    Args:
+        out: the folder of everything; the same again goes on.
+        seeds: runs of every agent.
+        budget_tokens: of every run.
+    """
+    from rlseq.cli.commands import tokens
+    from rlseq.cli.demo import demo
+
+    demo(out, seeds, tokens("budget_tokens", budget_tokens))
+
+
+def _data(
+    action: Literal["inspect"],
+    path: Path,
+    /,
+    level: str | None = None,
+    max_len: int | None = None,
+    texts: bool = False,
+) -> None:
+    """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it (then the status is 1).
+
+    Args:
+        action: inspect.
+        path: as a task's.
+        level: count by "char" or "word".
+        max_len: count what is longer.
+        texts: a text a line, as rlseq/Text-v0 reads it.
+    """
+    from rich import print as show
+
+    from rlseq.data.inspection import inspect
+
+    found = inspect(path, level=level, max_len=max_len, texts=texts)
+    show(found)
+    if not found.usable:
+        sys.exit(1)
+
+
+COMMANDS: dict[str, Any] = {
+    "envs": _named("envs"),
+    "agents": _named("agents"),
+    "policies": _named("policies"),
+    "metrics": _named("metrics"),
+    "train": _train,
+    "evaluate": _evaluate,
+    "generate": _generate,
+    "compare": _compare,
+    "report": _report,
+    "data": _data,
+    "doctor": _doctor,
+    "demo": _demo,
+}

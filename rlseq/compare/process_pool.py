@@ -1,0 +1,193 @@
+"""A queue of runs as processes: one that fails is reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlseq.compare.folders import clear
+from rlseq.training.experiment import SPENT, Job, run
+from rlseq.utils.files import opened, write_sealed, write_whole
+from rlseq.utils.places import without_places
+from rlseq.utils.stopping import Stop, stopping
+
+LOOK_EVERY = 0.5  # seconds between two looks at the processes, if none ends
+
+
+NOTICE = "stopping all runs after their current update; run again to go on"
+
+
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
+
+
+def processors() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def threads_each(processes: int) -> int:
+    """The threads of each of several processes: together at most those torch may use here, at least one."""
+    return max(1, min(torch.get_num_threads(), processors()) // processes)
+
+
+def work_through(
+    jobs: Sequence[Job], processes: int, told: Callable[[Sequence[Job]], None] = lambda done: None
+) -> dict[str, str]:
+    """Make all runs that are not finished, a start before what starts from it.
+
+    Ctrl-C and SIGTERM stop all runs after their current update. No process outlives this call.
+
+    Args:
+        jobs: the runs.
+        processes: how many at a time.
+        told: hears now and then which are done.
+
+    Returns:
+        The error of each run that failed, by folder.
+    """
+    running: dict[str, BaseProcess] = {}
+    with stopping(NOTICE) as stop:
+        try:
+            failed = _work(jobs, processes, told, running, stop)
+        finally:
+            for process in running.values():
+                process.kill()
+                process.join()
+    if stop.asked:
+        raise stop.ending()
+    return failed
+
+
+def _work(
+    jobs: Sequence[Job],
+    processes: int,
+    told: Callable[[Sequence[Job]], None],
+    running: dict[str, BaseProcess],
+    stop: Stop,
+) -> dict[str, str]:
+    """Start and await processes, which are `running` by the folders of their runs, until all is done."""
+    waiting = [job for job in jobs if not job.done]
+    failed: dict[str, str] = {}
+    passed_on = False
+    while running or (waiting and not stop.asked):
+        for folder in [folder for folder, process in running.items() if process.exitcode is not None]:
+            process = running.pop(folder)
+            if process.exitcode:
+                failed[folder] = _reason(Path(folder), process.exitcode)
+        unfinished = {job.folder for job in waiting} | set(running)
+        for job in [] if stop.asked else longest_first(waiting, jobs):
+            if job.start in failed:
+                failed[job.folder] = f"the run it starts from failed: {job.start}"
+                waiting.remove(job)
+            elif len(running) < processes and job.start not in unfinished:
+                waiting.remove(job)
+                running[job.folder] = _started(job, threads_each(processes))
+        told([job for job in jobs if job.folder not in unfinished])
+        if stop.asked and not passed_on:
+            passed_on = True
+            for process in running.values():
+                os.kill(process.pid or 0, signal.SIGINT)
+        wait([process.sentinel for process in running.values()], LOOK_EVERY)
+    return failed
+
+
+def longest_first(waiting: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+    """Starts, for which others wait; then what took longest with other seeds: short runs fill up the end."""
+    seen: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        seen[job.env, job.agent] = max(seen.get((job.env, job.agent), 0.0), job.seconds)
+    return sorted(waiting, key=lambda job: (job.start is not None, -(seen[job.env, job.agent] or math.inf)))
+
+
+def _started(job: Job, threads: int) -> BaseProcess:
+    """A process for a run.
+
+    Forked where it has one thread, which needs no import and knows tasks that were registered in a notebook;
+    OpenMP's threads and CUDA do not survive a fork, so that with them it starts afresh.
+    """
+    forked = threads == 1 and sys.platform == "linux" and not torch.cuda.is_available()
+    context: Any = multiprocessing.get_context("fork" if forked else "spawn")
+    process: BaseProcess = context.Process(target=_child, args=(job, threads), name=job.folder)
+    if not forked:
+        resource_tracker.ensure_running()  # which would let signals through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child has a log to write to
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: ours hold no lock
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return process
+
+
+def _child(job: Job, threads: int) -> None:
+    """Make a run in this process; what it says is in `log.txt`, and the error it ends with in `error.txt`."""
+    _end_with_parent()
+    os.setpgid(0, 0)  # Ctrl-C comes once, from the parent
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    folder = Path(job.folder)
+    (folder / "error.txt").unlink(missing_ok=True)
+    if job.stock:  # stock agents do not say where they were, so they begin again
+        clear(folder)
+        write_sealed(folder / "job.json", job.plain())
+    handle = opened(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with os.fdopen(handle, "a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        torch.set_num_threads(threads)
+        started = time.perf_counter()
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            run(job)
+            write_sealed(folder / SPENT, {"seconds": time.perf_counter() - started})
+        except BaseException:
+            with suppress(OSError):  # the disk may be full
+                write_whole(
+                    folder / "error.txt", without_places(traceback.format_exc()).encode(errors="replace")
+                )
+            raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """Have this process end when its parent ends, even by SIGKILL: it holds the lock of its run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent.pid:  # it ended before this was arranged
+            os._exit(1)
+    else:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(process: BaseProcess) -> None:
+    """End this process as soon as another has ended."""
+    process.join()
+    os._exit(1)
+
+
+def _reason(folder: Path, code: int) -> str:
+    """The traceback, or the signal, that a process ended with."""
+    path = folder / "error.txt"
+    if code > 0 and path.exists():
+        return path.read_text("utf-8")
+    return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with status {code}"

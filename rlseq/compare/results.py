@@ -1,0 +1,300 @@
+"""What the runs of a comparison come to: `results.json`, and the `Comparison` that shows it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlseq.compare.statistics import iqm, mean, probability_of_improvement
+from rlseq.compare.trees import Range, Tree, as_tree, within
+from rlseq.compare.verdicts import compared, remarks, verdict
+from rlseq.metrics.registry import NO_RANGE, range_of
+from rlseq.training.experiment import TEMPERATURES, Job
+from rlseq.training.experiment_envs import held_out, tested_on
+from rlseq.training.fingerprint import machine
+from rlseq.training.reward_hacking import hacked
+from rlseq.training.run_folder import configuration, read_metrics, read_results, read_samples
+from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
+from rlseq.utils.places import command_line, without_places
+
+SCHEMA = "rlseq.comparison/2"
+
+
+SHOWN = 100  # texts that are kept to be read
+
+
+SPENT = ("judged", "seconds")  # beside tokens, by which curves are joined
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of a comparison; `results` is what `results.json` holds (docs/compare.md)."""
+
+    folder: Path
+    results: Tree
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> Comparison:
+        """The comparison in a folder."""
+        path = Path(folder) / "results.json"
+        if not path.exists():
+            raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
+        results = read_sealed(path)
+        if results.get("schema") != SCHEMA:
+            raise ValueError(
+                f"{folder} holds no comparison of this version (schema {results.get('schema')!r}, "
+                f"wanted {SCHEMA!r}); a single run has no report, rlseq evaluate {folder} scores it"
+            )
+        return cls(Path(folder), results)
+
+    def table(self) -> Any:
+        """The scores, to be printed by rich."""
+        from rlseq.compare.tables import rich_tables
+
+        return rich_tables(self.results)
+
+    def plot(self) -> Any:
+        """Learning curves, as a matplotlib figure."""
+        from rlseq.compare.figures import curves
+
+        return curves(self.results["tasks"][0])
+
+    def save(self, folder: str | PathLike[str] | None = None) -> Path:
+        """Write `report.html`, `tables.md` and CSV files; returns the report's path."""
+        from rlseq.compare.report import write
+
+        return write(self.results, Path(folder or self.folder))
+
+    def _repr_html_(self) -> str:
+        from rlseq.compare.report import fragment
+
+        return fragment(self.results)
+
+
+def gathered(
+    folder: Path, jobs: Sequence[Job], failed: Mapping[str, str], spent: Mapping[str, Any]
+) -> Comparison:
+    """Read all finished runs, compare them, write `results.json`."""
+    tasks = []
+    for env, group in itertools.groupby(jobs, lambda job: job.env):
+        runs = [_Run(job, folder) for job in group if job.done]
+        if runs:
+            tasks.append(_task(env, runs))
+    results = {
+        "schema": SCHEMA,
+        "config": read_json(folder / "config.json"),
+        "command": command_line(sys.argv),
+        "machine": machine(),
+        **spent,
+        "seconds_of_runs": sum(job.seconds for job in jobs),  # tests included
+        "failed": [
+            {"run": str(Path(run).relative_to(folder)), "error": without_places(text)}
+            for run, text in failed.items()
+        ],
+        "tasks": tasks,
+        "across": _across(tasks) if len(tasks) > 1 else [],
+    }
+    write_sealed(folder / "results.json", results)
+    return Comparison(folder, results)
+
+
+class _Run:
+    """One finished run."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job, path = job, Path(job.folder)
+        self.results: Tree = read_results(path)
+        self.first: dict[str, float] = read_sealed(path / "start.json")
+        self.final: dict[str, float] = self.results["final"]
+        self.path = path
+
+    def curve(self) -> list[dict[str, float]]:
+        """Evaluations, the one before training among them."""
+        rows = [{n.removeprefix("eval_"): v for n, v in row.items()} for row in self.results["curve"]]
+        seconds = self._seconds()
+        if not rows or rows[-1]["tokens"] != self.results["tokens"]:
+            raise Damaged(
+                f"{self.path / 'results.json'} has no evaluation at the end of the run, after "
+                f"{self.results['tokens']:g} tokens; delete {self.path} and run the same command again"
+            )
+        start = {"tokens": 0.0, "judged": 0.0, "seconds": 0.0, **self.first}
+        return [start, *({**row, "seconds": seconds[row["update"]]} for row in rows)]
+
+    def texts(self) -> list[Tree]:
+        """What the last evaluation saw."""
+        return read_samples(self.path, self.results)
+
+    def alarms(self) -> list[str]:
+        """What training warned of."""
+        return list(read_sealed(self.path / "alarms.json")["alarms"])
+
+    def temperatures(self) -> list[dict[str, float]]:
+        """Scores of samples at several temperatures, if that was asked for."""
+        path = self.path / "temperatures.json"
+        if not self.job.sweep:
+            return []
+        rows = list(read_sealed(path)["temperatures"])
+        found = [row["temperature"] for row in rows]
+        if found != list(TEMPERATURES):
+            raise Damaged(
+                f"{path} must have the temperatures {list(TEMPERATURES)}, got {found}; "
+                "delete it and run the same command again"
+            )
+        return rows
+
+    def rewarded(self) -> list[str]:
+        """The names of the parts of the reward that it was trained on."""
+        return list(configuration(self.path)["env"].get("reward", {}))
+
+    def _seconds(self) -> dict[float, float]:
+        return {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
+
+
+def _task(env: str, runs: Sequence[_Run]) -> Tree:
+    """Everything about one task."""
+    agents: dict[str, list[_Run]] = {}
+    for run in runs:
+        agents.setdefault(run.job.agent, []).append(run)
+    texts = {name: [run.texts() for run in group] for name, group in agents.items()}
+    ranges = _ranges(runs)
+    lines = [_agent(name, group, ranges) for name, group in agents.items()]
+    rivals = [line for line in lines if line["name"] != "start"]
+    pairs = compared(
+        {line["name"]: line["scores"]["reward"]["runs"] for line in rivals},
+        {
+            line["name"]: [[t["scores"]["reward"] for t in one] for one in texts[line["name"]]]
+            for line in rivals
+        },
+        ranges["reward"],
+    )
+    return {
+        "env": env,
+        "held_out": bool(held_out(env)),
+        "tested_on": tested_on(env),
+        "selection": _selection(runs),
+        "agents": lines,
+        "pairs": pairs,
+        "verdict": verdict(rivals, pairs),
+        "remarks": remarks(rivals, pairs),
+        "samples": _samples({name: found[0] for name, found in texts.items()}),
+    }
+
+
+def _selection(runs: Sequence[_Run]) -> Tree:
+    """Which items were tested; all runs of a task must have been tested on the same."""
+    first: Tree = runs[0].results.get("selection") or {}
+    for run in runs:
+        if not first or run.results.get("selection") != first:
+            raise ValueError(
+                f"{run.path} was tested on other items than {runs[0].path}, or by another version of rlseq "
+                "that did not record them; remove the runs of the other version, and the same command makes "
+                "them again"
+            )
+    return first
+
+
+def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
+    """The range of every metric, as far as it is known and no value contradicts it."""
+    own = next((run.rewarded() for run in runs if run.job.reward is None and not run.job.stock), [])
+    known = {metric: range_of(metric) for run in runs for metric in run.final}
+    known["reward"] = range_of(own[0], reward=True) if len(own) == 1 else NO_RANGE
+    return {
+        metric: within(range, [run.final[metric] for run in runs if metric in run.final])
+        for metric, range in known.items()
+    }
+
+
+def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree:
+    """Scores, costs, curve and alarms of an agent's runs."""
+    job, curves = runs[0].job, [run.curve() for run in runs]
+    costs = {
+        key: float(np.median([run.results[key] for run in runs])) for key in ("tokens", "judged", "seconds")
+    }
+    trained = job.reward if job.reward in runs[0].final else "reward"
+    return {
+        "name": name,
+        "algorithm": job.algorithm,
+        "reward": job.reward or "reward",
+        "seeds": [run.job.seed for run in runs],
+        "scores": {
+            metric: _scored([run.final[metric] for run in runs], ranges[metric]) for metric in runs[0].final
+        },
+        "costs": {**costs, "tokens_per_second": round(costs["tokens"] / max(costs["seconds"], 1e-9))},
+        "curve": _curve(curves, ranges["reward"]),
+        "alarms": [
+            {"seed": run.job.seed, "alarm": without_places(alarm)}
+            for run, curve in zip(runs, curves, strict=True)
+            for alarm in (*run.alarms(), *hacked(curve, trained))
+        ],
+        "temperatures": _sweep([run.temperatures() for run in runs], ranges),
+    }
+
+
+def _scored(values: Sequence[float], range: Range) -> Tree:
+    return {**as_tree(mean(values), range), "iqm": as_tree(iqm(values), range), "runs": list(values)}
+
+
+def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RANGE) -> list[Tree]:
+    """Interval of the mean reward against what it had cost by then.
+
+    Seeds are joined by the tokens that they had spent: between two evaluations of a seed, its values are
+    interpolated. The points are where the seed with most evaluations has them, and the end of every run.
+    """
+    longest = max(curves, key=len)
+    ends = [curve[-1]["tokens"] for curve in curves]
+    places = [[tokens] * len(curves) for point in longest[:-1] if (tokens := point["tokens"]) <= min(ends)]
+    lines = []
+    for place in [*places, ends]:
+        spent = {key: float(np.median(_at(curves, place, key))) for key in SPENT}
+        lines.append(
+            {"tokens": float(np.median(place)), **spent, **as_tree(mean(_at(curves, place, "reward")), range)}
+        )
+    return lines
+
+
+def _at(curves: Sequence[Sequence[Mapping[str, float]]], tokens: Sequence[float], name: str) -> list[float]:
+    """A value of every seed after as many tokens, interpolated between its evaluations."""
+    return [
+        float(np.interp(at, [p["tokens"] for p in curve], [p[name] for p in curve]))
+        for curve, at in zip(curves, tokens, strict=True)
+    ]
+
+
+def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str, Range]) -> list[Tree]:
+    return [
+        {"temperature": points[0]["temperature"]}
+        | {
+            name: as_tree(mean([p[name] for p in points]), ranges.get(name, NO_RANGE))
+            for name in ("reward", "self_bleu")
+        }
+        for points in zip(*sweeps, strict=True)
+    ]
+
+
+def _across(tasks: Sequence[Tree]) -> list[Tree]:
+    """Every two agents over all tasks, whatever the scale of their rewards: who tends to win?"""
+    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
+    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
+    lines = []
+    for a, b in itertools.combinations(names, 2):
+        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
+        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
+        lines.append({"a": a, "b": b, "probability": as_tree(probability_of_improvement(x, y))})
+    return lines
+
+
+def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
+    """The same items, as every agent's first seed writes them."""
+    first = next(iter(texts.values()))
+    return [
+        {**{k: v for k, v in line.items() if k in ("index", "source", "references")}}
+        | {"texts": {name: {k: found[i][k] for k in ("text", "scores")} for name, found in texts.items()}}
+        for i, line in enumerate(first[:SHOWN])
+    ]

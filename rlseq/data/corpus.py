@@ -1,0 +1,257 @@
+"""A corpus: items with a source and any number of references, as flat arrays of ids.
+
+Token arrays may lie on a device, or in a file that is mapped into memory and read where a batch needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rlseq.data import cache
+from rlseq.metrics.encode import RefTable
+from rlseq.metrics.ngrams import PAD
+from rlseq.vocab import Vocab, from_json
+
+
+@dataclass(eq=False)
+class Texts:
+    """Sequences of ids end to end: number n is `ids[ends[n] : ends[n + 1]]`."""
+
+    ids: Tensor
+    ends: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Of all."""
+        return self.ends.diff()
+
+    def take(self, index: Tensor, width: int, pad: int) -> Tensor:
+        """Those numbered `index` `[…]`, as int64 `[…, width]`."""
+        if not len(self.ids):
+            return torch.full((*index.shape, width), pad, device=index.device)
+        start = self.ends[index].unsqueeze(-1)
+        place = start + torch.arange(width, device=index.device)
+        inside = place < self.ends[index + 1].unsqueeze(-1)
+        return self.ids[place.clamp(max=len(self.ids) - 1)].long().where(inside, pad)
+
+    def to(self, device: torch.device) -> Texts:
+        """On a device."""
+        return Texts(self.ids.to(device), self.ends.to(device))
+
+
+@dataclass(eq=False)
+class Corpus:
+    """The items of one part, encoded."""
+
+    vocab: Vocab
+    source_vocab: Vocab | None
+    sources: Texts | None
+    references: Texts  # EOS included; unknown words have ids V, V + 1, …
+    order: Tensor  # [M] references sorted by item
+    starts: Tensor  # [N + 1] item i has references order[starts[i] : starts[i + 1]]
+    strangers: tuple[str, ...] = ()  # the words of ids V, V + 1, …
+    notes: dict[str, Any] = field(default_factory=dict)  # what was counted when it was read
+
+    @classmethod
+    def open(cls, folder: Path, part: str, mapped: bool) -> Corpus | None:
+        """Read a part of what `rlseq.data` wrote, None if empty; `mapped` leaves arrays in their file."""
+        try:
+            notes = json.loads((folder / "notes.json").read_text("utf-8"))
+            if not notes["parts"][part]["items"]:
+                return None
+            with safe_open(folder / f"{part}.safetensors", "pt") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+            raise cache.Damaged(f"{folder} is damaged ({error})") from error
+        arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
+        source_vocab = notes.pop("source_vocab")
+        return cls(
+            vocab=from_json(notes.pop("vocab")),
+            source_vocab=source_vocab and from_json(source_vocab),
+            sources=Texts(arrays["sources"], arrays["source_ends"]) if source_vocab else None,
+            references=Texts(arrays["references"], arrays["reference_ends"]),
+            order=arrays["order"],
+            starts=arrays["starts"],
+            strangers=tuple(notes.pop("strangers")),
+            notes=notes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Everything that it holds."""
+        texts = {"reference": self.references} | ({"source": self.sources} if self.sources else {})
+        ids = {f"{name}s": held.ids for name, held in texts.items()}
+        ends = {f"{name}_ends": held.ends for name, held in texts.items()}
+        return {**ids, **ends, "order": self.order, "starts": self.starts}
+
+    @cached_property
+    def width(self) -> int:
+        """R, the most references of an item."""
+        return int(self.starts.diff().max())
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest reference of this part."""
+        return int(self.references.lengths[self.order].max())
+
+    def kept(self, max_len: int) -> Corpus:
+        """Without references of more than `max_len` tokens, and without items that then have none."""
+        fits = self.references.lengths[self.order] <= max_len
+        left = torch.cat([fits.new_zeros(1, dtype=torch.int64), fits.cumsum(0)])[self.starts].diff()
+        items = left > 0
+        sources = self.sources
+        if sources is not None:
+            which = items.nonzero().flatten()
+            lengths = sources.lengths[which]
+            ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+            at = torch.arange(int(ends[-1])) + (sources.ends[which] - ends[:-1]).repeat_interleave(lengths)
+            sources = Texts(sources.ids[at], ends)
+        starts = torch.cat([left.new_zeros(1), left[items].cumsum(0)])
+        return Corpus(
+            *(self.vocab, self.source_vocab, sources, self.references, self.order[fits], starts),
+            strangers=self.strangers,
+            notes=self.notes,
+        )
+
+    def without(self, items: Tensor, drop: Tensor) -> Corpus:
+        """Items `[n]`, each without its reference number `drop` `[n]`: what is left to judge that one by."""
+        counts = self.starts.diff()[items]
+        at = torch.arange(self.width, device=items.device)
+        stays = (at < counts.unsqueeze(1)) & (at != drop.unsqueeze(1))
+        order = self.order[(self.starts[items].unsqueeze(1) + at)[stays]]
+        starts = torch.cat([counts.new_zeros(1), (counts - 1).cumsum(0)])
+        return Corpus(
+            *(self.vocab, None, None, self.references, order, starts),
+            strangers=self.strangers,
+            notes=self.notes,
+        )
+
+    def to(self, device: torch.device) -> Corpus:
+        """With its arrays on a device."""
+        return Corpus(
+            *(self.vocab, self.source_vocab, self.sources and self.sources.to(device)),
+            *(self.references.to(device), self.order.to(device), self.starts.to(device)),
+            strangers=self.strangers,
+            notes=self.notes,
+        )
+
+    def contexts(self, index: Tensor, source_width: int, width: int) -> dict[str, Tensor]:
+        """Sources `[B, S]`, references `[B, R, T]` and their lengths `[B, R]` of items `index`."""
+        home = self.starts.device
+        rows = index.to(home)
+        found, lengths = self._take(rows, width, self.vocab.pad)
+        if self.vocab.unk is not None:
+            found = found.masked_fill(found >= len(self.vocab), self.vocab.unk)
+        context = {"references": found, "reference_lengths": lengths}
+        if self.sources is not None and self.source_vocab is not None:
+            context["source"] = self.sources.take(rows, source_width, self.source_vocab.pad)
+        return {name: value.to(index.device) for name, value in context.items()}
+
+    def _take(self, rows: Tensor, width: int, pad: int) -> tuple[Tensor, Tensor]:
+        """References `[B, R, width]` and lengths `[B, R]`, 0 where there is none."""
+        place = self.starts[rows].unsqueeze(1) + torch.arange(self.width, device=rows.device)
+        there = place < self.starts[rows + 1].unsqueeze(1)
+        which = self.order[place.clamp(max=len(self.order) - 1)]
+        lengths = (self.references.ends[which + 1] - self.references.ends[which]).where(there, 0)
+        return self.references.take(which, width, pad), lengths
+
+    def table(self, index: Tensor | None = None) -> RefTable:
+        """References of items `[B]`, of all when not given; unknown words have ids beyond V."""
+        if index is None:
+            item = torch.arange(len(self), device=self.starts.device).repeat_interleave(self.starts.diff())
+            slot = torch.arange(len(item), device=item.device) - self.starts[item]
+            lengths = self.references.lengths[self.order]
+            ids = self.references.take(self.order, int(lengths.max()), PAD)
+            return RefTable(ids.cpu(), lengths.cpu(), item.cpu(), slot.cpu(), len(self), self.width)
+        found, lengths = (part.cpu() for part in self._take(index.to(self.starts.device), self.longest, PAD))
+        return table_of(found, lengths)
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """References as texts, a list for each item."""
+        table = self.table(index)
+        found: list[list[str]] = [[] for _ in range(table.items)]
+        words = (*self.vocab.words, *self.strangers)
+        for item, ids, length in zip(
+            table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
+        ):
+            found[item].append(self.vocab.join(words[i] for i in ids[:length] if i != self.vocab.eos))
+        return found
+
+    def source_texts(self, index: Tensor) -> list[str]:
+        """Sources as texts, with unknown words as such."""
+        if self.sources is None or self.source_vocab is None:
+            return [""] * len(index)
+        rows = index.to(self.starts.device)
+        lengths = self.sources.ends[rows + 1] - self.sources.ends[rows]
+        ids = self.sources.take(rows, int(lengths.max()), self.source_vocab.pad)
+        return self.source_vocab.decode_batch(ids.tolist(), lengths.tolist())
+
+
+def table_of(references: Tensor, lengths: Tensor) -> RefTable:
+    """What a metric is fitted on, from references `[B, R, T]` and their lengths `[B, R]`."""
+    item, slot = (lengths > 0).nonzero(as_tuple=True)
+    ids, long = references[item, slot], lengths[item, slot]
+    ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
+    return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
+
+
+class Shelf:
+    """The arrays of one part, while they are written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.items = folder, name, 0
+        kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
+        kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
+        self.columns = {
+            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
+        }
+        for name in ("source_ends", "reference_ends"):
+            self.columns[name].extend([0])
+
+    def sources(self, ids: list[int]) -> None:
+        """The source of the next item."""
+        self._add("sources", "source_ends", ids)
+
+    def add(self, item: int, ids: list[int], eos: int | None) -> None:
+        """A reference of an item."""
+        self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
+        self.columns["item"].extend([item])
+        self.items = max(self.items, item + 1)
+
+    def _add(self, column: str, ends: str, ids: list[int]) -> None:
+        self.columns[column].extend(ids)
+        self.columns[ends].extend([self.columns[column].length])
+
+    def close(self) -> dict[str, int]:
+        """Write the part's file; what it holds, in numbers."""
+        item = self.columns.pop("item")
+        numbers = item.close()
+        self.columns["order"].put(np.argsort(numbers, kind="stable"))
+        self.columns["starts"].put(np.append(0, np.bincount(numbers).cumsum()))
+        closed = {name: column.close() for name, column in self.columns.items()}
+        item.path.unlink()
+        counts = {
+            "items": self.items,
+            "references": len(numbers),
+            "longest": int(np.diff(closed["reference_ends"]).max(initial=0)),
+            "longest_source": int(np.diff(closed["source_ends"]).max(initial=0)),
+        }
+        file = self.folder / f"{self.name}.safetensors"
+        cache.save(file, self.columns)
+        if not self.items:
+            file.unlink()
+        return counts

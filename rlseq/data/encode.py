@@ -1,0 +1,373 @@
+"""From texts to a corpus: read, divide, count words, encode; once, and then from the cache.
+
+Large files go line by line, four times: what memory holds meanwhile is 24 bytes a reference, to know which
+sources are alike, and the words of the vocabulary; ids go to a file as they come.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlseq.data import cache, limits
+from rlseq.data.corpus import Corpus, Shelf
+from rlseq.data.formats import DataError, Pair, Problem
+from rlseq.data.locate import PARTS, Assign, Origin, by_seed
+from rlseq.utils.errors import pick
+from rlseq.utils.version import __version__
+from rlseq.vocab import LEVELS, Make, Vocab, check_options
+
+MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
+
+
+SHOWN = 5  # problems that a message names
+
+
+HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
+
+
+VERSION = 4  # of what the cache holds
+
+
+TRIES = 3  # to read from the cache, which other processes may repair at the same time
+
+
+Level = str | tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts become ids.
+
+    Args:
+        level: "char", "word" or "bpe", or one for sources and one for references; when not given, characters
+            where texts are single words, else words.
+        min_count: words that training has less often are unknown.
+        vocab_size: the most frequent words that are kept.
+        seed: divides what files do not divide.
+        skip_bad: pass over lines that cannot be used; they are counted, and a warning says so.
+    """
+
+    level: Level = None
+    min_count: int = 1
+    vocab_size: int | None = None
+    seed: int = 0
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        given: Any = self.level
+        names = [] if given is None else [given] if isinstance(given, str) else given
+        known = ", ".join(LEVELS)
+        if not isinstance(names, (tuple, list)) or (names is given and len(names) != 2):
+            raise ValueError(
+                f"level must be {known}, or a pair of these, of sources and references; got {given!r}"
+            )
+        for name in names:
+            pick(LEVELS, name, "level")
+        check_options(self.min_count, self.vocab_size)
+
+
+@dataclass
+class Problems:
+    """Lines that cannot be used: how many there are, and the first of them.
+
+    No more of them are held: those of a file of line ends alone would take a hundred times its size.
+    """
+
+    count: int = 0
+    first: list[Problem] = field(default_factory=list)
+    fatal: list[Problem] = field(default_factory=list)  # no more than one of each file
+
+    def add(self, problem: Problem) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+        if problem.fatal:
+            self.fatal.append(problem)
+
+    @classmethod
+    def of_all(cls, surveys: Iterable[Survey]) -> Problems:
+        """Those of several surveys."""
+        each = [seen.problems for seen in surveys]
+        first = [problem for problems in each for problem in problems.first]
+        fatal = [problem for problems in each for problem in problems.fatal]
+        return cls(sum(problems.count for problems in each), first[:SHOWN], fatal)
+
+
+class Survey(NamedTuple):
+    """What one look at all pairs of an origin tells."""
+
+    sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
+    items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
+    pairs: NDArray[np.uint64]  # a key of each reference of an item
+    problems: Problems
+    blanks: tuple[int, int]  # in sources and in references
+    conditional: bool
+
+
+class Place(NamedTuple):
+    """Where the pairs of an origin go."""
+
+    part: NDArray[np.int64]  # number in PARTS
+    item: NDArray[np.int64]  # number of the item in its part
+    first: NDArray[np.bool_]  # is it the first pair of its item?
+    kept: NDArray[np.bool_]  # is it not a repetition?
+
+
+def load(
+    origins: Mapping[str, Origin], part: str = "train", reading: Reading = Reading(), assign: Assign = by_seed
+) -> Corpus:
+    """One part of what there is to read, encoded by the vocabulary of its training part.
+
+    Args:
+        origins: by part, or under "all", as `rlseq.data.locate.find` gives them.
+        part: "train", "dev" or "test".
+        reading: how texts become ids.
+        assign: divides what files do not divide.
+    """
+    pick({name: name for name in (PARTS if "all" in origins else origins)}, part, "split")
+    files = [file for origin in origins.values() for file in origin.files]
+    large = sum(file.stat().st_size for file in files) >= cache.WORTH
+    known = _is_ours(assign) and all(_is_reader(origin.read) for origin in origins.values())
+    key = cache.key_of(files, _settings(origins, reading, assign)) if large and known else None
+    build = partial(_build, origins, reading, assign)
+    corpus = _opened(key, build, part)
+    if corpus is None:
+        raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
+    skipped = corpus.notes["skipped"]
+    if skipped:
+        first = (Problem(files[file], line, what) for file, line, what in corpus.notes["first_skipped"])
+        counted = f"{skipped:,} line" + ("s" if skipped > 1 else "")
+        warnings.warn(f"skipped {counted}: {'; '.join(map(str, first))}", stacklevel=2)
+    return corpus
+
+
+def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus | None:
+    """A part from the cache; what is damaged there is made again, and in the end without the cache."""
+    for _ in range(TRIES if key is not None else 0):
+        try:
+            with cache.kept(key, build) as (folder, stays):
+                if stays:
+                    cache.check(folder, ("notes.json", f"{part}.safetensors"))
+                return Corpus.open(folder, part, mapped=stays)
+        except cache.Damaged as error:
+            warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
+            cache.forget(str(key))
+    with cache.kept(None, build) as (folder, _):
+        return Corpus.open(folder, part, mapped=False)
+
+
+def _is_reader(read: Callable[[], Any]) -> bool:
+    """Whether it is one of our readers on files: only of these a name and a version say all."""
+    return isinstance(read, partial) and _is_ours(read.func)
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("rlseq.")
+
+
+def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
+    """All but the files' content on which the outcome depends."""
+    readers = {
+        part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
+        for part, origin in origins.items()
+    }
+    version = f"{__version__}/{VERSION}"
+    longest = limits.limit(limits.LINE_BYTES)  # what is longer may be skipped
+    return {
+        "version": version,
+        "longest": longest,
+        "reading": asdict(reading),
+        "readers": readers,
+        "assign": assign.__name__,
+    }
+
+
+def _named(origins: Mapping[str, Origin]) -> str:
+    return ", ".join(str(origin.files[0]) for origin in origins.values() if origin.files) or "generated texts"
+
+
+def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
+    """Read everything, and write each part's arrays, and notes, into a folder."""
+    files = [file for origin in origins.values() for file in origin.files]
+    look = _held if sum(file.stat().st_size for file in files) < HELD else _passed
+    looked = {name: look(origin, reading.seed) for name, origin in origins.items()}
+    surveys = {name: seen for name, (seen, _) in looked.items()}
+    origins = {name: again for name, (_, again) in looked.items()}
+    problems = Problems.of_all(surveys.values())
+    checked(problems, reading.skip_bad)
+    if not len(surveys["all" if "all" in surveys else "train"].pairs):
+        some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
+        skipped = some + "".join(map(str, problems.first[:1]))
+        raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
+    places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
+    rows = partial(_rows, origins, places)
+    level = levels(reading.level, surveys)
+    make = [pick(LEVELS, name, "level") for name in level]
+    words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
+    conditional = any(seen.conditional for seen in surveys.values())
+    source_vocab = (
+        words(make[0], (str(p.source) for p, part, _, first in rows() if part == 0 and first))
+        if conditional
+        else None
+    )
+    vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
+    strangers: dict[str, int] = {}
+    shelves = [Shelf(folder, name) for name in PARTS]
+    for pair, part, item, first in rows():
+        shelves[part].add(item, vocab.encode_apart(pair.target, strangers), vocab.eos)
+        if first and source_vocab is not None:
+            shelves[part].sources(source_vocab.encode(str(pair.source)))
+    notes = {
+        "level": level,
+        "vocab": vocab.to_json(),
+        "source_vocab": source_vocab and source_vocab.to_json(),
+        "strangers": list(strangers),
+        "skipped": problems.count,
+        "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
+        "repeated": int(sum((~place.kept).sum() for place in places.values())),
+        "parts": {shelf.name: shelf.close() for shelf in shelves},
+    }
+    (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
+
+
+def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
+    """The vocabulary of texts; where there can be none, the error names their files."""
+    try:
+        return make(texts, *kept)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def _passed(origin: Origin, seed: int) -> tuple[Survey, Origin]:
+    """The survey of an origin that is read again and again."""
+    return survey(origin, seed), origin
+
+
+def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
+    """The survey of an origin, and its pairs in memory, so that files are read once."""
+    pairs: list[Pair] = []
+
+    def watched() -> Iterator[Pair | Problem]:
+        for row in origin.read():
+            if isinstance(row, Pair):
+                pairs.append(row)
+            yield row
+
+    return survey(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
+
+
+def survey(origin: Origin, seed: int) -> Survey:
+    """Keys of all pairs, and the problems."""
+    sources: list[bytes] = []
+    items: list[bytes] = []
+    pairs: list[bytes] = []
+    problems = Problems()
+    source_blanks = target_blanks = 0
+    conditional, salt = False, seed.to_bytes(8, "little", signed=True)
+    for row in origin.read():
+        if isinstance(row, Problem):
+            problems.add(row)
+            continue
+        target = row.target.encode()
+        source = target if row.source is None else row.source.encode()
+        conditional = conditional or row.source is not None
+        # Of a billion different texts, two have the same 64 bits with a chance of 3 %.
+        key = blake2b(source, digest_size=8, salt=salt).digest()
+        item = (
+            key if row.item is None else blake2b(key + row.item.to_bytes(8, "little"), digest_size=8).digest()
+        )
+        sources.append(key)
+        items.append(item)
+        pairs.append(blake2b(item + target, digest_size=8).digest())
+        source_blanks += source.count(b" ")
+        target_blanks += target.count(b" ")
+    keys = [np.frombuffer(b"".join(texts), dtype=np.uint64) for texts in (sources, items, pairs)]
+    return Survey(keys[0], keys[1], keys[2], problems, (source_blanks, target_blanks), conditional)
+
+
+def checked(problems: Problems, skip_bad: bool) -> None:
+    """Refuse problems, unless they are to be skipped and can be."""
+    refused = problems.fatal if skip_bad else problems.first
+    if refused:
+        count = len(refused) if skip_bad else problems.count
+        more = f"\nand {count - SHOWN:,} more" if count > SHOWN else ""
+        mend = (
+            "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
+        )
+        raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
+
+
+def placed(name: str, seen: Survey, assign: Assign) -> Place:
+    """The part and the item of every pair; a source is in one part, however many items it makes."""
+    kept = _first(seen.pairs)
+    item = _numbered(seen.items)
+    rank = np.zeros_like(item)
+    rank[kept] = _ranks(item[kept])
+    item = _numbered(item * (len(item) + 1) + rank // MOST)
+    first = _first(item)
+    if name != "all":
+        return Place(np.full(len(item), PARTS.index(name)), item, first, kept)
+    part = assign(seen.sources[_first(seen.sources)])[_numbered(seen.sources)]
+    of_item = part[first]
+    number = np.zeros_like(of_item)
+    for p in range(len(PARTS)):
+        number[of_item == p] = np.arange((of_item == p).sum())
+    return Place(part, number[item], first, kept)
+
+
+def _first(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a key comes for the first time."""
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _numbered(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Keys as 0, 1, … in the order in which they first come."""
+    _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(at))[inverse]
+
+
+def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry's value has come before it."""
+    order = np.argsort(item, kind="stable")
+    start = np.bincount(item).cumsum() - np.bincount(item)
+    ranks = np.empty_like(item)
+    ranks[order] = np.arange(len(item)) - start[item[order]]
+    return ranks
+
+
+def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
+    """The level of sources, and that of references."""
+    if isinstance(level, str):
+        return level, level
+    if level is not None:
+        return level
+    pairs = sum(len(seen.pairs) for seen in surveys.values())
+    blanks = np.sum([seen.blanks for seen in surveys.values()], axis=0)
+    source, target = ("word" if n >= pairs / 2 else "char" for n in blanks)
+    return source, target
+
+
+def _rows(
+    origins: Mapping[str, Origin], places: Mapping[str, Place]
+) -> Iterator[tuple[Pair, int, int, bool]]:
+    """Every pair that counts, with its part, its item, and whether it is the first of its item."""
+    for name, origin in origins.items():
+        pairs = (row for row in origin.read() if isinstance(row, Pair))
+        for pair, part, item, first, kept in zip(
+            pairs, *(column.tolist() for column in places[name]), strict=True
+        ):
+            if kept:
+                yield pair, part, item, first

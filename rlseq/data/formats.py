@@ -1,0 +1,279 @@
+"""Pairs of texts from files, line by line; whatever is wrong is told by file and line.
+
+A reader yields a `Pair` for every reference, or a `Problem`; who reads decides whether a problem stops
+everything or is counted and passed over. No reader holds more than a line of each of its files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlseq.data import limits
+
+LONGEST = limits.DEFAULTS[limits.LINE_BYTES]  # of a line, where the environment says nothing else
+
+
+MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
+    b"\x1f\x8b": "gzip; unpack it: gunzip <",
+    b"\xff\xfe\0\0": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
+    b"\0\0\xfe\xff": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
+    b"\xff\xfe": "UTF-16; convert it: iconv -f utf-16 -t utf-8",
+    b"\xfe\xff": "UTF-16; convert it: iconv -f utf-16 -t utf-8",
+}
+
+
+SOURCE_KEYS = ("source", "src", "input")
+
+
+TARGET_KEYS = ("references", "targets", "target", "tgt", "reference", "output")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source, None where there is none, and one of its references."""
+
+    source: str | None
+    target: str
+    item: int | None = None  # the line it is from, where that has all references of its source
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A line that cannot be used, and what was expected there."""
+
+    file: Path
+    line: int
+    what: str
+    fatal: bool = False  # no line after it can be trusted, so that it cannot be skipped
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}"
+
+
+class DataError(ValueError):
+    """A file does not hold what was expected; the message names file and line."""
+
+
+Line = str | Problem
+
+
+Rows = Iterator[Pair | Problem]
+
+
+def lines(path: Path) -> Iterator[tuple[int, Line]]:
+    """Numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are understood."""
+    longest = limits.limit(limits.LINE_BYTES)
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(longest):
+            number += 1
+            long = len(raw) == longest and not raw.endswith(b"\n") and _passed_over(raw, file)
+            if long and b"\r" not in raw[:-1]:  # a last one may begin CRLF, and tells nothing of what follows
+                mend = f"is this text? if so, set {limits.LINE_BYTES}"
+                yield number, Problem(path, number, f"expected lines below {longest:,} bytes; {mend}")
+                continue
+            yield number, (line := _decoded(raw, path, number))
+            if isinstance(line, Problem) and line.fatal:  # or every line of it would be told as Latin-1
+                return
+
+
+def _passed_over(raw: bytes, file: BinaryIO) -> bool:
+    """Whether a line goes on after its first piece with more than its end; all of it is read."""
+    second = rest = file.readline(LONGEST)
+    while rest and not rest.endswith(b"\n"):
+        rest = file.readline(LONGEST)
+    return not raw.endswith(b"\r") or second not in (b"", b"\n")
+
+
+def _decoded(raw: bytes, path: Path, number: int) -> Line:
+    """A line as text."""
+    if number == 1 and (other := next((what for mark, what in MARKS.items() if raw.startswith(mark)), None)):
+        return Problem(path, 1, f"expected UTF-8, got {other} {path}", fatal=True)
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\r" in raw:  # of an old Mac, all the file is one line
+        got = "expected line ends LF or CRLF, got a carriage return within the line"
+        return Problem(path, number, rf"{got}; old Mac line ends? convert them: tr '\r' '\n' < {path}")
+    try:
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{raw[error.start]:02x} at place {error.start + 1}"
+        mend = f"is it Latin-1? convert it: iconv -f latin1 -t utf-8 {path}"
+        return Problem(path, number, f"expected UTF-8, got {got}; {mend}")
+    return (
+        Problem(path, number, "expected text, got a NUL byte; is this a text file?") if "\0" in text else text
+    )
+
+
+def tsv(path: Path) -> Rows:
+    """`source TAB reference`, or more references, as many in every line as in the first good one.
+
+    A source that comes again has several references.
+    """
+    columns = first = 0  # and the line that has set them, which may be the odd one
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        if not columns and len(fields) > 1 and all(fields):
+            columns, first = len(fields), number
+        if not line.strip():
+            yield Problem(path, number, "expected source TAB reference, got an empty line")
+        elif len(fields) < 2:
+            yield Problem(path, number, f"expected source TAB reference, got no tab: {line!r:.60}")
+        elif columns and len(fields) != columns:
+            wanted = f"{columns} columns as in line {first}"
+            yield Problem(path, number, f"expected {wanted}, got {len(fields)}: {line!r:.60}")
+        else:
+            yield from _pairs(fields[0], fields[1:], path, number)
+
+
+def jsonl(path: Path) -> Rows:
+    """One object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        read = _entry(line)
+        if isinstance(read, str):
+            yield Problem(path, number, read)
+        else:
+            yield from _pairs(*read, path, number, item=number)
+
+
+def _entry(line: str) -> tuple[str, list[str]] | str:
+    """Source and references of a JSON line, or what is wrong with it."""
+    try:
+        entry: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"expected a JSON object, got {line!r:.40} ({error.msg} at place {error.pos + 1})"
+    except RecursionError:
+        return f"expected a JSON object of texts, got lists or objects nested too deeply: {line!r:.40}"
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        return f"expected a JSON object of texts, got a number of too many digits: {line!r:.40}"
+    if not isinstance(entry, dict):
+        return f"expected a JSON object, got {type(entry).__name__}"
+    for keys in (SOURCE_KEYS, TARGET_KEYS):
+        if len(found := _filled(keys, entry)) > 1:
+            return f"expected one of {', '.join(keys)}, got {' and '.join(map(repr, found))}; leave one"
+    source, targets = _under(SOURCE_KEYS, entry), _under(TARGET_KEYS, entry)
+    targets = [targets] if isinstance(targets, str) else targets
+    if not isinstance(source, str):
+        return f"expected a text under {' or '.join(map(repr, SOURCE_KEYS))}, got {_got(SOURCE_KEYS, entry)}"
+    if not isinstance(targets, list) or not targets or not all(isinstance(text, str) for text in targets):
+        wanted = f"a text or a list of texts under one of {TARGET_KEYS}"
+        return f"expected {wanted}, got {_got(TARGET_KEYS, entry)}"
+    if strange := _STRANGE.search("".join((source, *targets))):
+        kind = "a NUL" if strange[0] == "\0" else "half a surrogate pair"
+        return f"expected text, got {kind}, {strange[0]!r}: {line!r:.60}"
+    return source.strip(), [text.strip() for text in targets]
+
+
+_STRANGE = re.compile("[\0\ud800-\udfff]")  # JSON can escape what UTF-8 text cannot hold
+
+
+def _under(keys: Sequence[str], entry: Mapping[str, Any]) -> Any:
+    """What an entry has under one of the keys."""
+    return next((entry[key] for key in _filled(keys, entry)), None)
+
+
+def _filled(keys: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
+    """Keys that an entry has; who writes a table as JSON has null for what a row lacks."""
+    return [key for key in keys if entry.get(key) is not None]
+
+
+def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
+    """What an entry has instead of texts."""
+    key = next((key for key in (*_filled(keys, entry), *keys) if key in entry), None)
+    if key is None:
+        return f"keys {sorted(entry)}"
+    kinds = [type(value).__name__ for value in entry[key]] if isinstance(entry[key], list) else []
+    wrong = next((f"a list with {kind}" for kind in kinds if kind != "str"), "an empty list")
+    return f"{wrong if isinstance(entry[key], list) else type(entry[key]).__name__} under {key!r}"
+
+
+def aligned(source: Path, references: Sequence[Path]) -> Rows:
+    """Line n of the source file, with line n of every reference file."""
+    files = (source, *references)
+    for entries in zip_longest(*map(lines, files)):
+        texts = [None if entry is None else entry[1] for entry in entries]
+        number = next(entry[0] for entry in entries if entry is not None)
+        if None in texts:
+            yield _short(files, texts, number)
+            return
+        problems = [text for text in texts if isinstance(text, Problem)]
+        yield from problems
+        if any(problem.fatal for problem in problems):
+            return
+        if isinstance(texts[0], str) and not texts[0].strip():  # once, however many references it has
+            yield Problem(source, number, "expected a source, got nothing")
+        elif isinstance(texts[0], str):
+            for file, text in zip(references, texts[1:], strict=True):
+                if isinstance(text, str):
+                    yield from _pairs(texts[0].strip(), [text.strip()], file, number, number)
+
+
+def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
+    """Where the first file has ended, while another has a line, be it an empty one."""
+    short = files[texts.index(None)]
+    full, text = next((f, t) for f, t in zip(files, texts, strict=True) if t is not None)
+    one = "an empty one" if isinstance(text, str) and not text.strip() else "one"
+    what = f"expected line {number}, as {full} has {one}, got the end; aligned files have equally many"
+    return Problem(short, number, what, fatal=True)
+
+
+def plain(path: Path) -> Rows:
+    """A text a line."""
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+        elif not line.strip():
+            yield Problem(path, number, "expected a text, got an empty line")
+        else:
+            yield Pair(None, line.strip())
+
+
+def dictionary(path: Path, stress: bool = False) -> Rows:
+    """The CMU dictionary's lines, `word(2) P1 P2 … # comment`, as word and phonemes; any white space divides.
+
+    Args:
+        path: the file.
+        stress: keep the digits of vowels, 1 and 2 for primary and secondary stress.
+    """
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        if line.startswith(";;;"):
+            continue
+        name, *sounds = line.partition("#")[0].split() or [""]
+        word = re.sub(r"\(\d+\)$", "", name).lower()
+        bare = [sound.translate(_DIGITS) for sound in sounds]
+        if not word or not sounds:
+            yield Problem(path, number, f"expected a word and its phonemes, got {line!r:.60}")
+        elif not all(bare):
+            got = sounds[bare.index("")]
+            yield Problem(path, number, f"expected phonemes, got {got!r} for one: {line!r:.60}")
+        else:
+            yield Pair(word, " ".join(sounds if stress else bare))
+
+
+_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+
+
+def _pairs(source: str, targets: Iterable[str], path: Path, number: int, item: int | None = None) -> Rows:
+    """A pair for each reference; what is empty is a problem."""
+    if not source:
+        yield Problem(path, number, "expected a source, got nothing")
+        return
+    for target in targets:
+        if target:
+            yield Pair(source, target, item)
+        else:
+            yield Problem(path, number, "expected a reference, got nothing")

@@ -1,0 +1,353 @@
+"""Pictures of a data set, by item: images or features, held in memory or decoded when they are first used.
+
+A store is asked for items `[B]` and answers `[B, …]` on the device of the question.
+"""
+
+from __future__ import annotations
+
+import importlib
+import lzma
+import math
+import struct
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlseq.data import archives, limits
+from rlseq.utils.errors import pick, told
+
+Name = int | str
+
+
+Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
+
+
+Find = Callable[[Sequence[Name]], str | None]  # the first of an item's names that there is something for
+
+
+class Pictures(Protocol):
+    """What a task needs of its pictures."""
+
+    item: str  # what a context calls them: "image" or "features"
+    shape: tuple[int, ...]  # of one
+    dtype: torch.dtype
+    range: tuple[float, float]  # the lowest and the highest number
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what is held to where questions will come from."""
+
+
+class Images:
+    """Images in memory: uint8 `[N, C, H, W]` on the device, N·C·H·W bytes."""
+
+    item = "image"
+    range = (0.0, 255.0)
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels, self.shape, self.dtype = pixels, tuple(pixels.shape[1:]), pixels.dtype
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+        return self.pixels[index]
+
+    def to(self, device: torch.device) -> None:
+        """Move the pixels to the device."""
+        self.pixels = self.pixels.to(device)
+
+
+class ImageFiles(Images):
+    """Image files: each is decoded when it is first used, made square, and kept as uint8 from then on.
+
+    In the end N·3·side² bytes are held in the host's memory; until then only what was used.
+
+    Args:
+        files: one for each item.
+        side: pixels; the middle square of an image is scaled to side × side.
+    """
+
+    def __init__(self, files: Sequence[Path], side: int) -> None:
+        super().__init__(
+            torch.empty(len(files), 3, side, side, dtype=torch.uint8)
+        )  # untouched pages cost nothing
+        self.files, self.known = list(files), torch.zeros(len(files), dtype=torch.bool)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`; the new ones among them are decoded."""
+        items = index.cpu()
+        for item in sorted(set(items[~self.known[items]].tolist())):
+            self.pixels[item] = _decoded(self.files[item], self.shape[-1])
+            self.known[item] = True
+        return super().__call__(items).to(index.device)
+
+    def to(self, device: torch.device) -> None:
+        """They stay with the host, which decodes them."""
+
+
+def check_image(file: Path) -> None:
+    """Raise `ValueError` unless the file begins like an image; only its header is read."""
+    with _opened(file) as image:
+        if image.mode == "F":
+            raise ValueError("wanted 8 or 16 bits a channel, got floats, whose white nobody knows")
+
+
+def _decoded(file: Path, side: int) -> Tensor:
+    with _opened(file) as image:
+        width, height = image.size
+        edge = min(width, height)
+        left, top = (width - edge) // 2, (height - edge) // 2
+        box = (left, top, left + edge, top + edge)
+        square = _coloured(image).resize((side, side), _pillow().Resampling.BILINEAR, box)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def _coloured(image: Any) -> Any:
+    """In RGB; 16 bits of grey are scaled to 8, where Pillow would cut them off at 255."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"grey must be 0 … 65535, got {grey.min()} … {grey.max()}")
+        wide = image.mode.startswith("I;16") or grey.max() > 255  # 8 bits may lie in 32
+        image = _pillow().fromarray(((grey + 128) // 257 if wide else grey).astype(np.uint8))
+    return image.convert("RGB")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """An image whose header is read, and is not of more pixels than the limit."""
+    pillow = _pillow()
+    try:
+        # Pillow warns of metadata that nobody reads here, and has a limit of its own.
+        with warnings.catch_warnings(), _unlimited(pillow), pillow.open(file, formats=FORMATS) as image:
+            warnings.simplefilter("ignore")
+            limits.check(f"{image.width} x {image.height}", image.width * image.height, limits.IMAGE_PIXELS)
+            yield image
+    except _BROKEN_IMAGE as error:
+        raise ValueError(
+            f"{file} is no image that can be read, or is cut off ({told(error)}); wanted {', '.join(FORMATS)}"
+        ) from None
+
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would run another program
+
+
+_BROKEN_IMAGE = (  # what Pillow raises of files that are damaged
+    *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(AttributeError, IndexError, KeyError, TypeError, struct.error, zlib.error),
+)
+
+
+@contextmanager
+def _unlimited(pillow: Any) -> Iterator[None]:
+    """Without Pillow's limit, which knows nothing of ours."""
+    before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        pillow.MAX_IMAGE_PIXELS = before
+
+
+def _pillow() -> Any:
+    return _optional("PIL.Image", "image files", "images")
+
+
+def _optional(module: str, what: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{what} need {module.split('.')[0]}: pip install 'rlseq[{extra}]'"
+        ) from None
+
+
+class Features:
+    """Precomputed features in memory, `[N, R, D]` on the device, in the type of their file (half stays half).
+
+    An item with fewer than R regions is filled up with rows of zeros.
+    """
+
+    item = "features"
+
+    def __init__(self, table: Tensor) -> None:
+        self.table, self.shape, self.dtype = table, tuple(table.shape[1:]), torch.float32
+        self.range = float(table.min()), float(table.max())
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Those of items `[B]`."""
+        return self.table[index].float()
+
+    def to(self, device: torch.device) -> None:
+        """Move the table to the device."""
+        self.table = self.table.to(device)
+
+
+NAME = 128  # bytes that a name takes in memory
+
+
+_FLOATS = (np.float16, np.float32, np.float64)
+
+
+class FeatureFile:
+    """A `.npz` or `.h5` of one array a picture, called by its id; or of `features`, and the `ids` they have.
+
+    No pickle is read: arrays of objects are refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _intact(path):
+            self.arrays = pick(archives.OPENERS, path.suffix, f"kind of features ({path})")(path)
+        self.place: dict[str, int] = {}
+        self.names = set(self.arrays.names)
+        try:
+            if {"ids", "features"} <= self.names:
+                self._read_stacked()
+        except BaseException:
+            self.arrays.close()
+            raise
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.arrays.close()
+
+    def find(self, names: Sequence[Name]) -> str | None:
+        """The first of a picture's names that there are features for."""
+        return next((str(name) for name in names if str(name) in self.names), None)
+
+    def read(self, names: Iterable[str]) -> Features:
+        """The features of pictures, which must be there and right, in that order."""
+        names = list(names)
+        right = self.right(names, _refuse)
+        return stacked([right[name] for name in names], self.path)
+
+    def right(self, names: Iterable[str], bad: Told) -> dict[str, Any]:
+        """`[R, D]` by name, without those that are not as they must be, which `bad` is told."""
+        found, names = {}, list(dict.fromkeys(names))
+        if not self.place:
+            self._check_size(names)
+        for name in names:
+            with _intact(self.path):
+                values = self.stacked[self.place[name]] if self.place else self.arrays.read(name)
+            if wrong := _wrong(values):
+                bad("features of wrong form", f"{self.path}: features must be {wrong} for {name!r:.80}")
+            else:
+                found[name] = values[None] if values.ndim == 1 else values
+        widths = Counter(values.shape[1] for values in found.values())
+        wanted = max(widths, key=widths.__getitem__, default=0)
+        for name in [name for name, values in found.items() if values.shape[1] != wanted]:
+            got = f"got {found.pop(name).shape[1]} for {name!r:.80}"
+            bad(
+                "features of wrong form", f"{self.path}: features must have one width, wanted {wanted}, {got}"
+            )
+        return found
+
+    def _read_stacked(self) -> None:
+        """All features as one array, and the names of its rows."""
+        self._check_size(["features", "ids"])
+        with _intact(self.path):
+            self.stacked, ids = self.arrays.read("features"), self.arrays.read("ids")
+        self._check_stacked(ids)
+        limits.check(
+            f"{self.path}: the names of {ids.size:,} features", NAME * ids.size, limits.FEATURE_BYTES
+        )
+        with _intact(self.path):
+            names = [_text(name) for name in ids.tolist()]
+        self._check_once(names)
+        self.place = {name: i for i, name in enumerate(names)}
+        self.names = set(self.place)
+
+    def _check_size(self, names: Sequence[str]) -> None:
+        """Refuse arrays that take too much memory, before any of them is read."""
+        with _intact(self.path):
+            size = sum(self.arrays.size(name) for name in names)
+        what = f"{self.path}: features of {len(names):,} images"
+        limits.check(f"{self.path}: features" if self.place else what, size, limits.FEATURE_BYTES)
+
+    def _check_stacked(self, ids: Any) -> None:
+        if (
+            ids.ndim != 1
+            or ids.dtype.kind not in "iuSUO"
+            or self.stacked.ndim not in (2, 3)
+            or len(ids) != len(self.stacked)
+        ):
+            raise ValueError(
+                f"{self.path}: wanted ids [N], integers or texts, and features [N, D] or [N, R, D], got "
+                f"ids {ids.shape} of {ids.dtype} and features {self.stacked.shape}"
+            )
+
+    def _check_once(self, names: Sequence[str]) -> None:
+        """Which of two features is a picture's nobody knows."""
+        if len(set(names)) < len(names):
+            twice, times = Counter(names).most_common(1)[0]
+            raise ValueError(
+                f"{self.path}: ids must differ, got {twice!r:.80} {times} times; leave one of them"
+            )
+
+
+def _refuse(kind: str, message: str) -> None:
+    raise ValueError(message)
+
+
+def _wrong(values: Any) -> str | None:
+    """What features must be and are not: `[R, D]` or `[D]`, finite also in the 32 bits that policies get."""
+    if values.ndim not in (1, 2) or values.dtype.newbyteorder("=") not in _FLOATS or 0 in values.shape:
+        return f"floats [R, D] or [D], got {values.dtype} {values.shape}"
+    if not np.isfinite(values).all():
+        return "finite, got NaN or infinity"
+    most = np.abs(values).max()
+    return f"finite as float32, got {most:.3g}" if most > np.finfo(np.float32).max else None
+
+
+def stacked(found: Sequence[Any], path: Path) -> Features:
+    """Features `[R, D]` of one width as one table; `path` names them in an error."""
+    kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
+    shape = len(found), max(map(len, found)), found[0].shape[1]
+    limits.check(
+        f"{path}: a table of features {shape}", math.prod(shape) * kind.itemsize, limits.FEATURE_BYTES
+    )
+    table = np.zeros(shape, kind)
+    for row, values in zip(table, found, strict=True):
+        row[: len(values)] = values
+    return Features(torch.from_numpy(table))
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """What archives raise when they are cut off, broken or hold pickles, said by file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there; wanted a .npz or .h5 of features") from None
+    except _BROKEN_ARCHIVE as error:
+        if not isinstance(error, OSError) and str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path} cannot be read as features ({told(error)}): it is cut off, encrypted, of another "
+            "kind, or holds pickled objects, which are never read; wanted arrays of floats by image id, or "
+            "`ids` and `features`"
+        ) from None
+
+
+_BROKEN_ARCHIVE = (  # what zipfile, NumPy and HDF5 raise of files that are damaged or encrypted
+    *(OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, SyntaxError, TokenError),
+    *(IndexError, KeyError, TypeError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)

@@ -1,0 +1,60 @@
+"""Mode collapse, seen and said: the generated texts beside as many real ones."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlseq.discriminators.texts import Texts
+from rlseq.metrics.diversity import SelfBLEU
+from rlseq.types import Metrics
+from rlseq.utils.arguments import Checked, PositiveInt, Share
+
+
+class ModeCollapse(UserWarning):
+    """A generator repeats itself."""
+
+
+@dataclass(frozen=True)
+class Collapse(Checked):
+    """Measures the share of distinct texts, and how alike texts are (Self-BLEU, Zhu et al. 2018).
+
+    What is little depends on the task, so real texts are the measure.
+
+    Args:
+        texts: looked at, of each kind.
+        distinct: the alarm goes off below this part of the distinct share of real texts,
+        alike: or when Self-BLEU has come this part of the way from that of real texts to 100.
+    """
+
+    texts: PositiveInt = 256
+    distinct: Share = 0.5
+    alike: Share = 0.5
+
+    def __call__(self, real: Texts, generated: Texts) -> Metrics:
+        """Both figures of the generated texts; a warning where they alarm."""
+        number = min(self.texts, len(real.tokens), len(generated.tokens))
+        if number < 2:
+            return {}
+        wanted, got = (varied(texts.take(slice(number))) for texts in (real, generated))
+        if got[0] < self.distinct * wanted[0]:
+            self._warn(f"{got[0]:.0%} of its texts are distinct, {wanted[0]:.0%} of real ones", number)
+        if got[1] > wanted[1] + self.alike * (100 - wanted[1]):
+            self._warn(f"Self-BLEU is {got[1]:.0f}, that of real texts {wanted[1]:.0f}", number)
+        return {"distinct_texts": got[0], "self_bleu": got[1]}
+
+    def _warn(self, what: str, number: int) -> None:
+        message = (
+            f"the generator repeats itself: of {number} texts, {what}; stop here and take an earlier "
+            "checkpoint, or train with a lower lr, entropy, or a share of likelihood (mle)"
+        )
+        warnings.warn(message, ModeCollapse, stacklevel=4)
+
+
+def varied(texts: Texts) -> tuple[Tensor, Tensor]:
+    """The share of distinct texts, and their mean Self-BLEU."""
+    rows = torch.cat([texts.tokens.where(texts.mask, 0), texts.mask.sum(1, keepdim=True)], 1)
+    return torch.tensor(len(torch.unique(rows, dim=0)) / len(rows)), SelfBLEU()(*texts).mean()

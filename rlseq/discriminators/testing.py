@@ -1,0 +1,64 @@
+"""Proof that a discriminator of your own judges what it should, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.discriminators.texts import Texts, mismatched, real
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.utils.modules import evaluating
+
+ROWS = 32
+
+
+@torch.no_grad()
+def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -> None:
+    """Raise `AssertionError` unless it judges each text by itself, by what was written, and by its source.
+
+    Checks, on real texts of the task, that a row depends neither on its batch-mates nor on what follows its
+    end; that `steps` judges every prefix as if it were a text; and, where the task has a source, that the
+    judgement changes with it: a judge that ignores the source teaches a generator to ignore it, too.
+    """
+    env = sequence_env(env)
+    texts = real(env, ROWS)
+    with evaluating(discriminator):
+        judged = discriminator(*texts)
+        _same(discriminator(*texts.take(slice(1, 2))), judged[1:2], tolerance, "batch-mates matter")
+        others = texts.tokens.where(texts.mask, (texts.tokens + 1) % len(env.vocab))
+        _same(
+            discriminator(others, texts.mask, texts.context),
+            judged,
+            tolerance,
+            "what follows the end matters",
+        )
+        _prefixes(discriminator, texts, tolerance)
+        if env.source_vocab is not None:
+            _source(discriminator, texts, tolerance)
+
+
+def _prefixes(discriminator: Any, texts: Texts, tolerance: float) -> None:
+    steps = discriminator.steps(*texts)
+    place = torch.arange(texts.mask.shape[1], device=texts.mask.device)
+    for t in range(texts.mask.shape[1]):
+        prefix = texts._replace(mask=texts.mask & (place <= t))
+        real = texts.mask[:, t]
+        got = discriminator(*prefix)[real]
+        _same(got, steps[real, t], tolerance, f"`steps` judges another prefix at {t}")
+
+
+def _source(discriminator: Any, texts: Texts, tolerance: float) -> None:
+    wrong = mismatched(texts)
+    right = wrong._replace(context={**wrong.context, "source": wrong.context["source"].roll(-1, 0)})
+    change = (discriminator(*wrong) - discriminator(*right)).abs().max()
+    assert change > tolerance, (
+        "the discriminator ignores the source: its judgement is the same under another one; "
+        "let it read context['source'] (of ours: source=True)"
+    )
+
+
+def _same(got: Tensor, wanted: Tensor, tolerance: float, message: str) -> None:
+    gap = float((got - wanted).abs().max()) if got.numel() else 0.0
+    assert gap <= tolerance, f"{message}: logits differ by {gap:.2g}"

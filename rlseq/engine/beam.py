@@ -1,0 +1,174 @@
+"""Many continuations of a prefix: completions of every prefix, and beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.categorical import FORBIDDEN
+from rlseq.engine.decode import acting_logits
+from rlseq.engine.rollout import harvest
+from rlseq.engine.state import checked_state, fork
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
+from rlseq.types import RAW, Behaviour, Policy, Rollout, State
+from rlseq.utils.arguments import NonNegativeFloat, PositiveInt, check_fields, checked_arguments
+from rlseq.utils.modules import evaluating
+
+
+def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
+    """Lengths of the prefixes to complete."""
+    if prefixes is not None and len(prefixes) >= longest:  # before a range is written out
+        raise ValueError(
+            f"prefixes must be at most {longest - 1} lengths, 1 … {longest - 1}, got {len(prefixes):,}"
+        )
+    lengths = list(range(1, longest)) if prefixes is None else list(prefixes)
+    if not lengths or lengths != sorted(set(lengths)) or not 1 <= lengths[0] <= lengths[-1] < longest:
+        raise ValueError(f"prefixes must be lengths in ascending order, 1 … {longest - 1}, got {lengths}")
+    return lengths
+
+
+def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:
+    """Texts of a batch as they were after their first `length` tokens."""
+    context = {name: value[text] for name, value in batch.context.items()}
+    whole = batch.lengths[text]
+    spare = torch.full_like(batch.actions[:, :1], env.vocab.pad)
+    written = torch.cat([batch.actions, spare], 1)[text]
+    known = torch.arange(env.max_len + 1, device=env.device) < torch.minimum(whole, length).unsqueeze(1)
+    tokens = written.where(known, env.vocab.pad)
+    return env.resumed(context, tokens, torch.minimum(whole, length), whole <= length)
+
+
+def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
+    """For every proper prefix: its last token `[T−1, B]`, still to be read, and the state before that."""
+    state = checked_state(policy.start(batch.context), len(batch.actions))
+    token = torch.full_like(batch.actions[:, 0], env.vocab.bos)
+    states = []
+    for t in range(env.max_len - 1):
+        _, state = policy.step(token, state)
+        token = batch.actions[:, t]
+        states.append(state)
+    return batch.actions[:, :-1].t(), states
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The likeliest texts, found by going on with the `width` best prefixes (`beam_search`).
+
+    Texts are ranked by log p / ((5 + length) / 6)^α, with α the length penalty (Wu et al. 2016, eq. 14).
+
+    Args:
+        width: prefixes kept.
+        length_penalty: α; 0 ranks by probability, 1 by about the mean per token.
+        groups: into which the width is split; each avoids what the ones before it write (Vijayakumar 2016).
+        diversity: what a group pays, in nats, for each earlier group that writes the same token.
+    """
+
+    width: PositiveInt = 5
+    length_penalty: float = 0.0
+    groups: PositiveInt = 1
+    diversity: NonNegativeFloat = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.width % self.groups:
+            raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
+
+    def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
+        """The first of the n best of every row, judged."""
+        found = beam_search(policy, env, self, repeat=repeat, index=index)
+        tokens, mask = found.tokens[:, 0], found.mask[:, 0]
+        spare = torch.full_like(tokens[:, :1], env.vocab.pad)
+        tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
+        done = torch.ones_like(mask[:, 0])
+        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW)
+
+
+class NBest(NamedTuple):
+    """The n likeliest texts of every row, best first."""
+
+    tokens: Tensor  # [B, n, T], 0 where there is none
+    mask: Tensor  # [B, n, T]
+    log_probs: Tensor  # [B, n, T]
+    scores: Tensor  # [B, n], with the length penalty
+
+
+@checked_arguments
+@torch.no_grad()
+def beam_search(
+    policy: Policy, env: Any, beam: Beam = Beam(), *, repeat: PositiveInt = 1, index: Any = None
+) -> NBest:
+    """Search every row's likeliest texts, all rows and all prefixes together.
+
+    Args:
+        policy: whose probabilities they are.
+        env: is begun; its episodes stay empty.
+        beam: width, length penalty, groups.
+        repeat: as in `rollout`.
+        index: the items to write about, drawn at random when not given.
+    """
+    env = sequence_env(env)
+    if beam.width > _count(env):
+        raise ValueError(
+            f"only {_count(env)} texts can be written, got width={beam.width}; use a narrower beam"
+        )
+    context = env.begin(repeat=repeat, index=index)
+    lane = torch.arange(env.num_envs, device=env.device).repeat_interleave(beam.width)
+    lanes = env.take(lane)
+    total = torch.full((env.num_envs, beam.width), -torch.inf, device=env.device)
+    total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are still one, which counts once in a group
+    log_probs = torch.zeros(len(lane), env.max_len, device=env.device)
+    with evaluating(policy):
+        state = fork(checked_state(policy.start(context), env.num_envs), lane)
+        token = torch.full_like(lane, env.vocab.bos)
+        for t in range(env.max_len):
+            logits, state = policy.step(token, state)
+            log_p = acting_logits(logits, Behaviour(1.0, lanes.allowed())).log_softmax(-1)
+            log_p.masked_fill_(log_p < FORBIDDEN / 2, -torch.inf)
+            log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text goes on in one way: it stays
+            log_p[:, 1:].masked_fill_(lanes.done.unsqueeze(1), -torch.inf)
+            parent, token, total = _best(total, log_p, lanes, beam)
+            log_probs, state, lanes = log_probs[parent], fork(state, parent), lanes.take(parent)
+            log_probs[:, t] = log_p[parent, token]
+            lanes.append(token)
+    scores, order = (total / _penalty(lanes.length, beam).view_as(total)).sort(1, descending=True)
+    order += torch.arange(env.num_envs, device=env.device).unsqueeze(1) * beam.width
+    if scores.isnan().any():
+        raise ValueError("the policy's logits hold NaN; nothing was found")
+    mask = lanes.mask[order]
+    return NBest(lanes.tokens[order].where(mask, 0), mask, log_probs[order].where(mask, 0.0), scores)
+
+
+def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:
+    """The lanes to go on from, what each of them writes, both `[B·width]`, and log p so far `[B, width]`."""
+    (rows, width), words, each = total.shape, log_p.shape[1], total.shape[1] // beam.groups
+    sums = (total.view(-1, 1) + log_p).view(rows, width, words)
+    length = lanes.length + ~lanes.done
+    ranks = sums / _penalty(length, beam).view(rows, width, 1)
+    live = (~lanes.done).view(rows, width).float()  # a finished text writes nothing that others could avoid
+    written = torch.zeros(rows, 1, words, device=total.device)
+    chosen = []
+    for start in range(0, width, each):
+        lane = slice(start, start + each)
+        paid = beam.diversity * written * live[:, lane].unsqueeze(2)
+        place = (ranks[:, lane] - paid).flatten(1).topk(each).indices + start * words
+        chosen.append(place)
+        written.squeeze(1).scatter_add_(1, place % words, live.gather(1, place // words))
+    place = torch.cat(chosen, 1)
+    first = torch.arange(rows, device=total.device).unsqueeze(1) * width
+    return (first + place // words).flatten(), (place % words).flatten(), sums.flatten(1).gather(1, place)
+
+
+def _penalty(length: Tensor, beam: Beam) -> Tensor:
+    return ((5.0 + length) / 6.0) ** beam.length_penalty
+
+
+def _count(env: SequenceEnv) -> int:
+    """Number of texts that can be written."""
+    words, steps = len(env.vocab), env.max_len
+    unending = words - (env.vocab.eos is not None)  # words that do not end a text
+    every: int = unending**steps
+    return every if unending == words else every + sum(unending**k for k in range(steps))

@@ -1,0 +1,189 @@
+"""`rollout(…, compile=True)`: the same steps, with less between them.
+
+On a processor `torch.compile` fuses what a step does (policy, sampler, transition). It takes seconds for each
+number of rows, once in a process; parameters are read anew at every step. Where there is no compiler, the
+steps run as they are, after one warning.
+
+On a GPU all steps become one graph, captured once for each number of rows and steps, and replayed: nothing is
+launched from the host, and it never waits. What a captured step reads must stay where it is in memory:
+parameters that move (not: that change) are noticed, and captured again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.decode import Decode
+from rlseq.engine.device import blocks
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.types import Policy
+
+Written = tuple[Tensor, Tensor | None]
+
+
+Capture = Callable[[Callable[[], Written]], tuple[Written, Callable[[], Any]]]
+
+
+GRAPHS = 8  # kept for a policy; each holds the memory of its steps
+
+
+SIZES = 64  # numbers of rows that are compiled, before the rest run as they are
+
+
+_graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
+
+
+def compiled(
+    write: Callable[..., Written], step: Callable[..., Any], policy: Policy, decode: Decode
+) -> Callable[..., Written]:
+    """`write` of `rlseq.engine.rollout` with the steps of a policy and a decoder, compiled or captured."""
+
+    def on_any_device(env: SequenceEnv, *rest: Any) -> Written:
+        writing = partial(write, partial(step, policy, decode))
+        if env.device.type == "cuda":
+            return replayed(writing, (policy, decode), env, rest, captured)
+        if not compiler_works(env.device.type):
+            return writing(env, *rest)
+        return in_whole_blocks(partial(write, partial(_fused(step), policy, decode)), env, *rest)
+
+    return on_any_device
+
+
+# ── torch.compile ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(1)
+def _fused(step: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(step, dynamic=False, options={"cpp_wrapper": True})  # launched from C++, not Python
+
+
+def in_whole_blocks(
+    writing: Callable[..., Written],
+    env: SequenceEnv,
+    token: Tensor,
+    state: Any,
+    at_work: Sequence[int],
+    *rest: Any,
+) -> Written:
+    """Let no block of rows shrink while it is written: each number of rows would be compiled by itself."""
+    size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
+    at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
+    with quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
+        return writing(env, token, state, at_work, *rest)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what PyTorch's compiler has to say about PyTorch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*lru_cache")
+        yield
+
+
+@lru_cache
+def compiler_works(device: str) -> bool:
+    """Try it once; warn if it does not."""
+    try:
+        with quietly():
+            torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # whatever a missing compiler leads to
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        warnings.warn(
+            f"torch.compile does not work here ({type(error).__name__}: {reason:.200}); "
+            "rollouts run uncompiled; install a C++ compiler, or leave compile=True out",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+# ── CUDA graphs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Graph:
+    """What `write` does, on memory of its own: inputs are copied in, and results out."""
+
+    def __init__(
+        self, writing: Callable[..., Written], env: SequenceEnv, rest: Any, capture: Capture
+    ) -> None:
+        own = env.take(torch.arange(env.num_envs, device=env.device))
+        rest = _copied(rest)
+        self.inputs = _leaves((_episodes(own), rest))
+        self.episodes = _episodes(own)[:3]
+        self.written, self.replay = capture(lambda: writing(own, *rest))
+
+    def __call__(self, env: SequenceEnv, rest: Any) -> Written:
+        for own, given in zip(self.inputs, _leaves((_episodes(env), rest)), strict=True):
+            own.copy_(given)
+        self.replay()
+        for given, own in zip(_episodes(env), self.episodes, strict=False):
+            given.copy_(own)
+        log_probs, support = self.written
+        return log_probs.clone(), None if support is None else support.clone()
+
+
+def replayed(
+    writing: Callable[..., Written], who: tuple[Policy, Decode], env: SequenceEnv, rest: Any, capture: Capture
+) -> Written:
+    """Replay the graph of this policy for inputs of this shape; capture it if there is none."""
+    policy, decode = who
+    graphs = _graphs.setdefault(policy, {})
+    given = _leaves((_episodes(env), rest))
+    key = (
+        *(decode, type(env), env.generator, env.max_len, env.vocab.eos),  # a generator stands for its task
+        tuple(rest[2]),
+        tuple((tensor.shape, tensor.dtype) for tensor in given),
+        tuple(p.data_ptr() for p in policy.parameters()),  # type: ignore[attr-defined]
+        torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None,
+    )
+    if key not in graphs:
+        while len(graphs) >= GRAPHS:
+            del graphs[next(iter(graphs))]
+        graphs[key] = _Graph(writing, env, rest, capture)
+    return graphs[key](env, rest)
+
+
+def captured(run: Callable[[], Written]) -> tuple[Written, Callable[[], Any]]:
+    """Capture what a function launches; its result, and how to launch it again."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries make their workspaces at first use, which cannot be captured
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            written = run()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "this rollout cannot be captured as a CUDA graph: the policy's `step` or the task's `legal` "
+            "copies from or to the host, or waits for the device; leave compile=True out"
+        ) from error
+    return written, graph.replay
+
+
+def _episodes(env: SequenceEnv) -> tuple[Any, ...]:
+    return env._tokens, env.length, env.done, tuple(env.context[name] for name in sorted(env.context))
+
+
+def _leaves(tree: Any) -> list[Tensor]:
+    if isinstance(tree, (tuple, list)):
+        return [leaf for part in tree for leaf in _leaves(part)]
+    return [tree] if isinstance(tree, Tensor) else []
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_copied(part) for part in tree)
+    return tree.clone() if isinstance(tree, Tensor) else tree

@@ -1,0 +1,74 @@
+"""Completions: write every prefix of a batch to its end, from copied states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rlseq.engine.beam import _lengths, _read, _under_way
+from rlseq.engine.decode import Decode, Sample
+from rlseq.engine.device import casting
+from rlseq.engine.rollout import harvest, numbers, writing
+from rlseq.engine.state import pick_rows
+from rlseq.mdp.sequence_env import CELL, sequence_env
+from rlseq.types import Behaviour, Policy, Rollout
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.memory import check_fits
+from rlseq.utils.modules import evaluating
+
+
+@checked_arguments
+@torch.no_grad()
+def complete(
+    policy: Policy,
+    env: Any,
+    batch: Rollout,
+    *,
+    samples: PositiveInt,
+    prefixes: Sequence[int] | None = None,
+    decode: Decode = Sample(),
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
+) -> Rollout:
+    """Complete every prefix of every text: the Monte-Carlo search of SeqGAN, the vines of Schulman et al.
+
+    The texts are read once; every completion goes on from a copy of the state at its own prefix, and all of
+    them together, so that there are at most T−1 steps.
+
+    Args:
+        policy: writes the completions.
+        env: the task of the texts; its episodes are left alone.
+        batch: B finished texts.
+        samples: N, completions of each prefix.
+        prefixes: lengths of those that are completed, in ascending order; 1 … T−1 when not given.
+        decode: how tokens are chosen.
+        compile: as in `rollout`.
+        autocast: as in `rollout`.
+
+    Returns:
+        A rollout of P·B·N rows: row (p, b, n) is the n-th completion of the p-th prefix of text b, so
+        `.returns.view(P, B, N).mean(2)` are the action values. A text that has ended completes itself.
+        `log_probs` are 0 on the prefix, which was not written here.
+    """
+    env = sequence_env(env)
+    if not batch.ends.any(1).all():
+        raise ValueError("complete needs finished texts; some rows of the rollout have no end")
+    if env.max_len < 2:
+        raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
+    lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
+    check_fits(len(lengths) * rows * samples * env.max_len * CELL, samples=samples, num_envs=rows)
+    # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
+    lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
+    prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
+    lanes = _under_way(env, batch, text, prefix + 1)
+    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
+        read, states = _read(policy, env, batch)
+        state = pick_rows(states, prefix, text)
+        unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
+        at_work = [rows * samples * number for number in unfinished]
+        token, uniform = read[prefix, text], numbers(lanes, len(at_work))
+        with env.counts.writing(lanes):
+            written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
+        return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))

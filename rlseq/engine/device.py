@@ -1,0 +1,74 @@
+"""What depends on the device: how many rows go together, precision, and when the host may look."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 21  # logits of one step that a processor's caches still hold; more rows go block by block
+
+
+LOOK_EVERY = 8  # steps between two looks at whether all rows are done
+
+
+def blocks(rows: int, words: int, device: torch.device) -> list[slice]:
+    """All rows at once on an accelerator; on a processor as many as its caches hold the logits of."""
+    count = 1
+    if device.type == "cpu":
+        count = -(-rows * words // BLOCK)
+        keep_freed_memory()
+    # All alike: a small last one costs as many steps as a large one, and would be compiled by itself.
+    count = next((n for n in range(count, 2 * count) if rows % n == 0), count)
+    size = -(-rows // count)
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+@lru_cache(1)
+def keep_freed_memory() -> None:
+    """Let the allocator keep what is freed, or every step faults its logits in anew: half of its time.
+
+    glibc hands back what exceeds twice the largest block that it has mapped and freed, up to 32 MiB: so one
+    such block is made and dropped. Elsewhere it does nothing.
+    """
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+
+
+def casting(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
+    """Autocast to a type; None leaves everything as it is."""
+    if dtype is None:
+        return nullcontext()
+    if dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {dtype!r}")
+    return torch.autocast(device.type, dtype)
+
+
+class AllDone:
+    """Whether all rows are done, as far as can be known without waiting for the device.
+
+    On an accelerator the answer is copied while later steps run, and read when it has arrived.
+    """
+
+    def __init__(self, possible: bool) -> None:
+        self.possible, self.steps = possible, 0
+        self._answer: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def __call__(self, done: Tensor) -> bool:
+        """To be asked after every step; False means only that it is not known."""
+        self.steps += 1
+        if not self.possible or self.steps % LOOK_EVERY:
+            return False
+        if not done.is_cuda:
+            return bool(done.all())
+        if torch.cuda.is_current_stream_capturing():  # a graph has as many steps as it was captured with
+            return False
+        if self._answer is not None and not self._answer[1].query():  # type: ignore[no-untyped-call]
+            return False
+        known = self._answer is not None and bool(self._answer[0])
+        answer, arrived = torch.empty((), dtype=torch.bool, pin_memory=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        answer.copy_(done.all(), non_blocking=True)
+        arrived.record()
+        self._answer = answer, arrived
+        return known

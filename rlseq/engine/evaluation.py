@@ -1,0 +1,213 @@
+"""Score what a policy writes: one text for every item of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.beam import Beam
+from rlseq.engine.decode import Decode, Greedy, Sample, Search
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.checks import checked_reward, named_functions
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.types import OwnLoop, Reward
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.errors import pick
+
+DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
+
+
+SUBSET_SEED = 0  # of the items that are tested where a limit leaves some out
+
+
+SINGLE = 1000  # texts of a task that has one item only
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A policy's texts, one row each, and their scores."""
+
+    index: Tensor  # [N], the items
+    actions: Tensor  # [N, T]
+    mask: Tensor  # [N, T]
+    log_probs: Tensor  # [N, T]
+    scores: dict[str, Tensor]  # [N] each
+
+    def means(self) -> dict[str, float]:
+        """The mean of every score."""
+        return {name: float(value.double().sum()) / len(self.index) for name, value in self.scores.items()}
+
+    def pooled(self, env: Any, metrics: Sequence[str]) -> dict[str, float]:
+        """Figures of all texts at once, by the reference definition of each metric (`rlseq.metrics`)."""
+        from rlseq.metrics import evaluate as figures
+
+        lines = self.lines(env)
+        if not all("references" in line for line in lines):
+            raise ValueError(f"this task has no references for {', '.join(metrics)} to compare texts with")
+        return dict(
+            figures([line["text"] for line in lines], [line["references"] for line in lines], metrics)
+        )
+
+    def lines(self, env: Any) -> list[dict[str, Any]]:
+        """Every text as it is read by people: item, source, references, text, scores."""
+        written = env.texts(self.actions, self.mask)
+        scores = {name: value.tolist() for name, value in self.scores.items()}
+        return [
+            {
+                "index": item,
+                **about,
+                "text": text,
+                "scores": {name: values[row] for name, values in scores.items()},
+            }
+            for row, (item, about, text) in enumerate(
+                zip(self.index.tolist(), _about(env, self.index), written, strict=True)
+            )
+        ]
+
+
+@checked_arguments
+def evaluate(
+    policy: Any,
+    env: Any,
+    decode: str | Decode | Search = "greedy",
+    metrics: Mapping[str, Reward] | None = None,
+    limit: PositiveInt | None = None,
+) -> dict[str, float]:
+    """Mean scores of a policy's texts, one for every item of the task.
+
+    Args:
+        policy: writes.
+        env: the task; its episodes and random numbers are left as they were found.
+        decode: "greedy", "sample", "beam", or a decoder.
+        metrics: what to report beside the reward, name → reward function; the task's own when not given.
+            A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
+        limit: the largest number of items, drawn at random by a fixed seed, the same for every policy; all
+            items when not given. Where the task has one item only, the number of texts, 1,000 when not given;
+            of a `rlseq.adapters.GymEnv`, which starts afresh, the number of episodes, 100 when not given.
+
+    Returns:
+        "reward", "length", every part of the reward, and every metric.
+    """
+    if isinstance(env, OwnLoop):
+        if metrics is not None:
+            raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
+        return env.evaluate(
+            policy, pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode, limit
+        )
+    return judged(policy, env, decode, metrics, limit).means()
+
+
+@checked_arguments
+def judged(
+    policy: Any,
+    env: Any,
+    decode: str | Decode | Search = "greedy",
+    metrics: Mapping[str, Reward] | None = None,
+    limit: PositiveInt | None = None,
+) -> Judged:
+    """As `evaluate`: the texts themselves, and the scores of each."""
+    env = sequence_env(env)
+    decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
+    metrics = named_functions(env.metrics if metrics is None else metrics)
+    items = items_tested(env.size, limit).to(env.device)
+    with left_as_found(env):
+        found = [_judged(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)]
+    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
+    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
+    return Judged(items, actions, mask, log_probs, scores)
+
+
+def items_tested(size: int, limit: int | None = None) -> Tensor:
+    """The items of an evaluation: all of them in order, or as many as the limit allows, drawn at random.
+
+    They are drawn without replacement and by a fixed seed, so that every policy is tested on the same items,
+    each of them once. Only a task that has a single item is tested on it several times.
+
+    Args:
+        size: number of items that the task has.
+        limit: the largest number of items.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be ≥ 1, got {limit}")
+    if size == 1:
+        return torch.zeros(limit or SINGLE, dtype=torch.int64)
+    return torch.arange(size) if limit is None else subset(size, limit)
+
+
+def subset(size: int, most: int, seed: int = SUBSET_SEED) -> Tensor:
+    """All of 0 … size−1 in order, or `most` of them, drawn without replacement where there are more."""
+    return torch.arange(size) if most >= size else torch.tensor(Random(seed).sample(range(size), most))
+
+
+def selection(size: int, limit: int | None = None) -> dict[str, Any]:
+    """The record of which items an evaluation tests, for a results file.
+
+    Returns:
+        "size", the number of items that the task has; "texts", the number of texts; "seed", by which the
+        items were drawn, None where none is left out; "digest" of their indices, as 64-bit little-endian
+        integers in order (BLAKE2b of 16 bytes).
+    """
+    items = items_tested(size, limit)
+    indices = items.numpy().astype("<i8")
+    return {
+        "size": size,
+        "texts": len(items),
+        "seed": SUBSET_SEED if len(items) < size else None,
+        "digest": blake2b(indices.tobytes(), digest_size=16).hexdigest(),
+    }
+
+
+@contextmanager
+def left_as_found(env: Any) -> Iterator[None]:
+    """Whatever is written inside, the task's episodes, random numbers and counts are as before after it."""
+    kept = {name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)}
+    random, counts = env.generator.get_state(), copy(env.counts)
+    try:
+        yield
+    finally:
+        vars(env).update(kept)
+        env.generator.set_state(random)
+        vars(env.counts).update(vars(counts))
+
+
+def _judged(
+    policy: Any, env: Any, decode: Decode | Search, metrics: Mapping[str, Reward], items: Tensor
+) -> tuple[Any, ...]:
+    """One batch of items: texts and their scores; the last batch is filled up and cut."""
+    n = len(items)
+    index = torch.cat([items, items.new_zeros(env.num_envs - n)])
+    batch = rollout(policy, env, decode=decode, index=index)
+    tokens, mask = batch.actions, batch.mask
+    scores = {"reward": batch.returns, "length": batch.lengths.float()}
+    if len(env.parts) > 1:
+        scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
+    for name, metric in metrics.items():
+        metric = getattr(metric, "value", metric)  # an edit distance's own figure, not what it is as a reward
+        value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])
+        scores[name] = value if value.ndim == 1 else value.sum(1)
+    scores = {name: value[:n] for name, value in scores.items()}
+    return tokens[:n], mask[:n], batch.log_probs[:n], scores
+
+
+def _about(env: Any, index: Tensor) -> list[dict[str, Any]]:
+    """Source and references of items, as text, where the task has any."""
+    context = env.contexts(index)
+    found: list[dict[str, Any]] = [{} for _ in index]
+    if "source" in context and env.source_vocab is not None:
+        source, pad = context["source"], env.source_vocab.pad
+        lengths = (source != pad).sum(1).tolist()
+        for about, text in zip(found, env.source_vocab.decode_batch(source.tolist(), lengths), strict=True):
+            about["source"] = text
+    if "references" in context:
+        lengths = context["reference_lengths"].tolist()
+        for about, rows, sizes in zip(found, context["references"].tolist(), lengths, strict=True):
+            about["references"] = [env.vocab.decode(r[:n]) for r, n in zip(rows, sizes, strict=True) if n]
+    return found

@@ -1,0 +1,230 @@
+"""Which tokens were allowed in a rollout: one mask `[V]` where it was always the same, else `[B, T, V]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.checks import check_device, check_takes_behaviour, check_written, checked_forcing
+from rlseq.engine.compiled import compiled
+from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
+from rlseq.engine.device import AllDone, blocks, casting
+from rlseq.engine.state import checked_state, fork
+from rlseq.mdp.checks import check_words, checked_evaluation, checked_step, unchanged
+from rlseq.mdp.sequence_env import SequenceEnv, task_of
+from rlseq.types import RAW, Behaviour, Evaluation, OwnLoop, Policy, Rollout, State
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.masks import last_of
+from rlseq.utils.modules import evaluating
+
+
+class Allowed:
+    """Gathers, step by step, which tokens could be chosen; all of them where nothing else is said.
+
+    Args:
+        rows: B.
+        steps: T.
+    """
+
+    def __init__(self, rows: int, steps: int) -> None:
+        self._shape, self._first = (rows, steps + 1), True  # what is done writes into a spare column
+        self._mask: Tensor | None = None
+        self._said: Tensor | None = None  # the task's own tensor, where there was one mask so far,
+        self._version = 0  # and how often it had been written
+
+    @property
+    def mask(self) -> Tensor | None:
+        """`[V]` or `[B, T, V]`; None where everything was allowed."""
+        return self._mask[:, :-1] if self._mask is not None and self._mask.ndim == 3 else self._mask
+
+    def note(self, rows: Tensor, place: Tensor, support: Tensor | None) -> None:
+        """Keep what was allowed in some rows `[n]` in their places `[n]`: `[V]`, `[n, V]` or None."""
+        same = support is self._said and (support is None or support._version == self._version)
+        if self._first and support is not None and support.ndim == 1:
+            self._said, self._version = support, support._version
+            self._mask = support.clone()  # as a task may write its next mask into this one
+        elif not same:  # whether its values differ could only be waited for
+            if self._mask is None or self._mask.ndim == 1:
+                words = (self._mask if support is None else support).shape[-1]  # type: ignore[union-attr]
+                before = place.new_ones((), dtype=torch.bool) if self._mask is None else self._mask
+                self._mask = before.expand(*self._shape, words).clone()
+            self._mask[rows, place] = True if support is None else support
+        self._first = False
+
+
+Written = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
+
+
+Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `one_step` of some policy
+
+
+@checked_arguments
+@torch.no_grad()
+def rollout(
+    policy: Policy,
+    env: Any,
+    *,
+    decode: Decode | Search = Sample(),
+    forced: Any = None,
+    forced_steps: Any = None,
+    repeat: PositiveInt = 1,
+    index: Any = None,
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
+) -> Rollout:
+    """Write one text per row and judge them all.
+
+    Args:
+        policy: writes; in evaluation mode and without gradients.
+        env: is written to; all its rows start afresh.
+        decode: how tokens are chosen, `Sample(temperature, top_k, top_p)`, `Greedy()` or `Beam(width)`.
+        forced: `[B, F]` tokens written instead of the policy's choice, with their probability under it.
+        forced_steps: how many of them to force, one number or one per row `[B]`; all F when not given.
+        repeat: K; rows iK … iK+K−1 share a context.
+        index: the items to write about, `[B / K]`; drawn at random when not given.
+        compile: write with compiled code, or on a GPU with a captured graph (`rlseq.engine.compiled`).
+        autocast: torch.bfloat16 or torch.float16, in which networks compute; softmax stays float32.
+    """
+    env, decode = task_of(env), checked_decoder(decode)
+    if isinstance(env, OwnLoop):
+        texts = {"forced": forced, "forced_steps": forced_steps, "index": index}
+        return env.rollout(policy, decode, repeat=repeat, **texts)
+    if isinstance(decode, Search):
+        if forced is not None or compile or autocast:
+            raise ValueError("forced, compile and autocast go with Sample() or Greedy(), not with a search")
+        return decode.best(policy, env, repeat=repeat, index=index)
+    forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
+    check_device(policy, env.device)
+    check_words(policy, env.vocab, env.source_vocab)
+    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
+        context = env.begin(repeat=repeat, index=index)
+        with unchanged("the policy's start", context):
+            state = policy.start({name: value[::repeat] for name, value in context.items()})
+        state = checked_state(state, env.num_envs // repeat)
+        if repeat > 1:  # rows that share a context share its encoding
+            state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
+        token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
+        at_work = [env.num_envs] * env.max_len
+        uniform = numbers(env, env.max_len)
+        with env.counts.writing(env):
+            written = writing(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
+        return harvest(env, *written, Behaviour(decode.temperature, autocast=autocast))
+
+
+def numbers(env: SequenceEnv, steps: int) -> Tensor:
+    """All random numbers of some steps at once: one per token, whatever the vocabulary."""
+    shape = steps, env.num_envs
+    return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
+
+
+def harvest(env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour) -> Rollout:
+    """The episodes of an environment in which every row is finished, judged."""
+    mask = env.mask
+    log_probs = log_probs.where(mask, 0.0)
+    check_written(log_probs, support, mask)
+    return Rollout(
+        actions=env.tokens.where(mask, 0),
+        mask=mask,
+        log_probs=log_probs,
+        rewards=env.score(),
+        values=None,
+        ends=last_of(mask),
+        bootstrap=None,
+        context=env.context,
+        behaviour=behaviour._replace(support=support),
+    )
+
+
+def writing(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Written]:
+    """`write`, with the steps of a policy and a decoder."""
+    if compile:
+        return compiled(write, one_step, policy, decode)
+    return partial(write, partial(one_step, policy, decode))
+
+
+def one_step(
+    policy: Policy,
+    decode: Decode,
+    env: SequenceEnv,
+    token: Tensor,
+    state: State,
+    uniform: Tensor,
+    legal: Tensor | None,
+    forced: Sequence[Tensor] | None,
+) -> tuple[Tensor, State, Tensor, Tensor | None]:
+    """Read the last token of every row, choose the next, append it: (token, state, log-prob, support)."""
+    logits, state = checked_step(policy.step(token, state), len(token), len(env.vocab))
+    logits = acting_logits(logits, Behaviour(decode.temperature, legal))
+    support = decode.support(logits)
+    if support is not None:
+        logits = acting_logits(logits, Behaviour(support=support))
+    token, log_norm = decode.choose(logits, uniform)
+    if forced is not None:
+        token = torch.where(forced[1], forced[0], token)
+    log_prob = logits.gather(1, token.unsqueeze(1)).squeeze(1) - log_norm
+    env.append(token)
+    return token, state, log_prob, support
+
+
+def write(
+    step: Step,
+    env: SequenceEnv,
+    token: Tensor,
+    state: State,
+    at_work: Sequence[int],
+    uniform: Tensor,
+    forcing: tuple[Tensor, Tensor] | None = None,
+) -> Written:
+    """Go on writing in all rows until they are done: the one loop of the house, block by block of rows.
+
+    `token` `[B]` is still to be read, and `state` is the policy's before it. At step t only the first
+    `at_work[t]` rows may have something to write.
+    """
+    log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
+    lane, allowed = torch.arange(env.num_envs, device=env.device), Allowed(env.num_envs, env.max_len)
+    for block in blocks(env.num_envs, len(env.vocab), env.device):  # views: what is written in them stays
+        counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
+        part, word, past = env.take(block), token[block], fork(state, block)
+        place = part.length.unsqueeze(1) + torch.arange(len(counts), device=env.device)
+        place.clamp_(max=env.max_len)  # a row that is done goes on writing where nobody looks
+        done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), part.num_envs)
+        for t, n in enumerate(counts):
+            if n < part.num_envs:
+                part, word, past = part.take(slice(n)), word[:n], fork(past, slice(n))
+            legal, rows = part.allowed(), slice(block.start, block.start + n)
+            forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
+            word, past, found[t, :n], support = step(part, word, past, uniform[t, rows], legal, forced)
+            allowed.note(lane[rows], place[:n, t], legal if support is None else support)
+            if done(part.done):
+                break
+        log_probs[block].scatter_(1, place, found.t())
+    return log_probs[:, : env.max_len], allowed.mask
+
+
+def rescore(policy: Any, batch: Rollout) -> Evaluation:
+    """Score a rollout again, with gradients, under the distribution that acted."""
+    behaviour = batch.behaviour
+    more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
+    if batch.written is not None:
+        more = behaviour, batch.written
+    elif behaviour._replace(autocast=None) != RAW:
+        check_takes_behaviour(policy)
+        more = (behaviour,)
+    given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
+    with casting(behaviour.autocast, batch.actions.device), given:
+        answer = policy.evaluate(batch.actions, batch.context, *more)
+    evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
+    if behaviour.support is not None:  # padding may stand where it was not allowed: −∞ · 0 is no number
+        evaluation = evaluation._replace(log_probs=evaluation.log_probs.where(batch.mask, 0.0))
+    return evaluation
+
+
+@torch.no_grad()
+def seen_by(policy: Any, batch: Rollout) -> Evaluation:
+    """The texts as the policy that wrote them sees them, for good."""
+    with evaluating(policy):
+        return rescore(policy, batch)

@@ -1,0 +1,121 @@
+"""Ids: `register` a task once, and `gym.make`, `gym.make_vec` and `rlseq.make` all know it."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.errors import check_options, hint
+
+PREFIX = "rlseq/"
+
+
+@checked_arguments
+def register(id: str, task: str | type) -> None:
+    """Register a task with Gymnasium.
+
+    Args:
+        id: such as `"rlseq/Copy-v0"`.
+        task: a `SequenceEnv` subclass, or `"module:Class"`, imported when it is first made.
+    """
+    if not isinstance(task, type) and str(task).count(":") != 1:
+        raise ValueError(f"task must be a SequenceEnv subclass or 'module:Class', got {task!r}")
+    gym.register(
+        id,
+        entry_point="rlseq.mdp.registry:make_one",
+        vector_entry_point="rlseq.mdp.registry:make_many",
+        order_enforce=False,  # the task says it itself, with the mend
+        kwargs={"task": task},
+    )
+
+
+@checked_arguments
+def make(
+    id: str, num_envs: PositiveInt = 1, device: Any = "cpu", seed: int | None = 0, **options: Any
+) -> Any:
+    """Make a task that speaks tensors on `device`: a `SequenceEnv` of `num_envs` episodes in lock-step.
+
+    Args:
+        id: a registered id; `rlseq.envs` lists them.
+        num_envs: B, the number of rows.
+        device: where contexts, tokens and rewards live.
+        seed: of contexts and of sampling; None draws one.
+        **options: the task's own, and those of `EnvOptions`.
+    """
+    defaults = _registered(id)
+    return _build(defaults["task"], {**defaults, **options}, num_envs=num_envs, device=device, seed=seed)
+
+
+def task_of(id: str) -> type:
+    """The class of a registered task."""
+    task = _registered(id)["task"]
+    return task if isinstance(task, type) else _load(task)
+
+
+def _registered(id: str) -> dict[str, Any]:
+    """What `gym.register` was told of a task of ours."""
+    spec = gym.registry.get(id)
+    if spec is None or "task" not in spec.kwargs:
+        raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
+    return spec.kwargs
+
+
+def ids() -> list[str]:
+    """All registered ids that `make` knows."""
+    return sorted(name for name, spec in gym.registry.items() if "task" in spec.kwargs)
+
+
+def describe() -> dict[str, str]:
+    """Every id with the first line of its task's documentation."""
+    lines = {}
+    for id in ids():
+        lines[id] = (task_of(id).__doc__ or "").strip().split("\n")[0]
+    return lines
+
+
+def make_many(task: str | type, num_envs: int = 1, **options: Any) -> Any:
+    """Entry point of `gym.make_vec`: the same class, handing NumPy across the boundary."""
+    return _build(task, options, num_envs=num_envs, tensors=False)
+
+
+def make_one(task: str | type, **options: Any) -> Any:
+    """Entry point of `gym.make`: one row of the same class."""
+    from rlseq.mdp.single import SingleEnv
+
+    for name in ("num_envs", "autoreset_mode", "tensors"):
+        if name in options:
+            raise TypeError(f"gym.make makes one episode; {name} belongs to gym.make_vec or rlseq.make")
+    if (
+        options.get("render_mode") == "rgb_array"
+    ):  # stable-baselines3 asks for it, and goes on after this error
+        raise TypeError("a text has no picture: render_mode must be 'ansi', 'human' or None, not 'rgb_array'")
+    return SingleEnv(_build(task, options, tensors=False, autoreset_mode="Disabled"))
+
+
+def _build(task: str | type, options: dict[str, Any], **fixed: Any) -> Any:
+    cls = task if isinstance(task, type) else _load(task)
+    options = {name: value for name, value in options.items() if name != "task"}
+    check_options(options, option_names(cls), cls.__name__)
+    return cls(**{**options, **fixed})
+
+
+@cache
+def _load(task: str) -> type:
+    module, name = task.split(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def option_names(cls: type) -> set[str]:
+    """Keyword options of a task: its own, and, where it passes them on, those of every task."""
+    from rlseq.mdp.sequence_env import EnvOptions
+
+    parameters = inspect.signature(cls).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= set(EnvOptions.__annotations__)
+    return names

@@ -1,0 +1,57 @@
+"""The one-row view of a task: what `gym.make` returns."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.spaces import Info, row_of
+from rlseq.mdp.vector import Observation
+
+# The threads of a parent do not exist in a forked child (`gymnasium.vector.AsyncVectorEnv` forks), where the
+# first parallel operation would wait for them without end; one row has no use for more than one thread.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+class SingleEnv(gym.Env[Observation, int]):
+    """Row 0 of a `SequenceEnv` of one row, as an ordinary Gymnasium environment."""
+
+    def __init__(self, batch: SequenceEnv) -> None:
+        self.batch = batch
+        self.metadata = {name: value for name, value in batch.metadata.items() if name != "autoreset_mode"}
+        self.render_mode = batch.render_mode
+        self.observation_space = batch.single_observation_space
+        self.action_space = batch.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start an episode; `options={"index": [item]}` chooses what it is about."""
+        observation, info = self.batch.reset(seed=seed, options=options)  # may refuse, and change nothing
+        super().reset(seed=seed)
+        return row_of(observation, 0), row_of(info, 0)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+        """Write one token."""
+        observation, reward, terminated, truncated, info = self.batch.step([action])
+        return (
+            row_of(observation, 0),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            row_of(info, 0),
+        )
+
+    def action_masks(self) -> Any:
+        """Legal tokens, bool `[V]`."""
+        return self.batch.action_masks()[0]
+
+    def render(self) -> Any:
+        """Source and prefix as text."""
+        lines = self.batch.render()
+        return lines if lines is None else lines[0]

@@ -1,0 +1,307 @@
+"""Gymnasium's view of a task: one token in, this step's reward out, rows that start again by themselves.
+
+`step` is the task's own `append`, plus its `judge` on the rows that just ended; the engine never comes here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from operator import index as as_int
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+from typing_extensions import Self
+
+from rlseq.mdp.checks import autoreset_mode_of, checked_actions, checked_rows
+from rlseq.mdp.spaces import Info, Ranges, flagged, scattered, seen_as
+from rlseq.types import Context, Counts
+from rlseq.vocab import Vocab
+
+Observation = dict[str, Any]
+
+
+class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
+    """`reset`, `step` and `render` of a `SequenceEnv`, which says what an episode is.
+
+    Args:
+        num_envs: B, episodes in lock-step.
+        space: of one observation.
+        vocab: the words.
+        tensors: hand torch tensors across the boundary; False: NumPy.
+        autoreset_mode: NextStep, SameStep or Disabled.
+        render_mode: ansi, human or None.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
+
+    # what the task brings
+    device: torch.device
+    max_len: int
+    source_vocab: Vocab | None
+    observed: Ranges = {}  # noqa: RUF012  (items shown beside the source, an image say: lowest, highest number)
+    context: dict[str, Tensor]
+    generator: torch.Generator
+    _tokens: Tensor
+    length: Tensor
+    done: Tensor
+    seed: int
+
+    def __init__(
+        self,
+        num_envs: int,
+        space: gym.spaces.Dict,
+        vocab: Vocab,
+        tensors: bool,
+        autoreset_mode: str | AutoresetMode,
+        render_mode: str | None,
+    ) -> None:
+        self.num_envs = checked_rows(num_envs)
+        self.vocab, self.tensors = vocab, tensors
+        self.single_observation_space = space
+        self.single_action_space = gym.spaces.Discrete(len(vocab))
+        self.observation_space = batch_space(space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
+        self.render_mode = render_mode
+        self.counts = Counts()  # of all views of this task together
+        self._dense: bool | None = None  # is the reward [B, T]? known from its first answer
+
+    @property
+    @abstractmethod
+    def tokens(self) -> Tensor:
+        """What is written."""
+
+    @property
+    @abstractmethod
+    def mask(self) -> Tensor:
+        """Where something is written."""
+
+    @abstractmethod
+    def begin(self, *, repeat: int = 1, index: Tensor | None = None) -> dict[str, Tensor]:
+        """Start every row afresh."""
+
+    @abstractmethod
+    def append(self, actions: Tensor) -> None:
+        """The transition."""
+
+    @abstractmethod
+    def judge(
+        self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The parts of the reward."""
+
+    @abstractmethod
+    def allowed(self) -> Tensor | None:
+        """The tokens allowed next."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start episodes: all rows, or those of `options={"reset_mask": rows}`.
+
+        Other options: `{"repeat": K}` gives K consecutive rows the same context, `{"index": items}`
+        chooses the contexts.
+
+        All rows share one generator, which `seed` sets, so a row has no seed of its own: a list of seeds is
+        refused.
+        """
+        options = dict(options or {})
+        rows = options.pop("reset_mask", None)
+        unknown = set(options) - {"repeat", "index"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: index, repeat, reset_mask")
+        with self.all_or_nothing():
+            if seed is not None:
+                self.reseed(seed)
+                super().reset(seed=seed)
+            if rows is None:
+                self.begin(**options)
+            else:
+                self._require_reset()
+                self._restart(self._checked_mask(rows), **options)
+            self._show()
+            return self._observe(), self._info()
+
+    def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, Info]:
+        """Write one token per row; rows that end are judged, and start again as `autoreset_mode` says."""
+        self._require_reset()
+        actions = checked_actions(actions, self.num_envs, len(self.vocab), self.device)
+        finished = self.done.clone()
+        if self.autoreset_mode is AutoresetMode.DISABLED and finished.any():
+            rows = finished.nonzero().flatten().tolist()
+            raise ValueError(f"rows {rows[:8]} are finished and cannot step; reset them first")
+        with self.all_or_nothing():
+            self.append(actions)
+            ended = self.done & ~finished
+            reward, info = self._judge_step(ended, ~finished)
+            if self.autoreset_mode is AutoresetMode.NEXT_STEP and finished.any():
+                self._restart(finished)
+            self._show()
+            if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+                info = self._final(ended, info)
+                self._restart(ended)
+            truncated = torch.zeros_like(ended)  # the horizon belongs to the task: it terminates
+            outcome = (self._out(x) for x in (reward, ended, truncated))
+            return self._observe(), *outcome, {**self._info(), **info}
+
+    def action_masks(self) -> Any:
+        """Legal tokens of every row, bool `[B, V]`, as sb3-contrib asks for them."""
+        self._require_reset()
+        return self._out(self._legal_rows().clone())  # the caller may write to it
+
+    def render(self) -> Any:
+        """Source and prefix of every row as text; `human` prints them."""
+        self._require_reset()
+        written = self.texts(self.tokens, self.mask)
+        lines = tuple(f"{s} → {w}▏" if s else f"{w}▏" for s, w in zip(self.sources(), written, strict=True))
+        if self.render_mode != "human":
+            return lines
+        print("\n".join(lines))  # noqa: T201  (what "human" means)
+        return None
+
+    def _show(self) -> None:
+        """What Gymnasium means by "human": every state is shown, unasked."""
+        if self.render_mode == "human":
+            self.render()
+
+    def viewed(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
+        """The same task with episodes of its own and another boundary; random numbers are shared."""
+        other = copy(self)
+        other.tensors, other.autoreset_mode = tensors, autoreset_mode_of(autoreset_mode)
+        other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other.context = {}
+        return other
+
+    def as_source(self, text: str) -> str:
+        """A text as the task reads its sources: without blanks around it."""
+        return text.strip()
+
+    def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Sequences of ids as text."""
+        return self.vocab.decode_batch(tokens.tolist(), mask.sum(1).tolist())
+
+    def sources(self) -> list[str]:
+        """Every row's source as text; empty where the task has none."""
+        if self.source_vocab is None:
+            return [""] * self.num_envs
+        source, pad = self.context["source"], self.source_vocab.pad
+        return self.source_vocab.decode_batch(source.tolist(), (source != pad).sum(1).tolist())
+
+    def reseed(self, seed: int | None) -> None:
+        """Set the generator of contexts and of sampling; None draws a seed."""
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        elif isinstance(seed, (Sequence, np.ndarray, Tensor)):
+            raise TypeError(
+                f"seed must be one integer, as all rows draw from one generator, got {seed!r:.60}; choose "
+                "the items of rows by reset(options={'index': [...]}), or make an environment for each seed: "
+                "gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make(id)] * rows)"
+            )
+        self.seed = as_int(seed)
+        self.generator.manual_seed(self.seed)
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """An error inside leaves the episodes, the counts and the random numbers as they were."""
+        kept = {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+            if name in ("_tokens", "length", "done", "context", "seed", "_np_random", "_np_random_seed")
+        }
+        random, counts = self.generator.get_state(), dict(vars(self.counts))
+        try:
+            yield
+        except BaseException:
+            vars(self).update(kept)
+            vars(self.counts).update(counts)
+            self.generator.set_state(random)
+            raise
+
+    def _restart(self, rows: Tensor, repeat: int = 1, index: Tensor | None = None) -> None:
+        """Begin anew in some rows and leave the others as they are."""
+        kept = self.context, self._tokens, self.length, self.done
+        fresh = self.begin(repeat=repeat, index=index)
+        for name, old in kept[0].items():
+            fresh[name] = torch.where(rows.view(-1, *[1] * (old.ndim - 1)), fresh[name], old)
+        self._tokens = torch.where(rows.unsqueeze(1), self._tokens, kept[1])
+        self.length = torch.where(rows, self.length, kept[2])
+        self.done = torch.where(rows, self.done, kept[3])
+
+    def _judge_step(self, ended: Tensor, live: Tensor) -> tuple[Tensor, Info]:
+        """This step's reward `[B]`: dense rewards of live rows, terminal ones of rows that just ended."""
+        reward = torch.zeros(self.num_envs, device=self.device)
+        rows = (live if self._dense is not False else ended).nonzero().flatten()
+        if len(rows) == 0:
+            return reward, {}
+        context = {name: value[rows] for name, value in self.context.items()}
+        judged = self.judge(self.tokens[rows], self.mask[rows], context, self.done[rows])
+        last = (self.length[rows] - 1).unsqueeze(1)
+        for part in judged.values():
+            reward[rows] += part.gather(1, last).squeeze(1)
+        return reward, self._ending(ended, rows, judged) if ended.any() else {}
+
+    def _ending(self, ended: Tensor, rows: Tensor, judged: Mapping[str, Tensor]) -> Info:
+        """What the last `info` of an episode carries: its text, and the parts of its return."""
+        just = ended.nonzero().flatten().tolist()
+        texts = scattered(self.texts(self.tokens[just], self.mask[just]), just, self.num_envs)
+        parts = {}
+        for name, part in judged.items():
+            total = torch.zeros(self.num_envs, device=self.device).index_copy(0, rows, part.sum(1))
+            parts[name] = self._out(total * ended)
+        return flagged({"text": texts, "reward_parts": parts}, self._out(ended))
+
+    def _final(self, ended: Tensor, info: Info) -> Info:
+        """Same-step autoreset: the last observation and info move under `final_…`."""
+        seen, just = self._observe(), ended.nonzero().flatten().tolist()
+        last = [{name: value[row] for name, value in seen.items()} for row in just]
+        final = {"final_obs": scattered(last, just, self.num_envs), "final_info": {**self._info(), **info}}
+        return flagged(final, self._out(ended))
+
+    def _observe(self) -> Observation:
+        seen = {"prefix": self.tokens, "length": self.length.unsqueeze(1)}
+        if self.source_vocab is not None:
+            seen["source"] = self.context["source"]
+        seen |= {name: self.context[name] for name in self.observed}
+        return {name: self._out(seen_as(value)) for name, value in seen.items()}
+
+    def _info(self) -> Info:
+        every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return flagged({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
+
+    def _legal_rows(self) -> Tensor:
+        legal = self.allowed()
+        if legal is None:
+            legal = torch.ones(1, dtype=torch.bool, device=self.device)
+        legal = legal.expand(self.num_envs, len(self.vocab))
+        stuck = ~(legal.any(1) | self.done)
+        if stuck.any():
+            rows = stuck.nonzero().flatten().tolist()
+            raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+        return legal
+
+    def _checked_mask(self, rows: Any) -> Tensor:
+        mask = torch.as_tensor(rows, device=self.device)
+        if mask.dtype != torch.bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask must be bool ({self.num_envs},) with at least one True, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        return mask
+
+    def _require_reset(self) -> None:
+        if not self.context:
+            raise ValueError("the environment was never reset; call reset() first")
+
+    def _out(self, value: Tensor) -> Any:
+        return value if self.tensors else value.cpu().numpy()

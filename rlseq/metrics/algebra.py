@@ -1,0 +1,305 @@
+"""Rewards made of rewards: weighted sums, clipping, KL shaping, length penalties, controls.
+
+`0.5 * BLEU(refs) + CIDErD(refs)` is a reward like any other. One that speaks for the whole sequence
+is [B]; one with a value for each token is [B, T]; where both meet, [B] is paid at the last token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlseq.types import Context, Reward
+from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
+from rlseq.utils.masks import at_last
+from rlseq.utils.modules import evaluating
+
+
+class Composable:
+    """Arithmetic for rewards."""
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The reward, [B] or [B, T]."""
+        raise NotImplementedError
+
+    def __add__(self, other: Reward) -> WeightedSum:
+        """Both rewards, added."""
+        return WeightedSum([*_terms(self), *_terms(other)])
+
+    def __radd__(self, other: Reward) -> WeightedSum:
+        """Both rewards, added."""
+        return WeightedSum([*_terms(other), *_terms(self)])
+
+    def __sub__(self, other: Reward) -> WeightedSum:
+        """This reward less the other."""
+        return WeightedSum([*_terms(self), *((-w, r) for w, r in _terms(other))])
+
+    def __mul__(self, weight: float) -> WeightedSum:
+        """This reward, scaled."""
+        return WeightedSum([(_number(weight) * w, r) for w, r in _terms(self)])
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> WeightedSum:
+        """This reward, scaled down."""
+        if _number(divisor) == 0:
+            raise ValueError("a reward cannot be divided by 0")
+        return self * (1 / divisor)
+
+    def __neg__(self) -> WeightedSum:
+        """This reward, with the sign changed."""
+        return self * -1.0
+
+    def clip(self, low: float, high: float) -> Mapped:
+        """Values below low become low, above high become high."""
+        if not _number(low) <= _number(high):
+            raise ValueError(f"clip needs low ≤ high, got low={low}, high={high}")
+        return Mapped(self, lambda x: x.clamp(low, high), f"clip[{low:g},{high:g}]")
+
+    def shift(self, offset: float) -> Mapped:
+        """A constant added, as a fixed baseline."""
+        _number(offset)
+        return Mapped(self, lambda x: x + offset, f"shift[{offset:g}]")
+
+    def dense(self) -> Dense:
+        """The same reward, paid out token by token as `increments`."""
+        return Dense(self)
+
+
+class WeightedSum(Composable):
+    """Σ wᵢ Rᵢ; `parts` names the components, so that each can be logged on its own."""
+
+    @checked_arguments
+    def __init__(self, terms: Iterable[tuple[float, Reward]]) -> None:
+        """Pairs of weight and reward."""
+        self.terms = [(_number(weight), reward) for weight, reward in terms]
+        self.name = " + ".join(f"{w:g}*{name_of(r)}" for w, r in self.terms)
+        self.signature = " + ".join(f"{w:g}*{_signature(r)}" for w, r in self.terms)
+
+    @property
+    def parts(self) -> dict[str, Reward]:
+        """The components by name, unweighted; the second of a name is called name_2."""
+        found: dict[str, Reward] = {}
+        for _, reward in self.terms:
+            name, k = name_of(reward), 2
+            while name in found:
+                name, k = f"{name_of(reward)}_{k}", k + 1
+            found[name] = reward
+        return found
+
+    @property
+    def addends(self) -> dict[str, Reward]:
+        """The weighted components by name, whose sum this is: a task reports each on its own."""
+        return {name: WeightedSum([term]) for name, term in zip(self.parts, self.terms, strict=True)}
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B], or [B, T] as soon as one component has a value for each token."""
+        values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]
+        if any(value.dim() == 2 for value in values):
+            values = [value if value.dim() == 2 else at_last(value, mask) for value in values]
+        return torch.stack(values).sum(0)
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Σ wᵢ increments of Rᵢ; a component without them is paid at the last token."""
+        gains = [w * increments(r, tokens, mask, context) for w, r in self.terms]
+        return torch.stack(gains).sum(0)
+
+
+class Mapped(Composable):
+    """A function of a reward."""
+
+    def __init__(self, reward: Reward, function: Callable[[Tensor], Tensor], name: str) -> None:
+        """`function` works on any shape; `name` is for logs."""
+        self.reward, self.function = reward, function
+        self.name = f"{name}({name_of(reward)})"
+        self.signature = f"{name}({_signature(reward)})"
+
+    @property
+    def parts(self) -> dict[str, Reward]:
+        """What is mapped, or its components."""
+        return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The function of the reward; padding of a [B, T] reward stays 0."""
+        value = self.function(self.reward(tokens, mask, context))
+        return value if value.dim() == 1 else torch.where(mask, value, 0)
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Gains of the function of the running sum."""
+        so_far = self.function(increments(self.reward, tokens, mask, context).cumsum(1))
+        gains = torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
+        return torch.where(mask, gains, 0)
+
+
+class Dense(Composable):
+    """A reward's increments as the reward, [B, T]."""
+
+    def __init__(self, reward: Reward) -> None:
+        """A metric, or a sum of metrics."""
+        if not hasattr(reward, "increments"):
+            raise TypeError(f"{name_of(reward)} has no increments, so it cannot be paid per token")
+        self.reward = reward
+        self.name, self.signature = f"dense({name_of(reward)})", f"dense({_signature(reward)})"
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B, T]."""
+        return increments(self.reward, tokens, mask, context)
+
+
+class Scorer(Protocol):
+    """What KL shaping asks of a policy."""
+
+    def evaluate(self, actions: Tensor, context: Context) -> Any:
+        """Something with `log_probs` [B, T]."""
+
+
+class KLShaped(Composable):
+    """R − β Σₜ ( log π(aₜ) − log π_ref(aₜ) ), the KL term paid at each token, [B, T]."""
+
+    @checked_arguments
+    def __init__(self, reward: Reward, policy: Scorer, reference: Scorer, beta: float) -> None:
+        """`policy` is the live one; `reference` stays as it is."""
+        self.reward, self.policy, self.reference, self.beta = (
+            reward,
+            policy,
+            reference,
+            _number(beta),
+        )
+        self.name = f"kl_shaped({name_of(reward)})"
+
+    @property
+    def parts(self) -> dict[str, Reward]:
+        """The reward without the KL term."""
+        return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B, T]."""
+        with evaluating(self.policy), evaluating(self.reference):
+            acted = self.policy.evaluate(tokens, context).log_probs
+            gap = acted - self.reference.evaluate(tokens, context).log_probs
+        value = self.reward(tokens, mask, context)
+        paid = value if value.dim() == 2 else at_last(value, mask)
+        return paid - torch.where(mask, self.beta * gap, 0)
+
+
+class LengthPenalty(Composable):
+    """−w · length, paid at the end; a negative weight rewards length."""
+
+    name = "length_penalty"
+
+    @checked_arguments
+    def __init__(self, weight: float) -> None:
+        """The price of a token."""
+        self.weight = _number(weight)
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B]."""
+        return -self.weight * mask.sum(1).float()
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """−w for each token."""
+        return -self.weight * mask.float()
+
+
+class Overlong(LengthPenalty):
+    """Soft punishment (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on."""
+
+    name = "overlong"
+
+    @checked_arguments
+    def __init__(self, limit: PositiveInt, margin: PositiveInt, weight: float = 1.0) -> None:
+        """Falls linearly over the last `margin` tokens before `limit`."""
+        if margin > limit:
+            raise ValueError(f"Overlong needs 0 < margin ≤ limit, got {margin=}, {limit=}")
+        super().__init__(weight)
+        self.limit, self.margin = limit, margin
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B]."""
+        return self._at(mask.sum(1))
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """What each further token costs."""
+        so_far = self._at(mask.cumsum(1))
+        return torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
+
+    def _at(self, length: Tensor) -> Tensor:
+        return -self.weight * ((length - self.limit + self.margin) / self.margin).clamp(0, 1)
+
+
+class Constant(Composable):
+    """The same reward for every sequence, the control of Choshen et al. 2020.
+
+    What a policy still gains under it is not owed to the metric.
+    """
+
+    name = "constant"
+
+    @checked_arguments
+    def __init__(self, value: float = 1.0) -> None:
+        """The reward."""
+        self.value = _number(value)
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B]."""
+        return torch.full(mask.shape[:1], self.value, device=mask.device)
+
+
+class Shuffled(Composable):
+    """Rewards dealt out at random within the batch: same distribution, no information."""
+
+    @checked_arguments
+    def __init__(self, reward: Reward, seed: Seed = 0) -> None:
+        """The seed makes runs repeatable."""
+        self.reward, self.name = reward, f"shuffled({name_of(reward)})"
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """[B], permuted."""
+        value = self.reward(tokens, mask, context)
+        if value.dim() != 1:
+            raise ValueError(f"Shuffled needs a reward [B], got {list(value.shape)}; shuffle before dense()")
+        order = torch.randperm(len(value), generator=self.generator)
+        return value[order.to(value.device)]
+
+
+def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """[B, T]: the reward's increments; without any, its value at the last token."""
+    if hasattr(reward, "increments"):
+        gains: Tensor = reward.increments(tokens, mask, context)
+        return gains
+    value = reward(tokens, mask, context)
+    return value if value.dim() == 2 else at_last(value, mask)
+
+
+def name_of(reward: Reward) -> str:
+    """The name for logs: a `name`, or that of the function or class."""
+    return str(getattr(reward, "name", None) or getattr(reward, "__name__", type(reward).__name__))
+
+
+def _signature(reward: Reward) -> str:
+    return str(getattr(reward, "signature", name_of(reward)))
+
+
+def _terms(reward: Reward) -> list[tuple[float, Reward]]:
+    if isinstance(reward, WeightedSum):
+        return list(reward.terms)
+    if not callable(reward):
+        raise TypeError(
+            f"only a reward can be added to a reward, got {reward!r:.60}; for numbers use .shift()"
+        )
+    return [(1.0, reward)]
+
+
+def _number(weight: float) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, Real):  # NumPy's numbers, too
+        raise TypeError(f"a weight must be a number, got {type(weight).__name__} {weight!r:.60}")
+    if not math.isfinite(weight):
+        raise ValueError(f"a weight must be finite, got {weight}")
+    return float(weight)

@@ -1,0 +1,79 @@
+"""What a policy must know of a task's vocabularies, and how it reads what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.types import Soft
+from rlseq.utils.memory import check_fits
+
+LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
+
+
+@dataclass(frozen=True)
+class Words:
+    """The ids that a policy writes and reads, and how many of them at most."""
+
+    written: int  # V, words that can be written
+    read: int  # rows of their embedding: V, and the ids that are only read
+    bos: int = 0  # read before the first word
+    length: int = 0  # T, words of a text
+    source: int | None = None  # rows of the source's embedding; None where there is no source
+    source_pad: int = 0  # fills up short sources
+    source_length: int = 0  # S, words of a source
+    observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
+
+    @classmethod
+    def of(cls, env: SequenceEnv) -> Words:
+        """Those of a task."""
+        words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
+        observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
+        if (source := env.source_vocab) is None:
+            return cls(*words, observed=observed)
+        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
+
+    def before(self, written: Any) -> Any:
+        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `Soft`."""
+        if isinstance(written, Soft):
+            mean = 1 / written.weights.shape[2]
+            return Soft(_delayed(written.words, self.bos), _delayed(written.weights, mean))
+        return _delayed(written, self.bos)
+
+    def present(self, source: Tensor) -> Tensor:
+        """False on padding, bool `[B, S]`; the first word always counts, so that no source is blank."""
+        present = source != self.source_pad
+        present[:, 0] = True
+        return present
+
+
+class Embedding(nn.Embedding):
+    """A vector for every word; of several words at once, their weighted mean."""
+
+    def forward(self, words: Tensor | Soft) -> Tensor:
+        """`[…]` to `[…, E]`."""
+        if isinstance(words, Soft):
+            return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
+        return super().forward(words)
+
+
+def _delayed(x: Tensor, first: float) -> Tensor:
+    return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
+
+
+def check_sizes(reads: int, sizes: Mapping[str, Any]) -> None:
+    """Refuse sizes whose weights cannot fit; their types are checked where a network is built.
+
+    Args:
+        reads: words, or numbers, that the network reads.
+        sizes: `hidden`, `embedding` and `layers`, where they are given.
+    """
+    given = {name: n for name, n in sizes.items() if type(n) is int and n > 0}
+    width, layers = given.get("hidden", 1), given.get("layers", 1)
+    weights = layers * width**2 + reads * max(width, given.get("embedding", 1))
+    check_fits(4 * weights + LAYER * layers, **given)

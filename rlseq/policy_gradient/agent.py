@@ -1,0 +1,163 @@
+"""Schedules of the step size: the share of training that is done → the share of `lr` that is taken.
+
+A policy that has converged at one step size keeps the noise of its last steps; falling to zero takes it away.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlseq.policy_gradient.diagnostics import joined
+from rlseq.types import Metrics, Rollout
+from rlseq.utils.arguments import PositiveFloat, Share, check_fields, checked_arguments, shown
+from rlseq.utils.errors import pick
+
+Schedule = Callable[[float], float]
+
+
+@checked_arguments
+def constant(done: Share) -> float:
+    """1, or whatever the optimiser is set to by others."""
+    return 1.0
+
+
+@checked_arguments
+def linear(done: Share) -> float:
+    """1 − x."""
+    return 1.0 - done
+
+
+@checked_arguments
+def cosine(done: Share) -> float:
+    """(1 + cos πx) / 2."""
+    return (1.0 + math.cos(math.pi * done)) / 2
+
+
+@checked_arguments
+def scheduled(schedule: Schedule | str) -> Schedule:
+    """A schedule by name, or as it is."""
+    if isinstance(schedule, str):
+        return pick(SCHEDULES, schedule, "schedule")
+    return schedule
+
+
+def checked_share(share: Any, done: float) -> float:
+    """Return the answer of a schedule, a finite number ≥ 0, as a float."""
+    if not isinstance(share, Real) or not 0 <= float(share) < math.inf:
+        raise ValueError(
+            f"schedule must return a finite number ≥ 0, the share of lr, got {shown(share)} "
+            f"when {done:.4g} of training is done"
+        )
+    return float(share)
+
+
+def handed_over(done: float, xent_share: float, longest: int, delta: int) -> int:
+    """Words at the end of a reference that are no longer given, in a curriculum from likelihood to own words.
+
+    None for the first `xent_share` of training; then `delta`, 2 `delta`, … in stages of equal length, so that
+    in the last of them no reference of at most `longest` words is given at all (Ranzato et al. 2016).
+    """
+    if done < xent_share:
+        return 0
+    stages = math.ceil(longest / delta)
+    stage = 1 + int((done - xent_share) / (1 - xent_share) * stages + 1e-9)  # rounding ends no stage late
+    return delta * min(stage, stages)
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+@dataclass(eq=False)
+class Agent(ABC):
+    """Improves a policy, batch by batch; an algorithm says how a batch is gathered and what its loss is."""
+
+    policy: Any  # a `Policy` that is an `nn.Module`
+    lr: PositiveFloat = 1e-3  # step size of Adam
+    clip_norm: PositiveFloat = 1.0  # largest norm of the gradient
+    schedule: Schedule | str = (
+        "constant"  # of lr, over the share of training that is done (rlseq.policy_gradient.agent)
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not isinstance(self.policy, nn.Module):
+            raise TypeError(f"policy must be a torch.nn.Module that writes, got {shown(self.policy)}")
+        self.schedule = scheduled(self.schedule)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
+
+    def check(self, env: Any) -> None:  # noqa: B027  (most agents refuse nothing)
+        """Refuse a task that the agent cannot learn from; asked before anything is written or sampled."""
+
+    @abstractmethod
+    def collect(self, env: Any) -> Rollout:
+        """Gather a batch."""
+
+    @abstractmethod
+    def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
+        """What to minimise, and what to log."""
+
+    def update(self, batch: Rollout) -> Metrics:
+        """One gradient step on the loss of a batch."""
+        return self.step([batch])
+
+    def pace(self, done: float) -> None:
+        """Set the step size for the next update; `done` is the share of training that lies behind.
+
+        Every parameter group of the optimiser starts from its own step size, which is kept in the
+        group, and so in checkpoints.
+        """
+        if self.schedule is not constant:
+            share = checked_share(self.schedule(done), done)  # type: ignore[operator]
+            for group in self.optimizer.param_groups:
+                initial = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = initial * share
+
+    def remark(self) -> str | None:
+        """What the user must know about a training that has just ended; None if there is nothing."""
+        return None
+
+    def step(self, parts: Iterable[Rollout]) -> Metrics:
+        """One gradient step on the sum of the losses of the parts of a batch."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
+        losses, logs = [], []
+        for part in parts:
+            loss, metrics = self.loss(part)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            logs.append(metrics)
+        norm = clip(parameters, self.clip_norm)
+        self.optimizer.step()
+        return {"loss": torch.stack(losses).sum(), **joined(logs), "grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted run must remember beside its hyper-parameters: every part's tensors."""
+        parts = {name: part for name, part in vars(self).items() if name != "policy"}
+        return {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Scale gradients to a norm of at most `largest`; returns the norm that they had.
+
+    As `torch.nn.utils.clip_grad_norm_`, which spends more on sorting small tensors by device than on norms.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if not norm.isfinite():
+        raise RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm

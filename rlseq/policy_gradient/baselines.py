@@ -1,0 +1,202 @@
+"""What a return is compared with: any function `(returns [B, T], batch) -> b`, broadcastable to `[B, T]`.
+
+To leave the gradient unbiased, b may not depend on the action that it judges: these look at other texts,
+at what was written before the action, or at earlier batches. `group_mean` is the one exception, and says so.
+
+One that learns has `learn(returns, batch)`, called when the batch has been judged, and `forget()`, called
+when the reward has become another one, as a discriminator's does. Baselines that look further than the
+batch, at greedy texts or values, are in `rlseq.policy_gradient.baselines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlseq.engine.decode import Greedy
+from rlseq.engine.rollout import rollout, seen_by
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.types import Rollout
+from rlseq.utils.arguments import Checked, Range, Share, check_fields
+from rlseq.utils.stateful import Remembers
+
+Baseline = Callable[[Tensor, Rollout], Tensor]
+
+
+def none(returns: Tensor, batch: Rollout) -> Tensor:
+    """B = 0."""
+    return torch.zeros_like(returns)
+
+
+@dataclass(frozen=True)
+class Constant(Checked):
+    """B = a threshold, which gives an always positive reward both signs."""
+
+    threshold: float
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """The threshold everywhere."""
+        return torch.full_like(returns, self.threshold)
+
+
+def mean(returns: Tensor, batch: Rollout) -> Tensor:
+    """bₜ of row i = mean over the other rows j ≠ i of G_{j,t}.
+
+    With its own row in the mean, the estimate would shrink by (B−1)/B; leaving it out costs nothing.
+    """
+    others = batch.mask.sum(0) - batch.mask.int()
+    return ((returns * batch.mask).sum(0) - returns * batch.mask) / others.clamp(min=1)
+
+
+def leave_one_out(returns: Tensor, batch: Rollout) -> Tensor:
+    """Mean R of the other K−1 texts of the same context, less what is paid already (Kool et al. 2019)."""
+    total = returns[:, 0].view(-1, batch.samples)
+    others = (total.sum(1, keepdim=True) - total) / (batch.samples - 1)
+    return others.flatten().unsqueeze(1) - paid(batch)
+
+
+def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
+    """Mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
+    total = returns[:, 0].view(-1, batch.samples).mean(1)
+    return total.repeat_interleave(batch.samples).unsqueeze(1) - paid(batch)
+
+
+@dataclass(eq=False)
+class MovingAverage(Remembers, Checked):
+    """b = average of all returns of earlier batches, forgetting at rate `decay` (Williams 1992, §4)."""
+
+    decay: Share = 0.9
+    average: Tensor = field(default_factory=lambda: torch.zeros(()))
+    weight: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """The average before this batch; 0 before the first."""
+        return (self.average / self.weight.clamp(min=1e-8)).to(returns.device).expand_as(returns)
+
+    def learn(self, returns: Tensor, batch: Rollout) -> None:
+        """Take this batch in."""
+        now = (returns * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        self.average = self.decay * self.average.to(now.device) + (1 - self.decay) * now
+        self.weight = self.decay * self.weight.to(now.device) + (1 - self.decay)
+
+    def forget(self) -> None:
+        """Start anew: the reward is another one."""
+        self.average, self.weight = torch.zeros_like(self.average), torch.zeros_like(self.weight)
+
+
+def paid(batch: Rollout) -> Tensor:
+    """What was paid before each action: nobody chooses that any more, so it may be subtracted."""
+    return batch.rewards.cumsum(1) - batch.rewards
+
+
+def prepared(factor: Any, batch: Rollout, policy: Any, env: Any) -> Rollout:
+    """A batch with what a credit or a baseline needs beside samples."""
+    return factor.prepare(batch, policy, env) if hasattr(factor, "prepare") else batch
+
+
+def with_values(policy: Any, batch: Rollout) -> Rollout:
+    """A batch with V of the policy that wrote it."""
+    return batch if batch.values is not None else replace(batch, values=seen_by(policy, batch).values)
+
+
+@dataclass(frozen=True)
+class Value:
+    """V(sₜ), by the policy's value head."""
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Add V."""
+        return with_values(policy, batch)
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """V."""
+        return values_of(batch)
+
+
+def values_of(batch: Rollout) -> Tensor:
+    """V `[B, T]`, or an error that says how to have it."""
+    if batch.values is None:
+        raise ValueError(
+            "the batch has no values: make the policy with value=True, or let its `evaluate` return values; "
+            "and collect the batch with the agent that learns from it"
+        )
+    return batch.values
+
+
+@dataclass(frozen=True)
+class GreedyReturn:
+    """R of the greedy text of the same context, less what is paid already (Rennie et al. 2017; "ReMax")."""
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Write that text, once for all samples of a context."""
+        index = batch.context["index"][:: batch.samples]
+        best = rollout(policy, sequence_env(env).variant(num_envs=len(index)), decode=Greedy(), index=index)
+        return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """The greedy return."""
+        if batch.greedy is None:
+            raise ValueError("the greedy baseline needs greedy texts; collect the batch with the agent")
+        return batch.greedy.unsqueeze(1) - paid(batch)
+
+
+@dataclass(eq=False)
+class Regression(Remembers):
+    """bₜ = wₜ·hₜ + cₜ, a linear regression of its own for every step, on the policy's hidden state (MIXER).
+
+    Nothing flows back into h (Ranzato et al. 2016). It learns by normalised least mean squares:
+    w ← w − rate · mean (b − G) h / (1 + |h|²), which is stable whatever the width of h.
+
+    Args:
+        rate: of learning; below 2.
+        beside: what is known already, without learning; the regression predicts what is missing from it.
+    """
+
+    rate: Annotated[float, Range(0, 2, open_low=True, open_high=True)] = 0.1
+    beside: Baseline = none
+    weight: Tensor | None = None  # [T, H + 1], the last column is c
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if hasattr(self.beside, "learn"):
+            raise ValueError(
+                f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"
+            )
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Add h, and what the baseline beside it needs."""
+        logits = seen_by(policy, batch).logits
+        if logits is None:
+            raise ValueError(
+                f"a regression needs the hidden state of {type(policy).__name__}; let its `evaluate` return "
+                "`logits`, which have `features` (rlseq.types.Evaluation)"
+            )
+        return replace(prepared(self.beside, batch, policy, env), features=logits.features)
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """The prediction from earlier batches; 0 before the first."""
+        known = self.beside(returns, batch)
+        if self.weight is None:
+            return known
+        return known + (self._inputs(batch) * self.weight.to(returns.device)).sum(2)
+
+    def learn(self, returns: Tensor, batch: Rollout) -> None:
+        """One step towards the returns of this batch."""
+        h = self._inputs(batch)
+        error = (self(returns, batch) - returns) * batch.mask / h.square().sum(2)
+        slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
+        before = 0.0 if self.weight is None else self.weight.to(slope.device)
+        self.weight = before - self.rate * slope
+
+    def forget(self) -> None:
+        """Start anew: the reward is another one."""
+        self.weight = None
+
+    def _inputs(self, batch: Rollout) -> Tensor:
+        if batch.features is None:
+            raise ValueError("a regression needs the policy's features; collect the batch with the agent")
+        return F.pad(batch.features, (0, 1), value=1.0)

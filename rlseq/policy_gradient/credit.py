@@ -1,0 +1,156 @@
+"""What an action is credited with, Q̂ₜ: any function `(batch, gamma) -> [B, T]`.
+
+One that needs more than samples has `prepare(batch, policy, env)`, which adds it to the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.completions import complete
+from rlseq.policy_gradient import returns
+from rlseq.policy_gradient.baselines import paid, values_of, with_values
+from rlseq.types import Context, Rollout
+from rlseq.utils.arguments import Checked, PositiveInt, Share
+
+Credit = Callable[[Rollout, float], Tensor]
+
+
+Scorer = Callable[[Tensor, Tensor, Context], Tensor]  # (tokens, mask, context) -> [B, T]
+
+
+def reward_to_go(batch: Rollout, gamma: float) -> Tensor:
+    """Gₜ: what was paid from this action on."""
+    return returns.reward_to_go(batch.rewards, batch.ends, gamma, batch.bootstrap)
+
+
+def immediate(batch: Rollout, gamma: float) -> Tensor:
+    """Only rₜ itself: wrong, and here to show that it is ("the agent only fires")."""
+    return batch.rewards
+
+
+class _FromValues:
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Add V."""
+        return with_values(policy, batch)
+
+
+@dataclass(frozen=True)
+class Lambda(_FromValues, Checked):
+    """The λ-return Gₜ^λ; less V it is generalised advantage estimation. λ = 0 is TD, λ = 1 Monte Carlo."""
+
+    lam: Share = 0.95
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Gₜ^λ."""
+        return returns.lambda_return(
+            batch.rewards, values_of(batch), batch.ends, gamma, self.lam, batch.bootstrap
+        )
+
+
+@dataclass(frozen=True)
+class NStep(_FromValues, Checked):
+    """The next n rewards, and V after them."""
+
+    n: PositiveInt = 5
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Σ_{k<n} γᵏ rₜ₊ₖ + γⁿ Vₜ₊ₙ."""
+        return returns.n_step(batch.rewards, values_of(batch), batch.ends, gamma, self.n, batch.bootstrap)
+
+
+@dataclass(frozen=True)
+class Completions(Checked):
+    """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
+
+    What was paid before yₜ is taken off, as from any reward-to-go.
+
+    Args:
+        samples: N.
+        rollout_policy: writes them; the policy that learns when not given.
+        every: words from one prefix that is completed to the next, to spare time. An action between them is
+            credited with the next: just as unbiased where the policy itself completes, but noisier.
+        compile: as in `rlseq.rollout`.
+    """
+
+    samples: PositiveInt = 16
+    rollout_policy: Any = None
+    every: PositiveInt = 1
+    compile: bool = False
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Complete prefixes, and store what that brings as the credit."""
+        rows, longest = batch.actions.shape
+        prefixes = list(range(longest - self.every, 0, -self.every))[::-1]
+        judged = batch.returns.unsqueeze(1)
+        if prefixes:
+            writer = self.rollout_policy or policy
+            completed = complete(
+                writer, env, batch, samples=self.samples, prefixes=prefixes, compile=self.compile
+            )
+            means = completed.returns.view(len(prefixes), rows, self.samples).mean(2).t()
+            following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
+            judged = torch.cat([means, judged], 1)[:, following]
+        judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))
+        return replace(batch, credit=judged - paid(batch))
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Q̂."""
+        return stored(batch)
+
+
+@dataclass(frozen=True)
+class Increments(Checked):
+    """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what is added to a metric from here on (`metric.increments`).
+
+    Potential-based: the sum over a text is its score, so the objective is the same (Bahdanau et al. 2017).
+    """
+
+    increments: Scorer
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Pay them in place of the terminal reward."""
+        return replace(batch, rewards=self.increments(batch.actions, batch.mask, batch.context))
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Gₜ."""
+        return reward_to_go(batch, gamma)
+
+
+@dataclass(frozen=True)
+class Stepwise(Checked):
+    """Q̂ₜ = the score that a judge of unfinished texts gives to y₍₁…ₜ₎ (a discriminator, say; REGS)."""
+
+    scorer: Scorer
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Ask it."""
+        return replace(batch, credit=self.scorer(batch.actions, batch.mask, batch.context))
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Q̂."""
+        return stored(batch)
+
+
+def stored(batch: Rollout) -> Tensor:
+    """The credit that `prepare` has stored."""
+    if batch.credit is None:
+        raise ValueError(
+            "this credit is made when a batch is collected; collect it with the agent that learns"
+        )
+    return batch.credit
+
+
+CREDITS: dict[str, Callable[[], Credit]] = {
+    "reward_to_go": lambda: reward_to_go,
+    "immediate": lambda: immediate,
+    "td": lambda: Lambda(0.0),
+    "gae": Lambda,
+    "n_step": NStep,
+    "completions": Completions,
+}

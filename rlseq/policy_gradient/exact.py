@@ -1,0 +1,141 @@
+"""Exact objective and gradient on tasks small enough to enumerate: the yardstick for every estimator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
+from rlseq.types import RAW, Behaviour, Context, Rollout
+from rlseq.utils.modules import evaluating
+
+LIMIT = 1_000_000  # texts × contexts, or rows of all batches
+
+
+def texts(env: SequenceEnv) -> tuple[Tensor, Tensor]:
+    """Every text that can be written, `[N, T]` with 0 after its end, and its mask."""
+    words, steps, eos = len(env.vocab), env.max_len, env.vocab.eos
+    if words**steps * env.size > LIMIT:
+        raise ValueError(
+            f"{words}^{steps} texts × {env.size} contexts are too many to enumerate (limit {LIMIT:,}); "
+            "use a smaller vocabulary or length, as rlseq/Enumerable-v0"
+        )
+    place = words ** torch.arange(steps - 1, -1, -1, device=env.device)
+    tokens = torch.arange(words**steps, device=env.device).unsqueeze(1) // place % words
+    ended = torch.zeros_like(tokens, dtype=torch.bool) if eos is None else tokens == eos
+    mask = ended.cumsum(1) - ended.int() == 0  # up to and with the first EOS
+    one_each = (tokens.where(mask, 0) == tokens).all(1)  # of all that differ after their end, one
+    return tokens[one_each], mask[one_each]
+
+
+@torch.no_grad()
+def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
+    """J = mean over contexts of Σ_y π(y|x) R(x, y): every text, no sampling.
+
+    Args:
+        policy: the policy.
+        env: a task with few texts; what it does not allow is never written.
+        behaviour: the distribution that acts, where it is not the policy on the tokens that are legal.
+    """
+    return _objective(policy, sequence_env(env), behaviour)
+
+
+def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
+    tokens, mask = texts(env)
+    items = torch.arange(env.size, device=env.device)
+    tokens, mask = tokens.repeat(env.size, 1), mask.repeat(env.size, 1)
+    index = items.repeat_interleave(len(tokens) // env.size)
+    context: Context = {**env.contexts(index), "index": index}
+    reward = torch.stack(list(env.judge(tokens, mask, context).values())).sum((0, 2))
+    if behaviour.support is None:
+        behaviour = behaviour._replace(support=_legal(env, tokens, context))
+    with evaluating(policy):
+        log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
+    objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
+    return objective
+
+
+def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
+    """What the task allows after every prefix of every text, bool `[N, T, V]`; None where that is all."""
+    spare = torch.full_like(tokens[:, :1], env.vocab.pad)
+    done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+    steps = []
+    for t in range(env.max_len):
+        prefix = torch.cat([tokens[:, :t], spare.expand(-1, env.max_len + 1 - t)], 1)
+        steps.append(env.resumed(context, prefix, torch.full_like(tokens[:, 0], t), done).allowed())
+    if steps[0] is None:
+        return None
+    return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)
+
+
+def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:
+    """∇J by name of parameter; zeros for parameters that J does not depend on."""
+    return _slopes(policy, _objective(policy, sequence_env(env), behaviour))
+
+
+def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str, Tensor]:
+    """E[ĝ], the mean of an agent's gradient over every batch that it could have sampled: no noise is left.
+
+    An estimator is unbiased where this is `gradient`, to rounding; what differs is its bias.
+
+    Args:
+        agent: a policy-gradient agent; what its baseline has learned stays as it is.
+        env: a task with few texts: the rows of all batches together are enumerated.
+        rows: texts in a batch; one group of `agent.samples` when not given.
+    """
+    return mean_gradient(agent, *every_batch(agent, sequence_env(env), rows or agent.samples))
+
+
+def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tensor]:
+    """Every batch of so many texts, one after the other, and the probability of each."""
+    words, _ = texts(env)
+    groups = rows // agent.samples
+    choices = [env.size, *[len(words)] * agent.samples] * groups
+    count = int(torch.tensor(choices).double().prod())
+    if groups * agent.samples != rows or count * rows > LIMIT:
+        raise ValueError(
+            f"{count:,} batches of {rows} rows in groups of {agent.samples} cannot be enumerated "
+            f"(limit {LIMIT:,} rows); take fewer rows, samples or words"
+        )
+    ways = [torch.arange(n, device=env.device) for n in choices]
+    drawn = torch.cartesian_prod(*ways).view(-1, 1 + agent.samples)  # of each group its item and its texts
+    index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
+    nobody = torch.zeros_like(forced[:, 0])
+    wide, random = env.resumed({}, nobody, nobody, nobody), env.generator.get_state()
+    batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
+    batch = agent.enriched(replace(batch, samples=agent.samples), wide)
+    env.generator.set_state(random)
+    chance = batch.log_probs.double().sum(1).view(-1, rows).sum(1).exp() / env.size**groups
+    return batch, chance
+
+
+def mean_gradient(agent: Any, batch: Rollout, chance: Tensor) -> dict[str, Tensor]:
+    """Σ chance · gradient of the objective, over equally large batches that stand one after the other."""
+    rows = len(batch.actions) // len(chance)
+    starts = range(0, len(batch.actions), rows)
+    judged = [agent.judged(batch.take(slice(start, start + rows))) for start in starts]
+    counts = chance.float().repeat_interleave(rows).unsqueeze(1)
+    lesson = batch.lesson
+    if lesson is not None and judged[0].lesson.weights is not None:
+        lesson = replace(lesson, weights=counts * torch.cat([one.lesson.weights for one in judged]))
+    whole = replace(
+        batch,
+        advantages=torch.cat([one.advantages for one in judged]),
+        targets=torch.cat([one.targets for one in judged]),
+        weights=counts * torch.cat([one.weights for one in judged]),
+        lesson=lesson,
+    )
+    return _slopes(agent.policy, -agent.loss(whole)[0])
+
+
+def _slopes(policy: Any, objective: Tensor) -> dict[str, Tensor]:
+    named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(objective, list(named.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(p) if grad is None else grad
+        for (name, p), grad in zip(named.items(), grads, strict=True)
+    }

@@ -1,0 +1,206 @@
+"""The factors of policy gradients by name, and what may be combined with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.decode import Decode
+from rlseq.engine.references import check_references
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.policy_gradient.baselines import (
+    Baseline,
+    GreedyReturn,
+    MovingAverage,
+    Regression,
+    Value,
+    group_mean,
+    leave_one_out,
+    mean,
+    none,
+)
+from rlseq.policy_gradient.credit import CREDITS, Completions, Lambda, NStep, Stepwise
+from rlseq.policy_gradient.losses import AGGREGATES
+from rlseq.policy_gradient.penalties import DIVERGENCES
+from rlseq.types import OwnLoop, Rollout
+from rlseq.utils.arguments import shown
+from rlseq.utils.errors import pick
+from rlseq.utils.modules import evaluating
+from rlseq.utils.stateful import Remembers
+
+
+def check_samples(decode: Any) -> None:
+    """Refuse to train on texts that are no samples of the policy."""
+    if not isinstance(decode, Decode):
+        raise TypeError(
+            f"decode must choose tokens, as Sample(temperature) or Greedy(), got {shown(decode)}; "
+            "texts that a search chose are no samples of the policy"
+        )
+
+
+Scale = Callable[[Tensor, Rollout], Tensor]
+
+
+def as_it_is(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A."""
+    return advantages
+
+
+def by_group(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A / (s + 10⁻⁴), s the standard deviation of the K returns of the context (GRPO)."""
+    spread = batch.returns.view(-1, batch.samples).std(1) + 1e-4
+    return advantages / spread.repeat_interleave(batch.samples).unsqueeze(1)
+
+
+def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
+    """(A − mean) / (s + 10⁻⁸) over all real tokens of the batch ("whitening")."""
+    real = batch.mask / batch.mask.sum().clamp(min=1)
+    centred = advantages - (advantages * real).sum()
+    return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
+
+
+def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
+    """A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
+    real = batch.mask / batch.mask.sum(0).clamp(min=1)
+    return advantages / (advantages * real).sum(0).clamp(min=1e-12) - 1
+
+
+def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
+    """σ(12 (½ − rank / B)) − ½ of every step, the best of B rows has rank 1 (LeakGAN, Guo et al. 2018).
+
+    Only the order counts, so no step is silent, whatever the judge's scale. Their code subtracts no ½.
+    """
+    low = torch.finfo(advantages.dtype).min
+    order = advantages.where(batch.mask, low).argsort(stable=True, dim=0, descending=True)
+    rank = order.argsort(0) + 1
+    return torch.sigmoid(12 * (0.5 - rank / batch.mask.sum(0).clamp(min=1))) - 0.5
+
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "none": lambda: none,
+    "mean": lambda: mean,
+    "moving_average": MovingAverage,
+    "value": Value,
+    "regression": Regression,
+    "greedy": GreedyReturn,
+    "greedy_corrected": lambda: Regression(beside=GreedyReturn()),
+    "leave_one_out": lambda: leave_one_out,
+    "group_mean": lambda: group_mean,
+}
+
+
+SCALES: dict[str, Scale] = {
+    "none": as_it_is,
+    "by_group": by_group,
+    "by_batch": by_batch,
+    "self_normalised": self_normalised,
+    "bootstrapped": bootstrapped,
+}
+
+
+GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
+
+
+LOOK_AT_VALUES = (Value, Lambda, NStep)
+
+
+JUDGED_WHOLE = (Completions, Stepwise)  # credits that are made of judgements, not of rewards along the way
+
+
+_NAMES: dict[str, Mapping[str, Any]] = {
+    "credit": CREDITS,
+    "baseline": BASELINES,
+    "scale": {name: (lambda scale=scale: scale) for name, scale in SCALES.items()},
+    "aggregate": {name: (lambda way=way: way) for name, way in AGGREGATES.items()},
+    "divergence": {name: (lambda kind=kind: kind) for name, kind in DIVERGENCES.items()},
+}
+
+
+def name_factors(agent: Any) -> None:
+    """Replace the names among an agent's factors by what they name."""
+    for factor, known in _NAMES.items():
+        given = getattr(agent, factor)
+        if isinstance(given, str):
+            setattr(agent, factor, pick(known, given, factor)())
+
+
+def check_factors(agent: Any) -> None:
+    """Refuse, before anything is sampled, what cannot be combined."""
+    check_samples(agent.decode)
+    if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
+        raise ValueError(
+            f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "
+            f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
+        )
+    grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
+    if grouped and agent.samples < 2:
+        raise ValueError(
+            f"{type(agent).__name__} compares the texts of one context ({grouped[0]}) and needs samples ≥ 2, "
+            f"got samples={agent.samples}; pass samples=4, or another baseline"
+        )
+    valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, LOOK_AT_VALUES)]
+    if valued and _lacks_values(agent.policy):
+        raise ValueError(
+            f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
+            "head; make it with rlseq.make_policy(…, value=True)"
+        )
+
+
+def _lacks_values(policy: Any) -> bool:
+    """Whether a policy of ours was made without V; what another's `evaluate` gives is not known yet."""
+    head = getattr(policy, "head", policy)
+    return None in (getattr(head, "value", head), getattr(policy, "critic", policy))
+
+
+def check_task(agent: Any, env: SequenceEnv | OwnLoop) -> None:
+    """Refuse, before anything is sampled, a task that an agent cannot learn from."""
+    if isinstance(env, OwnLoop):
+        env.check(agent)
+        return
+    contexts, left = divmod(env.num_envs, agent.samples)
+    if left:
+        raise ValueError(
+            f"samples={agent.samples} texts of each context must divide the rows of the task, "
+            f"got num_envs={env.num_envs}"
+        )
+    if agent.minibatches * agent.micro_batches > contexts:
+        raise ValueError(
+            f"{contexts} contexts (num_envs={env.num_envs}, samples={agent.samples}) cannot be split into "
+            f"minibatches={agent.minibatches} of micro_batches={agent.micro_batches}; make more rows, "
+            "or fewer parts"
+        )
+    if agent.mle:
+        check_references(env)
+    if agent.kl or agent.kl_reward:
+        _check_vocabulary(agent.reference, env)
+
+
+def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
+    """The reference policy must write the words of the task: ask it for one."""
+    first = torch.zeros(1, dtype=torch.int64, device=env.device)
+    with torch.no_grad(), evaluating(reference):
+        state = reference.start({**env.contexts(first), "index": first})
+        logits, _ = reference.step(first + env.vocab.bos, state)
+    if logits.shape[-1] != len(env.vocab):
+        raise ValueError(
+            f"the reference policy writes {logits.shape[-1]} words, the task has {len(env.vocab)}; pass "
+            "reference= a policy made for this task"
+        )
+
+
+class Shuffle(Remembers):
+    """The order in which rows are learned from: another every time, and the same in every run."""
+
+    def __init__(self) -> None:
+        self.times = torch.zeros((), dtype=torch.int64)
+
+    def __call__(self, batch: Rollout, parts: int) -> Iterator[Tensor]:
+        """All rows in `parts` parts, the texts of a context together."""
+        self.times = self.times + 1
+        contexts = len(batch.actions) // batch.samples
+        order = torch.randperm(contexts, generator=torch.Generator().manual_seed(int(self.times)))
+        rows = order.unsqueeze(1) * batch.samples + torch.arange(batch.samples)
+        return (part.flatten().to(batch.actions.device) for part in rows.tensor_split(parts))

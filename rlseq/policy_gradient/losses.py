@@ -1,0 +1,80 @@
+"""Policy losses, each a pure function of `[B, T]` tensors; and how much every token counts in their sum.
+
+A loss is Σ weights · loss over all tokens. The weights are made from the mask of the whole batch, so that a
+batch learned from in several parts gives the gradient of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Aggregate = Callable[[Tensor], Tensor]  # the mask [B, T] -> how much every token counts, [B, T]
+
+
+def per_sequence(mask: Tensor) -> Tensor:
+    """Σ over the tokens of a text, mean over texts: the gradient is that of the expected reward."""
+    return mask / len(mask)
+
+
+def per_token(mask: Tensor) -> Tensor:
+    """Mean over all real tokens: long texts weigh more, and so does each batch's average length."""
+    return mask / mask.sum().clamp(min=1)
+
+
+def per_text(mask: Tensor) -> Tensor:
+    """Mean over the tokens of a text, mean over texts: tokens of short texts weigh more (GRPO)."""
+    return mask / mask.sum(1, keepdim=True).clamp(min=1) / len(mask)
+
+
+def per_step(mask: Tensor) -> Tensor:
+    """Σ over tokens, divided by B·T whatever was written: `per_sequence` up to a constant (Dr. GRPO)."""
+    return mask / mask.numel()
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    "per_sequence": per_sequence,
+    "per_token": per_token,
+    "per_text": per_text,
+    "per_step": per_step,
+}
+
+
+def score_function(log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """−A · log π(a): its gradient is the score-function estimator (Williams 1992)."""
+    return -advantages.detach() * log_probs
+
+
+def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """−min(ρA, clip(ρ, 1−low, 1+high) A),   ρ = π(a) / π_old(a)   (Schulman et al. 2017).
+
+    No gain is left in moving ρ further than that; the min keeps the gradient where ρ is on the wrong side.
+    `high > low` lets unlikely tokens grow ("clip-higher", Yu et al. 2025).
+    """
+    ratio, advantages = (log_probs - old).exp(), advantages.detach()
+    return -torch.min(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+
+
+def out_of_clip(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """True where `clipped` has no gradient: ρ is beyond the clip on the side to which A pushes."""
+    ratio = (log_probs - old).exp()
+    return ratio * advantages > ratio.clamp(1 - low, 1 + high) * advantages
+
+
+def ratio_weighted(log_probs: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
+    """−ρA: the off-policy surrogate, which something else must keep near the old policy."""
+    return -(log_probs - old).exp() * advantages.detach()
+
+
+def minimum_risk(scores: Tensor, returns: Tensor, samples: int) -> Tensor:
+    """−K Qₖ Rₖ of every text, `[B]`; Q = softmax of the scores of a context's K texts (Shen et al. 2016)."""
+    q = scores.view(-1, samples).softmax(1).flatten()
+    return -samples * q * returns
+
+
+def distance(log_probs: Tensor, old: Tensor) -> Tensor:
+    """KL(π_old ‖ π), estimated from what π_old wrote:  ρ − 1 − log ρ with ρ = π(a) / π_old(a)."""
+    log_ratio = log_probs - old
+    return torch.expm1(log_ratio) - log_ratio

@@ -1,0 +1,1 @@
+"""Training: the loop, its run folder, checkpoints, alarms and checks."""

@@ -1,0 +1,252 @@
+"""Checkpoints: a tree of tensors and plain values as safetensors and JSON. No pickle is ever read.
+
+`00000100.safetensors` holds the tensors of a tree, `00000100.json` the rest of it, and checksums of both.
+Each is written beside its place and renamed, the JSON last: a checkpoint is there when its JSON is. What is
+cut off or changed later is noticed by its checksum, and the checkpoint before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor, nn
+
+from rlseq.utils.files import (
+    START_ANEW,
+    Damaged,
+    canonical,
+    checksum,
+    make_folder,
+    remove_drafts,
+    write_whole,
+)
+
+Tree = Any
+"""Nested dicts, lists and tuples of tensors, numbers, strings, booleans and None."""
+
+
+FORMAT = "rlseq.checkpoint/1"
+
+
+def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> None:
+    """Write a checkpoint, whole or not at all; the one before it stays, and those that are to be kept.
+
+    Args:
+        folder: of the checkpoints.
+        step: names this one; later ones have larger numbers.
+        state: what to write.
+        keep: steps that are not removed.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, "state", tensors)
+    data = write_tensors(tensors)
+    content = {"format": FORMAT, "step": step, "tensors": checksum(data), "state": tree}
+    sealed = {"checksum": checksum(canonical(content)), "checkpoint": content}
+    try:
+        make_folder(folder)
+        write_whole(folder / f"{step:08d}.safetensors", data)
+        write_whole(folder / f"{step:08d}.json", json.dumps(sealed).encode())
+    except OSError as error:
+        last = max((there for there in steps(folder) if there < step), default=None)
+        intact = "there is none before it" if last is None else f"the one of update {last} is intact"
+        message = f"the checkpoint of update {step} could not be written ({error.strerror}); {intact}"
+        raise OSError(error.errno, message, str(folder)) from error
+    _prune(folder, {*[there for there in steps(folder) if there <= step][-2:], *keep})
+
+
+def load(folder: Path) -> tuple[int, Tree] | None:
+    """The newest intact checkpoint: its step and state; None where there never was one."""
+    problems: list[Damaged] = []
+    for step in reversed(steps(folder)):
+        try:
+            state = read(folder, step)
+        except Damaged as problem:
+            problems.append(problem)
+            continue
+        for passed in problems:
+            warnings.warn(f"{passed}; the checkpoint before it is used", stacklevel=2)
+        return step, state
+    if problems:
+        raise Damaged(f"{problems[0]}, and no other checkpoint in {folder} is intact; {START_ANEW}")
+    return None
+
+
+def read(folder: Path, step: int) -> Tree:
+    """The state of one checkpoint; where a file is not as it was written, `Damaged` names it."""
+    path = folder / f"{step:08d}.json"
+    content = _content(path)
+    beside = path.with_suffix(".safetensors")
+    try:
+        data = beside.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{beside} cannot be read ({error.strerror})") from error
+    if content["tensors"] != checksum(data):
+        raise Damaged(f"{beside} was changed after it was written (its checksum differs)")
+    return _unpack(content["state"], read_tensors(data))
+
+
+def _content(path: Path) -> Tree:
+    """The JSON of a checkpoint, checked."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        content = sealed["checkpoint"]
+        intact = sealed["checksum"] == checksum(canonical(content))
+        written_as = content["format"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path} cannot be read ({error})") from error
+    if not intact:
+        raise Damaged(f"{path} was changed after it was written (its checksum differs)")
+    if written_as != FORMAT or content["step"] != int(path.stem):
+        raise Damaged(f"{path} holds step {content['step']} in format {written_as!r}, wanted {FORMAT!r}")
+    return content
+
+
+def steps(folder: Path) -> list[int]:
+    """The checkpoints that are there, in order."""
+    return sorted(int(path.stem) for path in _numbered(folder, "json"))
+
+
+def _numbered(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that are named as those of a checkpoint are."""
+    return [path for path in folder.glob(f"{'[0-9]' * 8}*.{suffix}") if path.stem.isdecimal()]
+
+
+# ── what there is to remember ────────────────────────────────────────────────────────────────────────────
+
+
+def state_of(agent: Any, env: Any) -> Tree:
+    """Everything that later updates depend on: the agent's state, and every random generator."""
+    legacy: Any = np.random.get_state()
+    return {
+        "policy": agent.policy.state_dict(),
+        "agent": agent.state_dict(),
+        "generators": {path: _generator_state(found) for path, found in _generators(agent, env)},
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": (legacy[0], torch.from_numpy(legacy[1].astype(np.int64)), *legacy[2:]),
+    }
+
+
+def restore(agent: Any, env: Any, state: Tree) -> None:
+    """Put an agent, its environment and all random generators back to where `state_of` saw them."""
+    found = dict(_generators(agent, env))
+    if set(found) != set(state["generators"]):
+        differ = ", ".join(sorted(set(found) ^ set(state["generators"])))
+        raise ValueError(f"random generators are not those of the checkpoint: {differ}")
+    agent.policy.load_state_dict(state["policy"])
+    agent.load_state_dict(state["agent"])
+    for path, generator in found.items():
+        _set_generator(path, generator, state["generators"][path])
+    torch.set_rng_state(state["torch"])
+    for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(cuda, device)
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+def _generators(agent: Any, env: Any) -> Iterator[tuple[str, Any]]:
+    """Random generators of an agent, of an environment, and of its rewards, by where they are."""
+    seen: set[int] = set()
+    yield from _walk(agent, "agent", seen, 5)
+    yield from _walk(env, "env", seen, 5)
+
+
+def _walk(thing: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    if id(thing) in seen or depth < 0:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, (torch.Generator, np.random.Generator)):
+        yield path, thing
+        return
+    if isinstance(thing, Mapping):
+        parts = [(name, part) for name, part in thing.items() if isinstance(name, str)]
+    elif isinstance(thing, (list, tuple)):
+        parts = [(str(i), part) for i, part in enumerate(thing[:100])]
+    elif isinstance(thing, (Tensor, nn.Module, torch.optim.Optimizer, type)) or not hasattr(
+        thing, "__dict__"
+    ):
+        return
+    else:
+        parts = sorted(vars(thing).items())
+    for name, part in parts:
+        yield from _walk(part, f"{path}.{name}", seen, depth - 1)
+
+
+def _generator_state(generator: Any) -> Tree:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return json.dumps(_plain(generator.bit_generator.state))
+
+
+def _set_generator(path: str, generator: Any, state: Tree) -> None:
+    if isinstance(generator, torch.Generator):
+        try:
+            generator.set_state(state)
+        except RuntimeError as error:  # the state of another kind of device
+            raise ValueError(
+                f"the state of the random generator {path} does not fit one on {generator.device} ({error}); "
+                "go on with the run on the kind of device that it was begun on"
+            ) from error
+    else:
+        generator.bit_generator.state = json.loads(state)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+# ── trees as JSON ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a tree; its tensors are put beside, by their path."""
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree
+    if isinstance(tree, Tensor):
+        tensors[path] = tree.detach().cpu().contiguous().clone()  # clone: tied weights share memory
+        return {"tensor": path}
+    if isinstance(tree, Mapping):
+        return {"dict": [[key, _pack(value, f"{path}.{key}", tensors)] for key, value in tree.items()]}
+    if isinstance(tree, (list, tuple)):
+        kind = "list" if isinstance(tree, list) else "tuple"
+        return {kind: [_pack(part, f"{path}.{i}", tensors) for i, part in enumerate(tree)]}
+    raise TypeError(
+        f"a checkpoint holds tensors, numbers, strings, dicts and lists, got {type(tree)} at {path}"
+    )
+
+
+def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Tree:
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, value),) = packed.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {key: _unpack(part, tensors) for key, part in value}
+    parts = [_unpack(part, tensors) for part in value]
+    return parts if kind == "list" else tuple(parts)
+
+
+def _prune(folder: Path, keep: Collection[int]) -> None:
+    """Remove other checkpoints, among them damaged ones that are newer, and what broken-off writing left."""
+    for step in steps(folder):
+        if step not in keep:
+            (folder / f"{step:08d}.json").unlink()
+    for path in _numbered(folder, "safetensors"):
+        if not path.with_suffix(".json").exists():
+            path.unlink()
+    remove_drafts(folder)

@@ -1,0 +1,154 @@
+"""The configuration of a run: the description by which a later call recognises it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.metrics.algebra import name_of
+from rlseq.training.run_folder import FREE, configuration
+from rlseq.types import OwnLoop
+from rlseq.utils.files import (
+    Tree,
+)
+from rlseq.utils.places import command_line
+
+SCHEMA = "rlseq.run/3"
+
+
+COMPARED = ("agent", "env", "policy", "job")  # what must be the same for a run to go on
+
+
+def fixed(job: Mapping[str, Any]) -> Tree:
+    """The part of a job that must be the same for its run to go on, or to be used."""
+    return {name: value for name, value in job.items() if name not in FREE}
+
+
+def check_same(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run is of another configuration."""
+    there = configuration(folder)
+    parts = [part for part in COMPARED if config.get(part) is not None]  # a call from Python has no job
+    differ = [line for part in parts for line in differences(there.get(part), config[part], part)]
+    if differ:
+        raise ValueError(
+            f"{folder} holds a run of another configuration:\n  "
+            + "\n  ".join(differ)
+            + "\nchange it back, or write to another folder"
+        )
+
+
+def check_schema(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a run whose configuration another version has written: its files have other fields."""
+    there = config.get("schema")
+    if there != SCHEMA:
+        raise ValueError(
+            f"{folder} was made by another version of rlseq (schema {there!r} in config.json, "
+            f"here {SCHEMA!r}); use that version, or another folder"
+        )
+
+
+# ── what a run is ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def describe(agent: Any, env: Any) -> dict[str, Any]:
+    """The configuration of a run: what must be the same to resume it, and where it was started."""
+    return {
+        "schema": SCHEMA,
+        "agent": {"class": type(agent).__name__, **_fields(agent)},
+        "env": env.describe() if isinstance(env, OwnLoop) else _env(env),
+        "policy": _policy(agent.policy),
+        "seed": env.seed,
+        "machine": machine(),
+        "command": command_line(sys.argv),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Versions and hardware."""
+    return {
+        "rlseq": version("rlseq") if _installed("rlseq") else "from source",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    return {
+        field.name: _named(getattr(thing, field.name)) for field in fields(thing) if field.name != "policy"
+    }
+
+
+def _named(value: Any) -> Any:
+    """A hyper-parameter as JSON: values as they are, functions and objects by name."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_named(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): _named(part) for name, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: getattr(value, f.name) for f in fields(value)}
+        settings = {
+            name: part for name, part in plain.items() if not isinstance(part, (Tensor, torch.nn.Module))
+        }
+        return {"class": type(value).__name__, **{name: _named(part) for name, part in settings.items()}}
+    return str(getattr(value, "signature", name_of(value)))
+
+
+def _env(env: Any) -> dict[str, Any]:
+    return {
+        "class": type(env).__name__,
+        "num_envs": env.num_envs,
+        "max_len": env.max_len,
+        "seed": env.seed,
+        "items": env.size,
+        "data": {name: _digest(value.cpu().contiguous().numpy()) for name, value in env.drawn_from().items()},
+        "vocab": _words(env.vocab),
+        "source_vocab": env.source_vocab and _words(env.source_vocab),
+        "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},
+    }
+
+
+def _words(vocab: Any) -> dict[str, Any]:
+    return {"words": len(vocab), "sha256": _digest("\n".join(vocab.words).encode())}
+
+
+def _policy(policy: Any) -> dict[str, Any]:
+    shapes = {name: list(value.shape) for name, value in policy.state_dict().items()}
+    return {"class": type(policy).__name__, "parameters": shapes}
+
+
+def _digest(data: Any) -> str:
+    return sha256(data).hexdigest()[:16]
+
+
+def differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    """Where two trees of plain values differ, a line each."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            yield from differences(there.get(name), here.get(name), f"{path}.{name}")
+    elif json.dumps(there) != json.dumps(here):
+        yield f"{path} was {there!r}, is {here!r}"

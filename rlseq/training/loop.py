@@ -1,0 +1,347 @@
+"""Train an agent, with a folder from which it can be resumed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.evaluation import evaluate, judged, selection
+from rlseq.mdp.checks import check_words
+from rlseq.mdp.sequence_env import task_of
+from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.training import checkpoint
+from rlseq.training.alarms import Watchman
+from rlseq.training.fingerprint import describe
+from rlseq.training.preflight import nonsense
+from rlseq.training.probe import Examiner
+from rlseq.training.reward_hacking import monitored
+from rlseq.training.run_folder import Row, RunFolder, Sink
+from rlseq.training.sinks import tensorboard, wandb, wandb_service
+from rlseq.types import Metrics, OwnLoop
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.files import Tree
+from rlseq.utils.places import without_places
+from rlseq.utils.progress import Advance, progress
+from rlseq.utils.stopping import Stop, stopping
+
+History = list[dict[str, float]]
+
+
+HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
+
+
+NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
+
+
+FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
+
+
+@checked_arguments
+def train(
+    agent: Agent,
+    env: Any,
+    updates: PositiveInt = 1000,
+    eval_env: Any = None,
+    eval_every: PositiveInt | None = None,
+    on_update: Callable[[dict[str, float]], None] | None = None,
+    *,
+    budget_tokens: PositiveInt | None = None,
+    out: str | PathLike[str] | RunFolder | None = None,
+    resume: bool = True,
+    eval_texts: PositiveInt | None = None,
+    wandb_project: str | None = None,
+    alarms: str | Callable[[str], None] = "warn",
+    examine: bool = True,
+) -> History:
+    """Run `updates` of `collect`, `update`.
+
+    With `out`, all of it is written to a folder (docs/runs.md), and a run that was stopped, by Ctrl-C or by a
+    kill, goes on from its last checkpoint to the very numbers that it would have reached. An error ends the
+    run with status "failed"; the metrics of all updates before it are written.
+
+    Args:
+        agent: learns.
+        env: gives the batches.
+        updates: how many gradient steps.
+        eval_env: scored greedily every `eval_every` updates, and after the last; its scores are `eval_…`.
+        eval_every: updates between two evaluations, 100 when not given; with a budget of tokens the tokens
+            between them, a tenth of the budget when not given.
+        on_update: is told the metrics of every update, for which it waits for the device each time.
+        budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
+        out: the folder, or a `RunFolder` that also keeps the job.
+        resume: False refuses a folder that already has a run, instead of going on with it.
+        eval_texts: the most items that are evaluated, drawn at random by a fixed seed; all when not given.
+        wandb_project: Weights & Biases is told too.
+        alarms: what to do when the reward, or later metrics, make no sense: "warn", "stop", "ignore".
+        examine: look closer at a policy gradient at evaluations, for the price of three updates.
+
+    Returns:
+        The metrics of every update.
+    """
+    unit, limit = ("updates", updates) if budget_tokens is None else ("tokens", budget_tokens)
+    eval_every = eval_every or (100 if budget_tokens is None else max(1, budget_tokens // 10))
+    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
+    run.watch = Watchman(alarms)
+    run.sinks = [run.watch]
+    if on_update is not None:
+        run.sinks, run.held = [*run.sinks, on_update], 1
+    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, OwnLoop):
+        run.closer = Examiner(agent, run.env)
+    with ExitStack() as stack:
+        if out is not None:
+            _open(run, out, resume, wandb_project, stack)
+        stop = stack.enter_context(nullcontext(Stop(NOTICE)) if out is None else stopping(NOTICE))
+        advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
+        try:
+            if alarms != "ignore":
+                _preflight(run)
+            _loop(run, unit, limit, eval_every, stop, advance)
+            if not stop.asked and (remark := agent.remark()):
+                run.watch.say(remark)
+            run.save("interrupted" if stop.asked else "finished")
+        except BaseException as error:
+            run.break_off(error)
+            raise
+        if stop.asked:
+            raise stop.ending()
+    return run.history
+
+
+@dataclass(eq=False)
+class _Run:
+    """An agent on its way: what it has done, and what is still to be written down."""
+
+    agent: Agent
+    env: Any
+    eval_env: Any
+    eval_texts: int | None = None
+    folder: RunFolder | None = None
+    sinks: list[Sink] = field(default_factory=list)
+    held: int = HELD
+    history: History = field(default_factory=list)
+    update: int = 0
+    seconds: float = 0.0  # of training; evaluation apart
+    best: tuple[float, int] | None = None  # reward, update
+    saved: int | None = None  # update of the last checkpoint
+    waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
+    closer: Examiner | None = None
+    examined: Tree | None = None  # state of a closer look that this call does not take, kept for a later one
+    watch: Watchman = field(default_factory=Watchman)
+    noted: list[str] | None = None  # alarms that are written
+    curve: History = field(default_factory=list)  # rows of the history with an evaluation
+    samples: Tree | None = None  # mark of the texts of the last evaluation
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.env, OwnLoop):  # before anything is written
+            check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
+        self.agent.check(self.env)
+
+    def done(self, unit: str) -> int:
+        """How far it is."""
+        return self.update if unit == "updates" else self.env.counts.numbers()["tokens"]
+
+    def step(self) -> None:
+        """One update. Its metrics stay tensors."""
+        started = time.perf_counter()
+        metrics = self.agent.update(self.agent.collect(self.env))
+        self.update += 1
+        self.seconds += time.perf_counter() - started
+        self.waiting.append((self.update, self.seconds, metrics))
+
+    def tell(self, scores: Row | None = None) -> None:
+        """Fetch the metrics that wait, all in one go, and write them; `scores` belong to the last update."""
+        for row in self.record(len(self.waiting), scores):
+            for sink in self.sinks:
+                sink(dict(row))  # a callback may change its row, but not the history
+
+    def record(self, count: int, scores: Row | None = None) -> History:
+        """Fetch and write the first `count` of the metrics that wait."""
+        if not count:
+            return []
+        updates, seconds, metrics = zip(*self.waiting[:count], strict=True)
+        rows = [{"update": float(u), **row} for u, row in zip(updates, _fetched(metrics), strict=True)]
+        rows[-1] |= scores or {}
+        if self.folder is not None:
+            self.folder.append([{**row, "seconds": s} for row, s in zip(rows, seconds, strict=True)])
+        del self.waiting[:count]
+        self.history += rows
+        self.curve += [row for row in rows if _evaluated(row)]
+        return rows
+
+    def look(self) -> None:
+        """Evaluate, tell, and save."""
+        if self.closer is not None:
+            self.waiting[-1][2].update(self.closer())
+        if self.eval_env is None:
+            self.tell()
+        else:
+            scores, lines = self.scored()
+            spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
+            self.tell({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
+            if self.best is None or scores["reward"] > self.best[0]:
+                self.best = scores["reward"], self.update
+            if self.folder is not None and lines:
+                self.samples = self.folder.samples(self.update, lines)
+        self.save("running")
+
+    def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """An evaluation's scores, and its texts where there are any."""
+        if isinstance(self.eval_env, OwnLoop):
+            return evaluate(self.agent.policy, self.eval_env, limit=self.eval_texts), []
+        found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
+        return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
+
+    def selection(self) -> dict[str, Any] | None:
+        """The record of which items evaluations test; None where there is no evaluation of items."""
+        if self.eval_env is None or isinstance(self.eval_env, OwnLoop):
+            return None
+        return selection(self.eval_env.size, self.eval_texts)
+
+    def save(self, status: str) -> None:
+        """Checkpoint, alarms and results."""
+        self.tell()
+        if self.folder is None:
+            return
+        if self.saved != self.update:
+            state = {
+                "seconds": self.seconds,
+                "best": self.best,
+                "counts": self.env.counts.numbers(),
+                "metrics": self.folder.metrics.mark(),
+                "samples": self.samples,
+                "alarms": self.watch.state_dict(),
+                "examined": self.examined if self.closer is None else self.closer.state_dict(),
+                **checkpoint.state_of(self.agent, self.env),
+            }
+            checkpoint.save(self.folder.checkpoints, self.update, state, [self.best[1]] if self.best else [])
+            self.saved = self.update
+        self.note(status)
+
+    def note(self, status: str, error: str | None = None) -> None:
+        """Write alarms and results, the curve only when the run ends: it grows with every evaluation."""
+        assert self.folder is not None
+        if self.noted != self.watch.said:
+            self.folder.alarms(self.watch.said)
+            self.noted = list(self.watch.said)
+        final = self.curve[-1] if self.curve else {}
+        self.folder.results(
+            {
+                "status": status,
+                "error": error,
+                "updates": self.update,
+                **self.env.counts.numbers(),
+                "seconds": round(self.seconds, 3),
+                "selection": self.selection(),
+                "best": None if self.best is None else {"reward": self.best[0], "update": self.best[1]},
+                "checkpoint": self.saved,
+                "metrics": self.folder.metrics.mark(),
+                "samples": self.samples,
+                "final": {name[5:]: value for name, value in final.items() if name[:5] == "eval_"},
+                "curve": None if status == "running" else self.curve,
+            }
+        )
+
+    def break_off(self, error: BaseException) -> None:
+        """Write what can be written of a run that ends with an error, which nothing here may hide."""
+        if self.folder is None:
+            return
+        try:
+            with suppress(
+                RuntimeError, ValueError, TypeError
+            ):  # a metric that cannot be fetched, and later ones
+                while self.waiting:
+                    self.record(1)
+            ended = without_places(f"{type(error).__name__}: {error}")
+            self.note("failed" if isinstance(error, Exception) else "interrupted", ended)
+        except Exception as second:
+            sys.stderr.write(f"rlseq: {self.folder.path}: the end of the run is not written ({second})\n")
+
+    def restore(self) -> None:
+        """Go to the last intact checkpoint, if there is one."""
+        assert self.folder is not None
+        found = checkpoint.load(self.folder.checkpoints)
+        rows = self.folder.rows(None if found is None else found[1]["metrics"])
+        if found is None:
+            return
+        self.update, state = found
+        checkpoint.restore(self.agent, self.env, state)
+        self.saved, self.seconds, self.best = self.update, state["seconds"], state["best"]
+        self.samples, self.examined = state["samples"], state["examined"]
+        counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
+        vars(self.env.counts).update(counts)
+        self.watch.load_state_dict(state["alarms"])
+        if self.closer is not None and self.examined is not None:
+            self.closer.load_state_dict(self.examined)
+        self.history = [{name: v for name, v in row.items() if name != "seconds"} for row in rows]
+        self.curve = [row for row in self.history if _evaluated(row)]
+
+
+def _evaluated(row: Row) -> bool:
+    return any(name.startswith("eval_") for name in row)
+
+
+def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: Stop, advance: Advance) -> None:
+    """Updates and evaluations, until the limit or a wish to stop."""
+    done = run.done(unit)
+    while done < limit and not stop.asked:
+        run.agent.pace(done / limit)
+        run.step()
+        before, done = done, run.done(unit)
+        if done // eval_every > before // eval_every or done >= limit:
+            run.look()
+        elif len(run.waiting) >= run.held:
+            run.tell()
+        last = run.history[-1] if run.history else {}
+        advance(done, next((f"{name} {last[name]:.3f}" for name in FIGURES if name in last), ""))
+
+
+def _open(
+    run: _Run,
+    out: str | PathLike[str] | RunFolder,
+    resume: bool,
+    wandb_project: str | None,
+    stack: ExitStack,
+) -> None:
+    """Take hold of a folder, and go on where it was left; a run that is refused changes no file."""
+    folder = out if isinstance(out, RunFolder) else RunFolder(out)
+    service = wandb_service(wandb_project)
+    config = folder.configured(describe(run.agent, run.env))
+    folder.check(config, resume)
+    stack.callback(folder.close)
+    folder.hold()
+    folder.check(config, resume)  # another process may have begun a run meanwhile
+    run.folder = folder
+    run.restore()
+    folder.begin(config)
+    for told in (tensorboard(folder.path, run.update), wandb(service, config, wandb_project)):
+        if told is not None:
+            sink, close = told
+            run.sinks = [*run.sinks, sink]
+            stack.callback(close)
+
+
+def _preflight(run: _Run) -> None:
+    """Before training on a task's reward begins: say which signs there are that it makes no sense."""
+    agent = run.agent
+    if run.update or isinstance(run.env, OwnLoop):
+        return
+    if isinstance(agent, PolicyGradient) and agent.paid_by_task:
+        for complaint in nonsense(run.env, agent.policy):
+            run.watch.say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
+
+
+def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
+    """Scalars of many updates as numbers: one wait for the device."""
+    tensors = [torch.as_tensor(value).reshape(()) for row in metrics for value in row.values()]
+    device = next((t.device for t in tensors if isinstance(t, Tensor)), None)
+    numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])
+    return [{name: next(numbers) for name in row} for row in metrics]

@@ -1,0 +1,262 @@
+"""Before training on a reward: does it know good from bad? A look at what it pays to texts of known worth."""
+
+from __future__ import annotations
+
+import warnings
+from copy import copy
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.decode import Greedy, Sample
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
+from rlseq.metrics import WeightedSum
+from rlseq.metrics.fitting import Fitted
+from rlseq.types import Context, Counts, Reward
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+
+CANDIDATES = 24  # answers tried as the best constant one
+
+
+Text = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
+
+
+@dataclass
+class Preflight:
+    """Rewards of known kinds of text, `[N]` each, and what is wrong with them; print it."""
+
+    rewards: dict[str, Tensor]
+    constant: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean reward by kind."""
+        return {name: float(values.mean()) for name, values in self.rewards.items()}
+
+    def __rich__(self) -> Any:
+        from rich.console import Group  # training looks at rewards too, and prints none of this
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title="preflight: what the reward pays", title_justify="left")
+        for name in ("texts", "mean", "spread", "least", "most"):
+            table.add_column(name, justify="left" if name == "texts" else "right")
+        for name, values in self.rewards.items():
+            figures = values.mean(), values.std(correction=0), values.min(), values.max()
+            table.add_row(name, *(f"{float(figure):.3f}" for figure in figures))
+        verdict = [f"[bold red]{escape(line)}[/]" for line in self.warnings] or ["nothing looks wrong"]
+        return Group(table, escape(f"best constant answer: {self.constant!r:.80}"), *verdict)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        out = StringIO()
+        Console(file=out, width=110).print(self)
+        return out.getvalue()
+
+
+@checked_arguments
+@torch.no_grad()
+def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
+    """Judge references, the policy's texts and worthless texts; warn where the order makes no sense.
+
+    The task and its random numbers stay as they are.
+
+    Args:
+        env: the task.
+        policy: as it is before training.
+        limit: number of texts of each kind.
+    """
+    task, context, references, rewards = _good(env, limit)
+    others = _left_out(task, context)
+    if others is not None:
+        rewards["references by the others"] = others
+    greedy = rollout(policy, task, decode=Greedy(), index=context["index"])
+    rewards["greedy"] = greedy.returns
+    text, constant = _best_constant(task, context, references or (greedy.actions, greedy.mask))
+    rewards |= {"best constant": constant, **_worthless(task, policy, context, references)}
+    found = Preflight({name: values.cpu() for name, values in rewards.items()}, text)
+    found.warnings = complaints(found.means, *_spreads(rewards))
+    for line in found.warnings:
+        warnings.warn(f"preflight: {line}", stacklevel=2)
+    return found
+
+
+@torch.no_grad()
+def nonsense(env: Any, policy: Any, limit: int = 64) -> list[str]:
+    """What makes no sense about a reward, at the price of two batches: `train` asks before it begins.
+
+    Args:
+        env: the task.
+        policy: as it is before training.
+        limit: number of texts of each kind.
+    """
+    task, context, references, rewards = _good(env, limit)
+    rewards |= _worthless(task, policy, context, references)
+    means = {name: float(values.mean()) for name, values in rewards.items()}
+    return about_reward(means, *_spreads(rewards))
+
+
+def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict[str, Tensor]]:
+    """The task by itself, some of its contexts, their references, and what these are paid."""
+    task = _apart(sequence_env(env), limit)
+    context = dict(task.begin())
+    references = _references(task, context)
+    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    return task, context, references, rewards
+
+
+def _worthless(
+    task: SequenceEnv, policy: Any, context: Context, references: Text | None
+) -> dict[str, Tensor]:
+    """What is paid to samples of a policy, to random text, and to nothing."""
+    samples = rollout(policy, task, decode=Sample(), index=context["index"])
+    random = _random(task, references or (samples.actions, samples.mask))
+    paid = {"samples": samples.returns, "random": _judged(task, *random, context)}
+    if task.vocab.eos is not None:
+        paid["empty"] = _judged(task, *_empty(task, task.vocab.eos), context)
+    return paid
+
+
+def _spreads(rewards: dict[str, Tensor]) -> tuple[float, float]:
+    return float(rewards["samples"].std(correction=0)), float(rewards["random"].std(correction=0))
+
+
+def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+    """What makes no sense about mean rewards, with the spread among samples, and among random texts."""
+    found = about_reward(mean, spread, noise)
+    if mean["best constant"] > mean["greedy"]:
+        found.append(
+            f"one constant answer ({mean['best constant']:.3f}) beats the policy ({mean['greedy']:.3f}); "
+            "train it by likelihood first, or it may learn that answer"
+        )
+    if mean.get("empty", -1e9) >= mean["greedy"]:
+        found.append(_empty_pays(mean["empty"]))
+    return list(dict.fromkeys(found))
+
+
+def about_reward(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+    """The same, of the reward alone, whatever the policy writes."""
+    floor = mean["random"] + noise / 2
+    best = mean.get("references")
+    found = []
+    if best is not None and best <= floor:
+        found.append(
+            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): is the "
+            "reward fitted on another vocabulary or another split, or is its sign wrong?"
+        )
+    if mean.get("references by the others", 1e9) <= floor:
+        found.append("a reference, judged by the others, hardly earns more than random text")
+    if spread == 0:
+        found.append("all samples earn the same, so that there is nothing to learn from")
+    empty = mean.get("empty")
+    if empty is not None and best is not None and empty >= 0.5 * best > 0:
+        found.append(_empty_pays(empty))
+    return found
+
+
+def _empty_pays(empty: float) -> str:
+    return f"an empty text earns {empty:.3f}: the policy may learn to write nothing"
+
+
+def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
+    """The same task with episodes and random numbers of its own."""
+    task = copy(env)
+    task.counts = Counts()
+    task.num_envs = min(limit, max(env.size, 32))
+    task.generator = torch.Generator(env.device).manual_seed(env.seed)
+    return task
+
+
+def _judged(task: SequenceEnv, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    return torch.stack(list(task.judge(tokens, mask, context).values())).sum((0, 2))
+
+
+def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
+    """Texts as wide as the task writes them; what is longer is cut."""
+    room = task.max_len - tokens.shape[1]
+    tokens = torch.nn.functional.pad(tokens, (0, max(room, 0)))[:, : task.max_len]
+    mask = torch.arange(task.max_len, device=tokens.device) < lengths.clamp(min=1).unsqueeze(1)
+    return tokens.where(mask, 0), mask
+
+
+def _references(task: SequenceEnv, context: Context) -> Text | None:
+    """The first reference of every item."""
+    if "references" not in context:
+        return None
+    return _fitted(task, context["references"][:, 0], context["reference_lengths"][:, 0])
+
+
+def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
+    """Every item's first reference judged by its others; None where that cannot be."""
+    if "references" not in context:
+        return None
+    several = (context["reference_lengths"] > 0).sum(1) > 1
+    if not several.any():
+        return None
+    some = {name: value[several] for name, value in context.items()}
+    tokens, mask = _fitted(task, some["references"][:, 0], some["reference_lengths"][:, 0])
+    some["references"], some["reference_lengths"] = (
+        some[n][:, 1:] for n in ("references", "reference_lengths")
+    )
+    parts = {name: _by_others(part, task, some["index"]) for name, part in task.parts.items()}
+    if None in parts.values():
+        return None
+    judge = copy(task)
+    judge.parts = {name: part for name, part in parts.items() if part is not None}
+    return _judged(judge, tokens, mask, some)
+
+
+def _by_others(reward: Reward, task: SequenceEnv, items: Tensor) -> Reward | None:
+    """A reward fitted without the first reference of items; None where that cannot be."""
+    if isinstance(reward, WeightedSum):
+        terms = [(weight, _by_others(part, task, items)) for weight, part in reward.terms]
+        return None if None in (part for _, part in terms) else WeightedSum(terms)  # type: ignore[arg-type]
+    if not isinstance(reward, Fitted):
+        return None if hasattr(reward, "counts") else reward  # a metric that was fitted elsewhere cannot
+    corpus = task.corpus  # type: ignore[attr-defined]
+    items = items.to(corpus.starts.device)
+    left = reward.on(corpus.without(items, torch.zeros_like(items)))
+    left.once = True
+    return lambda tokens, mask, context: left(
+        tokens, mask, {"index": torch.arange(len(tokens), device=tokens.device)}
+    )
+
+
+def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[str, Tensor]:
+    """Of the most frequent and some other texts, the one that earns most if it is always written."""
+    tokens, mask = texts
+    rows, counts = torch.unique(tokens.where(mask, -1), dim=0, return_counts=True)
+    rows = rows[counts.argsort(descending=True, stable=True)[:CANDIDATES]]
+    best: tuple[str, Tensor] | None = None
+    for row in rows:
+        constant = row.clamp(min=0).expand_as(tokens), (row >= 0).expand_as(mask)
+        earned = _judged(task, *constant, context)
+        if best is None or earned.mean() > best[1].mean():
+            best = task.texts(constant[0][:1], constant[1][:1])[0], earned
+    assert best is not None
+    return best
+
+
+def _random(task: SequenceEnv, texts: Text) -> Text:
+    """Random words, as many as the given texts have, which end as these do."""
+    tokens, mask = texts
+    drawn = torch.randint(len(task.vocab), tokens.shape, generator=task.generator, device=task.device)
+    if task.vocab.eos is not None:
+        eos = task.vocab.eos
+        drawn = torch.where(drawn == eos, (eos + 1) % len(task.vocab), drawn)
+        drawn = torch.where(tokens == eos, eos, drawn)
+    return drawn.where(mask, 0), mask
+
+
+def _empty(task: SequenceEnv, eos: int) -> Text:
+    """Nothing but the end."""
+    tokens = torch.zeros(task.num_envs, task.max_len, dtype=torch.int64, device=task.device)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    tokens[:, 0], mask[:, 0] = eos, True
+    return tokens, mask

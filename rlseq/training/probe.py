@@ -1,0 +1,112 @@
+"""A closer look at an agent, for which texts are written and gradients taken: from time to time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.evaluation import left_as_found
+from rlseq.engine.rollout import seen_by
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.metrics.diversity import DistinctN
+from rlseq.metrics.ngrams import PAD
+from rlseq.policy_gradient import exact
+from rlseq.policy_gradient.baselines import GreedyReturn
+from rlseq.policy_gradient.losses import distance, per_token
+from rlseq.types import Metrics, Rollout
+
+
+@dataclass(eq=False)
+class Examiner:
+    """Compares a policy with its greedy texts, with itself at the start, and with the truth if that is known.
+
+    The agent, the task's episodes and its random numbers are left as they were found.
+
+    Args:
+        agent: a `PolicyGradient`; where it stands now is the start.
+        env: the task it learns on.
+        parts: micro-batches whose gradients are compared; at least 2.
+    """
+
+    agent: Any
+    env: Any
+    parts: int = 4
+
+    def __post_init__(self) -> None:
+        if self.parts < 2:
+            raise ValueError(f"parts must be ≥ 2, so that gradients can be compared, got {self.parts}")
+        self.env = sequence_env(self.env)
+        self.start = deepcopy(self.agent.policy).requires_grad_(False)
+
+    def __call__(self) -> Metrics:
+        """Scalars, all of a fresh batch."""
+        with left_as_found(self.env):
+            # Without `catch_up`: a discriminator must not learn because somebody looks.
+            batch = self.agent.gather(self.agent.paid_on(self.env))
+            seen = {**self.greedy(batch), **self.moved(batch), **self.texts(batch), **self.noise(batch)}
+            return {**seen, **self.truth()}
+
+    def greedy(self, batch: Rollout) -> Metrics:
+        """How samples fare against the greedy text: where few beat it, SCST has little to learn from."""
+        if batch.greedy is None:
+            batch = GreedyReturn().prepare(batch, self.agent.policy, self.agent.paid_on(self.env))
+        assert batch.greedy is not None
+        return {
+            "greedy_reward": batch.greedy.mean(),
+            "greedy_gap": (batch.returns - batch.greedy).mean(),
+            "beats_greedy": (batch.returns > batch.greedy).float().mean(),
+        }
+
+    def moved(self, batch: Rollout) -> Metrics:
+        """KL(π ‖ π_start), nats per token, estimated from what π wrote."""
+        moved = distance(seen_by(self.start, batch).log_probs, batch.log_probs)
+        return {"kl_start": (moved * per_token(batch.mask)).sum()}
+
+    def texts(self, batch: Rollout) -> Metrics:
+        """What the texts look like: whether they end by themselves, and how varied they are."""
+        eos = self.env.vocab.eos
+        metrics = {} if eos is None else {"eos_rate": (batch.actions[batch.ends] == eos).float().mean()}
+        ids = torch.where(batch.mask, batch.actions, PAD)
+        return metrics | {f"distinct_{n}": DistinctN(order=n).pool(ids) for n in (1, 2)}
+
+    def noise(self, batch: Rollout) -> Metrics:
+        """Variance of the gradient between micro-batches, of all parameters; and over its squared norm.
+
+        A group is never divided; of a single one there is nothing to tell.
+        """
+        batch = self.agent.judged(batch)
+        groups = torch.arange(len(batch.actions), device=batch.actions.device).view(-1, batch.samples)
+        if len(groups) < 2:
+            return {}
+        split = groups.tensor_split(min(self.parts, len(groups)))
+        parts = [self._gradient(batch.take(rows.flatten())) for rows in split]
+        gradients = torch.stack(parts)
+        variance = gradients.var(0).sum()
+        return {
+            "grad_variance": variance,
+            "grad_noise": variance / gradients.mean(0).square().sum().clamp(min=1e-20),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policy at the start, with which a resumed run goes on comparing."""
+        return {"start": self.start.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.start.load_state_dict(state["start"])
+
+    def _gradient(self, batch: Rollout) -> Tensor:
+        loss, _ = self.agent.loss(self.agent.weighed(batch))
+        parameters = [p for p in self.agent.policy.parameters() if p.requires_grad]
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return torch.cat([g.flatten() for g in found if g is not None])
+
+    def truth(self) -> Metrics:
+        """The true objective, where all texts can be listed."""
+        texts = len(self.env.vocab) ** self.env.max_len * self.env.size
+        return {"objective": exact.objective(self.agent.policy, self.env)} if texts <= exact.LIMIT else {}

@@ -1,0 +1,191 @@
+"""Where runs are written: a folder each, with everything needed to resume, compare and reproduce it.
+
+The files and their fields are described in docs/runs.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from rlseq.training import checkpoint
+from rlseq.training.fingerprint import SCHEMA, check_same, check_schema, differences, fixed
+from rlseq.utils.files import (
+    Damaged,
+    Journal,
+    Tree,
+    locked,
+    make_folder,
+    read_json,
+    read_marked,
+    read_sealed,
+    remove_drafts,
+    sign,
+    unsealed,
+    write_sealed,
+    write_whole,
+)
+
+Row = dict[str, float]
+
+
+Sink = Callable[[Row], None]
+
+
+FREE = ("budget_tokens", "evaluations", "texts", "metrics")  # of a job: what may differ when it goes on
+
+
+class RunFolder:
+    """The folder of one run, held by one process at a time.
+
+    `check` and `hold` change no file; `begin` is called when nothing speaks against the run any more.
+
+    Args:
+        path: is made where it does not exist.
+        job: what the run was asked for, as plain values, kept in `job.json`.
+        command: its settings as they were given, kept in `command.yaml`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        job: Mapping[str, Any] | None = None,
+        command: bytes | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.job, self.command = job, command
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = Journal(self.path / "metrics.jsonl")
+        self._lock: TextIOWrapper | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a run in it already, also one whose `config.json` is lost."""
+        return (self.path / "config.json").exists() or bool(checkpoint.steps(self.checkpoints))
+
+    def configured(self, config: Mapping[str, Any]) -> Tree:
+        """A configuration with what the job adds to it."""
+        return {**config, "job": None if self.job is None else fixed(self.job)}
+
+    def check(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Refuse a folder that holds a run which must not, or cannot, go on with this configuration."""
+        if not self.started:
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.path} already holds a run; resume=True goes on with it, or write to another folder"
+            )
+        check_same(self.path, config)
+
+    def hold(self) -> None:
+        """Keep other processes out."""
+        make_folder(self.path)
+        self._lock = locked(self.path / "lock")
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write what the run is, and cut off the metrics that will be written again."""
+        assert self._lock is not None
+        sign(self._lock)
+        remove_drafts(self.path)
+        remove_drafts(self.path / "samples")
+        if not self.started:
+            write_sealed(self.path / "config.json", config)
+        if self.job is not None:
+            write_sealed(self.path / "job.json", self.job)
+        if self.command is not None:
+            write_whole(self.path / "command.yaml", self.command)
+        self.metrics.open()
+
+    def close(self) -> None:
+        """Let others in."""
+        self.metrics.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def rows(self, mark: Mapping[str, Any] | None) -> list[Row]:
+        """The lines of `metrics.jsonl` up to a checkpoint's mark, checked."""
+        return [json.loads(line) for line in self.metrics.read(mark).splitlines()]
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add lines to `metrics.jsonl`."""
+        self.metrics.append(map(json.dumps, rows))
+
+    def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> Tree:
+        """Write the texts of an evaluation, one a line, to `samples/UPDATE.jsonl`; returns their mark."""
+        folder = self.path / "samples"
+        make_folder(folder)
+        data = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode()
+        write_whole(folder / f"{update:08d}.jsonl", data)
+        return {"update": update, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+
+    def alarms(self, said: Sequence[str]) -> None:
+        """Write `alarms.json`."""
+        write_sealed(self.path / "alarms.json", {"schema": SCHEMA, "alarms": list(said)})
+
+    def results(self, results: Mapping[str, Any]) -> None:
+        """Write `results.json`."""
+        write_sealed(self.path / "results.json", {"schema": SCHEMA, **results})
+
+
+def configuration(folder: Path) -> Tree:
+    """The configuration of a run; one that another version of rlseq has written is refused."""
+    path = folder / "config.json"
+    sealed = read_json(path)
+    check_schema(sealed, folder)
+    return unsealed(sealed, path)
+
+
+def read_job(folder: Path) -> Tree:
+    """The job of a run, which must be the one that the run was begun with."""
+    path = folder / "job.json"
+    job = read_sealed(path)
+    differ = "".join(f"\n  {line}" for line in differences(configuration(folder)["job"], fixed(job), "job"))
+    if differ:
+        raise Damaged(
+            f"{path} is not what the run was begun with:{differ}\nput back a copy of it, or use another run"
+        )
+    return job
+
+
+def read_results(folder: Path) -> Tree:
+    """The results of a run."""
+    return read_sealed(folder / "results.json")
+
+
+def read_state(folder: Path, best: bool = False) -> Any:
+    """The state in the checkpoint that a run's results name, or in its best one.
+
+    An older one is never taken in its place: its scores would be those of another policy.
+    """
+    checkpoints = folder / "checkpoints"
+    found: Tree = read_results(folder) if best or (folder / "results.json").exists() else {"checkpoint": None}
+    if best and found["best"] is None:
+        raise ValueError(
+            f"{folder} has no best checkpoint, because it was never evaluated; take its last one"
+        )
+    step = found["best"]["update"] if best else found["checkpoint"]
+    if step is None:  # stopped before its results were written
+        step = max(checkpoint.steps(checkpoints), default=None)
+    if step is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return checkpoint.read(checkpoints, step)
+
+
+def read_metrics(folder: Path, results: Mapping[str, Any]) -> list[Row]:
+    """The lines of a run's metrics that its results stand on."""
+    lines = read_marked(folder / "metrics.jsonl", results["metrics"]).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_samples(folder: Path, results: Mapping[str, Any]) -> list[Tree]:
+    """The texts of a run's last evaluation."""
+    mark = results["samples"]
+    if mark is None:
+        return []
+    data = read_marked(folder / "samples" / f"{mark['update']:08d}.jsonl", mark)
+    return [json.loads(line) for line in data.decode().split("\n")[:-1]]

@@ -1,0 +1,75 @@
+"""Services that are told the metrics of a run: TensorBoard and Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rlseq.training.run_folder import Row, Sink
+
+# ── who else is told ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def _say_once(message: str) -> None:
+    sys.stderr.write(f"rlseq: {message}\n")
+
+
+def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | None:
+    """Scalars as TensorBoard reads them, from an update on; None, said once, where it is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        _say_once(
+            "no TensorBoard files: pip install 'rlseq[log]' adds them; metrics.jsonl has the same numbers"
+        )
+        return None
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    place = folder / "tensorboard"
+    place.mkdir(exist_ok=True)
+    # Not torch's SummaryWriter, which puts the name of the machine into the name of the file.
+    paths = (place / f"events.out.tfevents.{number:06d}.rlseq" for number in itertools.count())
+    writer = RecordWriter(next(path for path in paths if not path.exists()).open("xb"))
+
+    def write(**event: Any) -> None:
+        writer.write(event_pb2.Event(wall_time=time.time(), **event).SerializeToString())
+
+    def tell(row: Row) -> None:
+        values = [
+            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if name != "update"
+        ]
+        write(step=int(row["update"]), summary=summary_pb2.Summary(value=values))
+        writer.flush()
+
+    write(step=update + 1, file_version="brain.Event:2")
+    # What an earlier file says of later steps is dropped by its readers.
+    write(step=update + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+    return tell, writer.close
+
+
+def wandb_service(project: str | None) -> Any:
+    """The module of Weights & Biases, where a project is named."""
+    if project is None:
+        return None
+    try:
+        return importlib.import_module("wandb")
+    except ImportError:
+        raise ValueError("wandb is not installed: pip install 'rlseq[log]', or leave it out") from None
+
+
+def wandb(
+    service: Any, config: Mapping[str, Any], project: str | None
+) -> tuple[Sink, Callable[[], None]] | None:
+    """Scalars for Weights & Biases, where there is a service."""
+    if service is None:
+        return None
+    run = service.init(project=project, config=dict(config))
+    return lambda row: run.log(row, step=int(row["update"])), run.finish

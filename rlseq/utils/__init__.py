@@ -1,0 +1,1 @@
+"""Helpers without reinforcement learning: files, masks, names, progress, arguments."""

@@ -1,0 +1,18 @@
+"""Masks over the steps of a batch `[B, T]`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def at_last(value: Tensor, mask: Tensor) -> Tensor:
+    """A value `[B]` on the last real action of every row, 0 elsewhere, `[B, T]`."""
+    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    return torch.where(last, value.unsqueeze(1), 0)
+
+
+def last_of(mask: Tensor) -> Tensor:
+    """True on the last real action of every row, `[B, T]`."""
+    following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return mask & ~following
