@@ -27,9 +27,9 @@ from rlseq.metrics.registry import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
 from rlseq.training.experiment import Job, made
 from rlseq.training.experiment_envs import metric, number_tested, tested_on
-from rlseq.training.fingerprint import describe, differences
+from rlseq.training.fingerprint import configuration, describe, differences
 from rlseq.training.loop import train as train_agent
-from rlseq.training.run_folder import RunFolder, configuration, read_results, read_state
+from rlseq.training.run_folder import RunFolder, read_results, read_state
 from rlseq.utils.arguments import PositiveInt, Range, Seed, checked, rule_of
 from rlseq.utils.errors import hint, pick
 

@@ -18,9 +18,9 @@ from rlseq.compare.verdicts import compared, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, range_of
 from rlseq.training.experiment import TEMPERATURES, Job
 from rlseq.training.experiment_envs import held_out, tested_on
-from rlseq.training.fingerprint import machine
+from rlseq.training.fingerprint import configuration, machine
 from rlseq.training.reward_hacking import hacked
-from rlseq.training.run_folder import configuration, read_metrics, read_results, read_samples
+from rlseq.training.run_folder import read_metrics, read_results, read_samples
 from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
 

@@ -18,22 +18,32 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import name_of
-from rlseq.training.run_folder import FREE, configuration
 from rlseq.types import OwnLoop
 from rlseq.utils.files import (
     Tree,
+    read_json,
+    unsealed,
 )
 from rlseq.utils.places import command_line
 
 SCHEMA = "rlseq.run/3"
 
 
+FREE = ("budget_tokens", "evaluations", "texts", "metrics")  # of a job: what may differ when it goes on
 COMPARED = ("agent", "env", "policy", "job")  # what must be the same for a run to go on
 
 
 def fixed(job: Mapping[str, Any]) -> Tree:
     """The part of a job that must be the same for its run to go on, or to be used."""
     return {name: value for name, value in job.items() if name not in FREE}
+
+
+def configuration(folder: Path) -> Tree:
+    """The configuration of a run; one that another version of rlseq has written is refused."""
+    path = folder / "config.json"
+    sealed = read_json(path)
+    check_schema(sealed, folder)
+    return unsealed(sealed, path)
 
 
 def check_same(folder: Path, config: Mapping[str, Any]) -> None:

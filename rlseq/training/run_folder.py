@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from rlseq.training import checkpoint
-from rlseq.training.fingerprint import SCHEMA, check_same, check_schema, differences, fixed
+from rlseq.training.fingerprint import (
+    SCHEMA,
+    check_same,
+    configuration,
+    differences,
+    fixed,
+)
 from rlseq.utils.files import (
     Damaged,
     Journal,
     Tree,
     locked,
     make_folder,
-    read_json,
     read_marked,
     read_sealed,
     remove_drafts,
     sign,
-    unsealed,
     write_sealed,
     write_whole,
 )
@@ -35,9 +39,6 @@ Row = dict[str, float]
 
 
 Sink = Callable[[Row], None]
-
-
-FREE = ("budget_tokens", "evaluations", "texts", "metrics")  # of a job: what may differ when it goes on
 
 
 class RunFolder:
@@ -130,14 +131,6 @@ class RunFolder:
     def results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
         write_sealed(self.path / "results.json", {"schema": SCHEMA, **results})
-
-
-def configuration(folder: Path) -> Tree:
-    """The configuration of a run; one that another version of rlseq has written is refused."""
-    path = folder / "config.json"
-    sealed = read_json(path)
-    check_schema(sealed, folder)
-    return unsealed(sealed, path)
 
 
 def read_job(folder: Path) -> Tree:
