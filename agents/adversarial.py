@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from rlseq.discriminators import Adversary, built
 from rlseq.discriminators.texts import rewarded
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeInt, PositiveInt, shown
-from rlseq.utils.stateful import Count
+from rlseq.utils.stateful import UpdateCounter
 
 
 @dataclass(eq=False)
@@ -29,13 +29,13 @@ class Adversarial(PolicyGradient):
     d: NonNegativeInt = 5  # regenerations for the discriminator in a round
     k: PositiveInt = 3  # epochs that it learns from each
     pretraining: NonNegativeInt = 50  # regenerations before the first round
-    paid_by_task: ClassVar[bool] = False
+    uses_task_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.adversary = self.opponent() if self.adversary is None else checked_adversary(self.adversary)
-        self.count, self.rounds = Count(), Count()
-        self.heard: Metrics = {}
+        self.count, self.rounds = UpdateCounter(), UpdateCounter()
+        self.discriminator_metrics: Metrics = {}
 
     def opponent(self) -> Adversary:
         """The adversary when none is given."""
@@ -60,16 +60,18 @@ class Adversarial(PolicyGradient):
     def new_round(self, env: Any) -> None:
         """The discriminator learns; what was averaged over its earlier judgements is forgotten."""
         times = self.d if self.rounds.updates else self.pretraining
-        self.heard = self.adversary.learn(self.policy, env, regenerations=times, epochs=self.k)
-        if self.heard and hasattr(self.baseline, "forget"):
+        self.discriminator_metrics = self.adversary.learn(
+            self.policy, env, regenerations=times, epochs=self.k
+        )
+        if self.discriminator_metrics and hasattr(self.baseline, "forget"):
             self.baseline.forget()
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch; at the begin of a round, report what the discriminator learned."""
         metrics = super().update(batch)
         self.count.updates = self.count.updates + 1
-        heard, self.heard = self.heard, {}
-        return {**metrics, **heard}
+        discriminator_metrics, self.discriminator_metrics = self.discriminator_metrics, {}
+        return {**metrics, **discriminator_metrics}
 
 
 def checked_adversary(adversary: Any) -> Adversary:
@@ -85,7 +87,7 @@ def checked_adversary(adversary: Any) -> Adversary:
 def reader_of(policy: Any, name: str, **sizes: Any) -> Any:
     """A discriminator of what a policy reads and writes."""
     words = getattr(policy, "words", None)
-    if not isinstance(words, Words):
+    if not isinstance(words, TokenSpec):
         raise ValueError(
             f"{type(policy).__name__} does not say what it writes (`words`), so no discriminator can be made "
             "for it; pass adversary=Adversary(rlseq.make_discriminator(name, env))"

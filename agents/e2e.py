@@ -9,30 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.references import check_references, demonstrations
-from rlseq.engine.rollout import rescore
+from rlseq.engine.references import check_references, sample_references
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import Agent, handed_over
 from rlseq.policy_gradient.losses import per_token
-from rlseq.types import Metrics, Rollout, Soft
+from rlseq.types import Metrics, Rollout, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne
 from rlseq.utils.errors import pick
 
 Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
 
 
-def softened(logits: Tensor, k: int) -> Soft:
+def softened(logits: Tensor, k: int) -> SoftTokens:
     """The k likeliest words, weighted by their probabilities among each other."""
     top = logits.topk(min(k, logits.shape[1]))
-    return Soft(top.indices, top.values.softmax(-1))
+    return SoftTokens(top.indices, top.values.softmax(-1))
 
 
-def _given_or(given: Tensor, words: Tensor, soft: Soft) -> Soft:
+def _given_or(given: Tensor, words: Tensor, soft: SoftTokens) -> SoftTokens:
     """The reference's word where it is given, alone in its place."""
     alone = torch.zeros_like(soft.weights)
     alone[..., 0] = 1
     given = given.unsqueeze(-1)
-    return Soft(torch.where(given, words.unsqueeze(-1), soft.words), torch.where(given, alone, soft.weights))
+    return SoftTokens(
+        torch.where(given, words.unsqueeze(-1), soft.words), torch.where(given, alone, soft.weights)
+    )
 
 
 def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
@@ -48,13 +50,13 @@ def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
 
 def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
     """What is predicted after the reference's words is what the second pass reads: for transformers."""
-    logits = rescore(policy, batch).logits
+    logits = evaluate_actions(policy, batch).logits
     if logits is None:
         raise ValueError("two_pass reads the policy's `logits`, which its `evaluate` does not return")
     words = logits.reduce(lambda z: softened(z, k).words)
     weights = logits.reduce(lambda z: softened(z, k).weights)
-    read = _given_or(given, batch.actions, Soft(words, weights))
-    log_probs: Tensor = rescore(policy, replace(batch, written=read)).log_probs
+    read = _given_or(given, batch.actions, SoftTokens(words, weights))
+    log_probs: Tensor = evaluate_actions(policy, replace(batch, written=read)).log_probs
     return log_probs
 
 
@@ -85,9 +87,9 @@ class E2E(Agent):
             )
         self.done = 0.0
 
-    def pace(self, done: float) -> None:
+    def set_progress(self, done: float) -> None:
         """Set step size and stage for the next update; `done` is the share of training that lies behind."""
-        super().pace(done)
+        super().set_progress(done)
         self.done = done
 
     def check(self, env: Any) -> None:
@@ -96,7 +98,7 @@ class E2E(Agent):
 
     def collect(self, env: Any) -> Rollout:
         """References."""
-        return demonstrations(sequence_env(env))
+        return sample_references(sequence_env(env))
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood, nats per token."""

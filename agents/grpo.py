@@ -64,9 +64,9 @@ class DAPO(GRPO):
     kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
     clip_high: PositiveFloat = 0.28  # how far it may rise above
 
-    def weighed(self, batch: Rollout) -> Rollout:
+    def with_token_weights(self, batch: Rollout) -> Rollout:
         """Only groups whose returns differ count."""
         returns = batch.returns.view(-1, batch.samples)
         differ = (returns != returns[:, :1]).any(1).repeat_interleave(batch.samples)
-        weighed = super().weighed(replace(batch, mask=batch.mask & differ.unsqueeze(1)))
-        return replace(weighed, mask=batch.mask)
+        with_token_weights = super().with_token_weights(replace(batch, mask=batch.mask & differ.unsqueeze(1)))
+        return replace(with_token_weights, mask=batch.mask)

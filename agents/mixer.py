@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.references import check_references, drawn
-from rlseq.engine.rollout import rescore, rollout
+from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import handed_over
 from rlseq.policy_gradient.algorithm import PolicyGradient
@@ -17,7 +17,7 @@ from rlseq.policy_gradient.baselines import Baseline
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import RAW, Evaluation, Metrics, Rollout
 from rlseq.utils.arguments import OpenShare, PositiveInt, ShareBelowOne
-from rlseq.utils.stateful import Count
+from rlseq.utils.stateful import UpdateCounter
 
 
 @dataclass(eq=False)
@@ -46,11 +46,11 @@ class MIXER(PolicyGradient):
                 f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
             )
         self.done = 0.0
-        self.reinforced = Count()  # updates in which the policy wrote words itself
+        self.reinforced = UpdateCounter()  # updates in which the policy wrote words itself
 
-    def pace(self, done: float) -> None:
+    def set_progress(self, done: float) -> None:
         """Set step size and stage for the next update; `done` is the share of training that lies behind."""
-        super().pace(done)
+        super().set_progress(done)
         self.done = done
 
     def check(self, env: Any) -> None:
@@ -61,16 +61,16 @@ class MIXER(PolicyGradient):
     def gather(self, env: Any) -> Rollout:
         """The first words of references, and what the policy writes after them."""
         env = sequence_env(env)
-        lesson = drawn(env)
-        steps = (lesson.lengths - handed_over(self.done, self.xent_share, env.max_len, self.delta)).clamp(
-            min=0
-        )
-        index, words = lesson.context["index"], lesson.actions
+        demonstrations = drawn(env)
+        steps = (
+            demonstrations.lengths - handed_over(self.done, self.xent_share, env.max_len, self.delta)
+        ).clamp(min=0)
+        index, words = demonstrations.context["index"], demonstrations.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
         env.counts.imitated(steps.sum())
         place = torch.arange(env.max_len, device=words.device)
         given = replace(batch, mask=place < steps.unsqueeze(1), behaviour=RAW)
-        return self.enriched(replace(batch, lesson=given), env)
+        return self.prepared(replace(batch, demonstrations=given), env)
 
     def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
         """Aₜ of what the policy wrote itself, compared with nothing else."""
@@ -86,10 +86,10 @@ class MIXER(PolicyGradient):
         plain = seen.log_probs
         if batch.behaviour._replace(autocast=None) != RAW:
             behaviour = RAW._replace(autocast=batch.behaviour.autocast)
-            plain = rescore(self.policy, replace(batch, behaviour=behaviour)).log_probs
+            plain = evaluate_actions(self.policy, replace(batch, behaviour=behaviour)).log_probs
         return torch.where(given, -plain, super().surrogate(seen, batch))
 
-    def weighed(self, batch: Rollout) -> Rollout:
+    def with_token_weights(self, batch: Rollout) -> Rollout:
         """Both parts by themselves: where there is only one, it has all the weight."""
         given = _given(batch)
         written = batch.mask & ~given
@@ -118,6 +118,6 @@ class MIXER(PolicyGradient):
 
 def _given(batch: Rollout) -> Tensor:
     """True on the words of a reference."""
-    if batch.lesson is None:
+    if batch.demonstrations is None:
         raise ValueError("MIXER learns from batches that it collects itself")
-    return batch.lesson.mask
+    return batch.demonstrations.mask

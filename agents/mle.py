@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rlseq.engine.references import alike, check_references, demonstrations, trimmed
-from rlseq.engine.rollout import rescore
+from rlseq.engine.references import check_references, length_bucket, sample_references, trimmed
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.losses import per_token
@@ -29,11 +29,11 @@ class MLE(Agent):
 
     def collect(self, env: Any) -> Rollout:
         """References of random items, of like length where the task can draw such."""
-        return trimmed(demonstrations(env, alike(env)), env)
+        return trimmed(sample_references(env, length_bucket(env)), env)
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood, nats per token."""
         weights = per_token(batch.mask)
-        seen = rescore(self.policy, batch)
+        seen = evaluate_actions(self.policy, batch)
         nll = -(seen.log_probs.detach() * weights).sum()
         return (smoothed(seen, self.smoothing) * weights).sum(), {"nll": nll}

@@ -31,7 +31,7 @@ class PGBLEU(PolicyGradient):
     baseline: Baseline | str = (
         "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper subtracts nothing
     )
-    paid_by_task: ClassVar[bool] = False
+    uses_task_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)

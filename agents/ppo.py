@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.a2c import A2C
-from rlseq.engine.rollout import seen_by
+from rlseq.engine.rollout import evaluate_frozen
 from rlseq.policy_gradient.diagnostics import watch
 from rlseq.policy_gradient.factors import Scale
 from rlseq.policy_gradient.losses import clipped, distance, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, Metrics, Rollout
 from rlseq.utils.arguments import PositiveFloat, PositiveInt
-from rlseq.utils.stateful import Remembers
+from rlseq.utils.stateful import Stateful
 
 
 @dataclass(eq=False)
@@ -54,22 +54,24 @@ class PPOKL(A2C):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.price = Price(self.kl_target, self.beta)
+        self.adaptive_kl = AdaptiveKL(self.kl_target, self.beta)
 
     def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
         """−ρA + β (ρ − 1 − log ρ): the second is the divergence, estimated from what π_old wrote."""
         moved = distance(seen.log_probs, batch.log_probs)
-        return ratio_weighted(seen.log_probs, batch.log_probs, batch.advantages) + self.price.beta * moved
+        return (
+            ratio_weighted(seen.log_probs, batch.log_probs, batch.advantages) + self.adaptive_kl.beta * moved
+        )
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn, then see how far that went."""
         metrics = super().update(batch)
-        moved = distance(seen_by(self.policy, batch).log_probs, batch.log_probs)
-        self.price.learn((moved * per_token(batch.mask)).sum())
-        return {**metrics, "beta": self.price.beta}
+        moved = distance(evaluate_frozen(self.policy, batch).log_probs, batch.log_probs)
+        self.adaptive_kl.learn((moved * per_token(batch.mask)).sum())
+        return {**metrics, "beta": self.adaptive_kl.beta}
 
 
-class Price(Remembers):
+class AdaptiveKL(Stateful):
     """β of a divergence that is to stay near a target."""
 
     def __init__(self, target: float, beta: float) -> None:

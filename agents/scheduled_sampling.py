@@ -11,13 +11,13 @@ from torch import Tensor
 
 from rlseq.agents.mle import MLE
 from rlseq.engine.categorical import inverse_cdf
-from rlseq.engine.rollout import rescore
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveInt, Share
 from rlseq.utils.errors import pick
-from rlseq.utils.modules import evaluating
-from rlseq.utils.stateful import Count
+from rlseq.utils.modules import eval_mode
+from rlseq.utils.stateful import UpdateCounter
 
 Reading = Callable[
     [Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor
@@ -42,7 +42,7 @@ def token_by_token(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, u
 @torch.no_grad()
 def two_pass(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform: Tensor) -> Tensor:
     """Draw every word after the reference's, all at once (Mihaylova & Martins 2019): for transformers."""
-    logits = rescore(policy, batch).logits
+    logits = evaluate_actions(policy, batch).logits
     if logits is None:
         raise ValueError("two_pass draws from the policy's `logits`, which its `evaluate` does not return")
     drawn = logits.reduce(lambda z, u: inverse_cdf(z.softmax(-1), u), uniform)
@@ -70,7 +70,7 @@ class ScheduledSampling(MLE):
         self.reading = (
             pick(READINGS, self.reading, "reading") if isinstance(self.reading, str) else self.reading
         )
-        self.count = Count()
+        self.count = UpdateCounter()
 
     def collect(self, env: Any) -> Rollout:
         """References, and what is read in their place."""
@@ -81,7 +81,7 @@ class ScheduledSampling(MLE):
             torch.rand(batch.actions.shape, generator=env.generator, device=env.device, dtype=torch.float64)
             for _ in range(2)
         )
-        with evaluating(self.policy):
+        with eval_mode(self.policy):
             read = self.reading(self.policy, env, batch, chosen < share, uniform)  # type: ignore[operator]
         return replace(batch, written=read)
 

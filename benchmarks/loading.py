@@ -50,13 +50,13 @@ def measure(id: str, path: str | None = None) -> dict[str, Any]:
     import rlseq
     import rlseq.envs.g2p
     import rlseq.envs.parallel
-    from rlseq.engine.references import demonstrations
+    from rlseq.engine.references import sample_references
 
     start = time.process_time()
     options: dict[str, Any] = {"path": path} if path else {}
     env: Any = rlseq.make(id, num_envs=64, **options)
     made = time.process_time()
-    batch = demonstrations(env)
+    batch = sample_references(env)
     env.judge(batch.actions, batch.mask, batch.context)
     judged = time.process_time()
     return {

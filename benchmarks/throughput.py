@@ -37,9 +37,9 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine.rollout import rescore
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.types import Context, Rollout
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 Run = Callable[[], Any]
 V, T = 5000, 20
@@ -85,7 +85,7 @@ def setting(name: str, rows: int, device: str, length: int = T, **options: Any) 
 @torch.no_grad()
 def plain_loop(policy: Any, env: Any, prefix: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What one would write first; a given prefix is read, and not sampled."""
-    with evaluating(policy):
+    with eval_mode(policy):
         state = policy.start(env.begin())
         token = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
         tokens, log_probs = [], []
@@ -166,7 +166,7 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
 
     def floor(batch: Rollout) -> None:
         with torch.no_grad():
-            rescore(policy, batch)
+            evaluate_actions(policy, batch)
 
     low = rlseq.rollout(policy, env, autocast=torch.bfloat16)
     start = time.perf_counter()

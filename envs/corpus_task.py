@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from rlseq.data.corpus import Corpus
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics import BLEU, ROUGEL, TER, ChrF, CIDErD, EditDistance, ErrorRate, Exact
-from rlseq.metrics.fitting import Fitted, HasReferences, Reader, Tokens, Words
+from rlseq.metrics.fitting import Fitted, HasReferences, Reader, ReadTokens, ReadWords
 from rlseq.metrics.tokenize import whitespace
 from rlseq.types import Reward
 from rlseq.utils.errors import pick
@@ -39,9 +39,9 @@ def reward_named(name: str, corpus: HasReferences, once: bool = True) -> Fitted:
     make = pick(REWARDS, name, "reward")
     check_once(name, once)
     words_written = corpus.vocab.separator == " " and name != "chrf"
-    read: Reader = Tokens(corpus)
+    read: Reader = ReadTokens(corpus)
     if name in OF_WORDS and not words_written:
-        read = Words(corpus, ChrF.words if name == "chrf" else whitespace, ends=True)
+        read = ReadWords(corpus, ChrF.words if name == "chrf" else whitespace, ends=True)
     return Fitted(name, make, read, once, SCALE.get(name, 1.0))
 
 
@@ -49,7 +49,7 @@ def metric_named(name: str, corpus: HasReferences, once: bool = True) -> Fitted:
     """A metric by name, as it is reported: of the text alone, as its reference implementation cuts it."""
     make = pick(METRICS, name, "metric")
     check_once(name, once)
-    read = Words(corpus, make.words, ends=False) if name in OF_WORDS else Tokens(corpus)
+    read = ReadWords(corpus, make.words, ends=False) if name in OF_WORDS else ReadTokens(corpus)
     return Fitted(name, make, read, once)
 
 
@@ -102,11 +102,11 @@ class CorpusTask(SequenceEnv):
         """Number of items."""
         return len(self.corpus)
 
-    def drawn_from(self) -> dict[str, Tensor]:
+    def data_tensors(self) -> dict[str, Tensor]:
         """The corpus."""
         return self.corpus.arrays()
 
-    def alike(self, rows: int) -> Tensor:
+    def length_bucket(self, rows: int) -> Tensor:
         """Items of like length, so that little is padded; each item is as likely as any other."""
         start = torch.randint(self.size, (1,), generator=self.generator, device=self.device)
         return self._by_length[(start + torch.arange(rows, device=self.device)) % self.size]
@@ -129,7 +129,7 @@ class CorpusTask(SequenceEnv):
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:
     """The corpus without what is longer, and a warning that says how much that is."""
-    less = corpus.kept(max_len)
+    less = corpus.without_longer_than(max_len)
     lost = len(corpus.order) - len(less.order)
     if not len(less):
         raise ValueError(f"no reference has at most max_len={max_len} tokens, EOS included")

@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
-from rlseq.data.locate import Origin, located
+from rlseq.data.locate import Origin, expand
 from rlseq.data.siblings import missing
 from rlseq.envs.corpus_task import CorpusTask, metric_named
 from rlseq.mdp.sequence_env import EnvOptions
@@ -57,7 +57,7 @@ class G2P(CorpusTask):
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
-        file = the_dictionary() if path is None else located(path)
+        file = the_dictionary() if path is None else expand(path)
         if not isfile(file):
             raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}

@@ -22,7 +22,7 @@ from rlseq.engine.categorical import inverse_cdf
 from rlseq.envs.drawn import SPLITS, other_seed
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.policies.recurrent import Recurrent
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, Evaluation, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.errors import pick
@@ -82,7 +82,7 @@ class Oracle:
         (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
         self.vocab_size, self.length = words, length
         with torch.random.fork_rng(devices=[]):  # its first weights are replaced, and take no random numbers
-            model = Recurrent(nn.LSTM, Words(words, words), hidden=hidden, embedding=embedding)
+            model = Recurrent(nn.LSTM, TokenSpec(words, words), hidden=hidden, embedding=embedding)
         weights = {
             "embedding.weight": arrays["emb"],
             "decoder.rnn.weight_ih_l0": torch.cat([arrays[f"W{g}"] for g in GATES], 1).t(),

@@ -63,7 +63,7 @@ class Behaviour(NamedTuple):
 RAW = Behaviour()  # the policy as it is
 
 
-class Soft(NamedTuple):
+class SoftTokens(NamedTuple):
     """Several words in one place, read as the weighted mean of their embeddings."""
 
     words: Tensor  # […, k]
@@ -115,7 +115,7 @@ class Policy(Protocol):
         """
 
 
-class Earned(NamedTuple):
+class EpisodeStats(NamedTuple):
     """What episodes brought, `[n]` each."""
 
     returns: Tensor
@@ -142,11 +142,11 @@ class Rollout:
     samples: int = 1  # K: rows iK … iK+K−1 share a context
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
-    written: Tensor | Soft | None = None  # [B, T]: what is read in place of the actions, if not they
-    price: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
+    written: Tensor | SoftTokens | None = None  # [B, T]: what is read in place of the actions, if not they
+    kl_penalty: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
-    lesson: Rollout | None = None  # demonstrations of the same contexts
+    demonstrations: Rollout | None = None  # demonstrations of the same contexts
     advantages: Tensor = None  # type: ignore[assignment]  # [B, T]: how much better than expected
     targets: Tensor = None  # type: ignore[assignment]  # [B, T]: what V should have said
     weights: Tensor = None  # type: ignore[assignment]  # [B, T]: how much every action counts
@@ -162,12 +162,12 @@ class Rollout:
         return self.mask.sum(1)
 
     @property
-    def earned(self) -> Earned:
+    def earned(self) -> EpisodeStats:
         """What there is to report of every episode."""
-        paid = self.returns if self.price is None else self.returns + self.price.sum(1)
-        return Earned(paid, self.lengths, self.lengths == self.mask.shape[1])
+        paid = self.returns if self.kl_penalty is None else self.returns + self.kl_penalty.sum(1)
+        return EpisodeStats(paid, self.lengths, self.lengths == self.mask.shape[1])
 
-    def units(self) -> Rollout:
+    def as_transitions(self) -> Rollout:
         """The same with rows that may be learned from in any order and company: whole texts."""
         return self
 
@@ -186,18 +186,34 @@ class Rollout:
         behaviour = self.behaviour
         if behaviour.support is not None and behaviour.support.ndim == 3:
             behaviour = behaviour._replace(support=behaviour.support[:, :width])
-        return replace(self, behaviour=behaviour, lesson=self.lesson and self.lesson.trimmed(), **steps)
+        return replace(
+            self,
+            behaviour=behaviour,
+            demonstrations=self.demonstrations and self.demonstrations.trimmed(),
+            **steps,
+        )
 
 
 _BY_STEP = (  # what has a place for every step
-    *("actions", "mask", "log_probs", "rewards", "values", "ends", "bootstrap", "credit", "written", "price"),
+    *(
+        "actions",
+        "mask",
+        "log_probs",
+        "rewards",
+        "values",
+        "ends",
+        "bootstrap",
+        "credit",
+        "written",
+        "kl_penalty",
+    ),
     *("features", "advantages", "targets", "weights"),
 )
 
 
 def _steps_of(part: Any, width: int) -> Any:
-    if isinstance(part, Soft):
-        return Soft(part.words[:, :width], part.weights[:, :width])
+    if isinstance(part, SoftTokens):
+        return SoftTokens(part.words[:, :width], part.weights[:, :width])
     return None if part is None else part[:, :width]
 
 
@@ -208,8 +224,8 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
         if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
             return part
         return part._replace(support=part.support[rows])
-    if isinstance(part, Soft):
-        return Soft(part.words[rows], part.weights[rows])
+    if isinstance(part, SoftTokens):
+        return SoftTokens(part.words[rows], part.weights[rows])
     if isinstance(part, Mapping):
         return {name: value[rows] for name, value in part.items()}
     if isinstance(part, Rollout):
@@ -217,7 +233,7 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
     return part
 
 
-class OwnLoop(ABC):
+class SteppedEnv(ABC):
     """A task of another kind than writing, which steps itself (`rlseq.adapters`)."""
 
     counts: Counts

@@ -87,14 +87,14 @@ class Vocab:
             raise ValueError(f"unknown words {unknown[:5]}; the vocabulary has {len(self)} words")
         return [self._ids[word] for word in words]
 
-    def encode_apart(self, text: str, strangers: dict[str, int]) -> list[int]:
-        """As `encode`, but unknown words get ids V, V+1, … as `strangers` meets them.
+    def encode_apart(self, text: str, oov_words: dict[str, int]) -> list[int]:
+        """As `encode`, but unknown words get ids V, V+1, … as `oov_words` meets them.
 
         Such an id equals itself and nothing that can be written: a metric on ids is then one on words.
         """
         known, new = self._readable, len(self)
         return [
-            known[word] if word in known else strangers.setdefault(word, new + len(strangers))
+            known[word] if word in known else oov_words.setdefault(word, new + len(oov_words))
             for word in self.split(text)
         ]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.adapters.gym_env import GymEnv
-from rlseq.adapters.segment import Stretch
+from rlseq.adapters.segment import Segment
 from rlseq.agents.a2c import A2C
 from rlseq.policies.mlp import MLP
 from rlseq.policies.normalize import ReturnScale
@@ -67,9 +67,9 @@ def corridor(mode: AutoresetMode, limit: int | None, rows: int = 2, steps: int =
     return GymEnv(SyncVectorEnv([make] * rows, autoreset_mode=mode), steps=steps, **kwargs)
 
 
-def collected(env: GymEnv, policy: Any = None) -> Stretch:
+def collected(env: GymEnv, policy: Any = None) -> Segment:
     stretch = rlseq.rollout(policy or Known(), env)
-    assert isinstance(stretch, Stretch)
+    assert isinstance(stretch, Segment)
     return stretch
 
 
@@ -242,7 +242,7 @@ def test_a_step_is_learned_from_alone_with_the_same_gradient() -> None:
     agent = A2C(policy, aggregate="per_token", entropy=0.1)
     batch = agent.judged(agent.collect(env))
     assert not batch.mask.all()
-    units = agent.weighed(batch.units())
+    units = agent.with_token_weights(batch.as_transitions())
     assert units.actions.shape == (int(batch.mask.sum()), 1)
     grads = [torch.autograd.grad(agent.loss(b)[0], tuple(policy.parameters())) for b in (batch, units)]
     torch.testing.assert_close(*grads)
@@ -402,5 +402,5 @@ def test_an_environment_that_does_not_say_how_it_resets_is_refused() -> None:
 def test_a_stretch_is_a_rollout() -> None:
     stretch = collected(corridor(AutoresetMode.NEXT_STEP, 2))
     changed = replace(stretch, samples=1)
-    assert isinstance(changed, Stretch)
+    assert isinstance(changed, Segment)
     assert changed.last == stretch.last

@@ -361,8 +361,8 @@ def test_pg_bleu_is_paid_bleu_against_real_texts() -> None:
     copying = rlseq.make("rlseq/Copy-v0", num_envs=16, items=20)
     agent = rlseq.make_agent("pg_bleu", rlseq.make_policy("gru", copying, hidden=8), completions=1)
     agent.collect(copying)
-    lesson = rlseq.engine.references.demonstrations(copying)
-    paid = agent.reward(lesson.actions, lesson.mask, lesson.context)  # type: ignore[attr-defined]
+    demonstrations = rlseq.engine.references.sample_references(copying)
+    paid = agent.reward(demonstrations.actions, demonstrations.mask, demonstrations.context)  # type: ignore[attr-defined]
     torch.testing.assert_close(paid, torch.ones(16))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine.rollout import rescore
+from rlseq.engine.rollout import evaluate_actions
 
 
 def flat(grads: dict[str, Tensor]) -> Tensor:
@@ -34,7 +34,7 @@ def test_the_entropy_bonus_raises_entropy(tiny: Any) -> None:
 
     def entropy() -> float:
         batch = rlseq.rollout(policy, env)
-        return float(rescore(policy, batch).entropy.detach()[batch.mask].mean())
+        return float(evaluate_actions(policy, batch).entropy.detach()[batch.mask].mean())
 
     before = entropy()
     rlseq.train(rlseq.make_agent("reinforce", policy, lr=1e-2, entropy=0.1), env, updates=60, alarms="ignore")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.training.alarms import PATIENCE, AlarmWarning, Stopped, Watchman
+from rlseq.training.alarms import PATIENCE, AlarmMonitor, AlarmWarning, Stopped
 from rlseq.types import Context
 
 HEALTHY = {"update": 1.0, "reward": 0.5, "entropy": 2.0, "kl_behaviour": 0.01, "equal_groups": 0.2}
@@ -27,7 +27,7 @@ HEALTHY = {"update": 1.0, "reward": 0.5, "entropy": 2.0, "kl_behaviour": 0.01, "
 )
 def test_an_alarm_says_what_is_wrong_once(change: dict[str, float], message: str) -> None:
     said: list[str] = []
-    watch = Watchman(said.append)
+    watch = AlarmMonitor(said.append)
     for row in (
         HEALTHY,
         {**HEALTHY, "update": 2.0},
@@ -42,7 +42,7 @@ def test_an_alarm_says_what_is_wrong_once(change: dict[str, float], message: str
 
 def test_groups_may_be_equal_for_a_while() -> None:
     said: list[str] = []
-    watch = Watchman(said.append)
+    watch = AlarmMonitor(said.append)
     for _ in range(PATIENCE - 1):
         watch({**HEALTHY, "equal_groups": 1.0})
     watch(HEALTHY)
@@ -56,12 +56,12 @@ def test_groups_may_be_equal_for_a_while() -> None:
 def test_responses() -> None:
     bad = {**HEALTHY, "reward": math.inf}
     with pytest.warns(AlarmWarning, match="not finite"):
-        Watchman("warn")(bad)
+        AlarmMonitor("warn")(bad)
     with pytest.raises(Stopped, match="not finite"):
-        Watchman("stop")(bad)
-    Watchman("ignore")(bad)
+        AlarmMonitor("stop")(bad)
+    AlarmMonitor("ignore")(bad)
     with pytest.raises(ValueError, match="unknown alarms 'stopp'; did you mean 'stop'"):
-        Watchman("stopp")
+        AlarmMonitor("stopp")
 
 
 def test_training_that_has_nothing_to_learn_is_stopped() -> None:

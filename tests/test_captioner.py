@@ -11,7 +11,7 @@ import torch
 import rlseq
 from rlseq.policies import Att2in, Transformer
 from rlseq.policies.encoders import ConvNet, Regions
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.policies.testing import check_policy
 
 DECODERS: dict[str, Any] = {"att2in": Att2in, "transformer": partial(Transformer, heads=3, layers=2)}
@@ -96,7 +96,7 @@ def test_regions_that_are_not_there_are_not_looked_at() -> None:
     features[0, 1:] = 0
     _, present = Regions((3, 5), 8)({"features": features})
     assert present.tolist() == [[True, False, False], [True, True, True]]
-    words = Words(written=7, read=7, length=4, observed={"features": (3, 5)})
+    words = TokenSpec(written=7, read=7, length=4, observed={"features": (3, 5)})
     actions = torch.randint(7, (1, 4))
     for decoder in (Att2in, Transformer):
         policy = decoder(words, hidden=8, embedding=4).eval()
@@ -114,6 +114,6 @@ def test_what_captioner_cannot_read() -> None:
         rlseq.make_policy("captioner", rlseq.make("rlseq/Copy-v0"))
     with pytest.raises(ValueError, match=r"this task has none; use lstm"):
         rlseq.make_policy("seq2seq", task())
-    two = Words(written=5, read=5, source=4, observed={"image": (3, 9, 9)})
+    two = TokenSpec(written=5, read=5, source=4, observed={"image": (3, 9, 9)})
     with pytest.raises(ValueError, match=r"one source or one picture, this task shows \['image', 'source'\]"):
         Transformer(two, hidden=8)

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 import rlseq
-from rlseq.engine.references import demonstrations
+from rlseq.engine.references import sample_references
 from rlseq.metrics import METEOR, unavailable
 from rlseq.metrics.fitting import Lazy
 
@@ -57,7 +57,7 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
     references = [
         [" ".join([env.vocab.decode(r), "EOS"]) for r in item] for item in env.items["references"].tolist()
     ]
-    batch = demonstrations(env)
+    batch = sample_references(env)
     mask = batch.mask & (torch.arange(env.max_len) < 6)  # most break off
     got = env.judge(batch.actions, mask, batch.context)["cider_d"].sum(1)
     scorer = CiderScorer(n=4, sigma=6.0)
@@ -79,7 +79,7 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
 @pytest.mark.parametrize(("reward", "best"), [("bleu", 1.0), ("rouge_l", 1.0), ("edit_distance", 1.0)])
 def test_other_rewards(reward: str, best: float) -> None:
     env = rlseq.make(ID, num_envs=8, scenes=20, reward=reward)
-    batch = demonstrations(env)
+    batch = sample_references(env)
     right = env.judge(batch.actions, batch.mask, batch.context)[reward].sum(1)
     torch.testing.assert_close(right, torch.full((8,), best))
     cut = batch.mask.clone()
@@ -99,7 +99,7 @@ def test_a_reward_of_one_s_own_and_unknown_ones() -> None:
 @pytest.mark.skipif(unavailable("meteor") is not None, reason=str(unavailable("meteor")))
 def test_meteor_misses_the_end() -> None:
     env = rlseq.make(ID, num_envs=4, scenes=5, reward="meteor")
-    batch = demonstrations(env)
+    batch = sample_references(env)
     cut = batch.mask.clone()
     cut[torch.arange(4), batch.mask.sum(1) - 1] = False
     whole, broken = (env.judge(batch.actions, m, batch.context)["meteor"].sum(1) for m in (batch.mask, cut))

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.agents.ppo import Price
+from rlseq.agents.ppo import AdaptiveKL
 from rlseq.discriminators.adversary import Adversary
 from rlseq.discriminators.ranker import Ranker
 from rlseq.policy_gradient.baselines import MovingAverage
 from rlseq.policy_gradient.factors import Shuffle
 from rlseq.training import checkpoint
 from rlseq.utils.files import Damaged
-from rlseq.utils.stateful import Count
+from rlseq.utils.stateful import UpdateCounter
 
 SHORT = {"pretraining": 2, "d": 1, "k": 1}  # adversarial agents begin with many updates of their judge
 
@@ -228,7 +228,7 @@ class Noise:
         return torch.from_numpy(self.generator.random(len(tokens)))
 
 
-@pytest.mark.parametrize("part", [MovingAverage(), Count(), Shuffle(), Price(0.1, 1.0)])
+@pytest.mark.parametrize("part", [MovingAverage(), UpdateCounter(), Shuffle(), AdaptiveKL(0.1, 1.0)])
 def test_what_parts_remember_comes_back_on_their_device(part: Any) -> None:
     """A checkpoint is read into the memory of the host; `meta` stands for an accelerator."""
     state = part.state_dict()

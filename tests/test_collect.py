@@ -96,13 +96,13 @@ def each(agent: Any, batch: Rollout, rows: int) -> Tensor:
     number = len(batch.actions) // rows
     with torch.enable_grad():
         whole = [agent.judged(batch.take(slice(i * rows, (i + 1) * rows))) for i in range(number)]
-        lesson = batch.lesson
+        demonstrations = batch.demonstrations
         joined = replace(
             batch,
             advantages=torch.cat([part.advantages for part in whole]),
             targets=torch.cat([part.targets for part in whole]),
             weights=torch.cat([part.weights for part in whole]),
-            lesson=lesson,
+            demonstrations=demonstrations,
         )
         agent.loss(joined)[0].backward()
     cells = agent.policy.logits.numel() // WORDS
@@ -180,12 +180,12 @@ def test_an_agent_gathers_what_is_enumerated(tiny: Any, name: str, sources: int)
 def test_mixer_gathers_what_is_enumerated(tiny: Any, updates: int) -> None:
     env, policy = tiny(rows=ROWS // 2)[0], Table(2)
     agent: Any = rlseq.make_agent("mixer", policy, xent_share=0.25, delta=1, baseline="greedy")
-    agent.pace(0.25 * updates)
+    agent.set_progress(0.25 * updates)
     given = torch.arange(STEPS) < STEPS - updates
     batch, _ = every_batch(rlseq.make_agent("scst", policy), env, 1)
     agrees = ((batch.actions == env.items["references"][batch.context["index"], 0]) | ~given).all(1)
     on = (batch.log_probs * (batch.mask & ~given)).sum(1)
-    batch = replace(batch, lesson=replace(batch, mask=batch.mask & given))
+    batch = replace(batch, demonstrations=replace(batch, mask=batch.mask & given))
     wanted = in_table(mean_gradient(agent, batch, agrees * on.double().exp() / env.size))
     assert p_value(each(agent, agent.collect(env), 1), wanted) > ALPHA
 
@@ -195,7 +195,7 @@ def test_an_agent_that_samples_something_else_fails(tiny: Any) -> None:
     wanted = in_table(expected_gradient(agent, env))
     wrong = rollout(agent.policy, env, repeat=2, decode=rlseq.Sample(1.1))
     agent._ratio_checked = True
-    wrong = replace(agent.enriched(replace(wrong, samples=2), env), behaviour=Behaviour(1.5))
+    wrong = replace(agent.prepared(replace(wrong, samples=2), env), behaviour=Behaviour(1.5))
     assert p_value(each(agent, wrong, 2), wanted) < ALPHA
     no_groups = replace(rollout(agent.policy, env, decode=agent.decode), samples=2)
     assert p_value(each(agent, no_groups, 2), wanted) > ALPHA, "texts of other contexts are a baseline, too"
@@ -222,7 +222,7 @@ def test_completions_find_what_actions_are_worth(tiny: Any) -> None:
     env, _ = tiny(rows=30)
     policy = Table(2)
     batch, _ = every_batch(rlseq.make_agent("scst", policy), env, 1)
-    wide = env.resumed({}, *[torch.zeros(len(batch.actions), dtype=torch.int64)] * 3)
+    wide = env.with_episodes({}, *[torch.zeros(len(batch.actions), dtype=torch.int64)] * 3)
     n = 4000
     credit = Completions(n).prepare(batch, policy, wide).credit
     assert credit is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.engine import compiled
-from rlseq.engine.rollout import numbers, one_step, rescore, write
+from rlseq.engine.rollout import decode_step, evaluate_actions, numbers, write
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Rollout
 from rlseq.vocab import Vocab
@@ -60,7 +60,7 @@ def test_everything_that_a_rollout_can_do_is_compiled_too() -> None:
     both(policy, lambda: make()[0], decode=decode, forced=forced, repeat=3)
     batch = rlseq.rollout(policy, make()[0], decode=decode, compile=True)
     assert batch.behaviour.support is not None
-    assert (rescore(policy, batch).log_probs - batch.log_probs)[batch.mask].abs().max() < 1e-5
+    assert (evaluate_actions(policy, batch).log_probs - batch.log_probs)[batch.mask].abs().max() < 1e-5
 
 
 def test_completions_are_compiled_too() -> None:
@@ -144,7 +144,7 @@ def test_replays_read_new_inputs_and_leave_old_results(make_env: Any) -> None:
             at_work = [12] * each.max_len
             started.append((token, policy.start(context), at_work, numbers(each, each.max_len), None))
         with torch.no_grad():
-            writing = partial(write, partial(one_step, policy, decode))
+            writing = partial(write, partial(decode_step, policy, decode))
             got = compiled.replayed(writing, (policy, decode), env, started[0], again)
             wanted = writing(twin, *started[1])
         torch.testing.assert_close(got[0][env.mask], wanted[0][twin.mask])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.data import cache
-from rlseq.data.corpus import Corpus, Texts, table_of
+from rlseq.data.corpus import Corpus, Ragged, table_of
 from rlseq.data.encode import load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, find
@@ -79,7 +79,7 @@ def test_tables_of_all_and_of_some() -> None:
 def test_what_is_too_long_is_left_out() -> None:
     made = corpus()
     for limit in range(3, made.longest + 1):
-        less = made.kept(limit)
+        less = made.without_longer_than(limit)
         wanted = {s: [t for t in texts if len(t.split()) < limit] for s, texts in WANTED.items()}
         assert found(less) == {s: texts for s, texts in wanted.items() if texts}
         assert less.longest <= limit
@@ -106,11 +106,11 @@ def test_tokens_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_texts_end_to_end() -> None:
-    texts = Texts(torch.tensor([5, 6, 7], dtype=torch.int32), torch.tensor([0, 2, 2, 3]))
+    texts = Ragged(torch.tensor([5, 6, 7], dtype=torch.int32), torch.tensor([0, 2, 2, 3]))
     assert len(texts) == 3
     assert texts.lengths.tolist() == [2, 0, 1]
     assert texts.take(torch.tensor([[2, 1], [0, 0]]), 3, 9).tolist() == [
         *([[7, 9, 9], [9, 9, 9]], [[5, 6, 9], [5, 6, 9]])
     ]
-    empty = Texts(torch.zeros(0, dtype=torch.int32), torch.tensor([0, 0]))
+    empty = Ragged(torch.zeros(0, dtype=torch.int32), torch.tensor([0, 0]))
     assert empty.take(torch.tensor([0]), 2, 9).tolist() == [[9, 9]]

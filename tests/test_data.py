@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from rlseq.data import cache
 from rlseq.data import encode as data
 from rlseq.data.corpus import Corpus
-from rlseq.data.encode import MOST, Reading, load, placed, survey
+from rlseq.data.encode import MOST, Reading, assign_parts, load, scan
 from rlseq.data.formats import DataError, Pair
 from rlseq.data.locate import Origin, by_seed, find
 
@@ -365,8 +365,8 @@ def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -
 
 def test_places_by_a_slow_loop() -> None:
     pairs = many(200)
-    seen = survey(origin(*pairs), 0)
-    place = placed("all", seen, by_seed)
+    seen = scan(origin(*pairs), 0)
+    place = assign_parts("all", seen, by_seed)
     part_of: dict[str, int] = {}
     numbers: dict[tuple[str, int], int] = {}
     found: set[tuple[str, str]] = set()

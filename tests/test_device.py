@@ -9,7 +9,7 @@ import torch
 
 import rlseq
 from rlseq.engine.device import LOOK_EVERY, AllDone, blocks, casting
-from rlseq.engine.rollout import rescore
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.types import Behaviour
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def test_a_rollout_under_autocast_is_scored_under_autocast(name: str) -> None:
     def off(log_probs: torch.Tensor) -> float:
         return float((((log_probs.detach() - batch.log_probs) * batch.mask).exp() - 1).abs().max())
 
-    assert off(rescore(policy, batch).log_probs) < 1e-4, "the first ratio is 1, as everywhere"
+    assert off(evaluate_actions(policy, batch).log_probs) < 1e-4, "the first ratio is 1, as everywhere"
     assert off(policy.evaluate(batch.actions, batch.context).log_probs) > 1e-4, "float32 is another policy"
     more = rlseq.complete(policy, env, batch, samples=1, autocast=torch.bfloat16)
     assert more.behaviour.autocast == torch.bfloat16

@@ -14,7 +14,7 @@ import rlseq
 from rlseq.discriminators import READERS, Adversary, Ranker, check_discriminator, make_discriminator
 from rlseq.discriminators.adversary import random_prefix
 from rlseq.discriminators.mode_collapse import ModeCollapse
-from rlseq.discriminators.network import WINDOWS, Convolutional
+from rlseq.discriminators.network import WINDOWS, CNNReader
 from rlseq.discriminators.objectives import (
     GAN,
     ClipWeights,
@@ -30,8 +30,8 @@ from rlseq.discriminators.objectives import (
     wgan,
 )
 from rlseq.discriminators.ranker import rank
-from rlseq.discriminators.texts import Texts, mismatched, real
-from rlseq.types import Context, Soft
+from rlseq.discriminators.texts import TextBatch, mismatched, real
+from rlseq.types import Context, SoftTokens
 
 
 def copying(rows: int = 32, **options: Any) -> Any:
@@ -73,7 +73,7 @@ def test_soft_words_are_read_and_pass_a_gradient_on(task: Any) -> None:
     texts = real(env, 8)
     weights = F.one_hot(texts.tokens, len(env.vocab)).float().requires_grad_()
     every = torch.arange(len(env.vocab)).expand_as(weights)
-    logits = d(Soft(every, weights), texts.mask, texts.context)
+    logits = d(SoftTokens(every, weights), texts.mask, texts.context)
     torch.testing.assert_close(logits, d(*texts))
     logits.sum().backward()
     assert weights.grad is not None
@@ -126,14 +126,14 @@ def test_the_proof_can_fail(wrong: Any, message: str) -> None:
 
 
 def test_the_cnn_is_the_published_one_for_20_words_and_scales_to_others() -> None:
-    assert Convolutional(64, 20).width == 1720
-    assert Convolutional(64, 40).width == 2040
-    assert Convolutional(64, 6).width == 100 + 4 * 200 + 100
+    assert CNNReader(64, 20).width == 1720
+    assert CNNReader(64, 40).width == 2040
+    assert CNNReader(64, 6).width == 100 + 4 * 200 + 100
     assert WINDOWS[0] == (1, 100)
 
 
 def test_the_cnn_against_a_slow_loop() -> None:
-    reader = Convolutional(3, 5, windows=[(1, 2), (3, 2), (5, 1)])
+    reader = CNNReader(3, 5, windows=[(1, 2), (3, 2), (5, 1)])
     x = torch.randn(4, 5, 3)
     mask = torch.arange(5) < torch.tensor([5, 3, 2, 1]).unsqueeze(1)
     wanted = []
@@ -378,7 +378,7 @@ def test_alike_but_not_equal_texts_alarm_by_self_bleu_alone() -> None:
     one[:, 0] = torch.arange(256) % 20
     one[:, 5] = torch.arange(256) // 20
     with pytest.warns(ModeCollapse) as said:
-        Adversary(small("gru", env)).collapse(texts, Texts(one, texts.mask, texts.context))
+        Adversary(small("gru", env)).collapse(texts, TextBatch(one, texts.mask, texts.context))
     assert ["Self-BLEU" in str(w.message) for w in said] == [True]
 
 

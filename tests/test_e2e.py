@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlseq.agents import E2E, MLE
-from rlseq.types import Rollout, Soft
+from rlseq.types import Rollout, SoftTokens
 
 K = 2
 
@@ -33,8 +33,8 @@ def written(policy: Any, batch: Rollout, row: int, read: Any) -> Tensor:
     return torch.stack(found)
 
 
-def as_soft(words: list[int], weights: Tensor) -> Soft:
-    return Soft(torch.tensor([words]), weights.unsqueeze(0))
+def as_soft(words: list[int], weights: Tensor) -> SoftTokens:
+    return SoftTokens(torch.tensor([words]), weights.unsqueeze(0))
 
 
 def slow(policy: Any, batch: Rollout, given: list[int], unroll: str) -> Tensor:
@@ -71,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_slow_version(
     env, policy = tiny(rows=4)
     env.items["reference_lengths"] = torch.tensor([[3], [2]])
     agent = E2E(policy, k=K, delta=1, xent_share=0.25, unroll=unroll)
-    agent.pace(done)
+    agent.set_progress(done)
     batch = agent.collect(env)
     loss, metrics = agent.loss(batch)
     wanted = slow(policy, batch, [max(0, n - 3 + kept) for n in batch.lengths.tolist()], unroll)
@@ -85,5 +85,5 @@ def test_it_begins_as_likelihood_and_ends_otherwise(tiny: Any) -> None:
     batch = agent.collect(env)
     likelihood = MLE(policy).loss(batch)[0]
     torch.testing.assert_close(agent.loss(batch)[0], likelihood)
-    agent.pace(0.99)
+    agent.set_progress(0.99)
     assert abs(agent.loss(batch)[0].item() - likelihood.item()) > 0.01

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.engine.references import demonstrations
-from rlseq.engine.rollout import rescore
+from rlseq.engine.references import sample_references
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Rollout
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 from rlseq.vocab import Vocab
 
 
@@ -32,7 +32,7 @@ def test_evaluate_reproduces_the_stored_log_probabilities(id: str, name: str, de
     env = make(id, rows=32)
     policy = policy_for(env, name)
     batch = rlseq.rollout(policy, env, decode=decode)
-    again = rescore(policy, batch).log_probs.detach() * batch.mask
+    again = evaluate_actions(policy, batch).log_probs.detach() * batch.mask
     assert (again - batch.log_probs).abs().max() < 1e-5
     assert (batch.log_probs[batch.mask] < 0).all()
 
@@ -93,7 +93,7 @@ def test_forced_prefixes_stay_in_their_rows_and_steps() -> None:
         assert batch.actions[row, :row].tolist() == code[row, :row].tolist()
         assert batch.actions[row, row:].tolist() != code[row, row:].tolist()
     assert batch.rewards[1:, -1].tolist() == code[1:, 0].tolist()
-    again = rescore(policy, batch).log_probs
+    again = evaluate_actions(policy, batch).log_probs
     assert (again - batch.log_probs).abs().max() < 1e-5, "forced tokens are scored by the policy too"
 
 
@@ -124,11 +124,11 @@ def test_teacher_forcing_is_all_tokens_forced() -> None:
 
 def test_demonstrations_are_references() -> None:
     env = make()
-    batch = demonstrations(env)
+    batch = sample_references(env)
     assert torch.equal(batch.actions, env.items["references"][batch.context["index"], 0])
     assert batch.mask.all()
     with pytest.raises(ValueError, match="no references"):
-        demonstrations(make("rlseq/Enumerable-v0"))
+        sample_references(make("rlseq/Enumerable-v0"))
 
 
 def test_a_task_may_restrict_the_tokens_and_evaluate_knows() -> None:
@@ -145,7 +145,7 @@ def test_a_task_may_restrict_the_tokens_and_evaluate_knows() -> None:
     policy = policy_for(env)
     batch = rlseq.rollout(policy, env)
     assert (batch.actions % 2 == torch.arange(5) % 2).all()
-    assert (rescore(policy, batch).log_probs - batch.log_probs).abs().max() < 1e-5
+    assert (evaluate_actions(policy, batch).log_probs - batch.log_probs).abs().max() < 1e-5
     assert (policy.evaluate(batch.actions, batch.context).log_probs - batch.log_probs).abs().max() > 0.1
 
 
@@ -205,7 +205,7 @@ def test_modules_keep_their_own_modes() -> None:
     policy.frozen, policy.rnn = nn.Dropout().eval(), nn.LSTM(2, 2)
     policy.deep = nn.LSTM(2, 2, num_layers=2, dropout=0.5)
     before = [module.training for module in policy.modules()]
-    with evaluating(policy):
+    with eval_mode(policy):
         assert not policy.training
         assert not policy.dropout.training
         assert not policy.deep.training

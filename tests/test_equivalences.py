@@ -26,8 +26,8 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.engine.references import demonstrations
-from rlseq.engine.rollout import rescore, rollout
+from rlseq.engine.references import sample_references
+from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.policy_gradient.agent import handed_over
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.losses import AGGREGATES
@@ -70,7 +70,7 @@ def test_scst_is_remax(tiny: Any) -> None:
     agent = SCST(policy, samples=2)
     batch = agent.collect(env)
     greedy = rollout(policy, env, decode=rlseq.Greedy(), index=batch.context["index"])
-    log_p = (rescore(policy, batch).log_probs * batch.mask).sum(1)
+    log_p = (evaluate_actions(policy, batch).log_probs * batch.mask).sum(1)
     remax = -((batch.rewards.sum(1) - greedy.rewards.sum(1)) * log_p).mean()
     assert same(slope(agent, batch), by_hand(agent, remax))
 
@@ -82,7 +82,7 @@ def test_rloo_is_new_self_critical(tiny: Any) -> None:
     batch = agent.collect(env)
     scores = batch.returns.view(-1, 5)
     baseline = (scores.sum(1, keepdim=True) - scores) / 4
-    log_p = (rescore(policy, batch).log_probs * batch.mask).sum(1).view(-1, 5)
+    log_p = (evaluate_actions(policy, batch).log_probs * batch.mask).sum(1).view(-1, 5)
     assert same(slope(agent, batch), by_hand(agent, -((scores - baseline) * log_p).mean()))
 
 
@@ -110,14 +110,14 @@ def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
     state = env.generator.get_state()
     batch = mixer.collect(env)
     env.generator.set_state(state)
-    assert same(slope(mixer, batch), slope(MLE(policy), demonstrations(env)))
+    assert same(slope(mixer, batch), slope(MLE(policy), sample_references(env)))
 
-    mixer.pace(0.99)
+    mixer.set_progress(0.99)
     learner = REINFORCE(policy, baseline=mixer.baseline)
     mixer.baseline.learn(mixer.judged(batch).targets, batch)  # type: ignore[union-attr]
     batch = mixer.collect(env)
-    assert not batch.lesson.mask.any()  # type: ignore[union-attr]
-    assert same(slope(mixer, batch), slope(learner, replace(batch, lesson=None)))
+    assert not batch.demonstrations.mask.any()  # type: ignore[union-attr]
+    assert same(slope(mixer, batch), slope(learner, replace(batch, demonstrations=None)))
 
 
 @pytest.mark.parametrize("cls", [PPO, PPOKL])

@@ -11,7 +11,7 @@ import rlseq
 from rlseq.agents import AGENTS
 from rlseq.agents.adversarial import Adversarial
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.training.probe import Examiner
+from rlseq.training.probe import PolicyProbe
 
 LOOKED_AT = [name for name, agent in AGENTS.items() if issubclass(agent, PolicyGradient)]
 
@@ -50,7 +50,7 @@ def test_samples_and_greedy_texts_are_paid_alike(name: str) -> None:
     """The greedy text beside samples is paid by the agent's own reward, not by the task's."""
     agent, env, _ = made(name)
     agent.update(agent.collect(env))
-    look = Examiner(agent, env)
+    look = PolicyProbe(agent, env)
     paid = agent.paid_on(env)
     batch = agent.gather(paid)
     greedy = rlseq.rollout(

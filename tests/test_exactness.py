@@ -24,7 +24,7 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.policy_gradient.baselines import Constant, paid
+from rlseq.policy_gradient.baselines import Constant, past_rewards
 from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise
 from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.policy_gradient.factors import BASELINES
@@ -189,7 +189,7 @@ class WrongSign(RLOO):
 class ShiftedMask(RLOO):
     """The last action of every text is forgotten, and one before the first is not there."""
 
-    def weighed(self, batch: Rollout) -> Rollout:
+    def with_token_weights(self, batch: Rollout) -> Rollout:
         return replace(batch, weights=per_sequence(batch.mask & ~batch.ends))
 
 
@@ -241,7 +241,7 @@ class WholeEpisodeIsNotWrong(RLOO):
     """All of R for every action, what was paid before it too: not wrong, only noisier."""
 
     def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
-        return super().advantages(returns, batch) + paid(batch)
+        return super().advantages(returns, batch) + past_rewards(batch)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.training.probe import Examiner
+from rlseq.training.probe import PolicyProbe
 
 
 def setting(name: str = "rloo", **hyper: Any) -> tuple[Any, Any]:
@@ -22,7 +22,7 @@ def test_everything_is_left_as_it_was_found() -> None:
     env.begin()
     kept = env.generator.get_state(), env.context["index"].clone(), env.counts.numbers()
     weights = [p.clone() for p in agent.policy.parameters()]
-    Examiner(agent, env)()
+    PolicyProbe(agent, env)()
     assert torch.equal(env.generator.get_state(), kept[0])
     assert torch.equal(env.context["index"], kept[1])
     assert env.counts.numbers() == kept[2]
@@ -32,15 +32,15 @@ def test_everything_is_left_as_it_was_found() -> None:
 
 def test_the_truth_is_the_exact_objective() -> None:
     env, agent = setting()
-    assert Examiner(agent, env)()["objective"] == rlseq.exact.objective(agent.policy, env)
+    assert PolicyProbe(agent, env)()["objective"] == rlseq.exact.objective(agent.policy, env)
     big = rlseq.make("rlseq/Copy-v0", num_envs=8, vocab_size=30, length=10)
     policy = rlseq.make_policy("gru", big, hidden=8, embedding=4)
-    assert "objective" not in Examiner(rlseq.make_agent("reinforce", policy), big)()
+    assert "objective" not in PolicyProbe(rlseq.make_agent("reinforce", policy), big)()
 
 
 def test_it_knows_how_far_the_policy_has_moved() -> None:
     env, agent = setting(lr=1e-2)
-    look = Examiner(agent, env)
+    look = PolicyProbe(agent, env)
     assert float(look()["kl_start"]) == pytest.approx(0, abs=1e-6)
     rlseq.train(agent, env, updates=30)
     moved = look()
@@ -50,7 +50,7 @@ def test_it_knows_how_far_the_policy_has_moved() -> None:
 
 def test_the_noise_is_the_variance_between_parts() -> None:
     env, agent = setting(samples=2)
-    look = Examiner(agent, env, parts=4)
+    look = PolicyProbe(agent, env, parts=4)
     batch = agent.collect(env)
     whole = agent.judged(batch)
     gradients = []
@@ -71,7 +71,7 @@ def test_few_groups_are_compared_as_far_as_they_go(rows: int, told: bool) -> Non
     """rloo writes 4 texts for each source: 1, 2 and 3 groups."""
     env = rlseq.make("rlseq/Enumerable-v0", num_envs=rows, sources=2)
     agent = rlseq.make_agent("rloo", rlseq.make_policy("gru", env, hidden=8, embedding=4))
-    seen = Examiner(agent, env)()
+    seen = PolicyProbe(agent, env)()
     assert ("grad_variance" in seen) == ("grad_noise" in seen) == told
     assert all(torch.as_tensor(value).isfinite() for value in seen.values())
 
@@ -80,7 +80,7 @@ def test_texts_that_all_differ_and_texts_that_are_alike() -> None:
     env, agent = setting()
     batch = agent.collect(env)
     same = replace(batch, actions=torch.ones_like(batch.actions), mask=torch.ones_like(batch.mask))
-    figures = Examiner(agent, env).texts(same)
+    figures = PolicyProbe(agent, env).texts(same)
     assert float(figures["distinct_1"]) == pytest.approx(1 / same.actions.numel())
     assert float(figures["eos_rate"]) == 0.0
 
@@ -88,4 +88,4 @@ def test_texts_that_all_differ_and_texts_that_are_alike() -> None:
 def test_one_part_cannot_be_compared() -> None:
     env, agent = setting()
     with pytest.raises(ValueError, match="parts must be ≥ 2"):
-        Examiner(agent, env, parts=1)
+        PolicyProbe(agent, env, parts=1)

@@ -17,7 +17,7 @@ from rlseq.compare import tables
 from rlseq.engine.evaluation import items_tested, judged, selection, subset
 from rlseq.mdp.registry import ids
 from rlseq.training import experiment_envs as tasks
-from rlseq.training.reward_hacking import COMPARED, monitored
+from rlseq.training.reward_hacking import COMPARED, diversity_metrics
 
 SMALL: dict[str, Any] = {"name": "gru", "hidden": 8, "embedding": 4}
 
@@ -94,17 +94,17 @@ def test_over_many_seeds_every_item_is_drawn_as_often_as_any_other() -> None:
 def test_texts_are_compared_with_each_other_in_a_random_subset_too() -> None:
     """The first texts of a sorted test are all equal, the others differ: repetition of all is between."""
     found = judged_alike(2 * COMPARED)
-    assert 0.3 < monitored(found)["repetition"] < 0.7
+    assert 0.3 < diversity_metrics(found)["repetition"] < 0.7
 
 
 def judged_alike(rows: int) -> Any:
     """Texts of which the first half repeat a word, and the other half do not."""
-    from rlseq.engine.evaluation import Judged
+    from rlseq.engine.evaluation import EvaluatedTexts
 
     actions = torch.ones(rows, 6, dtype=torch.int64)
     actions[rows // 2 :] = torch.arange(6)
     mask = torch.ones_like(actions, dtype=torch.bool)
-    return Judged(torch.arange(rows), actions, mask, torch.zeros(rows, 6), {})
+    return EvaluatedTexts(torch.arange(rows), actions, mask, torch.zeros(rows, 6), {})
 
 
 # ── what a task declares ─────────────────────────────────────────────────────────────────────────────

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.agents.ppo import Price
-from rlseq.engine.rollout import rescore
+from rlseq.agents.ppo import AdaptiveKL
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.policy_gradient.losses import clipped, distance, minimum_risk, out_of_clip, ratio_weighted
 from rlseq.policy_gradient.penalties import k1, k2, k3, smoothed
 from rlseq.types import Evaluation, Rollout
@@ -56,7 +56,7 @@ def moved(tiny: Any, name: str, **hyper: Any) -> tuple[Any, Rollout, Evaluation]
     with torch.no_grad():
         for i, p in enumerate(policy.parameters()):
             p.add_(0.6 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    seen = rescore(policy, batch)
+    seen = evaluate_actions(policy, batch)
     assert float(((seen.log_probs - batch.log_probs) * batch.mask).detach().exp().sub(1).abs().max()) > 0.3
     return agent, batch, seen
 
@@ -100,7 +100,7 @@ def test_the_price_of_distance_in_later_epochs(tiny: Any) -> None:
 
 def test_the_price_doubles_and_halves() -> None:
     """Outside [target / 1.5, 1.5 · target] (Schulman et al. 2017, §4)."""
-    price, betas = Price(0.01, 1.0), []
+    price, betas = AdaptiveKL(0.01, 1.0), []
     for divergence in (0.0149, 0.0151, 0.02, 0.0068, 0.0066, 0.001):
         price.learn(torch.tensor(divergence))
         betas.append(float(price.beta))
@@ -158,7 +158,7 @@ def test_estimates_are_right_on_the_average(tiny: Any) -> None:
 def test_smoothing_spreads_the_target(tiny: Any) -> None:
     env, policy = tiny(rows=8)
     batch = rlseq.rollout(policy, env)
-    seen = rescore(policy, batch)
+    seen = evaluate_actions(policy, batch)
     assert seen.logits is not None
     log_p = seen.logits.reduce(lambda z: z.log_softmax(-1))
     target = torch.full_like(log_p, 0.3 / 3).scatter_add(
@@ -172,14 +172,14 @@ def test_what_the_reward_pays_for_distance_is_not_called_reward(tiny: Any) -> No
     anchor = tiny.policy(env, sharp=2.0, seed=1).requires_grad_(False)
     agent: Any = rlseq.make_agent("scst", policy, kl_reward=0.5, reference=anchor)
     batch = agent.collect(env)
-    paid_by_task = env.look_up(batch.actions, batch.mask, batch.context)
-    log_ratio = ((batch.log_probs - rescore(anchor, batch).log_probs) * batch.mask).sum(1)
-    torch.testing.assert_close(batch.returns, paid_by_task - 0.5 * log_ratio)
+    uses_task_reward = env.look_up(batch.actions, batch.mask, batch.context)
+    log_ratio = ((batch.log_probs - evaluate_actions(anchor, batch).log_probs) * batch.mask).sum(1)
+    torch.testing.assert_close(batch.returns, uses_task_reward - 0.5 * log_ratio)
     metrics = agent.update(batch)
-    assert float(metrics["reward"]) == pytest.approx(float(paid_by_task.mean()), abs=1e-5)
-    assert float(metrics["kl_price"]) == pytest.approx(0.5 * float(log_ratio.mean()), abs=1e-5)
+    assert float(metrics["reward"]) == pytest.approx(float(uses_task_reward.mean()), abs=1e-5)
+    assert float(metrics["kl_penalty"]) == pytest.approx(0.5 * float(log_ratio.mean()), abs=1e-5)
     assert float(metrics["greedy_gap"]) == pytest.approx(
-        float((paid_by_task - batch.greedy).mean()), abs=1e-5
+        float((uses_task_reward - batch.greedy).mean()), abs=1e-5
     )
 
 

@@ -29,7 +29,7 @@ def test_words_are_handed_over_from_the_end_of_each_reference(tiny: Any) -> None
     agent = MIXER(policy, delta=1, xent_share=0.25)
     lengths = env.items["reference_lengths"][:, 0]
     for stage, done in enumerate((0.0, 0.3, 0.6, 0.99)):
-        agent.pace(done)
+        agent.set_progress(done)
         batch = agent.collect(env)
         assert torch.equal(_given(batch).sum(1), (lengths[batch.context["index"]] - stage).clamp(min=0))
 
@@ -58,7 +58,7 @@ def test_every_token_counts_once(tiny: Any) -> None:
     env, policy = uneven(tiny)
     agent = MIXER(policy, delta=1)
     for done in (0.0, 0.3, 0.99):
-        agent.pace(done)
+        agent.set_progress(done)
         before = env.counts.numbers()
         batch = agent.collect(env)
         after = env.counts.numbers()
@@ -74,7 +74,7 @@ DECODERS = [rlseq.Sample(top_k=1), rlseq.Sample(top_p=0.3), rlseq.Sample(0.5), r
 def test_likelihood_is_that_of_the_policy_and_reward_that_of_what_acted(tiny: Any, decode: Any) -> None:
     env, policy = uneven(tiny)
     agent = MIXER(policy, delta=1, decode=decode, baseline="mean")
-    agent.pace(0.3)
+    agent.set_progress(0.3)
     batch = agent.judged(agent.collect(env))
     given, acted = _given(batch), batch.mask & ~_given(batch)
     policy.zero_grad()
@@ -100,14 +100,14 @@ def test_likelihood_is_that_of_the_policy_and_reward_that_of_what_acted(tiny: An
 def test_the_regression_learns_only_from_what_the_policy_wrote(tiny: Any) -> None:
     env, policy = uneven(tiny)
     agent = MIXER(policy, delta=1)
-    agent.pace(0.0)
+    agent.set_progress(0.0)
     agent.update(agent.collect(env))
     weight = agent.baseline.weight  # type: ignore[union-attr]
     given = env.items["references"].shape[2]
     assert weight is not None
     assert (weight[:given] == 0).all(), "all tokens of references were forced"
 
-    agent.pace(0.3)
+    agent.set_progress(0.3)
     batch = agent.judged(agent.collect(env))
     twin: Any = REINFORCE(policy, baseline="regression")
     twin.baseline.weight = weight.clone()
@@ -119,7 +119,7 @@ def test_the_regression_learns_only_from_what_the_policy_wrote(tiny: Any) -> Non
 def test_rows_are_compared_where_both_were_written(tiny: Any) -> None:
     env, policy = uneven(tiny)
     agent = MIXER(policy, delta=1, baseline="mean")
-    agent.pace(0.3)
+    agent.set_progress(0.3)
     batch = agent.judged(agent.collect(env))
     written = batch.mask & ~_given(batch)
     wanted = batch.targets - mean(batch.targets, replace(batch, mask=written))

@@ -11,13 +11,13 @@ from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 import rlseq
 from rlseq.adapters.gym_env import GymEnv
-from rlseq.engine.rollout import rescore
-from rlseq.policies.mlp import MLP, Signals, Trunks
-from rlseq.policies.normalize import Standard
+from rlseq.engine.rollout import evaluate_actions
+from rlseq.policies.mlp import MLP, ControlSpec, Trunks
+from rlseq.policies.normalize import RunningNorm
 from rlseq.policy_gradient.penalties import exact, l2_logits
 from rlseq.types import Behaviour
 
-CHOICES, VECTORS = Signals(3, 4, False), Signals(3, 2, True)
+CHOICES, VECTORS = ControlSpec(3, 4, False), ControlSpec(3, 2, True)
 OBSERVED = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -31,7 +31,7 @@ def strong(policy: MLP) -> MLP:
     return policy
 
 
-def actions_of(signals: Signals) -> Tensor:
+def actions_of(signals: ControlSpec) -> Tensor:
     if signals.continuous:
         return torch.randn(5, 6, signals.actions)
     return torch.randint(signals.actions, (5, 6))
@@ -48,7 +48,7 @@ def distribution(policy: MLP, temperature: float = 1.0) -> Any:
 
 @pytest.mark.parametrize("signals", [CHOICES, VECTORS])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_evaluate_scores_what_step_says(signals: Signals, temperature: float) -> None:
+def test_evaluate_scores_what_step_says(signals: ControlSpec, temperature: float) -> None:
     policy, actions = strong(MLP(signals, value=True)), actions_of(signals)
     seen = policy.evaluate(actions, {"observation": OBSERVED}, Behaviour(temperature))
     wanted = distribution(policy, temperature)
@@ -62,7 +62,7 @@ def test_evaluate_scores_what_step_says(signals: Signals, temperature: float) ->
 
 
 @pytest.mark.parametrize("signals", [CHOICES, VECTORS])
-def test_divergence_has_a_closed_form(signals: Signals) -> None:
+def test_divergence_has_a_closed_form(signals: ControlSpec) -> None:
     a, b = strong(MLP(signals)), strong(MLP(signals))
     actions = actions_of(signals)
     one, other = (policy.evaluate(actions, {"observation": OBSERVED}) for policy in (a, b))
@@ -124,11 +124,11 @@ def test_trunks_are_shared_when_asked(shared: bool) -> None:
 
 
 def test_a_standard_of_parts_is_that_of_the_whole() -> None:
-    x, standard = 3 + 2 * torch.randn(100, 4), Standard(4)
+    x, standard = 3 + 2 * torch.randn(100, 4), RunningNorm(4)
     torch.testing.assert_close(standard(x[:1]), x[:1].clamp(-10, 10))  # before it has seen anything
     for part in (x[:1], x[1:31], x[31:]):
-        standard.absorb(part)
-    standard.absorb(x[:0])
+        standard.update_statistics(part)
+    standard.update_statistics(x[:0])
     torch.testing.assert_close(standard.mean.float(), x.mean(0))
     torch.testing.assert_close(standard(x).std(0, correction=0), torch.ones(4))
     assert standard(x + 1e6).max() == 10
@@ -140,16 +140,16 @@ def test_the_scale_moves_after_an_update_and_is_kept() -> None:
     agent = rlseq.make_agent("ppo", policy, epochs=3, lr=1e-9)
     for _ in range(3):
         batch = agent.collect(env)
-        before = rescore(policy, batch).log_probs
+        before = evaluate_actions(policy, batch).log_probs
         torch.testing.assert_close(before, batch.log_probs, atol=1e-5, rtol=0)  # the first ratio is 1
         metrics = agent.update(batch)
         assert metrics["ratio_max"] < 1 + 1e-4  # and none moves but by learning
     assert policy.scale.count == 240
-    assert not torch.allclose(rescore(policy, batch).log_probs, before, atol=1e-4)
+    assert not torch.allclose(evaluate_actions(policy, batch).log_probs, before, atol=1e-4)
     other = rlseq.make_policy("mlp", env, value=True, standardise=True)
     other.load_state_dict(policy.state_dict())
-    seen = rescore(other, batch)
-    assert torch.equal(seen.log_probs, rescore(policy, batch).log_probs)
+    seen = evaluate_actions(other, batch)
+    assert torch.equal(seen.log_probs, evaluate_actions(policy, batch).log_probs)
 
 
 def test_an_evaluation_leaves_the_scale_alone() -> None:

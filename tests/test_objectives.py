@@ -24,7 +24,7 @@ from rlseq.agents import (
     REINFORCE,
 )
 from rlseq.agents.mixer import _given
-from rlseq.engine.rollout import rescore
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.policy_gradient import returns
 from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.types import Context
@@ -145,7 +145,7 @@ def test_one_step_of_ppo_follows_whitened_advantages(tiny: Any) -> None:
     """Of each batch Σ (Aₜ − mean) / s ∇log π over its tokens, A = G^λ − V, mean and s over all of them."""
     env, policy = tiny(vocab_size=2)
     whole = tiny.whole(policy, env)
-    values = rescore(policy, every_batch(A2C(policy), env, 1)[0]).values
+    values = evaluate_actions(policy, every_batch(A2C(policy), env, 1)[0]).values
     assert values is not None
     values = values.detach()
     ends = torch.zeros_like(whole.mask).scatter(1, whole.mask.sum(1, keepdim=True) - 1, True)
@@ -166,9 +166,9 @@ def test_one_step_of_ppo_follows_whitened_advantages(tiny: Any) -> None:
 def test_mixer_mixes_likelihood_and_reward_at_every_s(tiny: Any, given: int) -> None:
     env, policy = tiny()
     agent = MIXER(policy, xent_share=0.25, delta=1, xent_weight=0.3)
-    agent.pace(0.99)
+    agent.set_progress(0.99)
     agent = taught(agent, env)
-    agent.pace(0.25 * (3 - given))
+    agent.set_progress(0.25 * (3 - given))
     assert int(_given(agent.collect(env)).sum(1).max()) == given
     whole = tiny.whole(policy, env)
     start = torch.arange(3) < given
@@ -178,7 +178,7 @@ def test_mixer_mixes_likelihood_and_reward_at_every_s(tiny: Any, given: int) -> 
     on = (whole.log_probs * written).sum(1)
     # What is enumerated stands for what `collect` gathers: the prefix of the reference, and any way to go on.
     batch, _ = every_batch(REINFORCE(policy), env, 1)
-    batch = agent.enriched(replace(batch, lesson=replace(batch, mask=start & batch.mask)), env)
+    batch = agent.prepared(replace(batch, demonstrations=replace(batch, mask=start & batch.mask)), env)
     got = mean_gradient(agent, batch, agrees * on.detach().exp() / env.size)
 
     likelihood = (
@@ -267,7 +267,7 @@ def test_v_learns_the_return(tiny: Any) -> None:
     env, policy = tiny()
     env.parts = {"dense": dense}
     batch, chance = every_batch(A2C(policy, lam=1.0), env, 1)
-    values = rescore(policy, batch).values
+    values = evaluate_actions(policy, batch).values
     assert values is not None
     to_go = batch.rewards.flip(1).cumsum(1).flip(1)
     loss = (chance.unsqueeze(1) * batch.mask * (values - to_go).square() / 2).sum()

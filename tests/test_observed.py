@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rlseq
 from rlseq.mdp.single import SingleEnv
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 
 
 class Seen(rlseq.SequenceEnv):
@@ -57,8 +57,8 @@ def test_gymnasium_has_nothing_to_say() -> None:
 
 
 def test_policies_know_the_shapes() -> None:
-    assert Words.of(Seen()).observed == {"picture": (2, 3, 4), "place": (2,), "bytes": (1,)}
-    assert Words.of(rlseq.make("rlseq/Copy-v0")).observed == {}
+    assert TokenSpec.of(Seen()).observed == {"picture": (2, 3, 4), "place": (2,), "bytes": (1,)}
+    assert TokenSpec.of(rlseq.make("rlseq/Copy-v0")).observed == {}
 
 
 def test_what_is_observed_must_be_an_item() -> None:

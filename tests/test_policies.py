@@ -12,9 +12,9 @@ from rlseq.engine.completions import complete
 from rlseq.engine.state import fork
 from rlseq.policies import POLICIES as EVERY_POLICY
 from rlseq.policies import Learned, Rotary
-from rlseq.policies.recurrence import Recurrence, at_end, turned
+from rlseq.policies.recurrence import Recurrence, last_state, reversed_within
 from rlseq.policies.seq2seq import Seq2Seq
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.policies.testing import check_policy
 from rlseq.types import State
 
@@ -74,7 +74,7 @@ def test_protocol_of_the_transformers_variants(positions: Any, id: str) -> None:
 
 def test_protocol_of_a_gru_with_attention() -> None:
     env = task("rlseq/Copy-v0")
-    check_policy(Seq2Seq(nn.GRU, Words.of(env), hidden=8, embedding=4, layers=2), env)
+    check_policy(Seq2Seq(nn.GRU, TokenSpec.of(env), hidden=8, embedding=4, layers=2), env)
 
 
 @pytest.mark.parametrize(("name", "id"), PAIRS)
@@ -184,9 +184,9 @@ def join(a: State, b: State) -> State:
 def test_turned() -> None:
     x = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0]]).unsqueeze(2)
     present = x.squeeze(2) > 0
-    assert turned(x, present).squeeze(2).tolist() == [[3, 2, 1, 0], [4, 0, 0, 0]]
-    assert torch.equal(turned(turned(x, present), present), x)
-    assert at_end(x, present).squeeze(1).tolist() == [3, 4]
+    assert reversed_within(x, present).squeeze(2).tolist() == [[3, 2, 1, 0], [4, 0, 0, 0]]
+    assert torch.equal(reversed_within(reversed_within(x, present), present), x)
+    assert last_state(x, present).squeeze(1).tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
@@ -202,7 +202,7 @@ def test_recurrence_is_torchs_own(cell: Any) -> None:
 
 
 def test_words() -> None:
-    words = Words(written=5, read=6, bos=5)
+    words = TokenSpec(written=5, read=6, bos=5)
     assert words.before(torch.tensor([[1, 2, 3]])).tolist() == [[5, 1, 2]]
     assert words.present(torch.tensor([[1, 0], [0, 0]])).tolist() == [[True, False], [True, False]]
 

@@ -6,8 +6,8 @@ from unittest import mock
 import torch
 
 import rlseq
-from rlseq.engine.references import alike, demonstrations, trimmed
-from rlseq.engine.rollout import rescore
+from rlseq.engine.references import length_bucket, sample_references, trimmed
+from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.vocab import Vocab
 
@@ -33,7 +33,7 @@ def env_of(references: list[list[list[int]]], rows: int) -> SequenceEnv:
 
 def test_every_existing_reference_is_drawn_alike_and_no_other() -> None:
     env = env_of([[[1, 0], [2, 3, 0], [0]], [[4, 5, 0]]], rows=3000)
-    batch = demonstrations(env)
+    batch = sample_references(env)
     texts = [tuple(row[m].tolist()) for row, m in zip(batch.actions, batch.mask, strict=True)]
     first = [text for text, item in zip(texts, batch.context["index"].tolist(), strict=True) if item == 0]
     second = [text for text, item in zip(texts, batch.context["index"].tolist(), strict=True) if item == 1]
@@ -47,25 +47,25 @@ def test_every_existing_reference_is_drawn_alike_and_no_other() -> None:
 
 def test_the_draw_is_the_tasks_own() -> None:
     items = [[[1, 0], [2, 0]]]
-    once, again = (demonstrations(env_of(items, rows=64)).actions for _ in range(2))
+    once, again = (sample_references(env_of(items, rows=64)).actions for _ in range(2))
     assert torch.equal(once, again)
 
 
 def test_what_only_pads_is_left_out() -> None:
     env = env_of([[[1, 0]], [[0]]], rows=16)
-    batch = trimmed(demonstrations(env), env)
-    assert demonstrations(env).actions.shape == (16, 3)
+    batch = trimmed(sample_references(env), env)
+    assert sample_references(env).actions.shape == (16, 3)
     assert batch.actions.shape == batch.mask.shape == batch.rewards.shape == (16, 2)
 
 
 def test_trimmed_likelihood_is_the_same() -> None:
     env: Any = rlseq.make("rlseq/Parallel-v0", num_envs=20, level="char")
-    batch = demonstrations(env, alike(env))
+    batch = sample_references(env, length_bucket(env))
     less = trimmed(batch, env)
     assert less.context["source"].shape[1] < batch.context["source"].shape[1]
     for name in ("seq2seq", "transformer"):
         policy = rlseq.make_policy(name, env, hidden=8, embedding=8).eval()
-        whole, part = (rescore(policy, some).log_probs for some in (batch, less))
+        whole, part = (evaluate_actions(policy, some).log_probs for some in (batch, less))
         torch.testing.assert_close(whole[batch.mask], part[less.mask])
 
 
@@ -73,16 +73,16 @@ def test_texts_of_like_length_come_together_and_all_as_often() -> None:
     env: Any = rlseq.make("rlseq/Parallel-v0", num_envs=50, level="char")
     seen, apart = torch.zeros(env.size), []
     for _ in range(400):
-        context = env.contexts(env.alike(50))
+        context = env.contexts(env.length_bucket(50))
         lengths = context["reference_lengths"][:, 0]
         apart.append(int(lengths.max() - lengths.min()))
     assert sorted(apart)[200] <= 3
     for start in range(env.size):  # as often as its draws come out alike
         with mock.patch("torch.randint", return_value=torch.tensor([start])):
-            seen += torch.bincount(env.alike(50), minlength=env.size)
+            seen += torch.bincount(env.length_bucket(50), minlength=env.size)
     assert (seen == 50).all()
 
 
 def test_a_task_that_cannot_draws_as_it_does() -> None:
     env = env_of([[[1, 0]]], rows=2)
-    assert alike(env) is None
+    assert length_bucket(env) is None

@@ -162,9 +162,9 @@ def test_references_may_be_shorter_than_the_longest_text(tiny: Any) -> None:
     env.items["reference_lengths"] = torch.full((2, 1), 2)
     for updates in range(4):
         agent: Any = rlseq.make_agent("mixer", policy, delta=1)
-        agent.pace(0.25 * updates)
+        agent.set_progress(0.25 * updates)
         batch = agent.collect(env)
         agent.update(batch)
-        assert batch.lesson is not None
-        assert batch.lesson.mask.shape == batch.mask.shape
-        assert int(batch.lesson.mask.sum(1).max()) == max(0, 2 - updates)
+        assert batch.demonstrations is not None
+        assert batch.demonstrations.mask.shape == batch.mask.shape
+        assert int(batch.demonstrations.mask.sum(1).max()) == max(0, 2 - updates)

@@ -11,7 +11,7 @@ import torch
 import rlseq
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.metrics import BLEU
-from rlseq.training.preflight import complaints
+from rlseq.training.preflight import preflight_warnings
 
 
 def flight(env: Any, **sizes: Any) -> rlseq.Preflight:
@@ -96,10 +96,10 @@ def test_a_constant_reward_is_found() -> None:
 )
 def test_complaints(change: dict[str, float], words: str | None) -> None:
     mean = {"references": 1.0, "references by the others": 0.8, "greedy": 0.6, "samples": 0.4, "random": 0.1}
-    found = complaints({**mean, "best constant": 0.3, "empty": 0.0, **change}, spread=0.2, noise=0.1)
+    found = preflight_warnings({**mean, "best constant": 0.3, "empty": 0.0, **change}, spread=0.2, noise=0.1)
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
-    assert complaints({**mean, "best constant": 0.3}, spread=0.0, noise=0.1)[0].startswith(
+    assert preflight_warnings({**mean, "best constant": 0.3}, spread=0.0, noise=0.1)[0].startswith(
         "all samples earn the same"
     )
 

@@ -225,7 +225,7 @@ def test_what_cannot_be_completed() -> None:
     "decode", [rlseq.Sample(top_k=3), rlseq.Sample(0.8, top_p=0.6), rlseq.Sample(2.0, 5, 0.9)]
 )
 def test_a_truncated_distribution_is_stored_and_scored(decode: rlseq.Sample) -> None:
-    from rlseq.engine.rollout import rescore
+    from rlseq.engine.rollout import evaluate_actions
 
     env, policy = setting("rlseq/Copy-v0", rows=200)
     batch = rlseq.rollout(policy, env, decode=decode)
@@ -236,7 +236,7 @@ def test_a_truncated_distribution_is_stored_and_scored(decode: rlseq.Sample) -> 
     assert kept.min() >= 1
     assert kept.max() <= (decode.top_k or 8)
     assert support.gather(2, batch.actions.unsqueeze(2)).squeeze(2)[batch.mask].all()
-    again = rescore(policy, batch).log_probs.detach()
+    again = evaluate_actions(policy, batch).log_probs.detach()
     torch.testing.assert_close(again * batch.mask, batch.log_probs, atol=1e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine.rollout import Allowed, rescore
+from rlseq.engine.rollout import SupportRecorder, evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.vocab import Vocab
 
@@ -15,7 +15,7 @@ ALL = torch.arange(2)
 
 
 def test_one_mask_stays_one_mask() -> None:
-    allowed, mask = Allowed(2, 3), torch.tensor([True, False, True])
+    allowed, mask = SupportRecorder(2, 3), torch.tensor([True, False, True])
     for t in range(3):
         allowed.note(ALL, torch.full((2,), t), mask)
     assert allowed.mask is not None
@@ -23,13 +23,13 @@ def test_one_mask_stays_one_mask() -> None:
 
 
 def test_everything_is_no_mask() -> None:
-    allowed = Allowed(2, 3)
+    allowed = SupportRecorder(2, 3)
     allowed.note(ALL, torch.zeros(2, dtype=torch.int64), None)
     assert allowed.mask is None
 
 
 def test_what_changes_is_kept_by_row_and_place() -> None:
-    allowed, mask = Allowed(2, 3), torch.tensor([True, False, True])
+    allowed, mask = SupportRecorder(2, 3), torch.tensor([True, False, True])
     other = torch.tensor([[True, True, False], [False, True, True]])
     for t, support in enumerate((mask, other, None)):
         allowed.note(ALL, torch.full((2,), t), support)
@@ -39,7 +39,7 @@ def test_what_changes_is_kept_by_row_and_place() -> None:
 
 
 def test_what_starts_late_was_everything_before() -> None:
-    allowed, mask = Allowed(2, 2), torch.tensor([True, False])
+    allowed, mask = SupportRecorder(2, 2), torch.tensor([True, False])
     allowed.note(ALL, torch.zeros(2, dtype=torch.int64), None)
     allowed.note(ALL[1:], torch.ones(1, dtype=torch.int64), mask)
     assert allowed.mask is not None
@@ -62,7 +62,7 @@ def test_a_constant_mask_of_a_task_takes_no_memory_and_is_scored() -> None:
     assert batch.behaviour.support is not None
     assert batch.behaviour.support.tolist() == env.words.tolist()
     assert not (batch.actions == 3).any()
-    seen = rescore(policy, batch)
+    seen = evaluate_actions(policy, batch)
     assert ((seen.log_probs - batch.log_probs) * batch.mask).abs().max() < 1e-5
     whole = batch.behaviour._replace(support=env.words.expand(200, 5, 9).clone())
     spelt_out = policy.evaluate(batch.actions, batch.context, whole)
@@ -100,7 +100,7 @@ def _nothing(tokens: Tensor, mask: Tensor, context: object) -> Tensor:
 
 def test_masks_made_afresh_are_told_apart() -> None:
     """The second may lie where the first was before it was freed."""
-    allowed = Allowed(2, 3)
+    allowed = SupportRecorder(2, 3)
     for t in range(3):
         allowed.note(ALL, torch.full((2,), t), torch.arange(3) == t)
     assert allowed.mask is not None
@@ -112,4 +112,4 @@ def test_a_mask_that_is_written_anew_in_place_is_another_mask() -> None:
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
     batch = rlseq.rollout(policy, env)
     assert (batch.actions % 2 == torch.tensor([0, 1, 0])).all()
-    torch.testing.assert_close(rescore(policy, batch).log_probs, batch.log_probs)
+    torch.testing.assert_close(evaluate_actions(policy, batch).log_probs, batch.log_probs)

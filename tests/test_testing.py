@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.policies.head import Head
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.policies.testing import check_policy
 from rlseq.types import RAW, Behaviour, Context, Evaluation
 
@@ -18,7 +18,7 @@ class Good(nn.Module):
 
     def __init__(self, env: Any) -> None:
         super().__init__()
-        self.words = Words.of(env)
+        self.words = TokenSpec.of(env)
         self.embedding, self.head = nn.Embedding(self.words.read, 8), Head(8, self.words.written, True)
         self.source_embedding = nn.Embedding(self.words.source or 1, 8)
 

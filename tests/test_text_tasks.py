@@ -13,7 +13,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.data.formats import DataError
-from rlseq.engine.references import demonstrations
+from rlseq.engine.references import sample_references
 from rlseq.envs.numbers import LANGUAGES, NumberPairs, words
 from rlseq.envs.parallel import translations
 
@@ -23,7 +23,7 @@ IDS = [f"rlseq/{name}-v0" for name in ("Parallel", "G2P", "Numbers", "Text", "HM
 @pytest.mark.parametrize("id", IDS)
 def test_references_are_worth_the_most_and_seeds_decide(id: str) -> None:
     env, same, other = (rlseq.make(id, num_envs=16, seed=seed) for seed in (1, 1, 2))
-    batch, again, different = (demonstrations(task) for task in (env, same, other))
+    batch, again, different = (sample_references(task) for task in (env, same, other))
     assert torch.equal(batch.actions, again.actions)
     assert not torch.equal(batch.actions, different.actions)
     room = env.max_len - batch.actions.shape[1]
@@ -77,7 +77,7 @@ def test_one_path_is_enough(name: str, pairs: Path) -> None:
 @pytest.mark.parametrize("reward", ["edit", "exact", "bleu", "chrf", "rouge_l", "ter", "cider_d"])
 def test_every_reward_at_every_level_is_one_for_a_reference(level: str, reward: str, pairs: Path) -> None:
     env = parallel(pairs / "pairs.tsv", level=level, reward=reward)
-    batch = demonstrations(env)
+    batch = sample_references(env)
     best = env.judge(batch.actions, batch.mask, batch.context)[reward].sum(1)
     assert (best > 0.4).all() if reward == "cider_d" else torch.allclose(best, torch.ones(4))
     wrong = env.judge(batch.actions.roll(1, 0), batch.mask.roll(1, 0), batch.context)[reward].sum(1)
@@ -90,7 +90,7 @@ def test_longer_references_are_left_out_and_that_is_said(pairs: Path) -> None:
     ):
         env = parallel(pairs / "pairs.tsv", level="char", max_len=7)
     assert env.max_len == 7
-    assert demonstrations(env).actions.shape[1] <= 7
+    assert sample_references(env).actions.shape[1] <= 7
     with pytest.raises(ValueError, match="no reference has at most max_len=1 tokens"):
         parallel(pairs / "pairs.tsv", max_len=1)
 
@@ -192,7 +192,7 @@ def test_all_languages_are_asked_for_by_name() -> None:
 def test_numbers_are_endless() -> None:
     env: Any = rlseq.make("rlseq/Numbers-v0", num_envs=4, below=10**9, target="es")
     assert env.size == 850_000_000
-    assert demonstrations(env).mask.any()
+    assert sample_references(env).mask.any()
 
 
 @pytest.mark.parametrize("below", ["100", 20.5, True, 19, -1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlseq.agents import DAPO, GRPO, PPO, REINFORCE, SCST
-from rlseq.agents.ppo import Price
+from rlseq.agents.ppo import AdaptiveKL
 from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import rollout
 from rlseq.policy_gradient.baselines import MovingAverage
@@ -140,6 +140,6 @@ def test_completions_credit_an_action_only_with_what_comes_from_it_on(tiny: Any)
 
 @pytest.mark.parametrize(("moved", "factor"), [(0.1, 2.0), (0.01, 1.0), (0.001, 0.5)])
 def test_the_price_of_ppo_kl_rises_where_the_policy_went_too_far(moved: float, factor: float) -> None:
-    price = Price(target=0.01, beta=3.0)
+    price = AdaptiveKL(target=0.01, beta=3.0)
     price.learn(torch.tensor(moved))
     assert price.beta.item() == 3.0 * factor

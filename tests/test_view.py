@@ -273,7 +273,7 @@ def test_another_view_of_a_task_has_episodes_of_its_own() -> None:
     env: Any = rlseq.make("rlseq/Copy-v0", 2)
     env.reset()
     env.step([1, 2])
-    other = env.viewed(tensors=False, autoreset_mode="SameStep")
+    other = env.with_view(tensors=False, autoreset_mode="SameStep")
     assert other.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     with pytest.raises(ValueError, match="never reset"):

@@ -148,10 +148,10 @@ def test_special_words_cannot_be_spelled_by_a_text() -> None:
 
 
 def test_unknown_words_apart_equal_themselves_and_nothing_known() -> None:
-    vocab, strangers = whole_words(TEXTS), dict[str, int]()
-    assert vocab.encode_apart("the bird saw the worm", strangers) == [4, 7, 8, 4, 9]
-    assert vocab.encode_apart("worm bird cat", strangers) == [9, 7, 2]
-    assert strangers == {"bird": 7, "saw": 8, "worm": 9}
+    vocab, oov_words = whole_words(TEXTS), dict[str, int]()
+    assert vocab.encode_apart("the bird saw the worm", oov_words) == [4, 7, 8, 4, 9]
+    assert vocab.encode_apart("worm bird cat", oov_words) == [9, 7, 2]
+    assert oov_words == {"bird": 7, "saw": 8, "worm": 9}
 
 
 @pytest.mark.parametrize("level", sorted(LEVELS))

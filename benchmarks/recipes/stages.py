@@ -16,8 +16,8 @@ from safetensors.torch import load_model, save_model
 
 import rlseq
 from rlseq.engine.evaluation import subset
-from rlseq.engine.references import demonstrations, trimmed
-from rlseq.utils.modules import evaluating
+from rlseq.engine.references import sample_references, trimmed
+from rlseq.utils.modules import eval_mode
 
 EVERY = 250  # updates between two looks at dev
 
@@ -44,7 +44,7 @@ def likelihood(
             if name in scores:
                 continue
             rlseq.train(agent, env, done, eval_every=EVERY, out=folder / f"likelihood-{number}")
-            with torch.no_grad(), evaluating(policy):
+            with torch.no_grad(), eval_mode(policy):
                 nll = float(agent.loss(held_out)[0])
             if nll < min(scores.values(), default=math.inf):
                 save_model(policy, str(kept))
@@ -59,7 +59,7 @@ def pairs_of(env: Any) -> Any:
     """Some of a task's pairs, drawn at random by a fixed seed; again from the first where it has fewer."""
     drawn = subset(env.size, env.num_envs)
     context = env.begin(index=drawn[torch.arange(env.num_envs) % len(drawn)].to(env.device))
-    return trimmed(demonstrations(env, context), env)
+    return trimmed(sample_references(env, context), env)
 
 
 def rewarded(agent: Any, env: Any, dev: Any, folder: Path, updates: int) -> None:

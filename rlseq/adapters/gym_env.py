@@ -26,11 +26,11 @@ from torch import Tensor
 
 from rlseq.adapters.actions import Actions, chosen
 from rlseq.adapters.autoreset import ADVANCES, own
-from rlseq.adapters.segment import Stretch
+from rlseq.adapters.segment import Segment
 from rlseq.engine.decode import Decode, Sample
 from rlseq.mdp.checks import autoreset_mode_of, checked_rows, usable_device
-from rlseq.types import Behaviour, Counts, Earned, OwnLoop
-from rlseq.utils.modules import evaluating
+from rlseq.types import Behaviour, Counts, EpisodeStats, SteppedEnv
+from rlseq.utils.modules import eval_mode
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
 
@@ -66,7 +66,7 @@ class Step(NamedTuple):
     episodes: dict[int, Episode]  # those that ended, by row
 
 
-class GymEnv(OwnLoop):
+class GymEnv(SteppedEnv):
     """B episodes of a Gymnasium environment in lock-step, T steps at a time.
 
     Args:
@@ -99,7 +99,7 @@ class GymEnv(OwnLoop):
         self.single_action_space = self.env.single_action_space
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.last: deque[Episode] = deque(maxlen=REPORTED)
-        self.earned = Earned(*torch.zeros(3, 0, device=self.device))
+        self.earned = EpisodeStats(*torch.zeros(3, 0, device=self.device))
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
         self.counts = Counts()
         self._begin(seed)
@@ -129,13 +129,13 @@ class GymEnv(OwnLoop):
             "autoreset_mode": self._mode.value,
         }
 
-    def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Stretch:
+    def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Segment:
         """The next T steps of every row."""
         for name in [name for name, value in texts.items() if value is not None] + ["repeat"] * (repeat != 1):
             raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
         actions = chosen(self.single_action_space, decode)
         random = actions.random(self.steps, self.num_envs, self.generator)
-        with torch.no_grad(), evaluating(policy):
+        with torch.no_grad(), eval_mode(policy):
             self._check_memory(policy)
             steps = [self._step(policy, actions, now) for now in random]
             self._report([episode for step in steps for episode in step.episodes.values()])
@@ -156,7 +156,7 @@ class GymEnv(OwnLoop):
         left[: limit % self.num_envs] += 1
         episodes: list[Episode] = []
         self._begin()
-        with torch.no_grad(), evaluating(policy):
+        with torch.no_grad(), eval_mode(policy):
             self._check_memory(policy)
             while left.any():
                 step = self._step(policy, actions, actions.random(1, self.num_envs, self.generator)[0])
@@ -208,9 +208,9 @@ class GymEnv(OwnLoop):
         self.counts.judged += len(ended)
         table = np.array(self.last, np.float32)  # much faster than to make a tensor of tuples
         returns, lengths, cut = torch.from_numpy(table).to(self.device).unbind(1)
-        self.earned = Earned(returns, lengths, cut > 0)
+        self.earned = EpisodeStats(returns, lengths, cut > 0)
 
-    def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Stretch:
+    def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Segment:
         """All but V."""
         acts, said = (torch.stack(parts, 1) for parts in ([s.action for s in steps], [s.said for s in steps]))
         supports = [step.support for step in steps if step.support is not None]
@@ -222,7 +222,7 @@ class GymEnv(OwnLoop):
         real, ends = (self._stacked(part) for part in ([s.real for s in steps], [s.ends for s in steps]))
         rewards = self._stacked([step.rewards for step in steps]).float()
         observed = self._stacked([step.observed for step in steps])
-        return Stretch(
+        return Segment(
             actions=acts,
             mask=real,
             log_probs=log_probs.where(real, 0.0),
@@ -235,7 +235,7 @@ class GymEnv(OwnLoop):
             last=self.earned,
         )
 
-    def _valued(self, stretch: Stretch, policy: Any, steps: Sequence[Step]) -> Stretch:
+    def _valued(self, stretch: Segment, policy: Any, steps: Sequence[Step]) -> Segment:
         """With V of every state, and of those that were reached where a row is cut off."""
         terminated = self._stacked([step.terminated for step in steps])
         cut = stretch.ends.clone()
@@ -258,7 +258,7 @@ class GymEnv(OwnLoop):
 def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
     """V of states `[n, …]`, by `policy.worth` where there is such a short cut, else by `evaluate`."""
     if hasattr(policy, "worth"):
-        found: Tensor | None = policy.worth(observed)
+        found: Tensor | None = policy.values_of_states(observed)
         return found
     nothing = actions.new_zeros(len(observed), 1, *actions.shape[2:])
     values = policy.evaluate(nothing, {"observation": observed.unsqueeze(1)}).values

@@ -37,7 +37,7 @@ class SequenceVecEnv(VecEnv):
     """SB3 wants NumPy, rows that start again in the same step, and the last observation in `infos`."""
 
     def __init__(self, env: Any) -> None:
-        self.env = sequence_env(env).viewed(tensors=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.env = sequence_env(env).with_view(tensors=False, autoreset_mode=AutoresetMode.SAME_STEP)
         self.render_mode = self.env.render_mode
         super().__init__(self.env.num_envs, self.env.single_observation_space, self.env.single_action_space)
 

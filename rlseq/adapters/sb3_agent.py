@@ -31,7 +31,7 @@ class StockAgent(Agent):
     def __post_init__(self) -> None:
         self.optimizer = self.model.policy.optimizer
 
-    def pace(self, done: float) -> None:
+    def set_progress(self, done: float) -> None:
         """Its step size is its own affair."""
 
     def collect(self, env: Any) -> Any:

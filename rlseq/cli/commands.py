@@ -25,7 +25,7 @@ from rlseq.mdp.registry import describe as listed
 from rlseq.mdp.registry import option_names, task_of
 from rlseq.metrics.registry import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
-from rlseq.training.experiment import Job, made
+from rlseq.training.experiment import RunConfig, build
 from rlseq.training.experiment_envs import metric, number_tested, tested_on
 from rlseq.training.fingerprint import configuration, describe, differences
 from rlseq.training.loop import train as train_agent
@@ -84,7 +84,7 @@ def train(name: str, arguments: Sequence[str]) -> None:
         setting.checked(getattr(given, setting.name))
     policy, *sizes = _named(given.policy)
     budget = int(given.budget_tokens)
-    job = Job(
+    job = RunConfig(
         folder=given.out, env=given.env, options=settings(given.option, "option"), agent=name, algorithm=name,
         hyper={h.name: getattr(given, h.name) for h in own if getattr(given, h.name) != h.default},
         reward=given.reward, policy=policy, sizes=settings(sizes, "policy"), seed=given.seed,
@@ -92,10 +92,10 @@ def train(name: str, arguments: Sequence[str]) -> None:
         texts=given.texts, start=given.start,
     )  # fmt: skip
     torch.manual_seed(job.seed)  # of what an agent makes for itself, a discriminator, say
-    agent, env, fresh = made(job)
+    agent, env, fresh = build(job)
     folder = Path(given.out)
     if given.start:
-        _take_over(Path(given.start), agent, env, best=False)
+        load_weights(Path(given.start), agent, env, best=False)
     train_agent(
         agent,
         env,
@@ -127,7 +127,7 @@ def evaluate(
     best: bool,
 ) -> None:
     """Scores of a run's policy."""
-    policy, env, id = reopened(run, best)
+    policy, env, id = load_run(run, best)
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
     found = judged(policy, env, decode, chosen, texts)
     scores = found.means()
@@ -142,7 +142,7 @@ def generate(
     run: Path, texts: Sequence[str], n: int, decode: str, width: int, temperature: float, best: bool
 ) -> None:
     """Texts of a run's policy, one a line; of several also their place and score."""
-    policy, env, _ = reopened(run, best)
+    policy, env, _ = load_run(run, best)
     ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
@@ -262,13 +262,13 @@ def tokens(name: str, number: float) -> int:
     return int(checked(name, number, rule_of(Tokens)))
 
 
-def reopened(run: Path, best: bool) -> tuple[Any, Any, str]:
+def load_run(run: Path, best: bool) -> tuple[Any, Any, str]:
     """The policy of a run, its task as it is tested, and the id of the task."""
     if not (run / "job.json").exists():
         raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
-    job = Job.read(run)
-    agent, env, fresh = made(job)
-    there, here = _take_over(run, agent, env, best)
+    job = RunConfig.read(run)
+    agent, env, fresh = build(job)
+    there, here = load_weights(run, agent, env, best)
     if there != here:
         sys.stderr.write(
             f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
@@ -276,7 +276,7 @@ def reopened(run: Path, best: bool) -> tuple[Any, Any, str]:
     return agent.policy, fresh, job.env
 
 
-def _take_over(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
+def load_weights(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
     """Give an agent the weights of a run; refuses those that are of another policy, or for other words.
 
     Returns:

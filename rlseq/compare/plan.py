@@ -12,7 +12,7 @@ import torch
 
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
-from rlseq.training.experiment import Job, made
+from rlseq.training.experiment import RunConfig, build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.utils.arguments import Checked, PositiveInt
 from rlseq.utils.errors import hint, pick
@@ -25,7 +25,7 @@ RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
 @dataclass(frozen=True)
-class Plan(Checked):
+class ComparisonConfig(Checked):
     """The settings of a comparison; `rlseq.compare.run.compare` says what each means."""
 
     envs: str | Sequence[str] | Mapping[str, Options]
@@ -67,7 +67,7 @@ class Plan(Checked):
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**found, "envs": named(self.envs), "agents": named(self.agents)}
 
-    def jobs(self, folder: Path) -> list[Job]:
+    def jobs(self, folder: Path) -> list[RunConfig]:
         """All runs, each after the one it starts from."""
         tasks, variants = named(self.envs), dict(self.variants())
         return [
@@ -89,14 +89,14 @@ class Plan(Checked):
 
     def _jobs(
         self, place: Path, id: str, options: Options, variants: Mapping[str, Options], seed: int
-    ) -> Iterator[Job]:
+    ) -> Iterator[RunConfig]:
         """The runs of one task and seed: the shared start, and every agent from there."""
         shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
         policy = shape.pop("name", "lstm")
         for name, settings in variants.items():
             run = str(place / folder_name(name) / str(seed))
             starts, likelihood = name == START, settings["agent"] == "mle"
-            yield Job(
+            yield RunConfig(
                 folder=run,
                 env=id,
                 options=options,
@@ -117,14 +117,14 @@ class Plan(Checked):
             )
 
 
-def check(jobs: Sequence[Job]) -> None:
+def check(jobs: Sequence[RunConfig]) -> None:
     """Make one run of each kind without training it: what is wrong is said before anything is written."""
     seen = set()
     for job in jobs:
         if (job.env, job.agent) in seen:
             continue
         seen.add((job.env, job.agent))
-        _, env, _ = made(job)
+        _, env, _ = build(job)
         if job.algorithm == "mle" and "references" not in env.contexts(torch.zeros(1, dtype=torch.int64)):
             raise ValueError(f"{job.env} has no references, which mle needs; use start=None, and no mle")
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rlseq.compare.folders import clear
-from rlseq.training.experiment import SPENT, Job, run
+from rlseq.training.experiment import SPENT, RunConfig, run
 from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
@@ -47,8 +47,8 @@ def threads_each(processes: int) -> int:
     return max(1, min(torch.get_num_threads(), processors()) // processes)
 
 
-def work_through(
-    jobs: Sequence[Job], processes: int, told: Callable[[Sequence[Job]], None] = lambda done: None
+def run_all(
+    jobs: Sequence[RunConfig], processes: int, told: Callable[[Sequence[RunConfig]], None] = lambda done: None
 ) -> dict[str, str]:
     """Make all runs that are not finished, a start before what starts from it.
 
@@ -76,9 +76,9 @@ def work_through(
 
 
 def _work(
-    jobs: Sequence[Job],
+    jobs: Sequence[RunConfig],
     processes: int,
-    told: Callable[[Sequence[Job]], None],
+    told: Callable[[Sequence[RunConfig]], None],
     running: dict[str, BaseProcess],
     stop: Stop,
 ) -> dict[str, str]:
@@ -108,7 +108,7 @@ def _work(
     return failed
 
 
-def longest_first(waiting: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+def longest_first(waiting: Sequence[RunConfig], jobs: Sequence[RunConfig]) -> list[RunConfig]:
     """Starts, for which others wait; then what took longest with other seeds: short runs fill up the end."""
     seen: dict[tuple[str, str], float] = {}
     for job in jobs:
@@ -116,7 +116,7 @@ def longest_first(waiting: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
     return sorted(waiting, key=lambda job: (job.start is not None, -(seen[job.env, job.agent] or math.inf)))
 
 
-def _started(job: Job, threads: int) -> BaseProcess:
+def _started(job: RunConfig, threads: int) -> BaseProcess:
     """A process for a run.
 
     Forked where it has one thread, which needs no import and knows tasks that were registered in a notebook;
@@ -137,7 +137,7 @@ def _started(job: Job, threads: int) -> BaseProcess:
     return process
 
 
-def _child(job: Job, threads: int) -> None:
+def _child(job: RunConfig, threads: int) -> None:
     """Make a run in this process; what it says is in `log.txt`, and the error it ends with in `error.txt`."""
     _end_with_parent()
     os.setpgid(0, 0)  # Ctrl-C comes once, from the parent

@@ -16,10 +16,10 @@ from rlseq.compare.statistics import iqm, mean, probability_of_improvement
 from rlseq.compare.trees import Range, Tree, as_tree, within
 from rlseq.compare.verdicts import compared, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, range_of
-from rlseq.training.experiment import TEMPERATURES, Job
+from rlseq.training.experiment import TEMPERATURES, RunConfig
 from rlseq.training.experiment_envs import held_out, tested_on
 from rlseq.training.fingerprint import configuration, machine
-from rlseq.training.reward_hacking import hacked
+from rlseq.training.reward_hacking import reward_hacking_alarms
 from rlseq.training.run_folder import read_metrics, read_results, read_samples
 from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
@@ -78,8 +78,8 @@ class Comparison:
         return fragment(self.results)
 
 
-def gathered(
-    folder: Path, jobs: Sequence[Job], failed: Mapping[str, str], spent: Mapping[str, Any]
+def collect_results(
+    folder: Path, jobs: Sequence[RunConfig], failed: Mapping[str, str], spent: Mapping[str, Any]
 ) -> Comparison:
     """Read all finished runs, compare them, write `results.json`."""
     tasks = []
@@ -108,7 +108,7 @@ def gathered(
 class _Run:
     """One finished run."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: RunConfig, folder: Path) -> None:
         self.job, path = job, Path(job.folder)
         self.results: Tree = read_results(path)
         self.first: dict[str, float] = read_sealed(path / "start.json")
@@ -231,7 +231,7 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree
         "alarms": [
             {"seed": run.job.seed, "alarm": without_places(alarm)}
             for run, curve in zip(runs, curves, strict=True)
-            for alarm in (*run.alarms(), *hacked(curve, trained))
+            for alarm in (*run.alarms(), *reward_hacking_alarms(curve, trained))
         ],
         "temperatures": _sweep([run.temperatures() for run in runs], ranges),
     }

@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path
 
 from rlseq.compare.folders import check_inside
-from rlseq.compare.plan import Options, Plan, check
-from rlseq.compare.process_pool import processors, work_through
-from rlseq.compare.results import Comparison, gathered
-from rlseq.training.experiment import Job
+from rlseq.compare.plan import ComparisonConfig, Options, check
+from rlseq.compare.process_pool import processors, run_all
+from rlseq.compare.results import Comparison, collect_results
+from rlseq.training.experiment import RunConfig
 from rlseq.training.fingerprint import differences
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.files import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
@@ -70,10 +70,10 @@ def compare(
         The comparison: `.table()`, `.plot()`, `.save()`.
     """
     settings = {name: value for name, value in locals().items() if name not in ("jobs", "out")}
-    return _carried_out(Plan(**settings), Path(out), jobs or processors())
+    return _carried_out(ComparisonConfig(**settings), Path(out), jobs or processors())
 
 
-def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
+def _carried_out(plan: ComparisonConfig, folder: Path, jobs: int) -> Comparison:
     """What a plan asks for, but for what is there already."""
     began, runs = time.perf_counter(), plan.jobs(folder)
     check(runs)
@@ -92,11 +92,13 @@ def _carried_out(plan: Plan, folder: Path, jobs: int) -> Comparison:
         write_json(folder / "config.json", plan.plain())
         processes = min(jobs, len(runs))
         with progress("compare", len(runs), "runs") as advance:
-            failed = work_through(runs, processes, lambda done: advance(len(done), ""))
-        return gathered(folder, runs, failed, {"seconds": time.perf_counter() - began, "jobs": processes})
+            failed = run_all(runs, processes, lambda done: advance(len(done), ""))
+        return collect_results(
+            folder, runs, failed, {"seconds": time.perf_counter() - began, "jobs": processes}
+        )
 
 
-def _agree(runs: Sequence[Job]) -> None:
+def _agree(runs: Sequence[RunConfig]) -> None:
     """Refuse folders that hold other runs than these."""
     for job in runs:
         path = Path(job.folder) / "job.json"

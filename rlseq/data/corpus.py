@@ -23,7 +23,7 @@ from rlseq.vocab import Vocab, from_json
 
 
 @dataclass(eq=False)
-class Texts:
+class Ragged:
     """Sequences of ids end to end: number n is `ids[ends[n] : ends[n + 1]]`."""
 
     ids: Tensor
@@ -46,9 +46,9 @@ class Texts:
         inside = place < self.ends[index + 1].unsqueeze(-1)
         return self.ids[place.clamp(max=len(self.ids) - 1)].long().where(inside, pad)
 
-    def to(self, device: torch.device) -> Texts:
+    def to(self, device: torch.device) -> Ragged:
         """On a device."""
-        return Texts(self.ids.to(device), self.ends.to(device))
+        return Ragged(self.ids.to(device), self.ends.to(device))
 
 
 @dataclass(eq=False)
@@ -57,11 +57,11 @@ class Corpus:
 
     vocab: Vocab
     source_vocab: Vocab | None
-    sources: Texts | None
-    references: Texts  # EOS included; unknown words have ids V, V + 1, …
+    sources: Ragged | None
+    references: Ragged  # EOS included; unknown words have ids V, V + 1, …
     order: Tensor  # [M] references sorted by item
     starts: Tensor  # [N + 1] item i has references order[starts[i] : starts[i + 1]]
-    strangers: tuple[str, ...] = ()  # the words of ids V, V + 1, …
+    oov_words: tuple[str, ...] = ()  # the words of ids V, V + 1, …
     notes: dict[str, Any] = field(default_factory=dict)  # what was counted when it was read
 
     @classmethod
@@ -80,11 +80,11 @@ class Corpus:
         return cls(
             vocab=from_json(notes.pop("vocab")),
             source_vocab=source_vocab and from_json(source_vocab),
-            sources=Texts(arrays["sources"], arrays["source_ends"]) if source_vocab else None,
-            references=Texts(arrays["references"], arrays["reference_ends"]),
+            sources=Ragged(arrays["sources"], arrays["source_ends"]) if source_vocab else None,
+            references=Ragged(arrays["references"], arrays["reference_ends"]),
             order=arrays["order"],
             starts=arrays["starts"],
-            strangers=tuple(notes.pop("strangers")),
+            oov_words=tuple(notes.pop("strangers")),
             notes=notes,
         )
 
@@ -108,7 +108,7 @@ class Corpus:
         """Tokens of the longest reference of this part."""
         return int(self.references.lengths[self.order].max())
 
-    def kept(self, max_len: int) -> Corpus:
+    def without_longer_than(self, max_len: int) -> Corpus:
         """Without references of more than `max_len` tokens, and without items that then have none."""
         fits = self.references.lengths[self.order] <= max_len
         left = torch.cat([fits.new_zeros(1, dtype=torch.int64), fits.cumsum(0)])[self.starts].diff()
@@ -119,11 +119,11 @@ class Corpus:
             lengths = sources.lengths[which]
             ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
             at = torch.arange(int(ends[-1])) + (sources.ends[which] - ends[:-1]).repeat_interleave(lengths)
-            sources = Texts(sources.ids[at], ends)
+            sources = Ragged(sources.ids[at], ends)
         starts = torch.cat([left.new_zeros(1), left[items].cumsum(0)])
         return Corpus(
             *(self.vocab, self.source_vocab, sources, self.references, self.order[fits], starts),
-            strangers=self.strangers,
+            oov_words=self.oov_words,
             notes=self.notes,
         )
 
@@ -136,7 +136,7 @@ class Corpus:
         starts = torch.cat([counts.new_zeros(1), (counts - 1).cumsum(0)])
         return Corpus(
             *(self.vocab, None, None, self.references, order, starts),
-            strangers=self.strangers,
+            oov_words=self.oov_words,
             notes=self.notes,
         )
 
@@ -145,7 +145,7 @@ class Corpus:
         return Corpus(
             *(self.vocab, self.source_vocab, self.sources and self.sources.to(device)),
             *(self.references.to(device), self.order.to(device), self.starts.to(device)),
-            strangers=self.strangers,
+            oov_words=self.oov_words,
             notes=self.notes,
         )
 
@@ -184,7 +184,7 @@ class Corpus:
         """References as texts, a list for each item."""
         table = self.table(index)
         found: list[list[str]] = [[] for _ in range(table.items)]
-        words = (*self.vocab.words, *self.strangers)
+        words = (*self.vocab.words, *self.oov_words)
         for item, ids, length in zip(
             table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
         ):
@@ -209,7 +209,7 @@ def table_of(references: Tensor, lengths: Tensor) -> RefTable:
     return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
 
 
-class Shelf:
+class CorpusWriter:
     """The arrays of one part, while they are written."""
 
     def __init__(self, folder: Path, name: str) -> None:

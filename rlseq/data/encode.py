@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlseq.data import cache, limits
-from rlseq.data.corpus import Corpus, Shelf
+from rlseq.data.corpus import Corpus, CorpusWriter
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
@@ -210,7 +210,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
         skipped = some + "".join(map(str, problems.first[:1]))
         raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
-    places = {name: placed(name, seen, assign) for name, seen in surveys.items()}
+    places = {name: assign_parts(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(_rows, origins, places)
     level = levels(reading.level, surveys)
     make = [pick(LEVELS, name, "level") for name in level]
@@ -222,17 +222,17 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         else None
     )
     vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
-    strangers: dict[str, int] = {}
-    shelves = [Shelf(folder, name) for name in PARTS]
+    oov_words: dict[str, int] = {}
+    shelves = [CorpusWriter(folder, name) for name in PARTS]
     for pair, part, item, first in rows():
-        shelves[part].add(item, vocab.encode_apart(pair.target, strangers), vocab.eos)
+        shelves[part].add(item, vocab.encode_apart(pair.target, oov_words), vocab.eos)
         if first and source_vocab is not None:
             shelves[part].sources(source_vocab.encode(str(pair.source)))
     notes = {
         "level": level,
         "vocab": vocab.to_json(),
         "source_vocab": source_vocab and source_vocab.to_json(),
-        "strangers": list(strangers),
+        "strangers": list(oov_words),
         "skipped": problems.count,
         "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
         "repeated": int(sum((~place.kept).sum() for place in places.values())),
@@ -251,7 +251,7 @@ def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name:
 
 def _passed(origin: Origin, seed: int) -> tuple[Survey, Origin]:
     """The survey of an origin that is read again and again."""
-    return survey(origin, seed), origin
+    return scan(origin, seed), origin
 
 
 def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
@@ -264,10 +264,10 @@ def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
                 pairs.append(row)
             yield row
 
-    return survey(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
+    return scan(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
 
 
-def survey(origin: Origin, seed: int) -> Survey:
+def scan(origin: Origin, seed: int) -> Survey:
     """Keys of all pairs, and the problems."""
     sources: list[bytes] = []
     items: list[bytes] = []
@@ -308,7 +308,7 @@ def checked(problems: Problems, skip_bad: bool) -> None:
         raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
 
 
-def placed(name: str, seen: Survey, assign: Assign) -> Place:
+def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:
     """The part and the item of every pair; a source is in one part, however many items it makes."""
     kept = _first(seen.pairs)
     item = _numbered(seen.items)

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from rlseq.data.encode import SHOWN, Problems, levels, placed, survey
+from rlseq.data.encode import SHOWN, Problems, assign_parts, levels, scan
 from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Origin, Where, by_seed, find
 from rlseq.utils.errors import printable
@@ -157,7 +157,7 @@ def inspect(
     if level not in (None, "char", "word"):
         raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
     origins = find(path, TEXTS if texts else PAIRS)
-    surveys = {name: survey(origin, 0) for name, origin in origins.items()}
+    surveys = {name: scan(origin, 0) for name, origin in origins.items()}
     both = levels(level, surveys)
     overview = Overview(
         parts={},
@@ -168,7 +168,7 @@ def inspect(
         max_len=max_len,
     )
     for name, seen in surveys.items():
-        place = placed(name, seen, by_seed)
+        place = assign_parts(name, seen, by_seed)
         references = Counter(
             zip(place.part[place.kept].tolist(), place.item[place.kept].tolist(), strict=True)
         )

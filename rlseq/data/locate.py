@@ -98,7 +98,7 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
         return {part: origin(where, formats) for part, where in path.items()}
     if not isinstance(path, (str, PathLike)):
         return {"all": origin(path, formats)}
-    where = located(path)
+    where = expand(path)
     parts = _divided(where, formats)
     if isdir(where) and "train" not in parts:
         have = sorted(other.name for other in where.iterdir())
@@ -114,7 +114,7 @@ def _wanted(name: str, formats: Formats) -> str:
     return " or ".join([*(name + suffix for suffix in formats), *aligned])
 
 
-def located(where: object) -> Path:
+def expand(where: object) -> Path:
     """A path as it is given, with `~` for the home folder."""
     if not isinstance(where, (str, PathLike)):
         raise TypeError(
@@ -172,9 +172,9 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
             raise ValueError(
                 f"path={where!r:.80}: {_A_TEXT_A_LINE}; aligned files belong to rlseq/Parallel-v0"
             )
-        source, *references = map(located, where)
+        source, *references = map(expand, where)
         return _aligned(source, [file for path in references for file in _given(path)])
-    path = located(where)
+    path = expand(where)
     ways = _itself(path, formats) or _begun(path, formats, [])
     if not ways:
         raise _nothing(path, formats)

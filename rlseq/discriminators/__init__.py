@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from rlseq.discriminators.adversary import Adversary as Adversary
-from rlseq.discriminators.network import AttentiveReader, Convolutional, Reader, RecurrentReader
+from rlseq.discriminators.network import AttentiveReader, CNNReader, Reader, RecurrentReader
 from rlseq.discriminators.network import Discriminator as Discriminator
 from rlseq.discriminators.ranker import Ranker as Ranker
 from rlseq.discriminators.testing import check_discriminator as check_discriminator
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.policies.spec import Words, check_sizes
+from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.utils.arguments import Seed, checked_arguments
 from rlseq.utils.errors import check_options, pick
 
 READERS: dict[str, Callable[..., Reader]] = {
-    "cnn": Convolutional,
+    "cnn": CNNReader,
     "gru": partial(RecurrentReader, nn.GRU),
     "lstm": partial(RecurrentReader, nn.LSTM),
     "transformer": AttentiveReader,
@@ -41,10 +41,10 @@ def make_discriminator(name: str, env: Any, *, seed: Seed | None = None, **sizes
     """
     env = sequence_env(env)
     seed = env.seed if seed is None else seed
-    return built(name, Words.of(env), seed, **sizes).to(env.device)
+    return built(name, TokenSpec.of(env), seed, **sizes).to(env.device)
 
 
-def built(name: str, words: Words, seed: int, **sizes: Any) -> Discriminator:
+def built(name: str, words: TokenSpec, seed: int, **sizes: Any) -> Discriminator:
     """A discriminator of texts made of these words."""
     reader = pick(READERS, name, "discriminator")
     own, its = _options(Discriminator), _options(reader) - _options(Discriminator)

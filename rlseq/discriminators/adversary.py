@@ -13,7 +13,7 @@ from rlseq.discriminators.mode_collapse import Collapse
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.objectives import GAN, Objective, Penalty, Value, probability, unconstrained
 from rlseq.discriminators.texts import (
-    Texts,
+    TextBatch,
     check_pool,
     joined,
     mismatched,
@@ -25,7 +25,7 @@ from rlseq.mdp.checks import checked_judgement, unchanged
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Metrics
 from rlseq.utils.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 JUDGED = 1024  # texts judged together
 PLAIN, WATCH = GAN(), Collapse()
@@ -72,36 +72,36 @@ class Adversary:
         if self.discriminator.head.out_features == 2 and not self.mismatch:
             raise ValueError("the second output learns from mismatched pairs; leave mismatch=True")
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), self.lr)
-        self.past: Texts | None = None
+        self.past: TextBatch | None = None
         self.frozen = False
 
     # ── the reward ───────────────────────────────────────────────────────────────────────────────────
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What every text is paid, `[B]`."""
-        return self._judged(self._whole, Texts(tokens, mask, context))
+        return self._judged(self._whole, TextBatch(tokens, mask, context))
 
     def steps(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What every prefix is paid, `[B, T]`."""
-        return self._judged(self._prefixes, Texts(tokens, mask, context))
+        return self._judged(self._prefixes, TextBatch(tokens, mask, context))
 
-    def _whole(self, texts: Texts) -> Tensor:
+    def _whole(self, texts: TextBatch) -> Tensor:
         return self.value(self.logits(texts))
 
-    def logits(self, texts: Texts) -> Tensor:
+    def logits(self, texts: TextBatch) -> Tensor:
         """The discriminator's answer for whole texts, `[B, outputs]`, checked."""
         with unchanged("the discriminator", texts.context, tokens=texts.tokens, mask=texts.mask):
             answer = self.discriminator(*texts)
         return checked_judgement(answer, (len(texts.tokens), self.discriminator.head.out_features))
 
-    def _prefixes(self, texts: Texts) -> Tensor:
+    def _prefixes(self, texts: TextBatch) -> Tensor:
         return self.value(self.discriminator.steps(*texts))
 
     @torch.no_grad()
-    def _judged(self, how: Callable[[Texts], Tensor], texts: Texts) -> Tensor:
+    def _judged(self, how: Callable[[TextBatch], Tensor], texts: TextBatch) -> Tensor:
         """Part by part, so that memory does not grow with the number of completions."""
         starts = range(0, len(texts.tokens), JUDGED)
-        with evaluating(self.discriminator):
+        with eval_mode(self.discriminator):
             return torch.cat([how(texts.take(slice(start, start + JUDGED))) for start in starts])
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +149,7 @@ class Adversary:
         """Stay as it is, for an evaluation or an exact gradient."""
         self.frozen = True
 
-    def _pairs(self, fresh: Texts, env: SequenceEnv) -> Iterator[tuple[Texts, Texts]]:
+    def _pairs(self, fresh: TextBatch, env: SequenceEnv) -> Iterator[tuple[TextBatch, TextBatch]]:
         """As many real texts as generated, step by step."""
         pool = fresh if self.past is None else joined([fresh, self.past])
         order = torch.randperm(len(pool.tokens), generator=env.generator, device=env.device)
@@ -157,7 +157,7 @@ class Adversary:
             low, high = pool.take(rows), real(env, len(rows))
             yield tuple(t._replace(mask=self.view(t.mask, env.generator)) for t in (high, low))  # type: ignore[misc]
 
-    def _step(self, high: Texts, low: Texts) -> Tensor:
+    def _step(self, high: TextBatch, low: TextBatch) -> Tensor:
         """One step; the loss, and what is watched."""
         self.discriminator.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,7 +169,7 @@ class Adversary:
         self.constrain(self.discriminator)
         return torch.stack([loss.detach(), *values])
 
-    def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
+    def loss(self, high: TextBatch, low: TextBatch) -> tuple[Tensor, Sequence[Tensor]]:
         """What to minimise; and what is `watched`."""
         up, down = self.logits(high), self.logits(low)
         wrong = up[:0]
@@ -183,7 +183,7 @@ class Adversary:
         return loss, watched(self.value(up.detach()), self.value(down.detach()))
 
     @torch.no_grad()
-    def _remember(self, fresh: Texts, generator: torch.Generator) -> None:
+    def _remember(self, fresh: TextBatch, generator: torch.Generator) -> None:
         """Keep some of what was ever written, the recent more likely."""
         if not self.memory:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlseq.discriminators.texts import Texts
+from rlseq.discriminators.texts import TextBatch
 from rlseq.metrics.diversity import SelfBLEU
 from rlseq.types import Metrics
 from rlseq.utils.arguments import Checked, PositiveInt, Share
@@ -34,7 +34,7 @@ class Collapse(Checked):
     distinct: Share = 0.5
     alike: Share = 0.5
 
-    def __call__(self, real: Texts, generated: Texts) -> Metrics:
+    def __call__(self, real: TextBatch, generated: TextBatch) -> Metrics:
         """Both figures of the generated texts; a warning where they alarm."""
         number = min(self.texts, len(real.tokens), len(generated.tokens))
         if number < 2:
@@ -54,7 +54,7 @@ class Collapse(Checked):
         warnings.warn(message, ModeCollapse, stacklevel=4)
 
 
-def varied(texts: Texts) -> tuple[Tensor, Tensor]:
+def varied(texts: TextBatch) -> tuple[Tensor, Tensor]:
     """The share of distinct texts, and their mean Self-BLEU."""
     rows = torch.cat([texts.tokens.where(texts.mask, 0), texts.mask.sum(1, keepdim=True)], 1)
     return torch.tensor(len(torch.unique(rows, dim=0)) / len(rows)), SelfBLEU()(*texts).mean()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policies.attention import Layer, Learned
-from rlseq.policies.recurrence import Cell, Recurrence, at_end
-from rlseq.policies.spec import Embedding, Words
-from rlseq.types import Context, Soft
+from rlseq.policies.recurrence import Cell, Recurrence, last_state
+from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, ShareBelowOne, checked_arguments
 
 # SeqGAN's windows and how many filters each has; 30 and 40 are for its texts of 40 words.
@@ -36,13 +36,13 @@ class Reader(nn.Module):
 
     def end(self, x: Tensor, mask: Tensor) -> Tensor:
         """What is known after the last, `[B, F]`."""
-        return at_end(self(x, mask), mask)
+        return last_state(self(x, mask), mask)
 
 
 ReaderFactory = Callable[[int, int], Reader]  # (E, longest text) -> reader
 
 
-class Convolutional(Reader):
+class CNNReader(Reader):
     """Windows of several widths, maximum over time, a highway (Zhang & LeCun 2015; Kim 2014; Yu et al. 2017).
 
     Args:
@@ -175,7 +175,7 @@ class Discriminator(nn.Module):
     @checked_arguments
     def __init__(
         self,
-        words: Words,
+        words: TokenSpec,
         reader: ReaderFactory,
         *,
         embedding: PositiveInt = 64,
@@ -198,7 +198,7 @@ class Discriminator(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.reader.width, outputs)
 
-    def forward(self, tokens: Tensor | Soft, mask: Tensor, context: Context) -> Tensor:
+    def forward(self, tokens: Tensor | SoftTokens, mask: Tensor, context: Context) -> Tensor:
         """Logits of whole texts, `[B, outputs]`."""
         return self.judge(self.embed(tokens, context), mask)
 
@@ -207,7 +207,7 @@ class Discriminator(nn.Module):
         logits: Tensor = self.head(self.dropout(self.reader(self.embed(tokens, context), mask)))
         return logits
 
-    def embed(self, tokens: Tensor | Soft, context: Context) -> Tensor:
+    def embed(self, tokens: Tensor | SoftTokens, context: Context) -> Tensor:
         """Words as vectors `[B, T, E]`, each beside what it sees of the source.
 
         Several words in one place, weighted, may be read too: through these a gradient reaches a generator.
@@ -226,7 +226,7 @@ class Discriminator(nn.Module):
 
     def check(self, env: SequenceEnv) -> None:
         """Refuse a task whose texts or sources it cannot read."""
-        task = Words.of(env)
+        task = TokenSpec.of(env)
         for what in ("written", "read", "source", "source_pad"):
             mine, theirs = getattr(self.words, what), getattr(task, what)
             if mine != theirs and (self.conditional or not what.startswith("source")):
@@ -247,7 +247,7 @@ class Glance(nn.Module):
     a = softmax(q·kᵀ/√E) v;  queries and keys know word and place, values the word alone.
     """
 
-    def __init__(self, words: Words, embedding: int) -> None:
+    def __init__(self, words: TokenSpec, embedding: int) -> None:
         super().__init__()
         if words.source is None:
             raise ValueError("there is no source to look at")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from rlseq.discriminators.network import Discriminator
-from rlseq.discriminators.texts import Texts
+from rlseq.discriminators.texts import TextBatch
 from rlseq.utils.arguments import Checked, NonNegativeFloat, PositiveFloat, Range
 
 Value = Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ def odds(logits: Tensor) -> Tensor:
 Objective = Callable[[Tensor, Tensor], Tensor]  # (logits [n] of the high, [m] of the low) -> loss
 
 
-Penalty = Callable[[Discriminator, Texts, Texts], Tensor]
+Penalty = Callable[[Discriminator, TextBatch, TextBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class OutputL2(Checked):
 
     weight: NonNegativeFloat = 0.2
 
-    def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
+    def __call__(self, discriminator: Discriminator, real: TextBatch, generated: TextBatch) -> Tensor:
         """Of weights and biases."""
         head = discriminator.head
         return self.weight / 2 * (head.weight.square().sum() + head.bias.square().sum())
@@ -95,7 +95,7 @@ class GradientPenalty(Checked):
 
     weight: NonNegativeFloat = 10.0
 
-    def __call__(self, discriminator: Discriminator, real: Texts, generated: Texts) -> Tensor:
+    def __call__(self, discriminator: Discriminator, real: TextBatch, generated: TextBatch) -> Tensor:
         """Text by text, as far as the longer of the two goes."""
         rows = min(len(real.tokens), len(generated.tokens))
         real, generated = real.take(slice(rows)), generated.take(slice(rows))

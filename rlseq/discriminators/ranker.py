@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlseq.discriminators.adversary import Adversary, watched
-from rlseq.discriminators.texts import Texts, real, remembered
+from rlseq.discriminators.texts import TextBatch, real, remembered
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.utils.arguments import PositiveFloat, PositiveInt
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
 @dataclass(eq=False)
@@ -33,7 +33,7 @@ class Ranker(Adversary):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.pool: Texts | None = None
+        self.pool: TextBatch | None = None
         if self.discriminator.conditional:
             raise ValueError("a ranker compares texts with each other; make its discriminator source=False")
 
@@ -50,7 +50,7 @@ class Ranker(Adversary):
             self._draw(env)
         return metrics
 
-    def loss(self, high: Texts, low: Texts) -> tuple[Tensor, Sequence[Tensor]]:
+    def loss(self, high: TextBatch, low: TextBatch) -> tuple[Tensor, Sequence[Tensor]]:
         """Half of the real texts are references, the others must outrank generated ones."""
         up, down = self._features(high), self._features(low)
         like, up = up[: len(up) // 2], up[len(up) // 2 :]
@@ -58,10 +58,10 @@ class Ranker(Adversary):
         loss = -above.log().mean() - torch.log1p(-below.clamp(max=1 - 1e-6)).mean()
         return loss, watched((up @ like.t()).mean(1), (down @ like.t()).mean(1))
 
-    def _whole(self, texts: Texts) -> Tensor:
+    def _whole(self, texts: TextBatch) -> Tensor:
         return self._paid(self._features(texts))
 
-    def _prefixes(self, texts: Texts) -> Tensor:
+    def _prefixes(self, texts: TextBatch) -> Tensor:
         d = self.discriminator
         return self._paid(F.normalize(d.reader(d.embed(texts.tokens, texts.context), texts.mask), dim=-1))
 
@@ -69,12 +69,12 @@ class Ranker(Adversary):
         """Log R."""
         if self.pool is None:
             raise ValueError("a ranker compares with real texts: call its `begin(env)` or `learn` first")
-        with evaluating(self.discriminator):
+        with eval_mode(self.discriminator):
             known = self._features(self.pool)
         ranks = rank(features, known[: self.references], known[self.references :], self.gamma)
         return ranks.clamp(min=1e-12).log()
 
-    def _features(self, texts: Texts) -> Tensor:
+    def _features(self, texts: TextBatch) -> Tensor:
         """Of length 1, `[B, F]`."""
         d = self.discriminator
         return F.normalize(d.dropout(d.features(d.embed(texts.tokens, texts.context), texts.mask)), dim=-1)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.discriminators.texts import Texts, mismatched, real
+from rlseq.discriminators.texts import TextBatch, mismatched, real
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 ROWS = 32
 
@@ -24,7 +24,7 @@ def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -
     """
     env = sequence_env(env)
     texts = real(env, ROWS)
-    with evaluating(discriminator):
+    with eval_mode(discriminator):
         judged = discriminator(*texts)
         _same(discriminator(*texts.take(slice(1, 2))), judged[1:2], tolerance, "batch-mates matter")
         others = texts.tokens.where(texts.mask, (texts.tokens + 1) % len(env.vocab))
@@ -39,7 +39,7 @@ def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -
             _source(discriminator, texts, tolerance)
 
 
-def _prefixes(discriminator: Any, texts: Texts, tolerance: float) -> None:
+def _prefixes(discriminator: Any, texts: TextBatch, tolerance: float) -> None:
     steps = discriminator.steps(*texts)
     place = torch.arange(texts.mask.shape[1], device=texts.mask.device)
     for t in range(texts.mask.shape[1]):
@@ -49,7 +49,7 @@ def _prefixes(discriminator: Any, texts: Texts, tolerance: float) -> None:
         _same(got, steps[real, t], tolerance, f"`steps` judges another prefix at {t}")
 
 
-def _source(discriminator: Any, texts: Texts, tolerance: float) -> None:
+def _source(discriminator: Any, texts: TextBatch, tolerance: float) -> None:
     wrong = mismatched(texts)
     right = wrong._replace(context={**wrong.context, "source": wrong.context["source"].roll(-1, 0)})
     change = (discriminator(*wrong) - discriminator(*right)).abs().max()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlseq.engine.references import check_references, demonstrations
+from rlseq.engine.references import check_references, sample_references
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Reward, Rollout
@@ -16,7 +16,7 @@ from rlseq.types import Context, Reward, Rollout
 WRITTEN = 1024  # rows written together, so that memory does not grow with the number of texts
 
 
-class Texts(NamedTuple):
+class TextBatch(NamedTuple):
     """B texts, and what each is about."""
 
     tokens: Tensor  # [B, T]
@@ -24,45 +24,45 @@ class Texts(NamedTuple):
     context: Context
 
     @classmethod
-    def of(cls, batch: Rollout) -> Texts:
+    def of(cls, batch: Rollout) -> TextBatch:
         """Those of a rollout."""
         return cls(batch.actions, batch.mask, batch.context)
 
-    def take(self, rows: Tensor | slice) -> Texts:
+    def take(self, rows: Tensor | slice) -> TextBatch:
         """Some of them."""
         context = {name: value[rows] for name, value in self.context.items()}
-        return Texts(self.tokens[rows], self.mask[rows], context)
+        return TextBatch(self.tokens[rows], self.mask[rows], context)
 
 
-def joined(parts: Sequence[Texts]) -> Texts:
+def joined(parts: Sequence[TextBatch]) -> TextBatch:
     """Several batches as one."""
     first = parts[0].context
     context = {name: torch.cat([part.context[name] for part in parts]) for name in first}
-    return Texts(torch.cat([p.tokens for p in parts]), torch.cat([p.mask for p in parts]), context)
+    return TextBatch(torch.cat([p.tokens for p in parts]), torch.cat([p.mask for p in parts]), context)
 
 
-def remembered(state: Mapping[str, Any] | None, module: nn.Module) -> Texts | None:
+def remembered(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | None:
     """Texts of a checkpoint, on the device of the module that reads them."""
     if state is None:
         return None
     device = next(module.parameters()).device
     context = {name: value.to(device) for name, value in state["context"].items()}
-    return Texts(state["tokens"].to(device), state["mask"].to(device), context)
+    return TextBatch(state["tokens"].to(device), state["mask"].to(device), context)
 
 
-def written(policy: Any, env: SequenceEnv, number: int) -> Texts:
+def written(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
     """What a policy writes now; nobody judges it."""
     env = rewarded(env, _nothing)
     sizes = [min(WRITTEN, number - start) for start in range(0, number, WRITTEN)]
-    return joined([Texts.of(rollout(policy, env.variant(num_envs=size))) for size in sizes])
+    return joined([TextBatch.of(rollout(policy, env.variant(num_envs=size))) for size in sizes])
 
 
-def real(env: SequenceEnv, number: int) -> Texts:
+def real(env: SequenceEnv, number: int) -> TextBatch:
     """References of random items."""
-    return Texts.of(demonstrations(env.variant(num_envs=number)))
+    return TextBatch.of(sample_references(env.variant(num_envs=number)))
 
 
-def mismatched(texts: Texts) -> Texts:
+def mismatched(texts: TextBatch) -> TextBatch:
     """Every text under the source of another, where the two sources differ (Reed et al. 2016)."""
     context = {name: value.roll(1, 0) for name, value in texts.context.items()}
     differs = (context["source"] != texts.context["source"]).flatten(1).any(1)
@@ -71,7 +71,7 @@ def mismatched(texts: Texts) -> Texts:
             "mismatched pairs need different sources, but all of a batch are the same; give the task more "
             "items, or the discriminator mismatch=False"
         )
-    return Texts(texts.tokens, texts.mask, context).take(differs)
+    return TextBatch(texts.tokens, texts.mask, context).take(differs)
 
 
 def check_pool(env: SequenceEnv) -> None:

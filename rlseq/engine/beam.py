@@ -11,12 +11,12 @@ from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN
 from rlseq.engine.decode import acting_logits
-from rlseq.engine.rollout import harvest
+from rlseq.engine.rollout import finished_rollout
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 from rlseq.utils.arguments import NonNegativeFloat, PositiveInt, check_fields, checked_arguments
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
 def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
@@ -39,7 +39,7 @@ def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -
     written = torch.cat([batch.actions, spare], 1)[text]
     known = torch.arange(env.max_len + 1, device=env.device) < torch.minimum(whole, length).unsqueeze(1)
     tokens = written.where(known, env.vocab.pad)
-    return env.resumed(context, tokens, torch.minimum(whole, length), whole <= length)
+    return env.with_episodes(context, tokens, torch.minimum(whole, length), whole <= length)
 
 
 def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
@@ -84,7 +84,9 @@ class Beam:
         spare = torch.full_like(tokens[:, :1], env.vocab.pad)
         tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
         done = torch.ones_like(mask[:, 0])
-        return harvest(env.resumed(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW)
+        return finished_rollout(
+            env.with_episodes(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW
+        )
 
 
 class NBest(NamedTuple):
@@ -121,7 +123,7 @@ def beam_search(
     total = torch.full((env.num_envs, beam.width), -torch.inf, device=env.device)
     total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are still one, which counts once in a group
     log_probs = torch.zeros(len(lane), env.max_len, device=env.device)
-    with evaluating(policy):
+    with eval_mode(policy):
         state = fork(checked_state(policy.start(context), env.num_envs), lane)
         token = torch.full_like(lane, env.vocab.bos)
         for t in range(env.max_len):

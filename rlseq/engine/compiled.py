@@ -26,10 +26,10 @@ from rlseq.engine.device import blocks
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Policy
 
-Written = tuple[Tensor, Tensor | None]
+Decoded = tuple[Tensor, Tensor | None]
 
 
-Capture = Callable[[Callable[[], Written]], tuple[Written, Callable[[], Any]]]
+Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
 
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps
@@ -42,11 +42,11 @@ _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
 
 def compiled(
-    write: Callable[..., Written], step: Callable[..., Any], policy: Policy, decode: Decode
-) -> Callable[..., Written]:
+    write: Callable[..., Decoded], step: Callable[..., Any], policy: Policy, decode: Decode
+) -> Callable[..., Decoded]:
     """`write` of `rlseq.engine.rollout` with the steps of a policy and a decoder, compiled or captured."""
 
-    def on_any_device(env: SequenceEnv, *rest: Any) -> Written:
+    def on_any_device(env: SequenceEnv, *rest: Any) -> Decoded:
         writing = partial(write, partial(step, policy, decode))
         if env.device.type == "cuda":
             return replayed(writing, (policy, decode), env, rest, captured)
@@ -66,13 +66,13 @@ def _fused(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_whole_blocks(
-    writing: Callable[..., Written],
+    writing: Callable[..., Decoded],
     env: SequenceEnv,
     token: Tensor,
     state: Any,
     at_work: Sequence[int],
     *rest: Any,
-) -> Written:
+) -> Decoded:
     """Let no block of rows shrink while it is written: each number of rows would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
@@ -114,7 +114,7 @@ class _Graph:
     """What `write` does, on memory of its own: inputs are copied in, and results out."""
 
     def __init__(
-        self, writing: Callable[..., Written], env: SequenceEnv, rest: Any, capture: Capture
+        self, writing: Callable[..., Decoded], env: SequenceEnv, rest: Any, capture: Capture
     ) -> None:
         own = env.take(torch.arange(env.num_envs, device=env.device))
         rest = _copied(rest)
@@ -122,7 +122,7 @@ class _Graph:
         self.episodes = _episodes(own)[:3]
         self.written, self.replay = capture(lambda: writing(own, *rest))
 
-    def __call__(self, env: SequenceEnv, rest: Any) -> Written:
+    def __call__(self, env: SequenceEnv, rest: Any) -> Decoded:
         for own, given in zip(self.inputs, _leaves((_episodes(env), rest)), strict=True):
             own.copy_(given)
         self.replay()
@@ -133,8 +133,8 @@ class _Graph:
 
 
 def replayed(
-    writing: Callable[..., Written], who: tuple[Policy, Decode], env: SequenceEnv, rest: Any, capture: Capture
-) -> Written:
+    writing: Callable[..., Decoded], who: tuple[Policy, Decode], env: SequenceEnv, rest: Any, capture: Capture
+) -> Decoded:
     """Replay the graph of this policy for inputs of this shape; capture it if there is none."""
     policy, decode = who
     graphs = _graphs.setdefault(policy, {})
@@ -153,7 +153,7 @@ def replayed(
     return graphs[key](env, rest)
 
 
-def captured(run: Callable[[], Written]) -> tuple[Written, Callable[[], Any]]:
+def captured(run: Callable[[], Decoded]) -> tuple[Decoded, Callable[[], Any]]:
     """Capture what a function launches; its result, and how to launch it again."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())

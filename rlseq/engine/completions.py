@@ -10,13 +10,13 @@ import torch
 from rlseq.engine.beam import _lengths, _read, _under_way
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.device import casting
-from rlseq.engine.rollout import harvest, numbers, writing
+from rlseq.engine.rollout import finished_rollout, numbers, writing
 from rlseq.engine.state import pick_rows
 from rlseq.mdp.sequence_env import CELL, sequence_env
 from rlseq.types import Behaviour, Policy, Rollout
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.memory import check_fits
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
 @checked_arguments
@@ -63,7 +63,7 @@ def complete(
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
+    with env.all_or_nothing(), eval_mode(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
@@ -71,4 +71,4 @@ def complete(
         token, uniform = read[prefix, text], numbers(lanes, len(at_work))
         with env.counts.writing(lanes):
             written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
-        return harvest(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
+        return finished_rollout(lanes, *written, Behaviour(decode.temperature, autocast=autocast))

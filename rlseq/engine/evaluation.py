@@ -18,7 +18,7 @@ from rlseq.engine.decode import Decode, Greedy, Sample, Search
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.checks import checked_reward, named_functions
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.types import OwnLoop, Reward
+from rlseq.types import Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import pick
 
@@ -32,7 +32,7 @@ SINGLE = 1000  # texts of a task that has one item only
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedTexts:
     """A policy's texts, one row each, and their scores."""
 
     index: Tensor  # [N], the items
@@ -96,7 +96,7 @@ def evaluate(
     Returns:
         "reward", "length", every part of the reward, and every metric.
     """
-    if isinstance(env, OwnLoop):
+    if isinstance(env, SteppedEnv):
         if metrics is not None:
             raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
         return env.evaluate(
@@ -112,7 +112,7 @@ def judged(
     decode: str | Decode | Search = "greedy",
     metrics: Mapping[str, Reward] | None = None,
     limit: PositiveInt | None = None,
-) -> Judged:
+) -> EvaluatedTexts:
     """As `evaluate`: the texts themselves, and the scores of each."""
     env = sequence_env(env)
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
@@ -122,7 +122,7 @@ def judged(
         found = [_judged(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
-    return Judged(items, actions, mask, log_probs, scores)
+    return EvaluatedTexts(items, actions, mask, log_probs, scores)
 
 
 def items_tested(size: int, limit: int | None = None) -> Tensor:

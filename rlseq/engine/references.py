@@ -16,7 +16,7 @@ from rlseq.types import Context, Rollout
 from rlseq.utils.masks import last_of
 
 
-def demonstrations(env: SequenceEnv, context: Context | None = None) -> Rollout:
+def sample_references(env: SequenceEnv, context: Context | None = None) -> Rollout:
     """One reference of every context, drawn at random, as if acted; they are not judged.
 
     Args:
@@ -43,7 +43,7 @@ def drawn(env: SequenceEnv, context: Context | None = None) -> Rollout:
     return Rollout(actions.where(mask, 0), mask, nothing, nothing, None, last_of(mask), None, context)
 
 
-def alike(env: SequenceEnv) -> Context | None:
+def length_bucket(env: SequenceEnv) -> Context | None:
     """A fresh batch of contexts whose texts are of like length, where the task can draw one."""
     env = sequence_env(env)
     draw = getattr(env, "alike", None)

@@ -16,13 +16,13 @@ from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.checks import check_words, checked_evaluation, checked_step, unchanged
 from rlseq.mdp.sequence_env import SequenceEnv, task_of
-from rlseq.types import RAW, Behaviour, Evaluation, OwnLoop, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.masks import last_of
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
-class Allowed:
+class SupportRecorder:
     """Gathers, step by step, which tokens could be chosen; all of them where nothing else is said.
 
     Args:
@@ -56,10 +56,10 @@ class Allowed:
         self._first = False
 
 
-Written = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
+Decoded = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
 
 
-Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `one_step` of some policy
+Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `decode_step` of some policy
 
 
 @checked_arguments
@@ -90,7 +90,7 @@ def rollout(
         autocast: torch.bfloat16 or torch.float16, in which networks compute; softmax stays float32.
     """
     env, decode = task_of(env), checked_decoder(decode)
-    if isinstance(env, OwnLoop):
+    if isinstance(env, SteppedEnv):
         texts = {"forced": forced, "forced_steps": forced_steps, "index": index}
         return env.rollout(policy, decode, repeat=repeat, **texts)
     if isinstance(decode, Search):
@@ -100,7 +100,7 @@ def rollout(
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
     check_words(policy, env.vocab, env.source_vocab)
-    with env.all_or_nothing(), evaluating(policy), casting(autocast, env.device):
+    with env.all_or_nothing(), eval_mode(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         with unchanged("the policy's start", context):
             state = policy.start({name: value[::repeat] for name, value in context.items()})
@@ -112,7 +112,7 @@ def rollout(
         uniform = numbers(env, env.max_len)
         with env.counts.writing(env):
             written = writing(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
-        return harvest(env, *written, Behaviour(decode.temperature, autocast=autocast))
+        return finished_rollout(env, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def numbers(env: SequenceEnv, steps: int) -> Tensor:
@@ -121,7 +121,9 @@ def numbers(env: SequenceEnv, steps: int) -> Tensor:
     return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
 
 
-def harvest(env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour) -> Rollout:
+def finished_rollout(
+    env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour
+) -> Rollout:
     """The episodes of an environment in which every row is finished, judged."""
     mask = env.mask
     log_probs = log_probs.where(mask, 0.0)
@@ -139,14 +141,14 @@ def harvest(env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behavio
     )
 
 
-def writing(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Written]:
+def writing(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Decoded]:
     """`write`, with the steps of a policy and a decoder."""
     if compile:
-        return compiled(write, one_step, policy, decode)
-    return partial(write, partial(one_step, policy, decode))
+        return compiled(write, decode_step, policy, decode)
+    return partial(write, partial(decode_step, policy, decode))
 
 
-def one_step(
+def decode_step(
     policy: Policy,
     decode: Decode,
     env: SequenceEnv,
@@ -178,14 +180,14 @@ def write(
     at_work: Sequence[int],
     uniform: Tensor,
     forcing: tuple[Tensor, Tensor] | None = None,
-) -> Written:
+) -> Decoded:
     """Go on writing in all rows until they are done: the one loop of the house, block by block of rows.
 
     `token` `[B]` is still to be read, and `state` is the policy's before it. At step t only the first
     `at_work[t]` rows may have something to write.
     """
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
-    lane, allowed = torch.arange(env.num_envs, device=env.device), Allowed(env.num_envs, env.max_len)
+    lane, allowed = torch.arange(env.num_envs, device=env.device), SupportRecorder(env.num_envs, env.max_len)
     for block in blocks(env.num_envs, len(env.vocab), env.device):  # views: what is written in them stays
         counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
         part, word, past = env.take(block), token[block], fork(state, block)
@@ -205,7 +207,7 @@ def write(
     return log_probs[:, : env.max_len], allowed.mask
 
 
-def rescore(policy: Any, batch: Rollout) -> Evaluation:
+def evaluate_actions(policy: Any, batch: Rollout) -> Evaluation:
     """Score a rollout again, with gradients, under the distribution that acted."""
     behaviour = batch.behaviour
     more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
@@ -224,7 +226,7 @@ def rescore(policy: Any, batch: Rollout) -> Evaluation:
 
 
 @torch.no_grad()
-def seen_by(policy: Any, batch: Rollout) -> Evaluation:
+def evaluate_frozen(policy: Any, batch: Rollout) -> Evaluation:
     """The texts as the policy that wrote them sees them, for good."""
-    with evaluating(policy):
-        return rescore(policy, batch)
+    with eval_mode(policy):
+        return evaluate_actions(policy, batch)

@@ -30,7 +30,7 @@ from rlseq.mdp.checks import (
 )
 from rlseq.mdp.spaces import observation_space
 from rlseq.mdp.vector import GymnasiumView
-from rlseq.types import Context, OwnLoop, Reward
+from rlseq.types import Context, Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments, shown
 from rlseq.utils.masks import at_last
 from rlseq.utils.memory import check_fits
@@ -113,7 +113,7 @@ class SequenceEnv(GymnasiumView):
             raise ValueError(f"items must have one row per item each, and at least one; got rows {rows}")
         return next(iter(rows.values()))
 
-    def drawn_from(self) -> dict[str, Tensor]:
+    def data_tensors(self) -> dict[str, Tensor]:
         """Everything that contexts are made of, by which a run knows its data again."""
         return self.items
 
@@ -159,7 +159,7 @@ class SequenceEnv(GymnasiumView):
     def take(self, rows: Tensor | slice) -> Self:
         """Some rows as a task of their own: indices copy them, as often as named; a slice shares memory."""
         context = {name: value[rows] for name, value in self.context.items()}
-        return self.resumed(context, self._tokens[rows], self.length[rows], self.done[rows])
+        return self.with_episodes(context, self._tokens[rows], self.length[rows], self.done[rows])
 
     def variant(self, **changes: Any) -> Self:
         """The same task but for some attributes, with episodes of its own and the same random numbers."""
@@ -167,7 +167,7 @@ class SequenceEnv(GymnasiumView):
         vars(other).update(changes)
         return other
 
-    def resumed(self, context: Context, tokens: Tensor, length: Tensor, done: Tensor) -> Self:
+    def with_episodes(self, context: Context, tokens: Tensor, length: Tensor, done: Tensor) -> Self:
         """The same task with other episodes, under way; `tokens` has a spare column, `[B, T + 1]`."""
         other = copy(self)
         other.context, other.num_envs = dict(context), len(tokens)
@@ -220,9 +220,9 @@ def _parts(reward: Reward | Mapping[str, Reward]) -> dict[str, Reward]:
     return dict(reward if isinstance(reward, Mapping) else getattr(reward, "addends", {"reward": reward}))
 
 
-def task_of(env: Any) -> SequenceEnv | OwnLoop:
+def task_of(env: Any) -> SequenceEnv | SteppedEnv:
     """A task with a loop of its own as it is; else the `SequenceEnv` behind its wrappers."""
-    return env if isinstance(env, OwnLoop) else sequence_env(env)
+    return env if isinstance(env, SteppedEnv) else sequence_env(env)
 
 
 def sequence_env(env: Any) -> SequenceEnv:

@@ -45,7 +45,7 @@ def seen_as(value: Tensor) -> Tensor:
     return value.to(torch.float32 if value.is_floating_point() else torch.int32, copy=True)
 
 
-def scattered(values: Sequence[Any], rows: Sequence[int], size: int) -> Any:
+def object_array(values: Sequence[Any], rows: Sequence[int], size: int) -> Any:
     """Objects in their rows, None in the others."""
     array = np.full(size, None, dtype=object)
     for row, value in zip(rows, values, strict=True):
@@ -53,13 +53,13 @@ def scattered(values: Sequence[Any], rows: Sequence[int], size: int) -> Any:
     return array
 
 
-def flagged(info: Mapping[str, Any], rows: Any) -> Info:
+def with_masks(info: Mapping[str, Any], rows: Any) -> Info:
     """Beside each entry a `_name` array that says which rows have it, as Gymnasium's vector infos do."""
     out: Info = {}
     for name, value in info.items():
         if name.startswith("_"):
             continue
-        out[name] = flagged(value, rows) if isinstance(value, dict) else value
+        out[name] = with_masks(value, rows) if isinstance(value, dict) else value
         out[f"_{name}"] = rows
     return out
 

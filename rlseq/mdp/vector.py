@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from rlseq.mdp.checks import autoreset_mode_of, checked_actions, checked_rows
-from rlseq.mdp.spaces import Info, Ranges, flagged, scattered, seen_as
+from rlseq.mdp.spaces import Info, Ranges, object_array, seen_as, with_masks
 from rlseq.types import Context, Counts
 from rlseq.vocab import Vocab
 
@@ -175,7 +175,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         if self.render_mode == "human":
             self.render()
 
-    def viewed(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
+    def with_view(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
         """The same task with episodes of its own and another boundary; random numbers are shared."""
         other = copy(self)
         other.tensors, other.autoreset_mode = tensors, autoreset_mode_of(autoreset_mode)
@@ -254,19 +254,19 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
     def _ending(self, ended: Tensor, rows: Tensor, judged: Mapping[str, Tensor]) -> Info:
         """What the last `info` of an episode carries: its text, and the parts of its return."""
         just = ended.nonzero().flatten().tolist()
-        texts = scattered(self.texts(self.tokens[just], self.mask[just]), just, self.num_envs)
+        texts = object_array(self.texts(self.tokens[just], self.mask[just]), just, self.num_envs)
         parts = {}
         for name, part in judged.items():
             total = torch.zeros(self.num_envs, device=self.device).index_copy(0, rows, part.sum(1))
             parts[name] = self._out(total * ended)
-        return flagged({"text": texts, "reward_parts": parts}, self._out(ended))
+        return with_masks({"text": texts, "reward_parts": parts}, self._out(ended))
 
     def _final(self, ended: Tensor, info: Info) -> Info:
         """Same-step autoreset: the last observation and info move under `final_…`."""
         seen, just = self._observe(), ended.nonzero().flatten().tolist()
         last = [{name: value[row] for name, value in seen.items()} for row in just]
-        final = {"final_obs": scattered(last, just, self.num_envs), "final_info": {**self._info(), **info}}
-        return flagged(final, self._out(ended))
+        final = {"final_obs": object_array(last, just, self.num_envs), "final_info": {**self._info(), **info}}
+        return with_masks(final, self._out(ended))
 
     def _observe(self) -> Observation:
         seen = {"prefix": self.tokens, "length": self.length.unsqueeze(1)}
@@ -277,7 +277,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
 
     def _info(self) -> Info:
         every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        return flagged({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
+        return with_masks({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
 
     def _legal_rows(self) -> Tensor:
         legal = self.allowed()

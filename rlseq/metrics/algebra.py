@@ -17,7 +17,7 @@ from torch import Tensor
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.masks import at_last
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
 class Composable:
@@ -180,7 +180,7 @@ class KLShaped(Composable):
     @torch.no_grad()
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """[B, T]."""
-        with evaluating(self.policy), evaluating(self.reference):
+        with eval_mode(self.policy), eval_mode(self.reference):
             acted = self.policy.evaluate(tokens, context).log_probs
             gap = acted - self.reference.evaluate(tokens, context).log_probs
         value = self.reward(tokens, mask, context)

@@ -21,11 +21,11 @@ from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields
 VERSION = "0.1"
 
 
-class Batch:
+class WholeTexts:
     """B sequences to judge as they ended: ids [B, T] padded with PAD, and the item of each row.
 
     A metric is written once, in terms of `total` and `last`. Here they look at the whole sequence,
-    [B, 1]; in `Prefixes` at every prefix, [B, T].
+    [B, 1]; in `EveryPrefix` at every prefix, [B, T].
     """
 
     def __init__(self, ids: Tensor, rows: Tensor) -> None:
@@ -53,7 +53,7 @@ class Batch:
         return [part[:, None] for part in final]
 
 
-class Prefixes(Batch):
+class EveryPrefix(WholeTexts):
     """The same sequences, judged after every token."""
 
     def total(self, x: Tensor) -> Tensor:
@@ -119,22 +119,22 @@ class Metric(Composable):
         """Precomputes what the references contribute, as tensors in attributes."""
 
     @abstractmethod
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The score of every sequence [B, 1], or of every prefix [B, T], as `batch` asks."""
 
-    def reward(self, batch: Batch) -> Tensor:
+    def reward(self, batch: WholeTexts) -> Tensor:
         """The score as something to maximise, [B, 1] or [B, T]."""
         return self.judge(batch)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The reward of B sequences, [B]; `context["index"]` names the item of each."""
         ids, rows = self.read(tokens, mask, context)
-        return self.chunked(self.reward, Batch, ids, rows)[:, 0]
+        return self.chunked(self.reward, WholeTexts, ids, rows)[:, 0]
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The metric's own figure, [B], where the reward is another (an edit distance, say)."""
         ids, rows = self.read(tokens, mask, context)
-        return self.chunked(self.judge, Batch, ids, rows)[:, 0]
+        return self.chunked(self.judge, WholeTexts, ids, rows)[:, 0]
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
@@ -142,13 +142,13 @@ class Metric(Composable):
         Potential-based shaping (Ng, Harada & Russell 1999): the sum over a row is its reward.
         """
         ids, rows = self.read(tokens, mask, context)
-        values = self.chunked(self.reward, Prefixes, ids, rows)
+        values = self.chunked(self.reward, EveryPrefix, ids, rows)
         gains = torch.diff(values, dim=1, prepend=torch.zeros_like(values[:, :1]))
         return torch.where(ids >= 0, gains, 0)
 
     def score(self, hypotheses: Sequence[Line]) -> Tensor:
         """Hypothesis i against references[i], [N]."""
-        return self.chunked(self.judge, Batch, *self.lines(hypotheses))[:, 0]
+        return self.chunked(self.judge, WholeTexts, *self.lines(hypotheses))[:, 0]
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """The figure of the whole set: the mean score, unless the metric pools its counts."""
@@ -231,8 +231,8 @@ class Metric(Composable):
 
     def chunked(
         self,
-        judge: Callable[[Batch], Tensor],
-        view: type[Batch],
+        judge: Callable[[WholeTexts], Tensor],
+        view: type[WholeTexts],
         ids: Tensor,
         rows: Tensor,
         dtype: torch.dtype | None = None,

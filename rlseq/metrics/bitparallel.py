@@ -17,7 +17,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch
+from rlseq.metrics.base import WholeTexts
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, take
 
@@ -55,7 +55,7 @@ class Patterns:
         for step in take(self.where, node.t().contiguous()):
             yield list(step.unbind(-1))
 
-    def distances(self, batch: Batch) -> Tensor:
+    def distances(self, batch: WholeTexts) -> Tensor:
         """[B, P, R] the edit distance to each reference."""
         ones = self.ones.index_select(0, batch.rows)
         ids = batch.feed()
@@ -69,7 +69,7 @@ class Patterns:
             climb = climb + bit_count(rises & inside) - bit_count(falls & inside)
         return climb + batch.lengths[..., None]
 
-    def common(self, batch: Batch) -> Tensor:
+    def common(self, batch: WholeTexts) -> Tensor:
         """[B, P, R] the length of the longest common subsequence with each reference."""
         ones = self.ones.index_select(0, batch.rows).unbind(-1)
         states = common_states(self.matches(batch.feed(), batch.rows), list(ones))
@@ -96,15 +96,15 @@ class LongPatterns:
         self.refs = table.spread(table.ids, fill=-1)
         self.lengths = table.spread(table.lengths, fill=-1)
 
-    def distances(self, batch: Batch) -> Tensor:
+    def distances(self, batch: WholeTexts) -> Tensor:
         """[B, P, R] the edit distance to each reference."""
         return self._each(edit_column, batch)
 
-    def common(self, batch: Batch) -> Tensor:
+    def common(self, batch: WholeTexts) -> Tensor:
         """[B, P, R] the length of the longest common subsequence with each reference."""
         return self._each(common_column, batch)
 
-    def _each(self, column: Column, batch: Batch) -> Tensor:
+    def _each(self, column: Column, batch: WholeTexts) -> Tensor:
         """What `column` gives for every pair of a text and a reference of its item."""
         refs = [[line[line >= 0].tolist() for line in item] for item in self.refs[batch.rows].cpu()]
         pairs = zip(batch.feed().tolist(), refs, strict=True)

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import least
 from rlseq.metrics.encode import Line, RefTable
 from rlseq.metrics.ngrams import Trie, repeats, take
@@ -168,24 +168,24 @@ class BLEU(Metric):
         self.most = largest(levels, self.trie.nodes)
         self.ref_lengths = distinct_lengths(table)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """BLEU of each sentence, or of each prefix."""
         return self.definition.scale * self.definition.sentence(*self.statistics(batch))
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """BLEU of the summed counts of all sentences."""
         ids, rows = self.lines(hypotheses)
-        pooled = self.chunked(self._packed, Batch, ids, rows, torch.float64).sum(0)
+        pooled = self.chunked(self._packed, WholeTexts, ids, rows, torch.float64).sum(0)
         found, ngrams, lengths = torch.split(pooled, [self.order, self.order, 2])
         return self.definition.scale * float(self.definition.corpus(found, ngrams, *lengths))
 
-    def _packed(self, batch: Batch) -> Tensor:
+    def _packed(self, batch: WholeTexts) -> Tensor:
         """[B, 2·order + 2]: the statistics of a sentence side by side, to be summed."""
         found, ngrams, length, closest = self.statistics(batch, torch.float64)
         return torch.cat([found, ngrams, length[..., None], closest[..., None]], -1)[:, 0]
 
     def statistics(
-        self, batch: Batch, dtype: torch.dtype | None = None
+        self, batch: WholeTexts, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Matches [B, P, N], n-grams [B, P, N], length [B, P], length of the closest reference."""
         walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import added, greatest
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.encode import Line, RefTable
@@ -71,24 +71,24 @@ class ChrF(Metric):
         self.count = counts(levels, self.trie.nodes, table)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The best over references."""
         return greatest(self.each(self.statistics(batch), batch.rows))
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """The figure of the counts summed over all sentences, each with its best reference."""
         ids, rows = self.lines(hypotheses)
-        pooled = self.chunked(self._best, Batch, ids, rows, torch.float64).sum(0)
+        pooled = self.chunked(self._best, WholeTexts, ids, rows, torch.float64).sum(0)
         return float(self.f_score(pooled.view(3, self.order)))
 
-    def _best(self, batch: Batch) -> Tensor:
+    def _best(self, batch: WholeTexts) -> Tensor:
         """[B, 3·order]: the counts against the best reference."""
         stats = self.statistics(batch, torch.float64)
         best = self.each(stats, batch.rows).argmax(-1)[:, 0]
         stats = stats[:, 0]
         return stats[torch.arange(len(best), device=best.device), best].flatten(1)
 
-    def statistics(self, batch: Batch, dtype: torch.dtype | None = None) -> Tensor:
+    def statistics(self, batch: WholeTexts, dtype: torch.dtype | None = None) -> Tensor:
         """[B, P, R, 3, order]: n-grams of the hypothesis, of the reference, and of both."""
         walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)
         both = [batch.total(seen[..., None] < take(self.count, node)) for node, seen in walk]
@@ -156,7 +156,9 @@ class ChrFPlusPlus(ChrF):
         parts = []
         for metric in (self, self.by_word):
             ids, rows = metric.lines(hypotheses)
-            parts.append(metric.chunked(partial(metric.statistics, dtype=dtype), Batch, ids, rows, dtype))
+            parts.append(
+                metric.chunked(partial(metric.statistics, dtype=dtype), WholeTexts, ids, rows, dtype)
+            )
         return torch.cat(parts, -1), rows
 
     def settings(self) -> dict[str, object]:

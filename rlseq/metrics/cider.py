@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import added
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.encode import RefTable
@@ -134,7 +134,7 @@ class CIDEr(Metric):
         ]
         return table.spread(torch.stack([square.sum(1) for square in squares], -1).sqrt())
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The mean over references and orders."""
         assert self.df is not None
         root = torch.zeros_like(batch.rows)
@@ -158,7 +158,7 @@ class CIDEr(Metric):
         """[B, T, R] what the n-gram at t adds to Σ_ω count_ω(h) · count_ω(r)."""
         return count.to(self.dtype)
 
-    def penalty(self, batch: Batch) -> Tensor:
+    def penalty(self, batch: WholeTexts) -> Tensor:
         """A factor for each reference, [B, P, R]."""
         return torch.ones((), dtype=self.dtype, device=batch.ids.device)
 
@@ -184,7 +184,7 @@ class CIDErD(CIDEr):
         """The same with min(count_ω(h), count_ω(r)): only so many repeats add anything."""
         return (count * (seen[..., None] < count)).to(self.dtype)
 
-    def penalty(self, batch: Batch) -> Tensor:
+    def penalty(self, batch: WholeTexts) -> Tensor:
         """exp(−(l(h) − l(r))² / 2σ²)."""
         gap = (batch.lengths - 1).clamp(min=0)[..., None] - self.bigrams[batch.rows, None]
         return torch.exp(gap * gap / (-2 * self.sigma**2))

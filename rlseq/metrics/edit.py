@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import least, patterns
 from rlseq.metrics.encode import Line, RefTable
 
@@ -48,15 +48,15 @@ class EditDistance(Metric):
         """Where each token occurs in each reference."""
         self.patterns = patterns(table)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The distance."""
         return self.nearest(batch)[0]
 
-    def reward(self, batch: Batch) -> Tensor:
+    def reward(self, batch: WholeTexts) -> Tensor:
         """The gain."""
         return self.gain(*self.nearest(batch))
 
-    def nearest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def nearest(self, batch: WholeTexts) -> tuple[Tensor, Tensor]:
         """[B, P] distance to the nearest reference, and its length; the longest of equally near."""
         ref_lengths = self.patterns.lengths.index_select(0, batch.rows)[:, None]
         distance = torch.where(ref_lengths < 0, _FAR, self.patterns.distances(batch))
@@ -82,18 +82,18 @@ class ErrorRate(EditDistance):
 
     name: ClassVar[str] = "error_rate"
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The rate."""
         distance, ref_length = self.nearest(batch)
         return distance / ref_length.clamp(min=1)
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Σ distance / Σ reference length."""
-        pairs = self.chunked(self._pair, Batch, *self.lines(hypotheses), torch.float64)
+        pairs = self.chunked(self._pair, WholeTexts, *self.lines(hypotheses), torch.float64)
         errors, tokens = pairs.sum(0)
         return float(errors / tokens.clamp(min=1))
 
-    def _pair(self, batch: Batch) -> Tensor:
+    def _pair(self, batch: WholeTexts) -> Tensor:
         return torch.cat(self.nearest(batch), 1)
 
 
@@ -108,7 +108,7 @@ class Exact(Metric):
         self.table = table.spread(table.ids, fill=-1)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """All positions right and the length right."""
         right = batch.total(_agree(batch, self.table)) == batch.lengths[..., None]
         ended = batch.lengths[..., None] == self.ref_lengths[batch.rows, None]
@@ -128,14 +128,14 @@ class TokenErrorRate(Exact):
 
     name: ClassVar[str] = "token_error_rate"
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The rate."""
         right = batch.total(_agree(batch, self.table)).to(self.dtype)
         ref_lengths = self.ref_lengths[batch.rows, None]
         longer = torch.maximum(batch.lengths[..., None], ref_lengths).clamp(min=1)
         return torch.where(ref_lengths < 0, 1, 1 - right / longer).amin(-1)
 
-    def reward(self, batch: Batch) -> Tensor:
+    def reward(self, batch: WholeTexts) -> Tensor:
         """1 − Δ."""
         return 1 - self.judge(batch)
 
@@ -143,7 +143,7 @@ class TokenErrorRate(Exact):
 _FAR = 2**28  # the distance to a reference that an item does not have
 
 
-def _agree(batch: Batch, table: Tensor) -> Tensor:
+def _agree(batch: WholeTexts, table: Tensor) -> Tensor:
     """[B, T], [items, R, L] → [B, T, R] whether reference and sequence have the same token at t."""
     width = batch.ids.shape[1]
     aligned = torch.nn.functional.pad(table[:, :, :width], (0, max(0, width - table.shape[2])), value=-1)

@@ -51,7 +51,7 @@ class Reader(Protocol):
         """The same way of reading another corpus."""
 
 
-class Tokens:
+class ReadTokens:
     """By tokens; an unknown word of a reference equals nothing that can be written."""
 
     def __init__(self, corpus: HasReferences) -> None:
@@ -61,12 +61,12 @@ class Tokens:
         """The tokens as they are."""
         return tokens, mask
 
-    def on(self, corpus: HasReferences) -> Tokens:
+    def on(self, corpus: HasReferences) -> ReadTokens:
         """Another corpus, by tokens."""
-        return Tokens(corpus)
+        return ReadTokens(corpus)
 
 
-class Words:
+class ReadWords:
     """By words of the text.
 
     Args:
@@ -95,16 +95,16 @@ class Words:
         texts = self.corpus.vocab.decode_batch(tokens.tolist(), lengths.tolist())
         last = tokens.gather(1, (lengths - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
         ended = ((last == self.corpus.vocab.eos) & (lengths > 0)).tolist()
-        strangers: dict[str, int] = {}
+        oov_words: dict[str, int] = {}
         first = len(self.ids) + 1
-        rows = [self._ids(text, strangers, first, end) for text, end in zip(texts, ended, strict=True)]
+        rows = [self._ids(text, oov_words, first, end) for text, end in zip(texts, ended, strict=True)]
         ids, _ = pad(rows)
         ids = ids.to(tokens.device)
         return ids.clamp(min=0), ids >= 0
 
-    def on(self, corpus: HasReferences) -> Words:
+    def on(self, corpus: HasReferences) -> ReadWords:
         """Another corpus, by the same words."""
-        return Words(corpus, self.tokenize, self.eos is not None)
+        return ReadWords(corpus, self.tokenize, self.eos is not None)
 
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         known = self.ids
@@ -141,7 +141,7 @@ class Fitted(Composable):
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What each token adds, `[B, T]`."""
-        if not isinstance(self.read, Tokens):
+        if not isinstance(self.read, ReadTokens):
             raise TypeError(
                 f"{self.name} reads words, so that it cannot be paid token by token; use level='word'"
             )

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import greatest, patterns
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.encode import RefTable
@@ -47,7 +47,7 @@ class ROUGEL(Metric):
         """Where each token occurs in each reference."""
         self.patterns = patterns(table)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """Best precision and best recall, not necessarily against the same reference."""
         common = self.patterns.common(batch).to(self.dtype)
         ref_lengths = self.patterns.lengths[batch.rows, None].clamp(min=1)
@@ -83,7 +83,7 @@ class ROUGEN(Metric):
         self.count = counts(levels, self.trie.nodes, table)
         self.ngrams = table.spread((table.lengths - self.order + 1).clamp(min=0))
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """The best over references."""
         *_, node = self.trie.walk(batch.ids, batch.rows)
         *_, seen = repeats(batch.ids, self.order)

@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Batch, Metric
+from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.encode import Line, RefTable
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.tokenize import Tokenize, lowercase
@@ -63,25 +63,25 @@ class TER(Metric):
         total = self.ref_lengths.clamp(min=0).sum(1)
         self.mean_length = total.double() / torch.tensor(self.counts)
 
-    def judge(self, batch: Batch) -> Tensor:
+    def judge(self, batch: WholeTexts) -> Tensor:
         """[B, 1]."""
         edits, length = self.edits(batch).unbind(1)
         return _rate(edits, length)[:, None]
 
-    def reward(self, batch: Batch) -> Tensor:
+    def reward(self, batch: WholeTexts) -> Tensor:
         """1 − TER/100."""
         return 1 - self.judge(batch) / 100
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """All edits over all mean reference lengths."""
-        pooled = self.chunked(self.edits, Batch, *self.lines(hypotheses), torch.float64).sum(0)
+        pooled = self.chunked(self.edits, WholeTexts, *self.lines(hypotheses), torch.float64).sum(0)
         return float(_rate(pooled[0], pooled[1]))
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Not offered: a shift looks at the whole sentence."""
         raise TypeError("TER has no increments; EditDistance has them and differs only by the shifts")
 
-    def edits(self, batch: Batch) -> Tensor:
+    def edits(self, batch: WholeTexts) -> Tensor:
         """[B, 2] fewest edits to a reference, and the mean reference length."""
         refs, lengths = self.refs[batch.rows], self.ref_lengths[batch.rows]
         row, slot = (lengths >= 0).nonzero(as_tuple=True)

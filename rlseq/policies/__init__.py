@@ -15,10 +15,10 @@ from rlseq.policies.attention import Learned as Learned
 from rlseq.policies.attention import Rotary as Rotary
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
-from rlseq.policies.mlp import MLP, Signals
+from rlseq.policies.mlp import MLP, ControlSpec
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
-from rlseq.policies.spec import Words, check_sizes
+from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.policies.transformer import Transformer as Transformer
 from rlseq.utils.arguments import Seed, checked_arguments
 from rlseq.utils.errors import check_options, pick
@@ -50,15 +50,15 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
     env = task_of(env)
     check_options(sizes, size_names(build), f"policy {name!r}")
     reads = _reads(build, env)
-    check_sizes(reads.read if isinstance(reads, Words) else reads.width, sizes)
+    check_sizes(reads.read if isinstance(reads, TokenSpec) else reads.width, sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(env.seed if seed is None else seed)
         return build(reads, **sizes).to(env.device)
 
 
-def _reads(build: Callable[..., nn.Module], env: Any) -> Signals | Words:
+def _reads(build: Callable[..., nn.Module], env: Any) -> ControlSpec | TokenSpec:
     """What a policy must know of a task."""
-    return Signals.of(env) if build is MLP else Words.of(sequence_env(env))
+    return ControlSpec.of(env) if build is MLP else TokenSpec.of(sequence_env(env))
 
 
 def size_names(build: Callable[..., nn.Module]) -> set[str]:

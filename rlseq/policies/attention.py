@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.policies.spec import Embedding as WordVectors
-from rlseq.types import Soft
+from rlseq.types import SoftTokens
 
 
 def attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
@@ -115,7 +115,7 @@ class Embedding(nn.Module):
         self.table = WordVectors(ids, embedding)
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
-    def forward(self, ids: Tensor | Soft) -> Tensor:
+    def forward(self, ids: Tensor | SoftTokens) -> Tensor:
         """`[…]` to `[…, H]`."""
         vectors: Tensor = self.widen(self.table(ids))
         return vectors

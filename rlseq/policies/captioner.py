@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rlseq.policies.encoders import READERS, picture_reader
 from rlseq.policies.head import Head
-from rlseq.policies.spec import Embedding, Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Picture = tuple[
@@ -41,7 +41,7 @@ class Att2in(nn.Module):
     @checked_arguments
     def __init__(
         self,
-        words: Words,
+        words: TokenSpec,
         *,
         hidden: PositiveInt = 256,
         embedding: PositiveInt = 128,
@@ -70,7 +70,7 @@ class Att2in(nn.Module):
         nothing = keys.new_zeros(len(keys), self.hidden)
         return nothing, nothing, (keys, values, absent)
 
-    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
         """Read a word."""
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
@@ -80,7 +80,7 @@ class Att2in(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | Soft | None = None,
+        written: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
         """Word by word, as attention waits for the state; words and picture are mapped at once."""
         state = self.start(context)
@@ -111,7 +111,7 @@ class Att2in(nn.Module):
 
 @checked_arguments
 def captioner(
-    words: Words,
+    words: TokenSpec,
     *,
     decoder: Callable[..., nn.Module] = Att2in,
     hidden: PositiveInt = 256,
@@ -133,7 +133,7 @@ def captioner(
     return decoder(words, hidden=hidden, embedding=embedding, dropout=dropout, value=value)
 
 
-def _check_picture(words: Words) -> None:
+def _check_picture(words: TokenSpec) -> None:
     if not READERS.keys() & words.observed.keys():
         raise ValueError(
             "captioner reads a picture, and this task shows none (image or features); "

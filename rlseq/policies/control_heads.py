@@ -71,7 +71,9 @@ class Gaussian(nn.Module):
         """Score actions `[B, T, A]` chosen from h `[B, T, H]`."""
         mean, log_std = F.linear(h, self.weight, self.bias), tempered(self.log_std, behaviour)
         entropy = (log_std + (LOG_2PI + 1) / 2).sum(-1).expand(mean.shape[:-1])
-        return Evaluation(log_density(mean, log_std, actions), entropy, logits=Bell(h, mean, log_std))
+        return Evaluation(
+            log_density(mean, log_std, actions), entropy, logits=GaussianDensity(h, mean, log_std)
+        )
 
 
 def tempered(log_std: Tensor, behaviour: Behaviour) -> Tensor:
@@ -103,7 +105,7 @@ class KeptLogits:
 
 
 @dataclass(frozen=True, eq=False)
-class Bell:
+class GaussianDensity:
     """The Gaussian of every state: no logits to look at, but a formula for what is asked of them."""
 
     features: Tensor  # h, [B, T, H]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.attention import Embedding, Layer, Positions, seen_where
 from rlseq.policies.head import working_dtype
-from rlseq.policies.spec import Words
+from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
 
 Read = tuple[Tensor, Tensor]
@@ -29,7 +29,7 @@ class WordReader(nn.Module):
 
     def __init__(
         self,
-        words: Words,
+        words: TokenSpec,
         hidden: int,
         embedding: int,
         layers: int,
@@ -115,7 +115,7 @@ class Regions(nn.Module):
 READERS: dict[str, PictureReader] = {"image": ConvNet, "features": Regions}
 
 
-def picture_reader(words: Words, hidden: int) -> Any:
+def picture_reader(words: TokenSpec, hidden: int) -> Any:
     """A reader of the picture that a task shows, an `nn.Module`; None where it shows none."""
     shown = [name for name in READERS if name in words.observed]
     if len(shown) + (words.source is not None) > 1:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.control_heads import Categorical, Gaussian
-from rlseq.policies.normalize import Standard
+from rlseq.policies.normalize import RunningNorm
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 
 @dataclass(frozen=True)
-class Signals:
+class ControlSpec:
     """What a policy observes, and how it acts."""
 
     width: int  # numbers in an observation
@@ -29,7 +29,7 @@ class Signals:
     continuous: bool  # a vector?
 
     @classmethod
-    def of(cls, env: Any) -> Signals:
+    def of(cls, env: Any) -> ControlSpec:
         """Those of a `rlseq.adapters.GymEnv`."""
         space = getattr(env, "single_action_space", None)
         observed = getattr(env, "single_observation_space", None)
@@ -59,7 +59,7 @@ class MLP(nn.Module):
     @checked_arguments
     def __init__(
         self,
-        signals: Signals,
+        signals: ControlSpec,
         *,
         hidden: PositiveInt = 64,
         layers: PositiveInt = 2,
@@ -69,7 +69,7 @@ class MLP(nn.Module):
         log_std: float = 0.0,
     ) -> None:
         super().__init__()
-        self.scale = Standard(signals.width) if standardise else None
+        self.scale = RunningNorm(signals.width) if standardise else None
         self.trunks = Trunks(1 if shared or not value else 2, signals.width, hidden, layers)
         self.actor: Gaussian | Categorical = (
             Gaussian(hidden, signals.actions, log_std)
@@ -89,7 +89,7 @@ class MLP(nn.Module):
         """What was observed last, `[B, …]`: logits `[B, n]`, or mean and log σ `[B, 2, A]`."""
         return self.actor(self.trunks.alone(0, self._scaled(observation.flatten(1)))), state
 
-    def worth(self, observed: Tensor) -> Tensor | None:
+    def values_of_states(self, observed: Tensor) -> Tensor | None:
         """V of states `[n, …]`, without what `evaluate` says beside."""
         if self.critic is None:
             return None
@@ -106,10 +106,10 @@ class MLP(nn.Module):
             return seen
         return seen._replace(values=self.critic(features[-1]).view(rows, steps))
 
-    def absorb(self, batch: Rollout) -> None:
+    def update_statistics(self, batch: Rollout) -> None:
         """Learn the scale of what was observed; an agent calls this when it is done with a batch."""
         if self.scale is not None:
-            self.scale.absorb(batch.context["observation"][batch.mask].flatten(1))
+            self.scale.update_statistics(batch.context["observation"][batch.mask].flatten(1))
 
     def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
         """Of every trunk `[n, H]`: the first for π, the last for V."""

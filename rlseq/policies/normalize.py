@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Standard(nn.Module):
+class RunningNorm(nn.Module):
     """(x − mean) / std, within ±10, of what was absorbed so far; it only moves when told to."""
 
     mean: Tensor
@@ -24,7 +24,7 @@ class Standard(nn.Module):
         return ((x - self.mean.float()) * (self.square.float() + 1e-8).rsqrt()).clamp(-10, 10)
 
     @torch.no_grad()
-    def absorb(self, x: Tensor) -> None:
+    def update_statistics(self, x: Tensor) -> None:
         """Take rows `[n, width]` in: two sets of numbers as one (Chan et al. 1979)."""
         x, n = x.double(), len(x)
         if not n:
@@ -46,7 +46,7 @@ class ReturnScale(nn.Module):
 
     def __init__(self, gamma: float = 0.99) -> None:
         super().__init__()
-        self.gamma, self.seen = gamma, Standard(1)
+        self.gamma, self.seen = gamma, RunningNorm(1)
         self.running: Tensor | None = (
             None  # of every row; episodes do not outlive a run, so no checkpoint has it
         )
@@ -59,5 +59,5 @@ class ReturnScale(nn.Module):
             sums[:, t] = running = self.gamma * running + rewards[:, t]
             running = running.where(~ends[:, t], 0.0)
         self.running = running
-        self.seen.to(rewards.device).absorb(sums.reshape(-1, 1))
+        self.seen.to(rewards.device).update_statistics(sums.reshape(-1, 1))
         return rewards * (self.seen.square.float() + 1e-8).rsqrt()

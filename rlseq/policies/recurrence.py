@@ -77,7 +77,7 @@ class Recurrence(nn.Module):
         return self
 
 
-def turned(x: Tensor, present: Tensor) -> Tensor:
+def reversed_within(x: Tensor, present: Tensor) -> Tensor:
     """Every row of x `[B, S, E]` backwards within its length; the padding stays where it is.
 
     Read so, padding comes last in both directions, where it cannot touch what was read before it: no packed
@@ -89,7 +89,7 @@ def turned(x: Tensor, present: Tensor) -> Tensor:
     return x.gather(1, place.unsqueeze(2).expand_as(x))
 
 
-def at_end(features: Tensor, present: Tensor) -> Tensor:
+def last_state(features: Tensor, present: Tensor) -> Tensor:
     """What was known after the last real word, `[B, H]`."""
     last = present.sum(1).sub_(1).view(-1, 1, 1)
     return features.gather(1, last.expand(-1, 1, features.shape[2])).squeeze(1)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.head import Head
-from rlseq.policies.recurrence import Cell, Recurrence, at_end
-from rlseq.policies.spec import Embedding, Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.policies.recurrence import Cell, Recurrence, last_state
+from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, if there is one), `[B, H]` each
@@ -38,7 +38,7 @@ class Recurrent(nn.Module):
     def __init__(
         self,
         cell: Cell,
-        words: Words,
+        words: TokenSpec,
         *,
         hidden: PositiveInt = 256,
         embedding: PositiveInt = 128,
@@ -63,10 +63,10 @@ class Recurrent(nn.Module):
             return self.decoder.from_first(self.head.weight.new_zeros(len(context["index"]), self.hidden))
         source = context["source"]
         read = self.encoder.unroll(self.dropout(self.source_embedding(source)))
-        summary = at_end(read, self.words.present(source))
+        summary = last_state(read, self.words.present(source))
         return (*self.decoder.from_first(self.bridge(summary).tanh()), summary)
 
-    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
         """Read a token."""
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
         x = torch.cat([self.dropout(self.embedding(token)), *source], 1)
@@ -78,7 +78,7 @@ class Recurrent(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | Soft | None = None,
+        written: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
         """All steps at once, reading the given actions, or what is `written` in their place."""
         state = self.start(context)

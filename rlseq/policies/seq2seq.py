@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
-from rlseq.policies.recurrence import Cell, Memory, Recurrence, at_end, turned
-from rlseq.policies.spec import Embedding, Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
+from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`; 0 where words are, else −∞, `[B, 1, S]`
@@ -41,7 +41,7 @@ class Seq2Seq(nn.Module):
     def __init__(
         self,
         cell: Cell,
-        words: Words,
+        words: TokenSpec,
         *,
         hidden: PositiveInt = 256,
         embedding: PositiveInt = 128,
@@ -69,13 +69,13 @@ class Seq2Seq(nn.Module):
         source = context["source"]
         present = self.words.present(source)
         x = self.dropout(self.source_embedding(source))
-        there, back = self.forwards.unroll(x), self.backwards.unroll(turned(x, present))
-        first = self.bridge(torch.cat([at_end(there, present), at_end(back, present)], 1)).tanh()
-        read = self.dropout(torch.cat([there, turned(back, present)], 2))
+        there, back = self.forwards.unroll(x), self.backwards.unroll(reversed_within(x, present))
+        first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
+        read = self.dropout(torch.cat([there, reversed_within(back, present)], 2))
         keys, values = self.keys_values(read).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
-    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
         """Read a token."""
         memory, source = state
         h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
@@ -86,7 +86,7 @@ class Seq2Seq(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | Soft | None = None,
+        written: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
         """All steps at once, reading the given actions, or what is `written` in their place."""
         memory, source = self.start(context)

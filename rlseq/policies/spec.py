@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.types import Soft
+from rlseq.types import SoftTokens
 from rlseq.utils.memory import check_fits
 
 LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
 
 
 @dataclass(frozen=True)
-class Words:
+class TokenSpec:
     """The ids that a policy writes and reads, and how many of them at most."""
 
     written: int  # V, words that can be written
@@ -30,7 +30,7 @@ class Words:
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
 
     @classmethod
-    def of(cls, env: SequenceEnv) -> Words:
+    def of(cls, env: SequenceEnv) -> TokenSpec:
         """Those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
@@ -39,10 +39,10 @@ class Words:
         return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
 
     def before(self, written: Any) -> Any:
-        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `Soft`."""
-        if isinstance(written, Soft):
+        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `SoftTokens`."""
+        if isinstance(written, SoftTokens):
             mean = 1 / written.weights.shape[2]
-            return Soft(_delayed(written.words, self.bos), _delayed(written.weights, mean))
+            return SoftTokens(_delayed(written.words, self.bos), _delayed(written.weights, mean))
         return _delayed(written, self.bos)
 
     def present(self, source: Tensor) -> Tensor:
@@ -55,9 +55,9 @@ class Words:
 class Embedding(nn.Embedding):
     """A vector for every word; of several words at once, their weighted mean."""
 
-    def forward(self, words: Tensor | Soft) -> Tensor:
+    def forward(self, words: Tensor | SoftTokens) -> Tensor:
         """`[…]` to `[…, E]`."""
-        if isinstance(words, Soft):
+        if isinstance(words, SoftTokens):
             return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
         return super().forward(words)
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.decode import acting_logits
-from rlseq.engine.rollout import rescore, rollout
+from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.engine.state import fork
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import RAW, Behaviour, Context, State
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 
 class Scores(NamedTuple):
@@ -43,7 +43,7 @@ def check_policy(policy: Any, env: Any, tolerance: float = 1e-4) -> None:
         env: a task whose contexts and vocabulary it reads.
         tolerance: largest difference, in nats.
     """
-    with torch.no_grad(), evaluating(policy):
+    with torch.no_grad(), eval_mode(policy):
         exam = _Exam(policy, sequence_env(env), tolerance)
         exam.shapes()
         exam.steps()
@@ -75,7 +75,7 @@ class _Exam:
 
     def steps(self) -> None:
         message = "`evaluate` and `step` disagree"
-        self._agree(rescore(self.policy, self.batch).log_probs, self.batch.log_probs, message)
+        self._agree(evaluate_actions(self.policy, self.batch).log_probs, self.batch.log_probs, message)
         self._as_before(self._replay(self.actions, self.context), message)
 
     def future(self) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from rlseq.policies.attention import Embedding, KeysValues, Layer, Learned, Positions, seen_where
 from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, working_dtype
-from rlseq.policies.spec import Words
-from rlseq.types import RAW, Behaviour, Context, Evaluation, Soft
+from rlseq.policies.spec import TokenSpec
+from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and 0 where words are, else −∞, `[B, 1, 1, S]`
@@ -48,7 +48,7 @@ class Transformer(nn.Module):
     @checked_arguments
     def __init__(
         self,
-        words: Words,
+        words: TokenSpec,
         *,
         hidden: PositiveInt = 256,
         embedding: PositiveInt | None = None,
@@ -82,7 +82,7 @@ class Transformer(nn.Module):
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
-    def step(self, token: Tensor | Soft, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | Soft | None = None,
+        written: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
         """All steps at once, reading the given actions, or what is `written` in their place."""
         source = self._read(context)

@@ -108,7 +108,7 @@ class Agent(ABC):
         """One gradient step on the loss of a batch."""
         return self.step([batch])
 
-    def pace(self, done: float) -> None:
+    def set_progress(self, done: float) -> None:
         """Set the step size for the next update; `done` is the share of training that lies behind.
 
         Every parameter group of the optimiser starts from its own step size, which is kept in the

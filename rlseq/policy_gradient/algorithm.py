@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.decode import Decode, Sample
-from rlseq.engine.references import demonstrations
-from rlseq.engine.rollout import rescore, rollout, seen_by
+from rlseq.engine.references import sample_references
+from rlseq.engine.rollout import evaluate_actions, evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import task_of
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.baselines import Baseline, prepared
@@ -31,7 +31,7 @@ from rlseq.policy_gradient.losses import Aggregate, per_token, score_function
 from rlseq.policy_gradient.penalties import Divergence, penalties
 from rlseq.types import Evaluation, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, Share
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
 
@@ -70,7 +70,7 @@ class PolicyGradient(Agent):
     kl_reward: NonNegativeFloat = 0.0  # the same as a price on every token, taken from its reward
     divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.policy_gradient.penalties)
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
-    paid_by_task: ClassVar[bool] = True  # False where the agent brings a reward of its own
+    uses_task_reward: ClassVar[bool] = True  # False where the agent brings a reward of its own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,18 +113,18 @@ class PolicyGradient(Agent):
     def gather(self, env: Any) -> Rollout:
         """Samples, as `collect` returns them, without any change of the agent."""
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
-        return self.enriched(replace(batch, samples=self.samples), env)
+        return self.prepared(replace(batch, samples=self.samples), env)
 
-    def enriched(self, batch: Rollout, env: Any) -> Rollout:
+    def prepared(self, batch: Rollout, env: Any) -> Rollout:
         """A batch of samples with what the factors need beside."""
         for factor in (self.credit, self.baseline):
             batch = prepared(factor, batch, self.policy, env)
         if self.kl_reward:
-            log_ratio = (batch.log_probs - seen_by(self.reference, batch).log_probs) * batch.mask
-            price = self.kl_reward * log_ratio
-            batch = replace(batch, rewards=batch.rewards - price, price=price)
+            log_ratio = (batch.log_probs - evaluate_frozen(self.reference, batch).log_probs) * batch.mask
+            kl_penalty = self.kl_reward * log_ratio
+            batch = replace(batch, rewards=batch.rewards - kl_penalty, kl_penalty=kl_penalty)
         if self.mle:
-            batch = replace(batch, lesson=demonstrations(env, batch.context))
+            batch = replace(batch, demonstrations=sample_references(env, batch.context))
         return batch
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────
@@ -137,21 +137,23 @@ class PolicyGradient(Agent):
         """A loss per token `[B, T]` whose gradient is followed."""
         return score_function(seen.log_probs, batch.advantages)
 
-    def weighed(self, batch: Rollout) -> Rollout:
+    def with_token_weights(self, batch: Rollout) -> Rollout:
         """A batch with how much every token counts in a step."""
-        lesson = batch.lesson and replace(batch.lesson, weights=per_token(batch.lesson.mask))
-        return replace(batch, weights=self.aggregate(batch.mask), lesson=lesson)  # type: ignore[operator]
+        demonstrations = batch.demonstrations and replace(
+            batch.demonstrations, weights=per_token(batch.demonstrations.mask)
+        )
+        return replace(batch, weights=self.aggregate(batch.mask), demonstrations=demonstrations)  # type: ignore[operator]
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, as often and in as many steps as asked."""
         batch = self.judged(batch)
-        units = self.weighed(batch.units())
-        with evaluating(self.policy):
+        units = self.with_token_weights(batch.as_transitions())
+        with eval_mode(self.policy):
             logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
             self.baseline.learn(batch.targets, self.acted(batch))
         if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1
-            self.policy.absorb(batch)
+            self.policy.update_statistics(batch)
         return {**describe(batch), **joined(logs)}
 
     def acted(self, batch: Rollout) -> Rollout:
@@ -163,13 +165,13 @@ class PolicyGradient(Agent):
         """A batch with advantages: what its actions are worth is settled before anything is learned."""
         returns = self.credit(batch, self.gamma)  # type: ignore[operator]
         advantages = self.advantages(returns, batch).expand_as(returns)
-        return self.weighed(replace(batch, advantages=advantages, targets=returns))
+        return self.with_token_weights(replace(batch, advantages=advantages, targets=returns))
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Surrogate and penalties, summed over tokens by weight."""
         batch = self.judged(batch) if batch.weights is None else batch
-        with evaluating(self.policy):  # dropout would score another policy than the one that wrote
-            seen = rescore(self.policy, batch)
+        with eval_mode(self.policy):  # dropout would score another policy than the one that wrote
+            seen = evaluate_actions(self.policy, batch)
             self._check_ratio(seen.log_probs, batch)
             penalty, metrics = penalties(self, seen, batch)
         loss = (self.surrogate(seen, batch) * batch.weights).sum() + penalty
@@ -187,7 +189,7 @@ class PolicyGradient(Agent):
         whole = batch.take(torch.cat(parts))  # once; what is taken of it in turn are views
         ends = accumulate(len(part) for part in parts)
         return (
-            self.weighed(whole.take(slice(end - len(part), end)))
+            self.with_token_weights(whole.take(slice(end - len(part), end)))
             for part, end in zip(parts, ends, strict=True)
         )
 

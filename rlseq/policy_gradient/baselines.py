@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlseq.engine.decode import Greedy
-from rlseq.engine.rollout import rollout, seen_by
+from rlseq.engine.rollout import evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Rollout
 from rlseq.utils.arguments import Checked, Range, Share, check_fields
-from rlseq.utils.stateful import Remembers
+from rlseq.utils.stateful import Stateful
 
 Baseline = Callable[[Tensor, Rollout], Tensor]
 
@@ -57,17 +57,17 @@ def leave_one_out(returns: Tensor, batch: Rollout) -> Tensor:
     """Mean R of the other K−1 texts of the same context, less what is paid already (Kool et al. 2019)."""
     total = returns[:, 0].view(-1, batch.samples)
     others = (total.sum(1, keepdim=True) - total) / (batch.samples - 1)
-    return others.flatten().unsqueeze(1) - paid(batch)
+    return others.flatten().unsqueeze(1) - past_rewards(batch)
 
 
 def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
     """Mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
     total = returns[:, 0].view(-1, batch.samples).mean(1)
-    return total.repeat_interleave(batch.samples).unsqueeze(1) - paid(batch)
+    return total.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
 
 
 @dataclass(eq=False)
-class MovingAverage(Remembers, Checked):
+class MovingAverage(Stateful, Checked):
     """b = average of all returns of earlier batches, forgetting at rate `decay` (Williams 1992, §4)."""
 
     decay: Share = 0.9
@@ -89,7 +89,7 @@ class MovingAverage(Remembers, Checked):
         self.average, self.weight = torch.zeros_like(self.average), torch.zeros_like(self.weight)
 
 
-def paid(batch: Rollout) -> Tensor:
+def past_rewards(batch: Rollout) -> Tensor:
     """What was paid before each action: nobody chooses that any more, so it may be subtracted."""
     return batch.rewards.cumsum(1) - batch.rewards
 
@@ -101,7 +101,7 @@ def prepared(factor: Any, batch: Rollout, policy: Any, env: Any) -> Rollout:
 
 def with_values(policy: Any, batch: Rollout) -> Rollout:
     """A batch with V of the policy that wrote it."""
-    return batch if batch.values is not None else replace(batch, values=seen_by(policy, batch).values)
+    return batch if batch.values is not None else replace(batch, values=evaluate_frozen(policy, batch).values)
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ class GreedyReturn:
         """The greedy return."""
         if batch.greedy is None:
             raise ValueError("the greedy baseline needs greedy texts; collect the batch with the agent")
-        return batch.greedy.unsqueeze(1) - paid(batch)
+        return batch.greedy.unsqueeze(1) - past_rewards(batch)
 
 
 @dataclass(eq=False)
-class Regression(Remembers):
+class Regression(Stateful):
     """bₜ = wₜ·hₜ + cₜ, a linear regression of its own for every step, on the policy's hidden state (MIXER).
 
     Nothing flows back into h (Ranzato et al. 2016). It learns by normalised least mean squares:
@@ -169,7 +169,7 @@ class Regression(Remembers):
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside it needs."""
-        logits = seen_by(policy, batch).logits
+        logits = evaluate_frozen(policy, batch).logits
         if logits is None:
             raise ValueError(
                 f"a regression needs the hidden state of {type(policy).__name__}; let its `evaluate` return "

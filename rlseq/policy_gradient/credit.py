@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlseq.engine.completions import complete
 from rlseq.policy_gradient import returns
-from rlseq.policy_gradient.baselines import paid, values_of, with_values
+from rlseq.policy_gradient.baselines import past_rewards, values_of, with_values
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, PositiveInt, Share
 
@@ -97,7 +97,7 @@ class Completions(Checked):
             following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
             judged = torch.cat([means, judged], 1)[:, following]
         judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))
-        return replace(batch, credit=judged - paid(batch))
+        return replace(batch, credit=judged - past_rewards(batch))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
         """Q̂."""

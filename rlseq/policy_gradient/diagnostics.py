@@ -26,8 +26,8 @@ def describe(batch: Rollout) -> Metrics:
             "length": lengths.float().mean(),
             "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
         }
-    if batch.price is not None:
-        metrics["kl_price"] = batch.price.sum(1).mean()
+    if batch.kl_penalty is not None:
+        metrics["kl_penalty"] = batch.kl_penalty.sum(1).mean()
     if batch.samples > 1:
         groups = returns.view(-1, batch.samples)
         metrics["equal_groups"] = (groups == groups[:, :1]).all(1).float().mean()

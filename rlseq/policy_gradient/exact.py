@@ -11,7 +11,7 @@ from torch import Tensor
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import RAW, Behaviour, Context, Rollout
-from rlseq.utils.modules import evaluating
+from rlseq.utils.modules import eval_mode
 
 LIMIT = 1_000_000  # texts × contexts, or rows of all batches
 
@@ -53,7 +53,7 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
     reward = torch.stack(list(env.judge(tokens, mask, context).values())).sum((0, 2))
     if behaviour.support is None:
         behaviour = behaviour._replace(support=_legal(env, tokens, context))
-    with evaluating(policy):
+    with eval_mode(policy):
         log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
     objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
     return objective
@@ -66,7 +66,7 @@ def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
     steps = []
     for t in range(env.max_len):
         prefix = torch.cat([tokens[:, :t], spare.expand(-1, env.max_len + 1 - t)], 1)
-        steps.append(env.resumed(context, prefix, torch.full_like(tokens[:, 0], t), done).allowed())
+        steps.append(env.with_episodes(context, prefix, torch.full_like(tokens[:, 0], t), done).allowed())
     if steps[0] is None:
         return None
     return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)
@@ -105,9 +105,9 @@ def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tenso
     drawn = torch.cartesian_prod(*ways).view(-1, 1 + agent.samples)  # of each group its item and its texts
     index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
     nobody = torch.zeros_like(forced[:, 0])
-    wide, random = env.resumed({}, nobody, nobody, nobody), env.generator.get_state()
+    wide, random = env.with_episodes({}, nobody, nobody, nobody), env.generator.get_state()
     batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
-    batch = agent.enriched(replace(batch, samples=agent.samples), wide)
+    batch = agent.prepared(replace(batch, samples=agent.samples), wide)
     env.generator.set_state(random)
     chance = batch.log_probs.double().sum(1).view(-1, rows).sum(1).exp() / env.size**groups
     return batch, chance
@@ -119,15 +119,18 @@ def mean_gradient(agent: Any, batch: Rollout, chance: Tensor) -> dict[str, Tenso
     starts = range(0, len(batch.actions), rows)
     judged = [agent.judged(batch.take(slice(start, start + rows))) for start in starts]
     counts = chance.float().repeat_interleave(rows).unsqueeze(1)
-    lesson = batch.lesson
-    if lesson is not None and judged[0].lesson.weights is not None:
-        lesson = replace(lesson, weights=counts * torch.cat([one.lesson.weights for one in judged]))
+    demonstrations = batch.demonstrations
+    if demonstrations is not None and judged[0].demonstrations.weights is not None:
+        demonstrations = replace(
+            demonstrations,
+            weights=counts * torch.cat([one.demonstrations.weights for one in judged]),
+        )
     whole = replace(
         batch,
         advantages=torch.cat([one.advantages for one in judged]),
         targets=torch.cat([one.targets for one in judged]),
         weights=counts * torch.cat([one.weights for one in judged]),
-        lesson=lesson,
+        demonstrations=demonstrations,
     )
     return _slopes(agent.policy, -agent.loss(whole)[0])
 

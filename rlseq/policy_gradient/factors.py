@@ -25,11 +25,11 @@ from rlseq.policy_gradient.baselines import (
 from rlseq.policy_gradient.credit import CREDITS, Completions, Lambda, NStep, Stepwise
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
-from rlseq.types import OwnLoop, Rollout
+from rlseq.types import Rollout, SteppedEnv
 from rlseq.utils.arguments import shown
 from rlseq.utils.errors import pick
-from rlseq.utils.modules import evaluating
-from rlseq.utils.stateful import Remembers
+from rlseq.utils.modules import eval_mode
+from rlseq.utils.stateful import Stateful
 
 
 def check_samples(decode: Any) -> None:
@@ -155,9 +155,9 @@ def _lacks_values(policy: Any) -> bool:
     return None in (getattr(head, "value", head), getattr(policy, "critic", policy))
 
 
-def check_task(agent: Any, env: SequenceEnv | OwnLoop) -> None:
+def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
     """Refuse, before anything is sampled, a task that an agent cannot learn from."""
-    if isinstance(env, OwnLoop):
+    if isinstance(env, SteppedEnv):
         env.check(agent)
         return
     contexts, left = divmod(env.num_envs, agent.samples)
@@ -181,7 +181,7 @@ def check_task(agent: Any, env: SequenceEnv | OwnLoop) -> None:
 def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
     """The reference policy must write the words of the task: ask it for one."""
     first = torch.zeros(1, dtype=torch.int64, device=env.device)
-    with torch.no_grad(), evaluating(reference):
+    with torch.no_grad(), eval_mode(reference):
         state = reference.start({**env.contexts(first), "index": first})
         logits, _ = reference.step(first + env.vocab.bos, state)
     if logits.shape[-1] != len(env.vocab):
@@ -191,7 +191,7 @@ def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
         )
 
 
-class Shuffle(Remembers):
+class Shuffle(Stateful):
     """The order in which rows are learned from: another every time, and the same in every run."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN
-from rlseq.engine.rollout import rescore, seen_by
+from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.types import Evaluation, Logits, Metrics, Rollout
 
 Divergence = Callable[[Evaluation, Evaluation], Tensor]
@@ -35,11 +35,16 @@ def penalties(agent: Any, seen: Evaluation, batch: Rollout) -> tuple[Tensor, Met
     if agent.l2:
         add("l2_logits", agent.l2, l2_logits(seen), batch.weights)
     if agent.kl:
-        anchor = seen_by(agent.reference, batch)
+        anchor = evaluate_frozen(agent.reference, batch)
         add("kl_reference", agent.kl, agent.divergence(seen, anchor), batch.weights)
-    if agent.mle and batch.lesson is not None:
-        lesson = batch.lesson
-        add("nll", agent.mle, -rescore(agent.policy, lesson).log_probs, lesson.weights)
+    if agent.mle and batch.demonstrations is not None:
+        demonstrations = batch.demonstrations
+        add(
+            "nll",
+            agent.mle,
+            -evaluate_actions(agent.policy, demonstrations).log_probs,
+            demonstrations.weights,
+        )
     return total, metrics
 
 

@@ -100,7 +100,7 @@ RESPONSES: dict[str, Callable[[str], None]] = {"warn": warn, "stop": stop, "igno
 
 
 @dataclass(eq=False)
-class Watchman:
+class AlarmMonitor:
     """Looks at every row of metrics; each alarm is given once, and recorded in `said`.
 
     Args:

@@ -17,7 +17,7 @@ from rlseq.engine.evaluation import judged
 from rlseq.policies import POLICIES, make_policy, size_names
 from rlseq.training.experiment_envs import testing_env, training_env
 from rlseq.training.loop import train
-from rlseq.training.reward_hacking import monitored
+from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_folder import RunFolder, read_job, read_results, read_state
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged, read_sealed, write_sealed
@@ -29,7 +29,7 @@ TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Cacci
 
 
 @dataclass(frozen=True)
-class Job:
+class RunConfig:
     """Which agent learns which task from where, how long, and into which folder."""
 
     folder: str
@@ -74,7 +74,7 @@ class Job:
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in ("folder", "start")}))  # type: ignore[no-any-return]
 
     @classmethod
-    def read(cls, folder: Path) -> Job:
+    def read(cls, folder: Path) -> RunConfig:
         """The job of a run, which must be the one that the run was begun with."""
         job = read_job(folder)
         try:
@@ -83,7 +83,7 @@ class Job:
             raise Damaged(f"{folder / 'job.json'} has other fields than a job ({error})") from error
 
 
-def made(job: Job) -> tuple[Any, Any, Any]:
+def build(job: RunConfig) -> tuple[Any, Any, Any]:
     """Agent, task and test of a job; refuses what cannot be made, before anything is written."""
     env = training_env(job.env, {**job.options, **job.training_options}, job.reward, job.seed)
     fresh = testing_env(job.env, job.options, job.metrics)
@@ -98,16 +98,16 @@ def made(job: Job) -> tuple[Any, Any, Any]:
     return agent, env, fresh
 
 
-def run(job: Job) -> None:
+def run(job: RunConfig) -> None:
     """Make the run, or go on with it."""
     torch.manual_seed(job.seed)
-    agent, env, fresh = made(job)
+    agent, env, fresh = build(job)
     folder = Path(job.folder)
     if job.start is not None and not job.stock:
         agent.policy.load_state_dict(read_state(Path(job.start))["policy"])
     if not (folder / "start.json").exists():
         first = judged(agent.policy, fresh, limit=job.texts)
-        write_sealed(folder / "start.json", {**first.means(), **monitored(first)})
+        write_sealed(folder / "start.json", {**first.means(), **diversity_metrics(first)})
     train(
         agent,
         env,
@@ -132,4 +132,4 @@ def _logged(alarm: str) -> None:
 def _at(policy: Any, env: Any, temperature: float, texts: int | None) -> dict[str, float]:
     """Quality and variety of samples at a temperature."""
     found = judged(policy, env, Sample(temperature), limit=texts)
-    return {"temperature": temperature, **found.means(), **monitored(found)}
+    return {"temperature": temperature, **found.means(), **diversity_metrics(found)}

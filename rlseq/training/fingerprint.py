@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import name_of
-from rlseq.types import OwnLoop
+from rlseq.types import SteppedEnv
 from rlseq.utils.files import (
     Tree,
     read_json,
@@ -77,7 +77,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
-        "env": env.describe() if isinstance(env, OwnLoop) else _env(env),
+        "env": env.describe() if isinstance(env, SteppedEnv) else _env(env),
         "policy": _policy(agent.policy),
         "seed": env.seed,
         "machine": machine(),
@@ -135,7 +135,9 @@ def _env(env: Any) -> dict[str, Any]:
         "max_len": env.max_len,
         "seed": env.seed,
         "items": env.size,
-        "data": {name: _digest(value.cpu().contiguous().numpy()) for name, value in env.drawn_from().items()},
+        "data": {
+            name: _digest(value.cpu().contiguous().numpy()) for name, value in env.data_tensors().items()
+        },
         "vocab": _words(env.vocab),
         "source_vocab": env.source_vocab and _words(env.source_vocab),
         "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},

@@ -19,14 +19,14 @@ from rlseq.mdp.sequence_env import task_of
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training import checkpoint
-from rlseq.training.alarms import Watchman
+from rlseq.training.alarms import AlarmMonitor
 from rlseq.training.fingerprint import describe
-from rlseq.training.preflight import nonsense
-from rlseq.training.probe import Examiner
-from rlseq.training.reward_hacking import monitored
+from rlseq.training.preflight import reward_warnings
+from rlseq.training.probe import PolicyProbe
+from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_folder import Row, RunFolder, Sink
 from rlseq.training.sinks import tensorboard, wandb, wandb_service
-from rlseq.types import Metrics, OwnLoop
+from rlseq.types import Metrics, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.files import Tree
 from rlseq.utils.places import without_places
@@ -90,12 +90,12 @@ def train(
     unit, limit = ("updates", updates) if budget_tokens is None else ("tokens", budget_tokens)
     eval_every = eval_every or (100 if budget_tokens is None else max(1, budget_tokens // 10))
     run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
-    run.watch = Watchman(alarms)
+    run.watch = AlarmMonitor(alarms)
     run.sinks = [run.watch]
     if on_update is not None:
         run.sinks, run.held = [*run.sinks, on_update], 1
-    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, OwnLoop):
-        run.closer = Examiner(agent, run.env)
+    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, SteppedEnv):
+        run.closer = PolicyProbe(agent, run.env)
     with ExitStack() as stack:
         if out is not None:
             _open(run, out, resume, wandb_project, stack)
@@ -133,15 +133,15 @@ class _Run:
     best: tuple[float, int] | None = None  # reward, update
     saved: int | None = None  # update of the last checkpoint
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
-    closer: Examiner | None = None
+    closer: PolicyProbe | None = None
     examined: Tree | None = None  # state of a closer look that this call does not take, kept for a later one
-    watch: Watchman = field(default_factory=Watchman)
+    watch: AlarmMonitor = field(default_factory=AlarmMonitor)
     noted: list[str] | None = None  # alarms that are written
     curve: History = field(default_factory=list)  # rows of the history with an evaluation
     samples: Tree | None = None  # mark of the texts of the last evaluation
 
     def __post_init__(self) -> None:
-        if not isinstance(self.env, OwnLoop):  # before anything is written
+        if not isinstance(self.env, SteppedEnv):  # before anything is written
             check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
         self.agent.check(self.env)
 
@@ -195,14 +195,14 @@ class _Run:
 
     def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """An evaluation's scores, and its texts where there are any."""
-        if isinstance(self.eval_env, OwnLoop):
+        if isinstance(self.eval_env, SteppedEnv):
             return evaluate(self.agent.policy, self.eval_env, limit=self.eval_texts), []
         found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
-        return {**found.means(), **monitored(found)}, found.lines(self.eval_env)
+        return {**found.means(), **diversity_metrics(found)}, found.lines(self.eval_env)
 
     def selection(self) -> dict[str, Any] | None:
         """The record of which items evaluations test; None where there is no evaluation of items."""
-        if self.eval_env is None or isinstance(self.eval_env, OwnLoop):
+        if self.eval_env is None or isinstance(self.eval_env, SteppedEnv):
             return None
         return selection(self.eval_env.size, self.eval_texts)
 
@@ -293,7 +293,7 @@ def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: Stop, advance
     """Updates and evaluations, until the limit or a wish to stop."""
     done = run.done(unit)
     while done < limit and not stop.asked:
-        run.agent.pace(done / limit)
+        run.agent.set_progress(done / limit)
         run.step()
         before, done = done, run.done(unit)
         if done // eval_every > before // eval_every or done >= limit:
@@ -332,10 +332,10 @@ def _open(
 def _preflight(run: _Run) -> None:
     """Before training on a task's reward begins: say which signs there are that it makes no sense."""
     agent = run.agent
-    if run.update or isinstance(run.env, OwnLoop):
+    if run.update or isinstance(run.env, SteppedEnv):
         return
-    if isinstance(agent, PolicyGradient) and agent.paid_by_task:
-        for complaint in nonsense(run.env, agent.policy):
+    if isinstance(agent, PolicyGradient) and agent.uses_task_reward:
+        for complaint in reward_warnings(run.env, agent.policy):
             run.watch.say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
 
 

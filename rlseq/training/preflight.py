@@ -81,14 +81,14 @@ def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
     text, constant = _best_constant(task, context, references or (greedy.actions, greedy.mask))
     rewards |= {"best constant": constant, **_worthless(task, policy, context, references)}
     found = Preflight({name: values.cpu() for name, values in rewards.items()}, text)
-    found.warnings = complaints(found.means, *_spreads(rewards))
+    found.warnings = preflight_warnings(found.means, *_spreads(rewards))
     for line in found.warnings:
         warnings.warn(f"preflight: {line}", stacklevel=2)
     return found
 
 
 @torch.no_grad()
-def nonsense(env: Any, policy: Any, limit: int = 64) -> list[str]:
+def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
     """What makes no sense about a reward, at the price of two batches: `train` asks before it begins.
 
     Args:
@@ -99,7 +99,7 @@ def nonsense(env: Any, policy: Any, limit: int = 64) -> list[str]:
     task, context, references, rewards = _good(env, limit)
     rewards |= _worthless(task, policy, context, references)
     means = {name: float(values.mean()) for name, values in rewards.items()}
-    return about_reward(means, *_spreads(rewards))
+    return reward_only_warnings(means, *_spreads(rewards))
 
 
 def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict[str, Tensor]]:
@@ -127,9 +127,9 @@ def _spreads(rewards: dict[str, Tensor]) -> tuple[float, float]:
     return float(rewards["samples"].std(correction=0)), float(rewards["random"].std(correction=0))
 
 
-def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+def preflight_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
     """What makes no sense about mean rewards, with the spread among samples, and among random texts."""
-    found = about_reward(mean, spread, noise)
+    found = reward_only_warnings(mean, spread, noise)
     if mean["best constant"] > mean["greedy"]:
         found.append(
             f"one constant answer ({mean['best constant']:.3f}) beats the policy ({mean['greedy']:.3f}); "
@@ -140,7 +140,7 @@ def complaints(mean: dict[str, float], spread: float, noise: float) -> list[str]
     return list(dict.fromkeys(found))
 
 
-def about_reward(mean: dict[str, float], spread: float, noise: float) -> list[str]:
+def reward_only_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
     """The same, of the reward alone, whatever the policy writes."""
     floor = mean["random"] + noise / 2
     best = mean.get("references")

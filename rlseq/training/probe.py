@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.evaluation import left_as_found
-from rlseq.engine.rollout import seen_by
+from rlseq.engine.rollout import evaluate_frozen
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.metrics.diversity import DistinctN
 from rlseq.metrics.ngrams import PAD
@@ -22,7 +22,7 @@ from rlseq.types import Metrics, Rollout
 
 
 @dataclass(eq=False)
-class Examiner:
+class PolicyProbe:
     """Compares a policy with its greedy texts, with itself at the start, and with the truth if that is known.
 
     The agent, the task's episodes and its random numbers are left as they were found.
@@ -64,7 +64,7 @@ class Examiner:
 
     def moved(self, batch: Rollout) -> Metrics:
         """KL(π ‖ π_start), nats per token, estimated from what π wrote."""
-        moved = distance(seen_by(self.start, batch).log_probs, batch.log_probs)
+        moved = distance(evaluate_frozen(self.start, batch).log_probs, batch.log_probs)
         return {"kl_start": (moved * per_token(batch.mask)).sum()}
 
     def texts(self, batch: Rollout) -> Metrics:
@@ -101,7 +101,7 @@ class Examiner:
         self.start.load_state_dict(state["start"])
 
     def _gradient(self, batch: Rollout) -> Tensor:
-        loss, _ = self.agent.loss(self.agent.weighed(batch))
+        loss, _ = self.agent.loss(self.agent.with_token_weights(batch))
         parameters = [p for p in self.agent.policy.parameters() if p.requires_grad]
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         return torch.cat([g.flatten() for g in found if g is not None])

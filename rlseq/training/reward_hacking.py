@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from rlseq.engine.evaluation import Judged, subset
+from rlseq.engine.evaluation import EvaluatedTexts, subset
 from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.registry import LOWER_IS_BETTER, NOT_QUALITY
@@ -18,7 +18,7 @@ from rlseq.metrics.registry import LOWER_IS_BETTER, NOT_QUALITY
 COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
 
 
-def monitored(found: Judged) -> dict[str, float]:
+def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
     """Figures of a set of texts that nobody trains.
 
     Peakiness is the mean probability of the tokens written; of greedy texts that of the likeliest token,
@@ -37,7 +37,7 @@ def monitored(found: Judged) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
 
 
-def hacked(
+def reward_hacking_alarms(
     curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.1
 ) -> list[str]:
     """What has become worse while the trained reward became better, in words; empty when nothing has.
@@ -46,7 +46,7 @@ def hacked(
     metric lost more than `tolerance` of its first value, or where repetition or commonness rose by 0.2.
 
     Args:
-        curve: evaluations in order: metrics, and the figures of `monitored`.
+        curve: evaluations in order: metrics, and the figures of `diversity_metrics`.
         trained: the metric that was trained on.
         tolerance: relative loss of a metric that is not yet alarming.
     """

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(policy: Any) -> Iterator[None]:
+def eval_mode(policy: Any) -> Iterator[None]:
     """Dropout off inside, and the mode of every module restored after."""
     modes = [(m, m.training) for m in policy.modules()] if isinstance(policy, nn.Module) else []
     for module, mode in modes:

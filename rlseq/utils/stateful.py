@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Remembers:
+class Stateful:
     """A part of an agent that learns beside the policy: its tensors are what a checkpoint must keep."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ class Remembers:
             setattr(self, name, value.clone() if there is None else value.to(there.device, copy=True))
 
 
-class Count(Remembers):
+class UpdateCounter(Stateful):
     """How many updates are done, for what changes as they go on."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from rlseq.metrics import BLEU, ROUGEL, ChrF, CIDErD, DistinctN, Overlong, SelfB
 from rlseq.policy_gradient import agent as schedules
 from rlseq.policy_gradient.baselines import Constant, MovingAverage, Regression
 from rlseq.policy_gradient.credit import Completions, Lambda, NStep
-from rlseq.training.alarms import Watchman
+from rlseq.training.alarms import AlarmMonitor
 from rlseq.utils.arguments import rules_of
 
 SECONDS = 5  # a call may take
@@ -126,7 +126,7 @@ class World:
             add(f"task {task}", make, small, names | {"num_envs", "seed"})
         parts: tuple[tuple[Any, dict[str, Any]], ...] = (
             *((kind, {}) for kind in (rlseq.Sample, rlseq.Beam, Lambda, NStep, Completions)),
-            *((kind, {}) for kind in (MovingAverage, Regression, DistinctN, SelfBLEU, Watchman)),
+            *((kind, {}) for kind in (MovingAverage, Regression, DistinctN, SelfBLEU, AlarmMonitor)),
             *((kind, {"references": EXAMPLES}) for kind in (BLEU, CIDErD, ChrF, ROUGEL)),
             (Constant, {"threshold": 0.0}),
             (rlseq.Vocab, {"words": ("a", "b")}),

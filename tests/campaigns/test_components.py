@@ -173,13 +173,13 @@ class Setting:
         )
         self.place(component)
         self.on_update = self.late if component == "on_update" else None
-        self.breaks, pace = True, self.agent.pace
+        self.breaks, pace = True, self.agent.set_progress
 
         def paced(done: float) -> None:
             self.late.broken = self.breaks and round(done * UPDATES) >= LATE - 1
             pace(done)
 
-        self.agent.pace = paced  # type: ignore[method-assign]
+        self.agent.set_progress = paced  # type: ignore[method-assign]
 
     def part(self, component: str) -> Callable[..., Any]:
         """Return the function that is replaced."""

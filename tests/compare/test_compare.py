@@ -15,7 +15,7 @@ import torch
 
 import rlseq
 from rlseq.compare import statistics, tables
-from rlseq.compare.plan import Plan
+from rlseq.compare.plan import ComparisonConfig
 from rlseq.compare.process_pool import longest_first
 from rlseq.compare.results import Comparison
 from rlseq.metrics.registry import range_of
@@ -95,9 +95,9 @@ def test_the_same_call_makes_nothing_again_and_more_seeds_only_what_is_new(
 def test_starts_come_first_and_then_what_took_longest(comparison: Any) -> None:
     """So that short runs fill up the end, when there is nothing left for the other processes."""
     config = json.loads((comparison.folder / "config.json").read_text("utf-8"))
-    jobs = Plan(**config | {"seeds": 3, "agents": {**config["agents"], "new": {"agent": "scst"}}}).jobs(
-        comparison.folder
-    )
+    jobs = ComparisonConfig(
+        **config | {"seeds": 3, "agents": {**config["agents"], "new": {"agent": "scst"}}}
+    ).jobs(comparison.folder)
     waiting = longest_first([job for job in jobs if not job.done and job.seed == 2], jobs)
     assert [job.agent for job in waiting[:4]] == ["start", "new", "new@exact", "new@constant"]
     took = [max(job.seconds for job in jobs if job.agent == known.agent) for known in waiting[4:]]
@@ -200,7 +200,7 @@ def test_mistakes_are_refused_before_anything_is_written(
 
 def test_the_command_that_reproduces_it_is_kept(comparison: Any) -> None:
     config = json.loads((comparison.folder / "config.json").read_text("utf-8"))
-    assert Plan(**config).plain() == config
+    assert ComparisonConfig(**config).plain() == config
     assert config == comparison.results["config"]
 
 

@@ -48,10 +48,10 @@ def test_keys_that_share_a_slot_are_told_apart() -> None:
     """The check against the key itself is what makes the table exact."""
     keys = torch.arange(5_000)
     table = Table(keys, keys + 1)
-    strangers = torch.arange(5_000, 200_000)
-    probes = table.keys[table._slots(strangers)[0]]
+    oov_words = torch.arange(5_000, 200_000)
+    probes = table.keys[table._slots(oov_words)[0]]
     assert (probes >= 0).sum() > 10_000  # many strangers meet a key in their slot
-    assert not table.find(strangers).any()
+    assert not table.find(oov_words).any()
 
 
 def pad(lists: list[list[int]]) -> torch.Tensor:
