@@ -60,7 +60,9 @@ def test_what_only_pads_is_left_out() -> None:
 
 def test_trimmed_likelihood_is_the_same() -> None:
     env: Any = rlseq.make("rlseq/Parallel-v0", num_envs=20, level="char")
-    batch = sample_references(env, length_bucket(env))
+    bucket = length_bucket(env)
+    assert bucket is not None
+    batch = sample_references(env, bucket)
     less = trimmed(batch, env)
     assert less.context["source"].shape[1] < batch.context["source"].shape[1]
     for name in ("seq2seq", "transformer"):

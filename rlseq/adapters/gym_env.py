@@ -257,7 +257,7 @@ class GymEnv(SteppedEnv):
 
 def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
     """V of states `[n, …]`, by `policy.worth` where there is such a short cut, else by `evaluate`."""
-    if hasattr(policy, "worth"):
+    if hasattr(policy, "values_of_states"):
         found: Tensor | None = policy.values_of_states(observed)
         return found
     nothing = actions.new_zeros(len(observed), 1, *actions.shape[2:])

@@ -46,7 +46,7 @@ def drawn(env: SequenceEnv, context: Context | None = None) -> Rollout:
 def length_bucket(env: SequenceEnv) -> Context | None:
     """A fresh batch of contexts whose texts are of like length, where the task can draw one."""
     env = sequence_env(env)
-    draw = getattr(env, "alike", None)
+    draw = getattr(env, "length_bucket", None)
     return None if draw is None else env.begin(index=draw(env.num_envs))
 
 

@@ -152,7 +152,7 @@ class PolicyGradient(Agent):
             logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
         if hasattr(self.baseline, "learn"):
             self.baseline.learn(batch.targets, self.acted(batch))
-        if hasattr(self.policy, "absorb"):  # what it is told after a batch, never during it: ρ starts at 1
+        if hasattr(self.policy, "update_statistics"):  # after the batch, never during it: ρ starts at 1
             self.policy.update_statistics(batch)
         return {**describe(batch), **joined(logs)}
 
