@@ -15,6 +15,7 @@ from pathlib import Path
 from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, rewards, throughput
+from tabled.settings import training
 from tabled.tasks import captions, oracle, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "solve-copy": solve_copy,
     "tasks": tasks,
     "throughput": throughput,
+    "training": training,
     "variance": variance,
     "verdicts": verdicts,
 }

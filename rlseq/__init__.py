@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rlseq.engine.rollout import rollout as rollout
     from rlseq.mdp.sequence_env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
+    from rlseq.training.config import TrainConfig as TrainConfig
     from rlseq.training.loop import train as train
     from rlseq.training.preflight import Preflight as Preflight
     from rlseq.training.preflight import preflight as preflight
@@ -40,6 +41,7 @@ _HOMES = {
     "Rollout": "rlseq.types",
     "Sample": "rlseq.engine.decode",
     "SequenceEnv": "rlseq.mdp.sequence_env",
+    "TrainConfig": "rlseq.training.config",
     "Vocab": "rlseq.vocab",
     "beam_search": "rlseq.engine.beam",
     "complete": "rlseq.engine.completions",

@@ -302,7 +302,7 @@ def test_a_run_has_a_folder(tmp_path: Any) -> None:
         env = GymEnv("CartPole-v1", 4, steps=25)
         agent = rlseq.make_agent("a2c", rlseq.make_policy("mlp", env, value=True, standardise=True))
         other = GymEnv("CartPole-v1", 4, seed=1)
-        return rlseq.train(agent, env, updates, other, 2, out=out, eval_texts=5), agent
+        return rlseq.train(agent, env, updates, other, eval_every=2, out=out, eval_texts=5), agent
 
     first, _ = history(2, tmp_path)
     both, agent = history(4, tmp_path)

@@ -141,9 +141,9 @@ def test_likelihood_then_reward_improve() -> None:
     env = rlseq.make(ID, num_envs=32, scenes=10, seed=0)
     policy = rlseq.make_policy("captioner", env, hidden=48, embedding=24)
     start = rlseq.evaluate(policy, env)["reward"]
-    rlseq.train(rlseq.make_agent("mle", policy, lr=5e-3), env, updates=100, examine=False)
+    rlseq.train(rlseq.make_agent("mle", policy, lr=5e-3), env, updates=100, probe=False)
     likelihood = rlseq.evaluate(policy, env)["reward"]
-    rlseq.train(rlseq.make_agent("rloo", policy, lr=1e-3), env, updates=60, examine=False)
+    rlseq.train(rlseq.make_agent("rloo", policy, lr=1e-3), env, updates=60, probe=False)
     assert likelihood > start + 0.3
     assert rlseq.evaluate(policy, env)["reward"] > likelihood + 0.1
 

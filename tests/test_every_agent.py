@@ -37,10 +37,10 @@ def test_an_agent_is_trained_and_evaluated(name: str) -> None:
 def test_training_is_the_same_whether_it_is_looked_at_or_not(name: str) -> None:
     """A look writes texts and takes gradients, but nothing learns from it: no discriminator either."""
     results = []
-    for examine in (True, False):
+    for probe in (True, False):
         torch.manual_seed(0)
         agent, env, test = made(name)
-        rlseq.train(agent, env, 3, test, eval_every=1, eval_texts=16, alarms="ignore", examine=examine)
+        rlseq.train(agent, env, 3, test, eval_every=1, eval_texts=16, alarms="ignore", probe=probe)
         results.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
     assert torch.equal(*results)
 

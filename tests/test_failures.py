@@ -36,7 +36,7 @@ def test_a_bug_says_that_it_is_one_and_where_its_report_is(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(commands, "made", None)  # so that rlseq calls what is no function
+    monkeypatch.setattr(commands, "build", None)  # so that rlseq calls what is no function
     status, _, said = typed(["train", "mle", "--env", "rlseq/Copy-v0"])
     (report,) = tmp_path.iterdir()
     assert status == 1

@@ -494,10 +494,10 @@ def test_alarms_survive_a_resumption_and_are_given_once(
 
 @pytest.mark.parametrize(("first", "second"), [(True, False), (False, True)])
 def test_a_run_goes_on_with_and_without_a_closer_look(tmp_path: Path, first: bool, second: bool) -> None:
-    run(tmp_path / "a", updates=4, examine=first)
-    run(tmp_path / "a", updates=6, examine=second)
-    whole = run(tmp_path / "a", updates=8, examine=first)
-    straight = run(tmp_path / "b", updates=8, examine=first)
+    run(tmp_path / "a", updates=4, probe=first)
+    run(tmp_path / "a", updates=6, probe=second)
+    whole = run(tmp_path / "a", updates=8, probe=first)
+    straight = run(tmp_path / "b", updates=8, probe=first)
     assert [row["loss"] for row in whole] == [row["loss"] for row in straight]
     assert whole[-1] == straight[-1]  # with kl_start, from the policy at the start
 

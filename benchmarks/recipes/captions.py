@@ -87,7 +87,7 @@ class Recipe:
         return policy
 
     def _train(self, agent: Any, env: Any, updates: int, out: Path, dev: Any = None) -> None:
-        rlseq.train(agent, env, updates, dev, eval_every=250, out=out, examine=False)
+        rlseq.train(agent, env, updates, dev, eval_every=250, out=out, probe=False)
 
     def scores(self, policy: Any, decode: Any) -> dict[str, Any]:
         """Every column, on test; and a few texts."""

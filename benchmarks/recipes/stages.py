@@ -64,7 +64,7 @@ def pairs_of(env: Any) -> Any:
 
 def rewarded(agent: Any, env: Any, dev: Any, folder: Path, updates: int) -> None:
     """Train on the reward of an env, and keep the weights that earn most on dev."""
-    rlseq.train(agent, env, updates, dev, eval_every=updates // 10, out=folder, examine=False)
+    rlseq.train(agent, env, updates, dev, eval_every=updates // 10, out=folder, probe=False)
     best = json.loads((folder / "results.json").read_text("utf-8"))["best"]["update"]
     agent.policy.load_state_dict(rlseq.checkpoint.read(folder / "checkpoints", best)["policy"])
 

@@ -1,6 +1,6 @@
 """What an agent shows of itself at every update: scalars that stay on the device until they are printed.
 
-All come from what an update has at hand anyway; what costs more texts is in `examine`.
+All come from what an update has at hand anyway; what costs more texts is in `rlseq.training.probe`.
 """
 
 from __future__ import annotations

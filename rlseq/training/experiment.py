@@ -117,7 +117,7 @@ def run(job: RunConfig) -> None:
         budget_tokens=job.budget_tokens,
         out=RunFolder(folder, job.plain()),
         alarms=_logged,
-        examine=False,
+        probe=False,
     )
     if job.sweep:
         sweep = [_at(agent.policy, fresh, t, job.texts) for t in TEMPERATURES]

@@ -1,10 +1,9 @@
-"""Train an agent, with a folder from which it can be resumed."""
+"""The training loop, and the folder from which a run can be resumed."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from os import PathLike
@@ -20,6 +19,7 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training import checkpoint
 from rlseq.training.alarms import AlarmMonitor
+from rlseq.training.config import TrainConfig
 from rlseq.training.fingerprint import describe
 from rlseq.training.preflight import reward_warnings
 from rlseq.training.probe import PolicyProbe
@@ -31,6 +31,7 @@ from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.files import Tree
 from rlseq.utils.places import without_places
 from rlseq.utils.progress import Advance, progress
+from rlseq.utils.settings import configured, takes_fields_of
 from rlseq.utils.stopping import Stop, stopping
 
 History = list[dict[str, float]]
@@ -45,22 +46,16 @@ NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
 FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
 
+@takes_fields_of(TrainConfig)
 @checked_arguments
 def train(
     agent: Agent,
     env: Any,
     updates: PositiveInt = 1000,
     eval_env: Any = None,
-    eval_every: PositiveInt | None = None,
-    on_update: Callable[[dict[str, float]], None] | None = None,
     *,
-    budget_tokens: PositiveInt | None = None,
-    out: str | PathLike[str] | RunFolder | None = None,
-    resume: bool = True,
-    eval_texts: PositiveInt | None = None,
-    wandb_project: str | None = None,
-    alarms: str | Callable[[str], None] = "warn",
-    examine: bool = True,
+    config: TrainConfig | None = None,
+    **settings: Any,
 ) -> History:
     """Run `updates` of `collect`, `update`.
 
@@ -71,40 +66,26 @@ def train(
     Args:
         agent: learns.
         env: gives the batches.
-        updates: how many gradient steps.
+        updates: the number of gradient updates.
         eval_env: scored greedily every `eval_every` updates, and after the last; its scores are `eval_…`.
-        eval_every: updates between two evaluations, 100 when not given; with a budget of tokens the tokens
-            between them, a tenth of the budget when not given.
-        on_update: is told the metrics of every update, for which it waits for the device each time.
-        budget_tokens: stop when so many tokens are written or imitated, instead of after `updates`.
-        out: the folder, or a `RunFolder` that also keeps the job.
-        resume: False refuses a folder that already has a run, instead of going on with it.
-        eval_texts: the most items that are evaluated, drawn at random by a fixed seed; all when not given.
-        wandb_project: Weights & Biases is told too.
-        alarms: what to do when the reward, or later metrics, make no sense: "warn", "stop", "ignore".
-        examine: look closer at a policy gradient at evaluations, for the price of three updates.
+        config: the settings below, together.
+        **settings: the settings below, one by one; they replace those of `config`.
 
     Returns:
         The metrics of every update.
     """
-    unit, limit = ("updates", updates) if budget_tokens is None else ("tokens", budget_tokens)
-    eval_every = eval_every or (100 if budget_tokens is None else max(1, budget_tokens // 10))
-    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), eval_texts)
-    run.watch = AlarmMonitor(alarms)
-    run.sinks = [run.watch]
-    if on_update is not None:
-        run.sinks, run.held = [*run.sinks, on_update], 1
-    if examine and isinstance(agent, PolicyGradient) and not isinstance(run.env, SteppedEnv):
-        run.closer = PolicyProbe(agent, run.env)
+    config = configured(TrainConfig, config, settings, "train")
+    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), config)
+    unit, limit = ("updates", updates) if config.budget_tokens is None else ("tokens", config.budget_tokens)
     with ExitStack() as stack:
-        if out is not None:
-            _open(run, out, resume, wandb_project, stack)
-        stop = stack.enter_context(nullcontext(Stop(NOTICE)) if out is None else stopping(NOTICE))
+        if config.out is not None:
+            _open(run, config.out, stack)
+        stop = stack.enter_context(nullcontext(Stop(NOTICE)) if config.out is None else stopping(NOTICE))
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
         try:
-            if alarms != "ignore":
+            if config.alarms != "ignore":
                 _preflight(run)
-            _loop(run, unit, limit, eval_every, stop, advance)
+            _loop(run, unit, limit, stop, advance)
             if not stop.asked and (remark := agent.remark()):
                 run.watch.say(remark)
             run.save("interrupted" if stop.asked else "finished")
@@ -118,24 +99,21 @@ def train(
 
 @dataclass(eq=False)
 class _Run:
-    """An agent on its way: what it has done, and what is still to be written down."""
+    """The state of a run: what has been done, and which metrics are still to be written."""
 
     agent: Agent
     env: Any
     eval_env: Any
-    eval_texts: int | None = None
+    config: TrainConfig
     folder: RunFolder | None = None
-    sinks: list[Sink] = field(default_factory=list)
-    held: int = HELD
     history: History = field(default_factory=list)
-    update: int = 0
+    updates: int = 0
     seconds: float = 0.0  # of training; evaluation apart
     best: tuple[float, int] | None = None  # reward, update
     saved: int | None = None  # update of the last checkpoint
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
-    closer: PolicyProbe | None = None
-    examined: Tree | None = None  # state of a closer look that this call does not take, kept for a later one
-    watch: AlarmMonitor = field(default_factory=AlarmMonitor)
+    probe: PolicyProbe | None = None
+    probed: Tree | None = None  # state of the probe, kept where this call does not use one
     noted: list[str] | None = None  # alarms that are written
     curve: History = field(default_factory=list)  # rows of the history with an evaluation
     samples: Tree | None = None  # mark of the texts of the last evaluation
@@ -144,21 +122,28 @@ class _Run:
         if not isinstance(self.env, SteppedEnv):  # before anything is written
             check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
         self.agent.check(self.env)
+        self.watch = AlarmMonitor(self.config.alarms)
+        told = self.config.on_update
+        self.sinks: list[Sink] = [self.watch] if told is None else [self.watch, told]
+        self.held = HELD if told is None else 1
+        probed = isinstance(self.agent, PolicyGradient) and not isinstance(self.env, SteppedEnv)
+        if self.config.probe and probed:
+            self.probe = PolicyProbe(self.agent, self.env)
 
     def done(self, unit: str) -> int:
-        """How far it is."""
-        return self.update if unit == "updates" else self.env.counts.numbers()["tokens"]
+        """The number of updates, or of tokens, so far."""
+        return self.updates if unit == "updates" else self.env.counts.numbers()["tokens"]
 
-    def step(self) -> None:
-        """One update. Its metrics stay tensors."""
+    def learn(self) -> None:
+        """Make one update. Its metrics stay tensors."""
         started = time.perf_counter()
         metrics = self.agent.update(self.agent.collect(self.env))
-        self.update += 1
+        self.updates += 1
         self.seconds += time.perf_counter() - started
-        self.waiting.append((self.update, self.seconds, metrics))
+        self.waiting.append((self.updates, self.seconds, metrics))
 
-    def tell(self, scores: Row | None = None) -> None:
-        """Fetch the metrics that wait, all in one go, and write them; `scores` belong to the last update."""
+    def flush(self, scores: Row | None = None) -> None:
+        """Fetch and write the metrics that wait, and pass them on; `scores` belong to the last update."""
         for row in self.record(len(self.waiting), scores):
             for sink in self.sinks:
                 sink(dict(row))  # a callback may change its row, but not the history
@@ -177,41 +162,41 @@ class _Run:
         self.curve += [row for row in rows if _evaluated(row)]
         return rows
 
-    def look(self) -> None:
-        """Evaluate, tell, and save."""
-        if self.closer is not None:
-            self.waiting[-1][2].update(self.closer())
+    def evaluate(self) -> None:
+        """Evaluate, write the metrics and the scores, and save."""
+        if self.probe is not None:
+            self.waiting[-1][2].update(self.probe())
         if self.eval_env is None:
-            self.tell()
+            self.flush()
         else:
             scores, lines = self.scored()
             spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
-            self.tell({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
+            self.flush({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
             if self.best is None or scores["reward"] > self.best[0]:
-                self.best = scores["reward"], self.update
+                self.best = scores["reward"], self.updates
             if self.folder is not None and lines:
-                self.samples = self.folder.samples(self.update, lines)
+                self.samples = self.folder.samples(self.updates, lines)
         self.save("running")
 
     def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """An evaluation's scores, and its texts where there are any."""
         if isinstance(self.eval_env, SteppedEnv):
-            return evaluate(self.agent.policy, self.eval_env, limit=self.eval_texts), []
-        found = judged(self.agent.policy, self.eval_env, limit=self.eval_texts)
+            return evaluate(self.agent.policy, self.eval_env, limit=self.config.eval_texts), []
+        found = judged(self.agent.policy, self.eval_env, limit=self.config.eval_texts)
         return {**found.means(), **diversity_metrics(found)}, found.lines(self.eval_env)
 
     def selection(self) -> dict[str, Any] | None:
         """The record of which items evaluations test; None where there is no evaluation of items."""
         if self.eval_env is None or isinstance(self.eval_env, SteppedEnv):
             return None
-        return selection(self.eval_env.size, self.eval_texts)
+        return selection(self.eval_env.size, self.config.eval_texts)
 
     def save(self, status: str) -> None:
         """Checkpoint, alarms and results."""
-        self.tell()
+        self.flush()
         if self.folder is None:
             return
-        if self.saved != self.update:
+        if self.saved != self.updates:
             state = {
                 "seconds": self.seconds,
                 "best": self.best,
@@ -219,11 +204,11 @@ class _Run:
                 "metrics": self.folder.metrics.mark(),
                 "samples": self.samples,
                 "alarms": self.watch.state_dict(),
-                "examined": self.examined if self.closer is None else self.closer.state_dict(),
+                "examined": self.probed if self.probe is None else self.probe.state_dict(),
                 **checkpoint.state_of(self.agent, self.env),
             }
-            checkpoint.save(self.folder.checkpoints, self.update, state, [self.best[1]] if self.best else [])
-            self.saved = self.update
+            checkpoint.save(self.folder.checkpoints, self.updates, state, [self.best[1]] if self.best else [])
+            self.saved = self.updates
         self.note(status)
 
     def note(self, status: str, error: str | None = None) -> None:
@@ -237,7 +222,7 @@ class _Run:
             {
                 "status": status,
                 "error": error,
-                "updates": self.update,
+                "updates": self.updates,
                 **self.env.counts.numbers(),
                 "seconds": round(self.seconds, 3),
                 "selection": self.selection(),
@@ -272,15 +257,15 @@ class _Run:
         rows = self.folder.rows(None if found is None else found[1]["metrics"])
         if found is None:
             return
-        self.update, state = found
+        self.updates, state = found
         checkpoint.restore(self.agent, self.env, state)
-        self.saved, self.seconds, self.best = self.update, state["seconds"], state["best"]
-        self.samples, self.examined = state["samples"], state["examined"]
+        self.saved, self.seconds, self.best = self.updates, state["seconds"], state["best"]
+        self.samples, self.probed = state["samples"], state["examined"]
         counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
         vars(self.env.counts).update(counts)
         self.watch.load_state_dict(state["alarms"])
-        if self.closer is not None and self.examined is not None:
-            self.closer.load_state_dict(self.examined)
+        if self.probe is not None and self.probed is not None:
+            self.probe.load_state_dict(self.probed)
         self.history = [{name: v for name, v in row.items() if name != "seconds"} for row in rows]
         self.curve = [row for row in self.history if _evaluated(row)]
 
@@ -289,31 +274,27 @@ def _evaluated(row: Row) -> bool:
     return any(name.startswith("eval_") for name in row)
 
 
-def _loop(run: _Run, unit: str, limit: int, eval_every: int, stop: Stop, advance: Advance) -> None:
-    """Updates and evaluations, until the limit or a wish to stop."""
+def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> None:
+    """Update and evaluate, until the limit or a request to stop."""
+    every = run.config.eval_every or (100 if unit == "updates" else max(1, limit // 10))
     done = run.done(unit)
     while done < limit and not stop.asked:
         run.agent.set_progress(done / limit)
-        run.step()
+        run.learn()
         before, done = done, run.done(unit)
-        if done // eval_every > before // eval_every or done >= limit:
-            run.look()
+        if done // every > before // every or done >= limit:
+            run.evaluate()
         elif len(run.waiting) >= run.held:
-            run.tell()
+            run.flush()
         last = run.history[-1] if run.history else {}
         advance(done, next((f"{name} {last[name]:.3f}" for name in FIGURES if name in last), ""))
 
 
-def _open(
-    run: _Run,
-    out: str | PathLike[str] | RunFolder,
-    resume: bool,
-    wandb_project: str | None,
-    stack: ExitStack,
-) -> None:
-    """Take hold of a folder, and go on where it was left; a run that is refused changes no file."""
+def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> None:
+    """Lock a folder, and restore the run that it holds; a run that is refused changes no file."""
     folder = out if isinstance(out, RunFolder) else RunFolder(out)
-    service = wandb_service(wandb_project)
+    resume, project = run.config.resume, run.config.wandb_project
+    service = wandb_service(project)
     config = folder.configured(describe(run.agent, run.env))
     folder.check(config, resume)
     stack.callback(folder.close)
@@ -322,7 +303,7 @@ def _open(
     run.folder = folder
     run.restore()
     folder.begin(config)
-    for told in (tensorboard(folder.path, run.update), wandb(service, config, wandb_project)):
+    for told in (tensorboard(folder.path, run.updates), wandb(service, config, project)):
         if told is not None:
             sink, close = told
             run.sinks = [*run.sinks, sink]
@@ -332,7 +313,7 @@ def _open(
 def _preflight(run: _Run) -> None:
     """Before training on a task's reward begins: say which signs there are that it makes no sense."""
     agent = run.agent
-    if run.update or isinstance(run.env, SteppedEnv):
+    if run.updates or isinstance(run.env, SteppedEnv):
         return
     if isinstance(agent, PolicyGradient) and agent.uses_task_reward:
         for complaint in reward_warnings(run.env, agent.policy):

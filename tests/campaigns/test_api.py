@@ -145,7 +145,7 @@ class World:
             add(f"discriminator {name}", rlseq.make_discriminator, good, {"embedding", "dropout", "seed"})
         pair = {"policy": policy, "env": env}
         agent = rlseq.make_agent("reinforce", policy)
-        training = {"agent": agent, "env": env, "updates": 1, "alarms": "ignore", "examine": False}
+        training = {"agent": agent, "env": env, "updates": 1, "alarms": "ignore", "probe": False}
         add("Overlong", Overlong, {"limit": 4, "margin": 2}, {"limit", "margin", "weight"})
         add("numbered", rlseq.Vocab.numbered, {"size": 4}, {"size"})
         add("rollout", rlseq.rollout, pair, {"decode", "forced", "forced_steps", "repeat", "index"})

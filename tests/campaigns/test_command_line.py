@@ -289,15 +289,15 @@ def drawn(draw: random.Random, place: Path) -> list[str]:
 @contextmanager
 def not_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that can be end where training would begin: what is typed is tried, not what is learned."""
-    import rlseq
+    from rlseq.cli import commands
     from rlseq.compare import run as runner
 
     def stop(*given: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rlseq, "train", stop)
-        patch.setattr(runner, "work_through", stop)
+        patch.setattr(commands, "train_agent", stop)
+        patch.setattr(runner, "run_all", stop)
         yield
 
 

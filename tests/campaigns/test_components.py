@@ -206,8 +206,10 @@ class Setting:
     def train(self, out: Path, breaks: bool) -> list[dict[str, float]]:
         """Train, with a component that breaks or one that does not."""
         self.breaks = breaks
-        budget = UPDATES, self.env, EVERY, self.on_update
-        return rlseq.train(self.agent, self.env, *budget, out=out, alarms="ignore", examine=False)
+        settings = rlseq.TrainConfig(
+            eval_every=EVERY, on_update=self.on_update, out=out, alarms="ignore", probe=False
+        )
+        return rlseq.train(self.agent, self.env, UPDATES, self.env, config=settings)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the policy."""

@@ -78,7 +78,9 @@ def test_a_long_training_neither_grows_nor_slows_down(campaign: Campaign, tmp_pa
     agent = Measured(rlseq.make_policy("gru", env, hidden=4, embedding=4), lr=1e-4)
     agent.every, agent.folder = updates // 100, tmp_path / "run"
     every = updates // EVALUATIONS
-    history = rlseq.train(agent, env, updates, env, every, out=agent.folder, alarms="ignore", examine=False)
+    history = rlseq.train(
+        agent, env, updates, env, eval_every=every, out=agent.folder, alarms="ignore", probe=False
+    )
     marks = agent.marks
 
     warm = [mark for mark in marks if mark.update > WARM * updates]

@@ -1,0 +1,25 @@
+"""The settings of the library, from the dataclasses that document them."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from rlseq.training.config import TrainConfig
+from rlseq.utils.settings import descriptions
+from tabled import markdown
+
+
+def training() -> str:
+    """The fields of `TrainConfig`."""
+    return settings(TrainConfig)
+
+
+def settings(cls: Any) -> str:
+    """Every field of a dataclass, its default and its description."""
+    texts = descriptions(cls)
+    rows = [
+        [f"`{field.name}`", "" if field.default is MISSING else f"`{field.default!r}`", texts[field.name]]
+        for field in fields(cls)
+    ]
+    return markdown(["setting", "default", "meaning"], rows).replace("---:", "---")
