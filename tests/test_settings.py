@@ -18,9 +18,10 @@ class Base:
     """Two settings."""
 
     short: int = 1  # a comment
-    several: int | str = (
-        2  # a comment on a line of several
-    )  # fmt: skip
+    several: tuple[int, ...] = (
+        1,
+        2,
+    )  # a comment behind several lines
 
 
 @dataclass
@@ -42,7 +43,7 @@ def function(first: int, config: Derived | None = None, **settings: Any) -> Deri
 def test_a_field_is_described_by_the_comment_behind_it_or_the_string_below_it() -> None:
     assert descriptions(Derived) == {
         "short": "another comment",
-        "several": "a comment on a line of several",
+        "several": "a comment behind several lines",
         "long": "A string of two lines.",
     }
 
@@ -57,7 +58,7 @@ def test_fields_are_keywords_and_replace_those_of_a_configuration() -> None:
 
 def test_help_lists_every_field() -> None:
     assert list(inspect.signature(function).parameters) == ["first", "config", "short", "several", "long"]
-    assert "    several: a comment on a line of several\n" in (function.__doc__ or "")
+    assert "    several: a comment behind several lines\n" in (function.__doc__ or "")
 
 
 def test_every_setting_of_training_is_described_in_help_and_is_a_keyword() -> None:
