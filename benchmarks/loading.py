@@ -22,7 +22,7 @@ import record
 
 CASES = {
     "7,000 word pairs, TSV": ("rlseq/Parallel-v0", "pairs.tsv"),
-    "29,000 sentences × 5 references, aligned files": ("rlseq/Parallel-v0", "corpus"),
+    "29,000 sentences × 5 references, aligned files": ("rlseq/Parallel-v0", "corpus.src"),
     "29,000 sentences × 5 references, JSONL": ("rlseq/Parallel-v0", "corpus.jsonl"),
     "126,000 words, CMU dictionary": ("rlseq/G2P-v0", None),
 }

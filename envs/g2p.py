@@ -17,8 +17,7 @@ from typing_extensions import Unpack
 
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
-from rlseq.data.locate import Origin, expand
-from rlseq.data.siblings import missing
+from rlseq.data.locate import Origin, expand, missing
 from rlseq.envs.corpus_task import CorpusTask, metric_named
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.types import Context, Reward

@@ -25,7 +25,8 @@ class Parallel(CorpusTask):
     """Read a text, write another: pairs from files, or from a toy grammar with several valid translations.
 
     Args:
-        path: a TSV or JSONL file, a folder of train, dev and test, or aligned files (docs/data.md).
+        path: a TSV or JSONL file, a folder of train, dev and test, a list of aligned files, or a mapping of
+            parts (docs/data.md).
         split: "train", "dev" or "test".
         reward: "edit", "exact", "bleu", "chrf", "rouge_l", "ter", "cider_d", or any reward; "edit" where
             characters are read, else "bleu", when not given.

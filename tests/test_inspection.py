@@ -98,6 +98,10 @@ def test_the_command(folder: Path) -> None:
     with_a_bad_line = run(str(folder))
     assert with_a_bad_line.returncode == 1, with_a_bad_line.stderr
     assert "1 bad line" in with_a_bad_line.stdout
+    write(folder, x__en="a\nb\n", x__de="c\nd\n")
+    aligned = run(str(folder / "x.en"), str(folder / "x.de"))
+    assert "a → c" in aligned.stdout, aligned.stderr
+    assert run(str(folder / "x.en")).returncode == run().returncode == 2
     bad = run(str(folder / "trian.tsv"))
     assert bad.returncode == 2
     assert "did you mean 'train.tsv'?" in bad.stderr

@@ -248,7 +248,7 @@ def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 
 
 def _data(
     action: Literal["inspect"],
-    path: Path,
+    path: tuple[Path, ...],
     /,
     level: str | None = None,
     max_len: int | None = None,
@@ -258,7 +258,7 @@ def _data(
 
     Args:
         action: inspect.
-        path: as a task's.
+        path: a file or folder, or aligned files, the source first.
         level: count by "char" or "word".
         max_len: count what is longer.
         texts: a text a line, as rlseq/Text-v0 reads it.
@@ -267,7 +267,7 @@ def _data(
 
     from rlseq.data.inspection import inspect
 
-    found = inspect(path, level=level, max_len=max_len, texts=texts)
+    found = inspect(path[0] if len(path) == 1 else path, level=level, max_len=max_len, texts=texts)
     show(found)
     if not found.usable:
         sys.exit(1)

@@ -1,37 +1,24 @@
-"""Where pairs are, and which of them are for training, development and test.
+"""Which files a path stands for, and which of them are for training, development and test.
 
-A path is a file, a folder with `train`, `dev` and `test`, or the common beginning of aligned files. What is
-not divided by files is divided by a seed.
+A path is a file, a folder of parts, a list of aligned files, or a mapping of parts. Nothing is guessed from
+other names; pairs that files do not divide into parts are divided by a seed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from os import PathLike
-from os.path import exists, expanduser, isdir, isfile, islink
+from os.path import exists, expanduser, isdir, isfile, islink  # unlike those of Path, they accept any name
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.data.formats import LONGEST, DataError, Line, Problem, Rows, aligned, jsonl, lines, plain, tsv
-from rlseq.data.siblings import (
-    families,
-    is_side,
-    is_source,
-    is_target,
-    language,
-    match,
-    missing,
-    numbered,
-    partners,
-    refuse_reference,
-    side,
-    two_ways,
-)
+from rlseq.data.formats import DataError, Rows, aligned, jsonl, plain, tsv
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 
@@ -48,7 +35,10 @@ PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
 TEXTS: Formats = {".txt": plain}
 
 
-STRUCTURED = {*PAIRS, ".json", ".csv"}  # what is no text a line: tabs and brackets would be written, too
+STRUCTURED = {*PAIRS, ".json", ".csv"}  # read as a text a line, their tabs and brackets would be learned
+
+
+LONGEST_NAME = 1000  # characters of a path that an error shows
 
 
 Where = str | PathLike[str] | Sequence[str | PathLike[str]]
@@ -65,15 +55,8 @@ class Origin:
     files: tuple[Path, ...] = ()
 
 
-class Way(NamedTuple):
-    """One way to understand a path."""
-
-    files: list[Path]
-    open: Callable[[], Origin]
-
-
 def by_seed(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """5 % dev, 10 % test, the rest train, in the order of keys that a seed has hashed.
+    """Put 5 % in dev, 10 % in test and the rest in train, in the order of keys that a seed has hashed.
 
     All references of a source stay in one part, and a new line in the file moves few others.
     """
@@ -85,12 +68,12 @@ def by_seed(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[str, Origin]:
-    """What there is to read, by part; under "all" where files do not divide it.
+    """Return what there is to read, by part; under "all" where files do not divide it.
 
     Args:
-        path: a file, a folder, the beginning of aligned files, a list `[source, references, …]` of aligned
-            files, or any of these for each of "train", "dev" and "test".
-        formats: reader of each suffix.
+        path: a file, a folder of parts, a list `[source, references, …]` of aligned files, or a file or such
+            a list for each of "train", "dev" and "test".
+        formats: the reader of each suffix.
     """
     if isinstance(path, Mapping):
         if "train" not in path or not set(path) <= set(PARTS):
@@ -99,19 +82,98 @@ def find(path: Where | Mapping[str, Where], formats: Formats = PAIRS) -> dict[st
     if not isinstance(path, (str, PathLike)):
         return {"all": origin(path, formats)}
     where = expand(path)
-    parts = _divided(where, formats)
-    if isdir(where) and "train" not in parts:
-        have = sorted(other.name for other in where.iterdir())
-        got = ", ".join(have[:8]) or "nothing"
+    if isdir(where):
+        return _parts_of(where, formats)
+    found = {"all": origin(where, formats)}
+    others = [file.name for part in ("dev", "test") for file in _files_of(where.parent, part, formats)]
+    if where.stem == "train" and others:
+        raise DataError(
+            f"{where}: expected the folder of the parts, as {', '.join(others)} lies beside it: "
+            f'path="{where.parent}"; or this part alone: path={{"train": "{where}"}}'
+        )
+    return found
+
+
+def _parts_of(folder: Path, formats: Formats) -> dict[str, Origin]:
+    """The parts in a folder, each from the only file that has the name of the part."""
+    parts = {}
+    for part in PARTS:
+        files = _files_of(folder, part, formats)
+        if len(files) > 1:
+            which = " or ".join(file.name for file in files)
+            raise DataError(
+                f'{folder}: which is {part}, {which}? name the parts: path={{"train": …, "{part}": …}}'
+            )
+        if files:
+            parts[part] = origin(files[0], formats)
+    if "train" not in parts:
+        have = sorted(other.name for other in folder.iterdir())
         packed = "; unpack what ends in .gz: gunzip" if any(name.endswith(".gz") for name in have) else ""
-        raise DataError(f"{where}: expected a file {_wanted('train', formats)}, got {got}{packed}")
-    return parts if len(parts) > 1 or isdir(where) else {"all": parts["train"]}
+        wanted = " or ".join(f"train{suffix}" for suffix in _suffixes(formats))
+        got = ", ".join(have[:8]) or "nothing"
+        raise DataError(f"{folder}: expected a file {wanted}, got {got}{packed}")
+    return parts
 
 
-def _wanted(name: str, formats: Formats) -> str:
-    """The files that a beginning may stand for."""
-    aligned = [] if plain in formats.values() else [f"{name}.src with {name}.ref"]
-    return " or ".join([*(name + suffix for suffix in formats), *aligned])
+def _files_of(folder: Path, part: str, formats: Formats) -> list[Path]:
+    """The files in a folder that may be a part, by any name that the part has."""
+    files = [folder / f"{name}{suffix}" for name in ALIASES[part] for suffix in _suffixes(formats)]
+    return [file for file in files if isfile(file)]
+
+
+def _suffixes(formats: Formats) -> list[str]:
+    return list(formats) if _texts(formats) else [*formats, ".src"]
+
+
+def _texts(formats: Formats) -> bool:
+    """Whether a line is a text, and not a pair."""
+    return plain in formats.values()
+
+
+def _forms(formats: Formats) -> str:
+    """The forms of a path that are accepted, for an error."""
+    if _texts(formats):
+        return "expected a .txt with a text a line, or a folder of train.txt, dev.txt and test.txt"
+    return (
+        f"expected a file {', '.join(formats)}; x.src beside x.tgt, x.ref, or x.ref0, x.ref1, …; a folder of "
+        'train, dev and test in these forms; aligned files of any name, path=["x.en", "x.de"]; or parts of '
+        'any name, path={"train": …, "test": …}'
+    )
+
+
+def origin(where: Where, formats: Formats = PAIRS) -> Origin:
+    """Return one thing to read: a file by its suffix, or aligned files."""
+    if isinstance(where, Sequence) and not isinstance(where, (str, bytes)):
+        if _texts(formats):
+            raise ValueError(
+                f"path={where!r:.80}: {_forms(formats)}; aligned files belong to rlseq/Parallel-v0"
+            )
+        files = [expand(file) for file in where]
+        if len(files) < 2:
+            raise ValueError(f"expected path=[source, references, …], got {where}")
+        return _aligned(files)
+    path = expand(where)
+    if not isfile(path):
+        raise missing(path)
+    if path.suffix == ".src" and not _texts(formats):
+        return _aligned([path, *_references(path)])
+    default = plain if _texts(formats) and path.suffix not in STRUCTURED else None
+    if (reader := formats.get(path.suffix, default)) is None:
+        raise DataError(
+            f"{path}:1: {_forms(formats)}, got {path.suffix or 'no suffix'}{_mend(path, formats)}"
+        )
+    return Origin(partial(reader, path), (path,))
+
+
+def _mend(path: Path, formats: Formats) -> str:
+    """What to do with a file of another suffix."""
+    if path.suffix == ".gz":
+        return f"; unpack it: gunzip {path}"
+    if _texts(formats):
+        return "; pairs belong to rlseq/Parallel-v0"
+    if path.suffix == ".json":
+        return f"; write one object a line, to {path.with_suffix('.jsonl').name}"
+    return f"; if its lines are source TAB reference, rename it to {path.stem}.tsv"
 
 
 def expand(where: object) -> Path:
@@ -124,182 +186,51 @@ def expand(where: object) -> Path:
     return Path(expanduser(where))
 
 
-def _divided(where: Path, formats: Formats) -> dict[str, Origin]:
-    """The parts in a folder, or those beside the one for training, as `dev.tsv` beside `train.tsv`."""
-    folder = isdir(where)
-    parts = {} if folder else {"train": origin(where, formats)}
-    for part, names in ALIASES.items():
-        if folder:
-            candidates = [where / name for name in names]
-        elif part != "train" and "train" in where.name:
-            candidates = [where.with_name(where.name.replace("train", name)) for name in names]
-        else:
-            continue
-        ways_of = _itself if isfile(where) else _of_a_part
-        found = {path: ways for path in candidates if (ways := ways_of(path, formats))}
-        if len(found) > 1:
-            both = _or([way for ways in found.values() for way in ways])
-            raise DataError(
-                f'{where}: which is {part}, {both}? name the parts: path={{"train": …, "{part}": …}}'
-            )
-        for path, ways in found.items():
-            parts[part] = _only(path, ways)
-    _check_sides(where, parts)
-    return parts
-
-
-def _check_sides(where: Path, parts: Mapping[str, Origin]) -> None:
-    """Training on one pair of languages is not tested on another."""
-    files = [part.files[:2] for part in parts.values() if len(part.files) > 1]
-    for column in zip(*files, strict=True):
-        got: dict[str, str] = {}
-        for name, pair in zip(map(language, column), files, strict=True):
-            got.setdefault(name, " with ".join(file.name for file in pair))
-        if len(got.keys() - {""}) > 1:  # a role, as .src, goes with any language
-            several = ", ".join(pair for name, pair in got.items() if name)
-            raise DataError(
-                f"{where}: expected the same sides in all parts, got {several}; "
-                'name the parts: path={"train": […, …], "dev": […, …]}'
-            )
-
-
-def origin(where: Where, formats: Formats = PAIRS) -> Origin:
-    """One thing to read: a file of a known format, or aligned files."""
-    if isinstance(where, Sequence) and not isinstance(where, (str, bytes)):
-        if not where:
-            raise ValueError(f"expected path=[source, references, …], got {where}")
-        if plain in formats.values():
-            raise ValueError(
-                f"path={where!r:.80}: {_A_TEXT_A_LINE}; aligned files belong to rlseq/Parallel-v0"
-            )
-        source, *references = map(expand, where)
-        return _aligned(source, [file for path in references for file in _given(path)])
-    path = expand(where)
-    ways = _itself(path, formats) or _begun(path, formats, [])
-    if not ways:
-        raise _nothing(path, formats)
-    return _only(path, ways)
-
-
-def _only(path: Path, ways: Sequence[Way]) -> Origin:
-    """What a path leads to, where it can be understood in one way."""
-    if len(ways) > 1:
-        first = ways[0].files[0]
-        raise DataError(f'{path}: which is meant, {_or(ways)}? name one, path="{first}", or move others away')
-    return ways[0].open()
-
-
-def _nothing(path: Path, formats: Formats) -> Exception:
-    """The error where a path leads to nothing, though other files may begin like it."""
-    if numbered(path):
-        refuse_reference(path)
-    there = [] if isdir(path) or islink(path) or not isdir(path.parent) else path.parent.iterdir()
-    names = sorted(other.name for other in there if other.name.startswith(f"{path.name}."))
-    if not names or exists(path) or any(name.endswith(".gz") for name in names):
-        return missing(path)
-    mend = "" if plain in formats.values() else '; name aligned files: path=["x.informal", "x.formal"]'
-    got = ", ".join(names[:8])
-    return FileNotFoundError(f"no such file: {path}; expected {_wanted(path.name, formats)}, got {got}{mend}")
-
-
-def _itself(path: Path, formats: Formats) -> list[Way]:
-    """The file of this very name."""
-    return [Way([path], partial(_file, path, formats))] if isfile(path) else []
-
-
-def _of_a_part(path: Path, formats: Formats) -> list[Way]:
-    """What a part may be that nobody has named: `train` is as often a script as it is data."""
-    data = isfile(path) and (plain in formats.values() or _tabs(path))
-    return _begun(path, formats, _itself(path, formats) if data else [])
-
-
-def _tabs(path: Path) -> bool:
-    """Whether the first line has a tab, in whatever encoding, and is none of a program."""
-    with path.open("rb") as file:
-        first = file.readline(LONGEST)
-    return b"\t" in first and b"\0" not in first
-
-
-def _begun(path: Path, formats: Formats, ways: list[Way]) -> list[Way]:
-    """What a path may stand for as a beginning: a file of each format, or aligned files; after other ways."""
-    if not path.name:  # "." and "/" begin no name
-        return ways
-    files = [path.with_name(path.name + suffix) for suffix in formats]
-    ways = [*ways, *(way for file in files for way in _itself(file, formats))]
-    if plain in formats.values():
-        return ways
-    sides, loose = families(path), path.with_name(f"{path.name}.txt")
-    if isfile(loose) and (_tabbed(loose, _first(loose)) or not (ways or sides)):
-        ways.append(Way([loose], partial(_file, loose, formats)))
-    if len(sides) > 1 or (sides and not ways):
-        ways.append(Way([file for files in sides.values() for file in files], partial(_matched, path)))
-    return ways
-
-
-def _or(ways: Sequence[Way]) -> str:
-    return " or ".join(" + ".join(file.name for file in way.files) for way in ways)
-
-
-_A_TEXT_A_LINE = "expected a .txt with a text a line, or a folder of train.txt, dev.txt and test.txt"
-
-
-def _matched(prefix: Path, source: Path | None = None) -> Origin:
-    return _aligned(*match(prefix, source))
-
-
-def _file(path: Path, formats: Formats) -> Origin:
-    """A file by its suffix, else by its first line; or by what is beside it, where it is a source."""
-    texts = plain in formats.values()
-    if texts and path.suffix in STRUCTURED:
-        got = f"{path.suffix}; pairs belong to rlseq/Parallel-v0"
-        raise DataError(f"{path}:1: {_A_TEXT_A_LINE}, got {got}")
-    reader = formats.get(path.suffix, plain if texts else None)
-    if reader is not None:
-        return Origin(partial(reader, path), (path,))
-    role, first, beside = path.suffix[1:], _first(path), partners(path)
-    if not (beside or is_source(role) or is_target(side(path))) and _tabbed(path, first):
-        return Origin(partial(tsv, path), (path,))
-    refuse_reference(path)
-    if beside and isinstance(first, str) and "\t" in first:
-        raise DataError(two_ways(path, beside[0]))
-    if is_source(role) or (beside and is_side(role)):
-        return _matched(path.with_suffix(""), path)
-    if isinstance(first, Problem):
-        raise DataError(str(first))
-    raise DataError(f"{path}:1: expected source TAB reference, got {_untabbed(path, first, formats)}")
-
-
-def _first(path: Path) -> Line:
-    return next(lines(path), (1, ""))[1]
-
-
-def _tabbed(path: Path, first: Line) -> bool:
-    """Whether a first line has a tab; what is no text is left to the reader, which says what it is."""
-    return "\t" in first if isinstance(first, str) else not is_side(path.suffix[1:])
-
-
-def _untabbed(path: Path, first: str, formats: Formats) -> str:
-    """What a first line without a tab may be, and what to do."""
-    first, other = first.strip(), path.with_suffix(".jsonl").name
-    if first.startswith("{") and first.endswith("}"):
-        return f"a JSON object; one a line is read from .jsonl files: rename it to {other}"
-    if path.suffix == ".json" and first[:1] in ("[", "{"):
-        return f"JSON of many lines; write one object a line, to {other}"
-    return (
-        f"no tab in its first line; other formats: {', '.join(formats)}, aligned x.src + x.ref, or aligned "
-        'files of any name as a list: path=["x.en", "x.de"]'
-    )
-
-
-def _given(path: Path) -> list[Path]:
-    """The file, or those that are called like it with `.0`, `.1`, … after."""
-    return [path] if isfile(path) else numbered(path) or [path]
-
-
-def _aligned(source: Path, references: list[Path]) -> Origin:
-    for file in (source, *references):
+def _aligned(files: list[Path]) -> Origin:
+    """Aligned files, the source first."""
+    for file in files:
         if not isfile(file):
             raise missing(file)
-    if not references:
-        raise ValueError(f"expected reference files beside {source}: path=[source, references, …]")
-    return Origin(partial(aligned, source, references), (source, *references))
+    return Origin(partial(aligned, files[0], files[1:]), tuple(files))
+
+
+def _references(source: Path) -> list[Path]:
+    """`x.tgt`, `x.ref`, or `x.ref0`, `x.ref1`, … (or `x.ref.0`, …) beside `x.src`; one of these families."""
+    role = re.compile(re.escape(source.stem) + r"\.(tgt|ref)(?:\.?([0-9]+))?")
+    named = [(found, file) for file in source.parent.iterdir() if (found := role.fullmatch(file.name))]
+    # A file without a number is -2, which no number follows.
+    files = sorted((int(found[2] or -2), found[1], file) for found, file in named if isfile(file))
+    if not files:
+        wanted = f"{source.stem}.tgt, {source.stem}.ref, or {source.stem}.ref0, {source.stem}.ref1, …"
+        raise FileNotFoundError(f"no such file: {wanted}, the references of {source}")
+    numbers, roles = [number for number, *_ in files], {role for _, role, _ in files}
+    if len(roles) > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        got = ", ".join(file.name for *_, file in files)
+        raise DataError(
+            f"{source}: expected one .tgt or .ref, or .ref0, .ref1, … without a gap, got {got}; "
+            f'name the references: path=["{source}", …]'
+        )
+    return [file for *_, file in files]
+
+
+def missing(path: Path) -> FileNotFoundError:
+    """Return the error of a path that is no file: what is there instead, or what has nearly its name."""
+    if instead := _instead(path):
+        return FileNotFoundError(f"{path}: expected a file, got {instead}")
+    there = sorted(other.name for other in path.parent.iterdir()) if isdir(path.parent) else []
+    begun = [name for name in there if name.startswith(f"{path.name}.")]
+    packed = [name for name in begun if name.endswith(".gz")]
+    near = get_close_matches(path.name[:LONGEST_NAME], there, n=1)
+    shown = f"{path!s:.200}… ({len(str(path)):,} characters)" if len(str(path)) > LONGEST_NAME else path
+    mend = f"; {packed[0]} is packed, unpack it: gunzip {path.with_name(packed[0])}" if packed else ""
+    mend = mend or (f"; did you mean {' or '.join(map(repr, begun[:8] or near))}?" if begun or near else "")
+    return FileNotFoundError(f"no such file: {shown}{mend}")
+
+
+def _instead(path: Path) -> str:
+    """What has the name of a file, and is none."""
+    if isdir(path):
+        return "a folder"
+    if islink(path) and not exists(path):
+        return f"a link to what is not there: {path.readlink()}"
+    return "a pipe or a device, which cannot be read more than once" if exists(path) else ""

@@ -339,7 +339,7 @@ def captioned(place: Path, draw: Draw, **options: str) -> Any:
 FORMATS: dict[str, tuple[Callable[[Draw], Files], Callable[[Path, Draw], Any]]] = {
     "tsv": (tsv, lambda place, draw: pairs(place / "x.tsv", draw)),
     "jsonl": (jsonl, lambda place, draw: pairs(place / "x.jsonl", draw)),
-    "aligned": (aligned, lambda place, draw: pairs(place / "x", draw)),
+    "aligned": (aligned, lambda place, draw: pairs(place / "x.src", draw)),
     "folder": (folder, pairs),
     "texts": (
         texts,
