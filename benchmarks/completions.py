@@ -50,7 +50,7 @@ def main() -> None:
     prefixes = range(1, env.max_len)
     texts = env.oracle.sample(ROWS * SAMPLES * len(prefixes))
     mask = torch.ones_like(texts, dtype=torch.bool)
-    wide = judged.variant(num_envs=ROWS * SAMPLES)
+    wide = judged.replace(num_envs=ROWS * SAMPLES)
 
     def repeated(t: int, times: int) -> Tensor:
         return batch.actions[:, :t].repeat_interleave(times, 0)

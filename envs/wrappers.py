@@ -6,7 +6,6 @@ What comes back shares episodes, contexts and random numbers with the task that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from typing import Any, TypeVar
 
 import torch
@@ -29,10 +28,7 @@ def with_reward(env: E, name: str, reward: Reward) -> E:
     """The task with one more part of the reward, reported by its name."""
     if name in env.parts:
         raise ValueError(f"the task has a reward {name!r} already{hint(name, env.parts)}")
-    other = copy(env)
-    other.parts = {**env.parts, name: reward}
-    other._dense = None
-    return other
+    return env.replace(reward={**env.parts, name: reward})
 
 
 @checked_arguments
@@ -85,13 +81,12 @@ def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others
         env: the task; its reward may be dense.
         policy: any policy that can write.
     """
-    judge = copy(env)
-    judge.generator = torch.Generator(env.device)  # greedy texts take none of the task's random numbers
+    generator = torch.Generator(env.device)  # greedy texts take none of the task's random numbers
 
     def greedy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """−R(ŷ), `[B]`; one greedy text for every context that occurs."""
         index, place = torch.unique(context["index"], return_inverse=True)
-        judge.num_envs = len(index)
+        judge = env.replace(num_envs=len(index), generator=generator)
         return -rollout(policy, judge, decode=Greedy(), index=index).returns[place]
 
     return with_reward(env, "greedy", greedy)

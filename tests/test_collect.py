@@ -222,7 +222,7 @@ def test_completions_find_what_actions_are_worth(tiny: Any) -> None:
     env, _ = tiny(rows=30)
     policy = Table(2)
     batch, _ = every_batch(rlseq.make_agent("scst", policy), env, 1)
-    wide = env.with_episodes({}, *[torch.zeros(len(batch.actions), dtype=torch.int64)] * 3)
+    wide = env.replace(num_envs=len(batch.actions))
     n = 4000
     credit = Completions(n).prepare(batch, policy, wide).credit
     assert credit is not None

@@ -148,7 +148,7 @@ def test_replays_read_new_inputs_and_leave_old_results(make_env: Any) -> None:
             got = compiled.replayed(writing, (policy, decode), env, started[0], again)
             wanted = writing(twin, *started[1])
         torch.testing.assert_close(got[0][env.mask], wanted[0][twin.mask])
-        for name in ("_tokens", "length", "done"):
+        for name in ("tokens", "length", "done"):
             assert torch.equal(getattr(env, name), getattr(twin, name))
         assert (got[1] is None) == (wanted[1] is None)
         results.append((got[0], got[0].clone()))

@@ -54,6 +54,6 @@ def test_samples_and_greedy_texts_are_paid_alike(name: str) -> None:
     paid = agent.paid_on(env)
     batch = agent.gather(paid)
     greedy = rlseq.rollout(
-        agent.policy, paid.variant(), decode=rlseq.Greedy(), index=batch.context["index"]
+        agent.policy, paid.replace(), decode=rlseq.Greedy(), index=batch.context["index"]
     ).returns
     assert float(look.greedy(batch)["greedy_reward"]) == pytest.approx(float(greedy.mean()))

@@ -106,7 +106,7 @@ def test_each_text_is_compared_with_the_greedy_text_of_its_own_context(tiny: Any
     for _ in range(4):
         batch = agent.collect(env)
         items = batch.context["index"]
-        best = rollout(policy, env.variant(), decode=Greedy(), index=items).returns
+        best = rollout(policy, env.replace(), decode=Greedy(), index=items).returns
         assert batch.greedy is not None
         torch.testing.assert_close(batch.greedy, best)
         if len(set(items.tolist())) > 1 and len(set(best.tolist())) > 1:

@@ -54,12 +54,12 @@ def written(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
     """What a policy writes now; nobody judges it."""
     env = rewarded(env, _nothing)
     sizes = [min(WRITTEN, number - start) for start in range(0, number, WRITTEN)]
-    return joined([TextBatch.of(rollout(policy, env.variant(num_envs=size))) for size in sizes])
+    return joined([TextBatch.of(rollout(policy, env.replace(num_envs=size))) for size in sizes])
 
 
 def real(env: SequenceEnv, number: int) -> TextBatch:
     """References of random items."""
-    return TextBatch.of(sample_references(env.variant(num_envs=number)))
+    return TextBatch.of(sample_references(env.replace(num_envs=number)))
 
 
 def mismatched(texts: TextBatch) -> TextBatch:
@@ -89,7 +89,7 @@ def check_pool(env: SequenceEnv) -> None:
 
 def rewarded(env: SequenceEnv, reward: Reward) -> SequenceEnv:
     """The same task, paid by another reward."""
-    return env.variant(parts={"discriminator": reward})
+    return env.replace(reward={"discriminator": reward})
 
 
 def _nothing(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:

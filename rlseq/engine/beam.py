@@ -13,6 +13,7 @@ from rlseq.engine.categorical import FORBIDDEN
 from rlseq.engine.decode import acting_logits
 from rlseq.engine.rollout import finished_rollout
 from rlseq.engine.state import checked_state, fork
+from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import RAW, Behaviour, Policy, Rollout, State
 from rlseq.utils.arguments import NonNegativeFloat, PositiveInt, check_fields, checked_arguments
@@ -35,11 +36,9 @@ def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -
     """Texts of a batch as they were after their first `length` tokens."""
     context = {name: value[text] for name, value in batch.context.items()}
     whole = batch.lengths[text]
-    spare = torch.full_like(batch.actions[:, :1], env.vocab.pad)
-    written = torch.cat([batch.actions, spare], 1)[text]
-    known = torch.arange(env.max_len + 1, device=env.device) < torch.minimum(whole, length).unsqueeze(1)
-    tokens = written.where(known, env.vocab.pad)
-    return env.with_episodes(context, tokens, torch.minimum(whole, length), whole <= length)
+    kept = torch.minimum(whole, length)
+    episodes = Episodes.of(context, batch.actions[text], kept, whole <= length, env.vocab.pad)
+    return env.replace(episodes=episodes)
 
 
 def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
@@ -81,12 +80,9 @@ class Beam:
         """The first of the n best of every row, judged."""
         found = beam_search(policy, env, self, repeat=repeat, index=index)
         tokens, mask = found.tokens[:, 0], found.mask[:, 0]
-        spare = torch.full_like(tokens[:, :1], env.vocab.pad)
-        tokens = torch.cat([tokens.where(mask, env.vocab.pad), spare], 1)
         done = torch.ones_like(mask[:, 0])
-        return finished_rollout(
-            env.with_episodes(env.context, tokens, mask.sum(1), done), found.log_probs[:, 0], None, RAW
-        )
+        episodes = Episodes.of(env.context, tokens, mask.sum(1), done, env.vocab.pad)
+        return finished_rollout(env.replace(episodes=episodes), found.log_probs[:, 0], None, RAW)
 
 
 class NBest(NamedTuple):

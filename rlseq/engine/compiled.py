@@ -118,15 +118,15 @@ class _Graph:
     ) -> None:
         own = env.take(torch.arange(env.num_envs, device=env.device))
         rest = _copied(rest)
-        self.inputs = _leaves((_episodes(own), rest))
-        self.episodes = _episodes(own)[:3]
+        self.inputs = [*own.episodes.tensors(), *_leaves(rest)]
+        self.episodes = own.episodes
         self.written, self.replay = capture(lambda: writing(own, *rest))
 
     def __call__(self, env: SequenceEnv, rest: Any) -> Decoded:
-        for own, given in zip(self.inputs, _leaves((_episodes(env), rest)), strict=True):
+        for own, given in zip(self.inputs, [*env.episodes.tensors(), *_leaves(rest)], strict=True):
             own.copy_(given)
         self.replay()
-        for given, own in zip(_episodes(env), self.episodes, strict=False):
+        for given, own in zip(env.episodes.tensors()[:3], self.episodes.tensors(), strict=False):
             given.copy_(own)
         log_probs, support = self.written
         return log_probs.clone(), None if support is None else support.clone()
@@ -138,7 +138,7 @@ def replayed(
     """Replay the graph of this policy for inputs of this shape; capture it if there is none."""
     policy, decode = who
     graphs = _graphs.setdefault(policy, {})
-    given = _leaves((_episodes(env), rest))
+    given = [*env.episodes.tensors(), *_leaves(rest)]
     key = (
         *(decode, type(env), env.generator, env.max_len, env.vocab.eos),  # a generator stands for its task
         tuple(rest[2]),
@@ -171,10 +171,6 @@ def captured(run: Callable[[], Decoded]) -> tuple[Decoded, Callable[[], Any]]:
             "copies from or to the host, or waits for the device; leave compile=True out"
         ) from error
     return written, graph.replay
-
-
-def _episodes(env: SequenceEnv) -> tuple[Any, ...]:
-    return env._tokens, env.length, env.done, tuple(env.context[name] for name in sorted(env.context))
 
 
 def _leaves(tree: Any) -> list[Tensor]:

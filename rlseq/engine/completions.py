@@ -63,7 +63,7 @@ def complete(
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
     lanes = _under_way(env, batch, text, prefix + 1)
-    with env.all_or_nothing(), eval_mode(policy), casting(autocast, env.device):
+    with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         read, states = _read(policy, env, batch)
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]

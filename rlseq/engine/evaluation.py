@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -118,7 +116,7 @@ def judged(
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)
-    with left_as_found(env):
+    with env.preserved():
         found = [_judged(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
@@ -163,19 +161,6 @@ def selection(size: int, limit: int | None = None) -> dict[str, Any]:
         "seed": SUBSET_SEED if len(items) < size else None,
         "digest": blake2b(indices.tobytes(), digest_size=16).hexdigest(),
     }
-
-
-@contextmanager
-def left_as_found(env: Any) -> Iterator[None]:
-    """Whatever is written inside, the task's episodes, random numbers and counts are as before after it."""
-    kept = {name: vars(env)[name] for name in ("context", "_tokens", "length", "done") if name in vars(env)}
-    random, counts = env.generator.get_state(), copy(env.counts)
-    try:
-        yield
-    finally:
-        vars(env).update(kept)
-        env.generator.set_state(random)
-        vars(env.counts).update(vars(counts))
 
 
 def _judged(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -73,8 +72,7 @@ def generate(
 
 def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
     """The task about these sources, one row each."""
-    task = copy(env)
-    task.parts, task.counts = {"unjudged": _unjudged}, Counts()
+    task = env.replace(reward={"unjudged": _unjudged}, counts=Counts())
     if env.source_vocab is None:
         first = torch.zeros(1, dtype=torch.int64, device=env.device)
         seen = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
@@ -85,8 +83,7 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
             )
         if sources is not None:
             raise ValueError(f"{type(env).__name__} writes from nothing; leave sources out")
-        task.num_envs, task.contexts = 1, lambda index: {}
-        return 1, task
+        return 1, task.replace(num_envs=1, contexts=lambda index: {})
     if not sources:
         raise ValueError(f"{type(env).__name__} reads a source; give texts to write about as sources")
     width, pad = env.items["source"].shape[1], env.source_vocab.pad
@@ -103,9 +100,11 @@ def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
         raise ValueError(f"the task reads at most {width} {_units(env)}, got a source of {longest}")
     table = torch.tensor([row + [pad] * (width - len(row)) for row in coded], device=env.device)
     repeats = len(coded)
-    task.num_envs = repeats
-    task.contexts = lambda index: {"source": table.repeat_interleave(len(index) // repeats, 0)}
-    return repeats, task
+
+    def contexts(index: Tensor) -> dict[str, Tensor]:
+        return {"source": table.repeat_interleave(len(index) // repeats, 0)}
+
+    return repeats, task.replace(num_envs=repeats, contexts=contexts)
 
 
 def _say_unknown(env: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
@@ -127,7 +126,7 @@ def _units(env: Any) -> str:
 
 def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
-    rows, task.num_envs = task.num_envs, task.num_envs * n
+    rows, task = task.num_envs, task.replace(num_envs=task.num_envs * n)
     nothing = torch.zeros(rows, dtype=torch.int64, device=task.device)
     batch = rollout(policy, task, decode=decode, repeat=n, index=nothing)
     shape = rows, n, task.max_len

@@ -100,7 +100,7 @@ def rollout(
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
     check_words(policy, env.vocab, env.source_vocab)
-    with env.all_or_nothing(), eval_mode(policy), casting(autocast, env.device):
+    with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         with unchanged("the policy's start", context):
             state = policy.start({name: value[::repeat] for name, value in context.items()})

@@ -133,6 +133,14 @@ def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Te
     raise ValueError(f"`legal` must return bool {wanted[1]} or {wanted[0]} on {device}, or None, got {got}")
 
 
+def reward_functions(reward: Any) -> dict[str, Reward]:
+    """Return the parts of a reward by name: those of a dict or of a weighted sum, else the reward itself."""
+    parts = dict(reward if isinstance(reward, Mapping) else getattr(reward, "addends", {"reward": reward}))
+    if not parts or not all(callable(part) for part in parts.values()):
+        raise TypeError(f"reward must be a function, or a dict of functions, got {shown(reward)}")
+    return parts
+
+
 def named_functions(metrics: Any) -> Mapping[str, Reward]:
     """Metrics by name."""
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):

@@ -12,26 +12,27 @@ Both run the same `append` and the same `judge`. Torch is inside, on any device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any, ClassVar, TypedDict
 
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from rlseq.mdp.checks import (
     checked_context,
     checked_index,
     checked_legal,
     checked_reward,
+    reward_functions,
     unchanged,
     usable_device,
 )
+from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.spaces import observation_space
 from rlseq.mdp.vector import GymnasiumView
 from rlseq.types import Context, Reward, SteppedEnv
-from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments, shown
+from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.masks import at_last
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
@@ -84,20 +85,17 @@ class SequenceEnv(GymnasiumView):
         rows = options.get("num_envs", 1)
         check_fits(rows * (max_len + 1) * CELL, num_envs=rows, max_len=max_len)
         self.device = usable_device(options.get("device", "cpu"))
-        self.max_len = max_len
-        self.parts: dict[str, Reward] = _parts(reward)
-        if not self.parts or not all(callable(part) for part in self.parts.values()):
-            raise TypeError(f"reward must be a function, or a dict of functions, got {shown(reward)}")
+        self.parts = reward_functions(reward)
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
-        self.context: dict[str, Tensor] = {}
-        self.generator = torch.Generator(self.device)
-        self.reseed(options.get("seed"))
         super().__init__(
-            num_envs=options.get("num_envs", 1),
+            num_envs=rows,
             space=observation_space(vocab, max_len, self.source_vocab, self.items, self.observed),
             vocab=vocab,
+            max_len=max_len,
+            device=self.device,
+            seed=options.get("seed"),
             tensors=options.get("tensors", True),
             autoreset_mode=options.get("autoreset_mode", AutoresetMode.NEXT_STEP),
             render_mode=options.get("render_mode"),
@@ -149,54 +147,18 @@ class SequenceEnv(GymnasiumView):
         index = index.repeat_interleave(repeat)
         with unchanged("`contexts`", self.items, index=index):
             drawn_context = self.contexts(index)
-        self.context = checked_context(drawn_context, index, self.source_vocab)
-        # One spare column at the end takes what a finished row would write, so that no step needs a branch.
-        self._tokens = torch.full((rows, self.max_len + 1), self.vocab.pad, device=self.device)
-        self.length = torch.zeros(rows, dtype=torch.int64, device=self.device)
-        self.done = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        context = checked_context(drawn_context, index, self.source_vocab)
+        self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
         return self.context
 
-    def take(self, rows: Tensor | slice) -> Self:
-        """Some rows as a task of their own: indices copy them, as often as named; a slice shares memory."""
-        context = {name: value[rows] for name, value in self.context.items()}
-        return self.with_episodes(context, self._tokens[rows], self.length[rows], self.done[rows])
-
-    def variant(self, **changes: Any) -> Self:
-        """The same task but for some attributes, with episodes of its own and the same random numbers."""
-        other = copy(self)
-        vars(other).update(changes)
-        return other
-
-    def with_episodes(self, context: Context, tokens: Tensor, length: Tensor, done: Tensor) -> Self:
-        """The same task with other episodes, under way; `tokens` has a spare column, `[B, T + 1]`."""
-        other = copy(self)
-        other.context, other.num_envs = dict(context), len(tokens)
-        other._tokens, other.length, other.done = tokens, length, done
-        return other
-
     def append(self, actions: Tensor) -> None:
-        """The transition: every unfinished row writes its token. No reward, no host synchronisation."""
-        written = actions.masked_fill(self.done, self.vocab.pad)
-        self._tokens.scatter_(1, self.length.unsqueeze(1), written.unsqueeze(1))
-        self.length += ~self.done
-        self.done |= self.length >= self.max_len
-        if self.vocab.eos is not None:
-            self.done |= actions == self.vocab.eos
+        """Write a token in every unfinished row: the transition, without reward or host synchronisation."""
+        self.episodes.append(actions, self.vocab.pad, self.vocab.eos)
 
     def score(self) -> Tensor:
         """Rewards of the finished batch, `[B, T]`: on the last token, or on every token if dense."""
         judged = self.judge(self.tokens, self.mask, self.context, self.done)
         return torch.stack(list(judged.values())).sum(0)
-
-    @property
-    def tokens(self) -> Tensor:
-        """What is written, `[B, T]`, padded."""
-        return self._tokens[:, : self.max_len]
-
-    @property
-    def mask(self) -> Tensor:
-        """True on what is written, EOS included, `[B, T]`."""
-        return torch.arange(self.max_len, device=self.device) < self.length.unsqueeze(1)
 
     def judge(
         self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
@@ -213,11 +175,6 @@ class SequenceEnv(GymnasiumView):
             values[name] = checked_reward(name, answer, mask, due)
         self._dense = any(value.ndim == 2 for value in values.values())
         return {name: value if value.ndim == 2 else at_last(value, mask) for name, value in values.items()}
-
-
-def _parts(reward: Reward | Mapping[str, Reward]) -> dict[str, Reward]:
-    """A reward by its parts: those of a dict, or of a weighted sum; else itself."""
-    return dict(reward if isinstance(reward, Mapping) else getattr(reward, "addends", {"reward": reward}))
 
 
 def task_of(env: Any) -> SequenceEnv | SteppedEnv:

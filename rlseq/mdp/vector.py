@@ -20,7 +20,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 from typing_extensions import Self
 
-from rlseq.mdp.checks import autoreset_mode_of, checked_actions, checked_rows
+from rlseq.mdp.checks import autoreset_mode_of, checked_actions, checked_rows, reward_functions
+from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.spaces import Info, Ranges, object_array, seen_as, with_masks
 from rlseq.types import Context, Counts
 from rlseq.vocab import Vocab
@@ -35,6 +36,9 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         num_envs: B, episodes in lock-step.
         space: of one observation.
         vocab: the words.
+        max_len: T.
+        device: where contexts, tokens and rewards live.
+        seed: of contexts and of sampling; None draws one.
         tensors: hand torch tensors across the boundary; False: NumPy.
         autoreset_mode: NextStep, SameStep or Disabled.
         render_mode: ansi, human or None.
@@ -42,29 +46,26 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
 
-    # what the task brings
-    device: torch.device
-    max_len: int
     source_vocab: Vocab | None
     observed: Ranges = {}  # noqa: RUF012  (items shown beside the source, an image say: lowest, highest number)
-    context: dict[str, Tensor]
-    generator: torch.Generator
-    _tokens: Tensor
-    length: Tensor
-    done: Tensor
-    seed: int
 
     def __init__(
         self,
         num_envs: int,
         space: gym.spaces.Dict,
         vocab: Vocab,
+        max_len: int,
+        device: torch.device,
+        seed: int | None,
         tensors: bool,
         autoreset_mode: str | AutoresetMode,
         render_mode: str | None,
     ) -> None:
         self.num_envs = checked_rows(num_envs)
-        self.vocab, self.tensors = vocab, tensors
+        self.vocab, self.max_len, self.device, self.tensors = vocab, max_len, device, tensors
+        self.episodes = self._no_episodes()
+        self.generator = torch.Generator(device)
+        self.reseed(seed)
         self.single_observation_space = space
         self.single_action_space = gym.spaces.Discrete(len(vocab))
         self.observation_space = batch_space(space, self.num_envs)
@@ -78,14 +79,29 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         self._dense: bool | None = None  # is the reward [B, T]? known from its first answer
 
     @property
-    @abstractmethod
-    def tokens(self) -> Tensor:
-        """What is written."""
+    def context(self) -> dict[str, Tensor]:
+        """The source, the references and the index of every row; empty before the first `begin`."""
+        return self.episodes.context
 
     @property
-    @abstractmethod
+    def tokens(self) -> Tensor:
+        """The tokens written, `[B, T]`, padded."""
+        return self.episodes.tokens
+
+    @property
     def mask(self) -> Tensor:
-        """Where something is written."""
+        """True on the tokens written, EOS included, `[B, T]`."""
+        return self.episodes.mask
+
+    @property
+    def length(self) -> Tensor:
+        """The number of tokens written, `[B]`."""
+        return self.episodes.length
+
+    @property
+    def done(self) -> Tensor:
+        """True where the text has ended, `[B]`."""
+        return self.episodes.done
 
     @abstractmethod
     def begin(self, *, repeat: int = 1, index: Tensor | None = None) -> dict[str, Tensor]:
@@ -121,7 +137,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         unknown = set(options) - {"repeat", "index"}
         if unknown:
             raise ValueError(f"unknown reset options {sorted(unknown)}; known: index, repeat, reset_mask")
-        with self.all_or_nothing():
+        with self.rollback_on_error():
             if seed is not None:
                 self.reseed(seed)
                 super().reset(seed=seed)
@@ -141,7 +157,7 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         if self.autoreset_mode is AutoresetMode.DISABLED and finished.any():
             rows = finished.nonzero().flatten().tolist()
             raise ValueError(f"rows {rows[:8]} are finished and cannot step; reset them first")
-        with self.all_or_nothing():
+        with self.rollback_on_error():
             self.append(actions)
             ended = self.done & ~finished
             reward, info = self._judge_step(ended, ~finished)
@@ -177,11 +193,40 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
 
     def with_view(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
         """The same task with episodes of its own and another boundary; random numbers are shared."""
-        other = copy(self)
-        other.tensors, other.autoreset_mode = tensors, autoreset_mode_of(autoreset_mode)
-        other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
-        other.context = {}
+        mode = autoreset_mode_of(autoreset_mode)
+        metadata = {**self.metadata, "autoreset_mode": mode}
+        other = self.replace(tensors=tensors, autoreset_mode=mode, metadata=metadata)
+        other.episodes = self._no_episodes()
         return other
+
+    def take(self, rows: Tensor | slice) -> Self:
+        """Return a task of some rows: indices copy them, as often as named; a slice shares memory."""
+        return self.replace(episodes=self.episodes.take(rows))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the same task with some attributes changed; the others, random numbers too, are shared.
+
+        Args:
+            **changes: `reward`, as the constructor takes it; `episodes`, texts under way, whose number
+                becomes `num_envs`; or any other attribute, such as `num_envs`, `generator` or `counts`.
+        """
+        if "reward" in changes:
+            changes |= {"parts": reward_functions(changes.pop("reward")), "_dense": None}
+        unknown = [name for name in changes if not hasattr(self, name)]
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no attribute {unknown[0]!r} to replace")
+        other = copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        if "episodes" in changes:
+            other.num_envs = len(other.episodes)
+        elif other.num_envs != self.num_envs:
+            other.episodes = self._no_episodes()
+        return other
+
+    def _no_episodes(self) -> Episodes:
+        """Return the state before the first `begin`."""
+        return Episodes.begin({}, 0, self.max_len, self.vocab.pad, self.device)
 
     def as_source(self, text: str) -> str:
         """A text as the task reads its sources: without blanks around it."""
@@ -212,31 +257,36 @@ class GymnasiumView(gym.vector.VectorEnv[Observation, Any, Any]):
         self.generator.manual_seed(self.seed)
 
     @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
-        """An error inside leaves the episodes, the counts and the random numbers as they were."""
-        kept = {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-            if name in ("_tokens", "length", "done", "context", "seed", "_np_random", "_np_random_seed")
-        }
-        random, counts = self.generator.get_state(), dict(vars(self.counts))
+    def rollback_on_error(self) -> Iterator[None]:
+        """Restore the episodes, the counts and the random numbers if what runs inside raises an error."""
+        kept = self.episodes.clone(), self.generator.get_state(), dict(vars(self.counts))
+        seeds = self.seed, self._np_random, self._np_random_seed
         try:
             yield
         except BaseException:
-            vars(self).update(kept)
-            vars(self.counts).update(counts)
-            self.generator.set_state(random)
+            self._restore(*kept)
+            self.seed, self._np_random, self._np_random_seed = seeds
             raise
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Restore the episodes, the counts and the random numbers after whatever runs inside."""
+        kept = self.episodes, self.generator.get_state(), dict(vars(self.counts))
+        try:
+            yield
+        finally:
+            self._restore(*kept)
+
+    def _restore(self, episodes: Episodes, random: Tensor, counts: dict[str, Any]) -> None:
+        self.episodes = episodes
+        self.generator.set_state(random)
+        vars(self.counts).update(counts)
 
     def _restart(self, rows: Tensor, repeat: int = 1, index: Tensor | None = None) -> None:
         """Begin anew in some rows and leave the others as they are."""
-        kept = self.context, self._tokens, self.length, self.done
-        fresh = self.begin(repeat=repeat, index=index)
-        for name, old in kept[0].items():
-            fresh[name] = torch.where(rows.view(-1, *[1] * (old.ndim - 1)), fresh[name], old)
-        self._tokens = torch.where(rows.unsqueeze(1), self._tokens, kept[1])
-        self.length = torch.where(rows, self.length, kept[2])
-        self.done = torch.where(rows, self.done, kept[3])
+        before = self.episodes
+        self.begin(repeat=repeat, index=index)
+        self.episodes = self.episodes.where(rows, before)
 
     def _judge_step(self, ended: Tensor, live: Tensor) -> tuple[Tensor, Info]:
         """This step's reward `[B]`: dense rewards of live rows, terminal ones of rows that just ended."""

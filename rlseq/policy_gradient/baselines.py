@@ -134,7 +134,7 @@ class GreedyReturn:
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Write that text, once for all samples of a context."""
         index = batch.context["index"][:: batch.samples]
-        best = rollout(policy, sequence_env(env).variant(num_envs=len(index)), decode=Greedy(), index=index)
+        best = rollout(policy, sequence_env(env).replace(num_envs=len(index)), decode=Greedy(), index=index)
         return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:

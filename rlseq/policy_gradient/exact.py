@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.rollout import rollout
+from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import RAW, Behaviour, Context, Rollout
 from rlseq.utils.modules import eval_mode
@@ -61,12 +62,12 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
 
 def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
     """What the task allows after every prefix of every text, bool `[N, T, V]`; None where that is all."""
-    spare = torch.full_like(tokens[:, :1], env.vocab.pad)
     done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
     steps = []
     for t in range(env.max_len):
-        prefix = torch.cat([tokens[:, :t], spare.expand(-1, env.max_len + 1 - t)], 1)
-        steps.append(env.with_episodes(context, prefix, torch.full_like(tokens[:, 0], t), done).allowed())
+        length = torch.full_like(tokens[:, 0], t)
+        episodes = Episodes.of(context, tokens, length, done, env.vocab.pad)
+        steps.append(env.replace(episodes=episodes).allowed())
     if steps[0] is None:
         return None
     return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)
@@ -104,8 +105,7 @@ def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tenso
     ways = [torch.arange(n, device=env.device) for n in choices]
     drawn = torch.cartesian_prod(*ways).view(-1, 1 + agent.samples)  # of each group its item and its texts
     index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
-    nobody = torch.zeros_like(forced[:, 0])
-    wide, random = env.with_episodes({}, nobody, nobody, nobody), env.generator.get_state()
+    wide, random = env.replace(num_envs=len(forced)), env.generator.get_state()
     batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
     batch = agent.prepared(replace(batch, samples=agent.samples), wide)
     env.generator.set_state(random)

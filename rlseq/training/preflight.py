@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from copy import copy
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -166,11 +165,11 @@ def _empty_pays(empty: float) -> str:
 
 def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
     """The same task with episodes and random numbers of its own."""
-    task = copy(env)
-    task.counts = Counts()
-    task.num_envs = min(limit, max(env.size, 32))
-    task.generator = torch.Generator(env.device).manual_seed(env.seed)
-    return task
+    return env.replace(
+        num_envs=min(limit, max(env.size, 32)),
+        generator=torch.Generator(env.device).manual_seed(env.seed),
+        counts=Counts(),
+    )
 
 
 def _judged(task: SequenceEnv, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -207,8 +206,7 @@ def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
     parts = {name: _by_others(part, task, some["index"]) for name, part in task.parts.items()}
     if None in parts.values():
         return None
-    judge = copy(task)
-    judge.parts = {name: part for name, part in parts.items() if part is not None}
+    judge = task.replace(reward={name: part for name, part in parts.items() if part is not None})
     return _judged(judge, tokens, mask, some)
 
 

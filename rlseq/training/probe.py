@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.evaluation import left_as_found
 from rlseq.engine.rollout import evaluate_frozen
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.metrics.diversity import DistinctN
@@ -45,7 +44,7 @@ class PolicyProbe:
 
     def __call__(self) -> Metrics:
         """Scalars, all of a fresh batch."""
-        with left_as_found(self.env):
+        with self.env.preserved():
             # Without `catch_up`: a discriminator must not learn because somebody looks.
             batch = self.agent.gather(self.agent.paid_on(self.env))
             seen = {**self.greedy(batch), **self.moved(batch), **self.texts(batch), **self.noise(batch)}
