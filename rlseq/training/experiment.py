@@ -19,8 +19,10 @@ from rlseq.training.experiment_envs import testing_env, training_env
 from rlseq.training.loop import train
 from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_folder import RunFolder, read_job, read_results, read_state
+from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged, read_sealed, write_sealed
+from rlseq.utils.imports import import_modules
 
 SPENT = "spent.json"
 
@@ -29,26 +31,45 @@ TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Cacci
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Which agent learns which task from where, how long, and into which folder."""
+class RunConfig(Checked):
+    """What one run trains on what, for how long, and into which folder: plain values, kept in `job.json`."""
 
-    folder: str
     env: str
-    options: Mapping[str, Any]
-    agent: str  # its name in the comparison
-    algorithm: str  # its name in rlseq.agents, or a stock one
-    hyper: Mapping[str, Any]
-    reward: str | None  # what it is trained on; the task's own when None
-    policy: str
-    sizes: Mapping[str, Any]
-    seed: int
-    budget_tokens: int
-    evaluations: int
-    metrics: tuple[str, ...] | None
-    texts: int | None  # the most items of a test; all when None
-    start: str | None = None  # folder of the run whose policy this one starts from
-    sweep: bool = False  # test at several temperatures, too
-    training_options: Mapping[str, Any] = field(default_factory=dict)  # of the task in training alone
+    """Id of the task (`rlseq envs`)."""
+    agent: str
+    """Name of the agent in its comparison."""
+    algorithm: str
+    """Name of the agent in `rlseq.agents`, or of one of stable-baselines3."""
+    folder: str = "runs/train"
+    """Folder of the run."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task, `length=6`."""
+    training_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task in training alone."""
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    """Hyper-parameters of the agent."""
+    reward: str | None = None
+    """A metric to train on, or "constant" or "shuffled"; the task's own reward when not given."""
+    policy: str = "lstm"
+    """Name of the policy; on the command line with its sizes, `lstm hidden=64` (`rlseq policies`)."""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of the policy."""
+    start: str | None = None
+    """Folder of a run whose policy this one starts from."""
+    budget_tokens: Tokens = 1_000_000
+    """Tokens that are written or imitated in training."""
+    evaluations: PositiveInt = 10
+    """Number of tests at equal distances, on the items that the task holds out."""
+    metrics: tuple[str, ...] | None = None
+    """Metrics that are tested beside the reward; the task's own when not given."""
+    texts: PositiveInt | None = None
+    """The most items of a test, drawn at random by a fixed seed; all when not given."""
+    seed: Seed = 0
+    """Seed of data, samples and initial weights."""
+    sweep: bool = False
+    """Test samples at several temperatures, too."""
+    imports: tuple[str, ...] = ()
+    """Modules of your own that are imported first, so that what they register has a name here."""
 
     @property
     def stock(self) -> bool:
@@ -70,8 +91,10 @@ class RunConfig:
         return float(read_sealed(path)["seconds"]) if path.exists() else 0.0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON, without its place."""
-        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in ("folder", "start")}))  # type: ignore[no-any-return]
+        """Return the settings as JSON holds them, without folders; `imports` only where there are any."""
+        left_out = ("folder", "start", *(() if self.imports else ("imports",)))
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in found.items() if name not in left_out}
 
     @classmethod
     def read(cls, folder: Path) -> RunConfig:
@@ -79,12 +102,13 @@ class RunConfig:
         job = read_job(folder)
         try:
             return cls(folder=str(folder), **job)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise Damaged(f"{folder / 'job.json'} has other fields than a job ({error})") from error
 
 
 def build(job: RunConfig) -> tuple[Any, Any, Any]:
     """Agent, task and test of a job; refuses what cannot be made, before anything is written."""
+    import_modules(job.imports)
     env = training_env(job.env, {**job.options, **job.training_options}, job.reward, job.seed)
     fresh = testing_env(job.env, job.options, job.metrics)
     if job.stock:

@@ -29,7 +29,13 @@ from rlseq.utils.places import command_line
 SCHEMA = "rlseq.run/3"
 
 
-FREE = ("budget_tokens", "evaluations", "texts", "metrics")  # of a job: what may differ when it goes on
+FREE = (
+    "budget_tokens",
+    "evaluations",
+    "texts",
+    "metrics",
+    "imports",
+)  # of a job: what may differ when it goes on
 COMPARED = ("agent", "env", "policy", "job")  # what must be the same for a run to go on
 
 

@@ -74,6 +74,9 @@ ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
 NgramOrder = Annotated[int, Range(1, 64)]  # longer n-grams cost time and tell nothing
 
 
+Tokens = Annotated[int, Range(1), "as a float"]  # on a command line a number of tokens may be typed as 1e6
+
+
 Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 
