@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rlseq.data import cache
 
@@ -75,20 +79,85 @@ def test_the_home_is_where_others_keep_theirs(monkeypatch: Any) -> None:
     assert cache.home() == Path.home() / ".cache" / "rlseq"
 
 
-def test_columns_become_a_safetensors_file(tmp_path: Path, monkeypatch: Any) -> None:
+def test_columns_are_files_that_are_mapped(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(cache.Column, "BLOCK", 4)
     small, wide, empty = (
-        cache.Column(tmp_path / name, kind) for name, kind in (("s", "I32"), ("w", "I64"), ("e", "I32"))
+        cache.Column(tmp_path / name, kind)
+        for name, kind in (("s", torch.int32), ("w", torch.int64), ("e", torch.int32))
     )
     for n in range(10):
         small.extend([n, -n])
         wide.extend([n << 40])
-    wide.put(torch.arange(3).numpy())
-    columns = {"small": small, "wide": wide, "empty": empty}
-    assert [len(column.close()) for column in columns.values()] == [20, 13, 0]
-    cache.save(tmp_path / "all.safetensors", columns)
-    read = load_file(tmp_path / "all.safetensors")
-    assert read["small"].tolist() == [x for n in range(10) for x in (n, -n)]
-    assert read["wide"].tolist() == [*(n << 40 for n in range(10)), 0, 1, 2]
-    assert (read["empty"].shape, read["empty"].dtype) == ((0,), torch.int32)
-    assert [path.name for path in tmp_path.iterdir()] == ["all.safetensors"]
+    assert small.close().tolist() == [x for n in range(10) for x in (n, -n)]
+    assert wide.close().tolist() == [n << 40 for n in range(10)]
+    assert (empty.close().shape, empty.close().dtype) == ((0,), torch.int32)
+    before = (tmp_path / "s").read_bytes()
+    cache.mapped(tmp_path / "s", torch.int32).zero_()
+    assert (tmp_path / "s").read_bytes() == before
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from rlseq.data import cache
+def build(folder):
+    (folder / "half").write_text("x")
+    print("built", flush=True)
+    sys.stdin.readline()
+with cache.kept(sys.argv[1], build): pass
+"""
+
+
+@contextmanager
+def builder(key: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is about to complete what it builds."""
+    command = [sys.executable, "-c", BUILDER, key]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"built\n"
+        yield process
+
+
+def test_what_a_kill_leaves_is_removed_by_the_next_builder(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "FRESH", -1.0)  # every draft is old enough to be looked at
+    with builder("killed") as process:
+        process.kill()
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "tmp123").mkdir()
+    (tmp_path / f"{cache.DRAFT}link").symlink_to(tmp_path / "tmp123")
+    with builder("other") as process:
+        with cache.kept("key", lambda folder: None):
+            assert not left.exists()
+        drafts = [path for path in tmp_path.glob(f"{cache.DRAFT}*") if not path.is_symlink()]
+        assert len(drafts) == 1, "the other process goes on with its draft"
+        process.communicate(b"\n")
+        assert process.returncode == 0
+    assert (tmp_path / "other" / "half").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"key", "other", "tmp123", f"{cache.DRAFT}link"}
+
+
+def test_a_draft_that_is_not_locked_yet_is_left(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path))
+    (tmp_path / f"{cache.DRAFT}new").mkdir()
+    with cache.kept("key", lambda folder: None):
+        assert (tmp_path / f"{cache.DRAFT}new").exists()
+
+
+@pytest.mark.parametrize(("key", "setting"), [("key", "RLSEQ_CACHE"), (None, "TMPDIR")])
+def test_a_full_disk_is_named(key: str | None, setting: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("RLSEQ_CACHE", str(tmp_path))
+
+    def build(folder: Path) -> None:
+        (folder / "full").symlink_to("/dev/full")
+        column = cache.Column(folder / "full", torch.int64)
+        column.extend([1])
+        column.close()
+
+    message = (
+        rf"no space is left in /.* for the data.*; make room, or set {setting} to a folder on another disk"
+    )
+    with pytest.raises(OSError, match=message) as told, cache.kept(key, build):
+        pass
+    assert told.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

@@ -100,7 +100,7 @@ def test_tokens_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cache, "WORTH", 1)
     (tmp_path / "x.tsv").write_text("".join(f"{s}\t{t}\n" for s, texts in ITEMS for t in texts))
     made = load({"train": find(tmp_path / "x.tsv")["all"]})
-    (file,) = (tmp_path / "cache").glob("*/train.safetensors")
+    (file,) = (tmp_path / "cache").glob("*/train.references")
     assert str(file) in Path("/proc/self/maps").read_text()
     assert found(made) == WANTED
 

@@ -1,33 +1,44 @@
 """What took long to make is kept in a folder named by the content it was made from.
 
 `$RLSEQ_CACHE`, or `rlseq` in the user's cache folder; an empty `RLSEQ_CACHE` keeps nothing. A folder appears
-when it is complete, so that nobody ever reads half of one. Tensors are safetensors, all else is JSON. A list
+when it is complete, so that nobody ever reads half of one. Arrays are raw numbers, all else is JSON. A list
 of checksums lies beside them, and `check` compares them before a file is used.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-import struct
+import platform
+import tempfile
+import time
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import Path
-from shutil import copyfileobj
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
+from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 WORTH = 1 << 20  # bytes of text from which on it pays
 
 
 SEAL = "checksums.txt"  # of the other files of a folder
+
+
+DRAFT = f"rlseq-draft-{crc32(platform.node().encode()):08x}-"  # locks may hold for one machine only
+
+
+FRESH = 60.0  # seconds; a younger draft may not be locked yet
 
 
 def home() -> Path | None:
@@ -55,23 +66,64 @@ def kept(key: str | None, build: Callable[[Path], None]) -> Iterator[tuple[Path,
     place = None if key is None else _writable()
     if place is None or key is None:
         with TemporaryDirectory(prefix="rlseq-") as passing:
-            build(Path(passing))
+            with _space(tempfile.gettempdir(), "TMPDIR"):
+                build(Path(passing))
             yield Path(passing), False
         return
     there = place / key
     if os.path.lexists(there) and (there.is_symlink() or not there.is_dir()):
         raise Damaged(f"{there} is damaged (wanted a folder, got a file or a link)")
     if not there.is_dir():
-        with TemporaryDirectory(dir=place) as passing:  # its name cannot be foreseen, nor links planted in it
-            new = Path(passing) / key
+        with _space(place, "RLSEQ_CACHE"), _draft(place) as draft:
+            new = draft / key
             new.mkdir()
             build(new)
             _seal(new)
-            with suppress(
-                OSError
-            ):  # another process was quicker; `check` says whether what it wrote is whole
+            with suppress(OSError):  # another process was quicker; `check` says whether its folder is whole
                 new.replace(there)
     yield there, True
+
+
+@contextmanager
+def _space(place: str | Path, setting: str) -> Iterator[None]:
+    """Name the full disk, and the setting that chooses another one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        mend = f"make room, or set {setting} to a folder on another disk"
+        message = f"no space is left in {place} for the data in the form in which they are used; {mend}"
+        raise OSError(error.errno, message) from error
+
+
+@contextmanager
+def _draft(place: Path) -> Iterator[Path]:
+    """A new folder in the cache, removed in the end; those that a kill has left are removed before.
+
+    A folder in use is locked, and the system ends the lock with the process. Its name cannot be foreseen, nor
+    links planted in it.
+    """
+    for left in place.glob(f"{DRAFT}*"):
+        with suppress(OSError):  # it is locked, or gone, or the file system has no locks
+            if time.time() - left.stat().st_mtime > FRESH:
+                with _locked(left):
+                    rmtree(left)
+    with TemporaryDirectory(prefix=DRAFT, dir=place) as made, ExitStack() as lock:
+        with suppress(OSError):
+            lock.enter_context(_locked(Path(made)))
+        yield Path(made)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; an `OSError` where another process holds it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 class Damaged(ValueError):
@@ -104,8 +156,8 @@ def forget(key: str) -> None:
     """
     place = home()
     if place is not None:
-        with TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as away, suppress(FileNotFoundError):
-            (place / key).replace(Path(away) / key)
+        with _draft(place) as away, suppress(FileNotFoundError):
+            (place / key).replace(away / key)
 
 
 def _seal(folder: Path) -> None:
@@ -133,7 +185,7 @@ def _writable() -> Path | None:
     try:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-            TemporaryDirectory(dir=place).cleanup()
+            TemporaryDirectory(prefix=DRAFT, dir=place).cleanup()
     except OSError as error:
         mend = "set RLSEQ_CACHE to a folder that can be written, or to nothing"
         warnings.warn(
@@ -144,54 +196,35 @@ def _writable() -> Path | None:
 
 
 class Column:
-    """Numbers written to a file as they come, a block at a time, so that memory does not hold them."""
+    """Numbers added to a file as they come, a block at a time, so that memory does not hold them."""
 
     BLOCK = 1 << 16
 
-    def __init__(self, path: Path, kind: str) -> None:
-        """`kind` is "I32" or "I64", as safetensors calls them."""
-        self.path, self.kind, self.length = path, kind, 0
-        self._file = path.open("wb")
-        self._block = array("i" if kind == "I32" else "q")
+    def __init__(self, path: Path, dtype: torch.dtype) -> None:
+        """Begin an empty file of `torch.int32` or `torch.int64`."""
+        self.path, self.dtype, self.length = path, dtype, 0
+        self._block = array("i" if dtype == torch.int32 else "q")
+        path.touch()
 
     def extend(self, numbers: Iterable[int]) -> None:
-        """More numbers."""
+        """Add numbers."""
         before = len(self._block)
         self._block.extend(numbers)
         self.length += len(self._block) - before
         if len(self._block) >= self.BLOCK:
             self._flush()
 
-    def put(self, numbers: NDArray[Any]) -> None:
-        """More numbers, at once."""
+    def close(self) -> Tensor:
+        """Write the last block, and return all numbers, mapped into memory."""
         self._flush()
-        numbers.astype(self._block.typecode).tofile(self._file)
-        self.length += len(numbers)
-
-    def close(self) -> NDArray[Any]:
-        """All of them, looked at through the file."""
-        self._flush()
-        self._file.close()
-        kind = np.int32 if self.kind == "I32" else np.int64
-        return np.memmap(self.path, kind, "r") if self.length else np.zeros(0, kind)
+        return mapped(self.path, self.dtype)
 
     def _flush(self) -> None:
-        self._block.tofile(self._file)
+        with self.path.open("ab") as file:
+            file.write(self._block)
         del self._block[:]
 
 
-def save(path: Path, columns: Mapping[str, Column]) -> None:
-    """Closed columns as one safetensors file, copied block by block."""
-    header, end = {}, 0
-    for name, column in columns.items():
-        size = column.path.stat().st_size
-        header[name] = {"dtype": column.kind, "shape": [column.length], "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for column in columns.values():
-            with column.path.open("rb") as part:
-                copyfileobj(part, file)
-            column.path.unlink()
+def mapped(path: Path, dtype: torch.dtype) -> Tensor:
+    """The numbers of a file, mapped into memory and not read before they are used."""
+    return torch.from_file(str(path), shared=False, size=path.stat().st_size // dtype.itemsize, dtype=dtype)

@@ -13,13 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rlseq.data import cache
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import PAD
 from rlseq.vocab import Vocab, from_json
+
+COLUMNS = {  # the files of a part, and what they hold
+    "sources": torch.int32,
+    "source_ends": torch.int64,
+    "references": torch.int32,
+    "reference_ends": torch.int64,
+    "order": torch.int64,
+    "starts": torch.int64,
+}
 
 
 @dataclass(eq=False)
@@ -71,9 +79,8 @@ class Corpus:
             notes = json.loads((folder / "notes.json").read_text("utf-8"))
             if not notes["parts"][part]["items"]:
                 return None
-            with safe_open(folder / f"{part}.safetensors", "pt") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+            arrays = {name: cache.mapped(folder / f"{part}.{name}", dtype) for name, dtype in COLUMNS.items()}
+        except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
             raise cache.Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
         source_vocab = notes.pop("source_vocab")
@@ -84,7 +91,7 @@ class Corpus:
             references=Ragged(arrays["references"], arrays["reference_ends"]),
             order=arrays["order"],
             starts=arrays["starts"],
-            oov_words=tuple(notes.pop("strangers")),
+            oov_words=tuple(notes.pop("oov_words")),
             notes=notes,
         )
 
@@ -214,13 +221,13 @@ class CorpusWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name, self.items = folder, name, 0
-        kinds = {"sources": "I32", "source_ends": "I64", "references": "I32", "reference_ends": "I64"}
-        kinds |= {"item": "I64", "order": "I64", "starts": "I64"}
+        written = {name: kind for name, kind in COLUMNS.items() if name not in ("order", "starts")}
         self.columns = {
-            name: cache.Column(folder / f"{self.name}.{name}", kind) for name, kind in kinds.items()
+            column: cache.Column(folder / f"{name}.{column}", kind)
+            for column, kind in {**written, "item": torch.int64}.items()
         }
-        for name in ("source_ends", "reference_ends"):
-            self.columns[name].extend([0])
+        for ends in ("source_ends", "reference_ends"):
+            self.columns[ends].extend([0])
 
     def sources(self, ids: list[int]) -> None:
         """The source of the next item."""
@@ -237,21 +244,17 @@ class CorpusWriter:
         self.columns[ends].extend([self.columns[column].length])
 
     def close(self) -> dict[str, int]:
-        """Write the part's file; what it holds, in numbers."""
-        item = self.columns.pop("item")
-        numbers = item.close()
-        self.columns["order"].put(np.argsort(numbers, kind="stable"))
-        self.columns["starts"].put(np.append(0, np.bincount(numbers).cumsum()))
-        closed = {name: column.close() for name, column in self.columns.items()}
-        item.path.unlink()
-        counts = {
+        """Complete the files of the part, none if it is empty, and return what they hold, in numbers."""
+        closed = {name: column.close().numpy() for name, column in self.columns.items()}
+        item = closed["item"]
+        made = {"order": np.argsort(item, kind="stable"), "starts": np.append(0, np.bincount(item).cumsum())}
+        for name, numbers in made.items():
+            (self.folder / f"{self.name}.{name}").write_bytes(numbers.astype(np.int64).data)
+        for name in ["item"] if self.items else ["item", *COLUMNS]:
+            (self.folder / f"{self.name}.{name}").unlink()
+        return {
             "items": self.items,
-            "references": len(numbers),
+            "references": len(item),
             "longest": int(np.diff(closed["reference_ends"]).max(initial=0)),
             "longest_source": int(np.diff(closed["source_ends"]).max(initial=0)),
         }
-        file = self.folder / f"{self.name}.safetensors"
-        cache.save(file, self.columns)
-        if not self.items:
-            file.unlink()
-        return counts

@@ -7,6 +7,7 @@ sources are alike, and the words of the vocabulary; ids go to a file as they com
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlseq.data import cache, limits
-from rlseq.data.corpus import Corpus, CorpusWriter
+from rlseq.data.corpus import COLUMNS, Corpus, CorpusWriter
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
@@ -35,7 +36,7 @@ SHOWN = 5  # problems that a message names
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
 
 
-VERSION = 4  # of what the cache holds
+VERSION = 5  # of what the cache holds
 
 
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
@@ -158,7 +159,7 @@ def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus
         try:
             with cache.kept(key, build) as (folder, stays):
                 if stays:
-                    cache.check(folder, ("notes.json", f"{part}.safetensors"))
+                    cache.check(folder, ("notes.json", *(f"{part}.{name}" for name in COLUMNS)))
                 return Corpus.open(folder, part, mapped=stays)
         except cache.Damaged as error:
             warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
@@ -182,7 +183,7 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
         part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
         for part, origin in origins.items()
     }
-    version = f"{__version__}/{VERSION}"
+    version = f"{__version__}/{VERSION}/{sys.byteorder}"
     longest = limits.limit(limits.LINE_BYTES)  # what is longer may be skipped
     return {
         "version": version,
@@ -232,7 +233,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "level": level,
         "vocab": vocab.to_json(),
         "source_vocab": source_vocab and source_vocab.to_json(),
-        "strangers": list(oov_words),
+        "oov_words": list(oov_words),
         "skipped": problems.count,
         "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
         "repeated": int(sum((~place.kept).sum() for place in places.values())),
