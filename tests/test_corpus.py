@@ -105,6 +105,14 @@ def test_tokens_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found(made) == WANTED
 
 
+def test_a_table_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = load({"train": Origin(lambda: iter([Pair("a", "x"), Pair("b", "y " * 1000)]))})
+    monkeypatch.setattr("rlseq.utils.memory.memory", lambda: 10_000)
+    with pytest.raises(ValueError, match=r"references=2, max_len=1,001 would need 16 kB of memory"):
+        made.table()
+    assert made.without_longer_than(10).table().ids.shape == (1, 2)
+
+
 def test_texts_end_to_end() -> None:
     texts = Ragged(torch.tensor([5, 6, 7], dtype=torch.int32), torch.tensor([0, 2, 2, 3]))
     assert len(texts) == 3

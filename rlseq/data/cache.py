@@ -30,14 +30,8 @@ import torch
 from torch import Tensor
 
 WORTH = 1 << 20  # bytes of text from which on it pays
-
-
 SEAL = "checksums.txt"  # of the other files of a folder
-
-
 DRAFT = f"rlseq-draft-{crc32(platform.node().encode()):08x}-"  # locks may hold for one machine only
-
-
 FRESH = 60.0  # seconds; a younger draft may not be locked yet
 
 

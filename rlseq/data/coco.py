@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from os.path import isdir, isfile
@@ -20,6 +20,7 @@ from typing import Any
 from rlseq.data import limits
 from rlseq.data.images import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 from rlseq.metrics.treebank import penn_treebank
+from rlseq.utils.arguments import Rule
 from rlseq.utils.errors import hint, pick, told
 
 Words = tuple[str, ...]
@@ -112,28 +113,24 @@ SHOWN = 8  # names that a message lists
 def _plain(
     path: Path, images: Sequence[Mapping[str, Any]], notes: Sequence[Any], bad: Bad
 ) -> Iterator[Picture]:
-    """COCO's own annotations."""
-    entry = Entry(bad, "images of wrong form")
-    ids = [entry(f"{path}: images[{n}]", image, "id", NAME) for n, image in enumerate(images)]
-    captions: dict[Name, list[Words]] = {id: [] for id in ids if id is not None}
+    """Yield the pictures of COCO's own annotations."""
+    wanted = {"id": NAME, "file_name": TEXT}
+    read = [_fields(f"{path}: images[{n}]", image, wanted, bad, IMAGES) for n, image in enumerate(images)]
+    captions: dict[Name, list[Words]] = {image["id"]: [] for image in images if NAME.typed(image["id"])}
     for number, note in enumerate(notes):
         _caption(f"{path}: annotation {number}", note, captions, bad)
-    for n, (id, image) in enumerate(zip(ids, images, strict=True)):
-        if id is not None:
-            file = entry(f"{path}: images[{n}]", image, "file_name", TEXT)
-            if file is not None:
-                yield Picture(id, file, tuple(captions[id]))
+    for id, file in (fields for fields in read if fields is not None):
+        yield Picture(id, file, tuple(captions[id]))
 
 
 def _caption(where: str, note: Any, captions: Mapping[Name, list[Words]], bad: Bad) -> None:
     """Put an annotation's caption among those of its image."""
     if not isinstance(note, dict) or not {"caption", "image_id"} <= set(note):
         raise ValueError(f"{where} has no caption or image_id; {_WANTED}")
-    entry = Entry(bad, "captions of wrong form")
-    id = entry(where, note, "image_id", NAME)
-    text = None if id is None else entry(where, note, "caption", STRING)
-    if id is None or text is None:
+    fields = _fields(where, note, {"image_id": NAME, "caption": STRING}, bad, CAPTIONS)
+    if fields is None:
         return
+    id, text = fields
     if id not in captions:
         bad("annotations without an image", f"{where} is of image {id!r:.80}, which is not among images")
     elif words := tuple(penn_treebank(text)):
@@ -143,92 +140,56 @@ def _caption(where: str, note: Any, captions: Mapping[Name, list[Words]], bad: B
 
 
 def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iterator[Picture]:
-    """Karpathy's splits, whose captions are words already."""
-    entry = Entry(bad, "images of wrong form")
+    """Yield the pictures of Karpathy's splits, whose captions are words already."""
     for n, image in enumerate(images):
         where = f"{path}: images[{n}]"
-        image = {"filepath": "", **image}
-        names = {"cocoid" if "cocoid" in image else "imgid": NAME, "filename": TEXT, "filepath": STRING}
-        read = entry.all(where, image, {**names, "split": STRING, "sentences": LIST})
-        if read is None:
+        wanted = {"cocoid" if "cocoid" in image else "imgid": NAME, "filename": TEXT, "filepath": STRING}
+        wanted |= {"split": STRING, "sentences": LIST}
+        fields = _fields(where, {"filepath": "", **image}, wanted, bad, IMAGES)
+        if fields is None:
             continue
-        id, file, folder, split, sentences = read
+        id, file, folder, split, sentences = fields
         if split not in _KARPATHY:
-            bad(
-                "images of an unknown split",
-                f"{where}: unknown split {split!r:.80}{hint(split[:80], _KARPATHY)}",
-            )
+            said = f"{where}: unknown split {split!r:.80}{hint(split[:80], _KARPATHY)}"
+            bad("images of an unknown split", said)
             continue
         captions = [_words(f"{where}: sentences[{k}]", sentence, bad) for k, sentence in enumerate(sentences)]
         yield Picture(id, str(Path(folder) / file), tuple(words for words in captions if words), split)
 
 
-def _words(where: str, sentence: Any, bad: Bad) -> Words | None:
-    """The words of one of Karpathy's sentences."""
-    tokens = Entry(bad, "captions of wrong form")(where, sentence, "tokens", WORDS)
-    if tokens == []:
+def _words(where: str, sentence: Any, bad: Bad) -> Words:
+    """Return the words of one of Karpathy's sentences; none where `bad` is told that it is bad."""
+    fields = _fields(where, sentence, {"tokens": WORDS}, bad, CAPTIONS)
+    if fields == [[]]:
         bad("empty captions", f"{where} is empty")
-    return None if tokens is None else tuple(tokens)
+    return () if fields is None else tuple(fields[0])
 
 
-# ── what entries hold ────────────────────────────────────────────────────────────────────────────────
+NAME = Rule("an integer or a text", lambda x: type(x) in (int, str) and x != "")
+STRING = Rule("a text", lambda x: isinstance(x, str))
+TEXT = Rule("a text, and not empty", lambda x: isinstance(x, str) and x != "")
+LIST = Rule("a list", lambda x: isinstance(x, list))
+WORDS = Rule('a list of words, such as ["a", "dog"]', lambda x: LIST.typed(x) and all(map(TEXT.typed, x)))
+IMAGES, CAPTIONS = "images of wrong form", "captions of wrong form"
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a value must be."""
+def _fields(where: str, entry: Any, wanted: Mapping[str, Rule], bad: Bad, kind: str) -> list[Any] | None:
+    """Return the values of an entry, or None where one is not as wanted, which `bad` is told once.
 
-    wanted: str
-    fits: Callable[[Any], bool]
-
-
-NAME = Form(
-    "an integer or a text", lambda x: isinstance(x, (int, str)) and not isinstance(x, bool) and x != ""
-)
-
-
-STRING = Form("a text", lambda x: isinstance(x, str))
-
-
-TEXT = Form("a text, and not empty", lambda x: isinstance(x, str) and x != "")
-
-
-LIST = Form("a list", lambda x: isinstance(x, list))
-
-
-WORDS = Form(
-    'a list of words, such as ["a", "dog"]', lambda x: isinstance(x, list) and all(map(TEXT.fits, x))
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Reads values of entries; of one that is not as it must be `bad` is told, under one kind."""
-
-    bad: Bad
-    kind: str
-
-    def __call__(self, where: str, entry: Any, name: str, form: Form) -> Any:
-        """A value, or None; an entry without that name is of another kind of file, and always refused."""
+    An entry without one of the names belongs to another kind of file, and is always refused.
+    """
+    for name in wanted:
         if not isinstance(entry, dict) or name not in entry:
             raise ValueError(f"{where} has no {name!r}: {entry!r:.80}; {_WANTED}")
-        if form.fits(entry[name]):
-            return entry[name]
-        self.bad(self.kind, f"{where}: {name!r} must be {form.wanted}, got {entry[name]!r:.80}")
-        return None
-
-    def all(self, where: str, entry: Any, forms: Mapping[str, Form]) -> list[Any] | None:
-        """Several values, or None at the first that is wrong, so that an entry counts once."""
-        values = []
-        for name, form in forms.items():
-            value = self(where, entry, name, form)
-            if value is None:
-                return None
-            values.append(value)
-        return values
+    for name, rule in wanted.items():
+        if not rule.typed(entry[name]):
+            bad(kind, f"{where}: {name!r} must be {rule.wanted}, got {entry[name]!r:.80}")
+            return None
+    return [entry[name] for name in wanted]
 
 
 def _checked(path: Path, pictures: Iterator[Picture], bad: Bad) -> Iterator[Picture]:
+    """Yield the pictures that have a caption and are given for the first time."""
     seen = set()
     for picture in pictures:
         if picture.id in seen:
@@ -243,17 +204,7 @@ def _checked(path: Path, pictures: Iterator[Picture], bad: Bad) -> Iterator[Pict
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────────
 
 _HELD_OUT = {19: "dev", 17: "test", 18: "test"}  # of every twenty, where the file has no splits
-
-
 _KARPATHY = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
-
-
-SPLITS: dict[str, Callable[[str], bool]] = {
-    "train": lambda part: part == "train",
-    "dev": lambda part: part == "dev",
-    "test": lambda part: part == "test",
-    "all": lambda part: True,
-}
 
 
 def of_split(pictures: Sequence[Picture], split: str) -> list[Picture]:
@@ -261,12 +212,12 @@ def of_split(pictures: Sequence[Picture], split: str) -> list[Picture]:
 
     Where the file has no splits, pictures are numbered in its order: n mod 20 = 19 is dev, 17 and 18 test.
     """
-    wanted = pick(SPLITS, split, "split")
+    pick(dict.fromkeys((*_KARPATHY.values(), "all")), split, "split")
     parts = [
-        _HELD_OUT.get(n % 20, "train") if picture.split is None else pick(_KARPATHY, picture.split, "split")
+        _HELD_OUT.get(n % 20, "train") if picture.split is None else _KARPATHY[picture.split]
         for n, picture in enumerate(pictures)
     ]
-    return [picture for picture, part in zip(pictures, parts, strict=True) if wanted(part)]
+    return [picture for picture, part in zip(pictures, parts, strict=True) if split in (part, "all")]
 
 
 # ── their pictures ───────────────────────────────────────────────────────────────────────────────────

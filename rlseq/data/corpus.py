@@ -18,7 +18,10 @@ from torch import Tensor
 from rlseq.data import cache
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import PAD
+from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab, from_json
+
+CELL = 8  # bytes of a token in a table
 
 COLUMNS = {  # the files of a part, and what they hold
     "sources": torch.int32,
@@ -182,7 +185,8 @@ class Corpus:
             item = torch.arange(len(self), device=self.starts.device).repeat_interleave(self.starts.diff())
             slot = torch.arange(len(item), device=item.device) - self.starts[item]
             lengths = self.references.lengths[self.order]
-            ids = self.references.take(self.order, int(lengths.max()), PAD)
+            check_fits(CELL * len(lengths) * self.longest, references=len(lengths), max_len=self.longest)
+            ids = self.references.take(self.order, self.longest, PAD)
             return RefTable(ids.cpu(), lengths.cpu(), item.cpu(), slot.cpu(), len(self), self.width)
         found, lengths = (part.cpu() for part in self._take(index.to(self.starts.device), self.longest, PAD))
         return table_of(found, lengths)

@@ -28,20 +28,10 @@ from rlseq.utils.version import __version__
 from rlseq.vocab import LEVELS, Make, Vocab, check_options
 
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
-
-
 SHOWN = 5  # problems that a message names
-
-
 HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
-
-
 VERSION = 5  # of what the cache holds
-
-
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
-
-
 Level = str | tuple[str, str] | None
 
 

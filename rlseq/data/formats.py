@@ -18,7 +18,6 @@ from rlseq.data import limits
 
 LONGEST = limits.DEFAULTS[limits.LINE_BYTES]  # of a line, where the environment says nothing else
 
-
 MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
     b"\x1f\x8b": "gzip; unpack it: gunzip <",
     b"\xff\xfe\0\0": "UTF-32; convert it: iconv -f utf-32 -t utf-8",
@@ -27,10 +26,7 @@ MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as on
     b"\xfe\xff": "UTF-16; convert it: iconv -f utf-16 -t utf-8",
 }
 
-
 SOURCE_KEYS = ("source", "src", "input")
-
-
 TARGET_KEYS = ("references", "targets", "target", "tgt", "reference", "output")
 
 
@@ -61,8 +57,6 @@ class DataError(ValueError):
 
 
 Line = str | Problem
-
-
 Rows = Iterator[Pair | Problem]
 
 

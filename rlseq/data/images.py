@@ -27,11 +27,7 @@ from rlseq.data import archives, limits
 from rlseq.utils.errors import pick, told
 
 Name = int | str
-
-
 Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
-
-
 Find = Callable[[Sequence[Name]], str | None]  # the first of an item's names that there is something for
 
 
@@ -142,7 +138,6 @@ def _opened(file: Path) -> Iterator[Any]:
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would run another program
 
-
 _BROKEN_IMAGE = (  # what Pillow raises of files that are damaged
     *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError),
     *(AttributeError, IndexError, KeyError, TypeError, struct.error, zlib.error),
@@ -194,8 +189,6 @@ class Features:
 
 
 NAME = 128  # bytes that a name takes in memory
-
-
 _FLOATS = (np.float16, np.float32, np.float64)
 
 

@@ -8,16 +8,9 @@ from __future__ import annotations
 import os
 
 LINE_BYTES = "RLSEQ_MAX_LINE_BYTES"
-
-
 JSON_BYTES = "RLSEQ_MAX_JSON_BYTES"
-
-
 FEATURE_BYTES = "RLSEQ_MAX_FEATURE_BYTES"
-
-
 IMAGE_PIXELS = "RLSEQ_MAX_IMAGE_PIXELS"
-
 
 DEFAULTS = {
     LINE_BYTES: 100_000,  # of a text file; what is longer is no sentence, but a file without line ends

@@ -21,29 +21,13 @@ from numpy.typing import NDArray
 from rlseq.data.formats import DataError, Rows, aligned, jsonl, plain, tsv
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
-
-
 PARTS = tuple(ALIASES)
-
-
 Formats = Mapping[str, Callable[[Path], Rows]]  # a reader for each suffix
-
-
 PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
-
-
 TEXTS: Formats = {".txt": plain}
-
-
 STRUCTURED = {*PAIRS, ".json", ".csv"}  # read as a text a line, their tabs and brackets would be learned
-
-
 LONGEST_NAME = 1000  # characters of a path that an error shows
-
-
 Where = str | PathLike[str] | Sequence[str | PathLike[str]]
-
-
 Assign = Callable[[NDArray[np.uint64]], NDArray[np.int64]]  # keys of items in order -> number in PARTS
 
 

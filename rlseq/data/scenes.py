@@ -15,16 +15,9 @@ import torch
 from torch import Tensor
 
 SIDE = 36  # pixels; the least that stable-baselines3 takes for an image
-
-
 GRID = 3  # cells a side; no two objects share one
-
-
 OBJECTS = 3  # at most; and at least two
-
-
 REFERENCES = 5  # sentences a scene
-
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -35,34 +28,19 @@ COLOURS = {
     "orange": (245, 140, 30),
 }
 
-
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (128, 128, 128), "black": (10, 10, 10)}
-
-
 SHAPES = (("circle", "disc"), ("square", "box"), ("triangle",), ("cross", "plus"))  # each by its names
-
-
 SIZES = (("small", "little", "tiny"), ("large", "big"))
-
-
 RADII = (2.9, 5.2)  # of small and large ones, in pixels
-
-
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
-
 
 SIDEWAYS = {
     1: (("left", "of"), ("to", "the", "left", "of")),
     -1: (("right", "of"), ("to", "the", "right", "of")),
 }
 
-
 UPWARDS = {1: (("above",), ("over",)), -1: (("below",), ("under",), ("beneath",))}
-
-
 BESIDE = (("next", "to"), ("beside",))
-
-
 OPENINGS = (("there", "is"), ("we", "see"))
 
 

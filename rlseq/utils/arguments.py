@@ -21,11 +21,7 @@ import numpy as np
 from typing_extensions import Unpack, get_type_hints, is_protocol
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
-
-
 SHOWN = 60  # characters of a value in an error
 
 
@@ -51,32 +47,14 @@ class Range:
 
 
 PositiveInt = Annotated[int, Range(1)]
-
-
 NonNegativeInt = Annotated[int, Range(0)]
-
-
 PositiveFloat = Annotated[float, Range(0, open_low=True)]
-
-
 NonNegativeFloat = Annotated[float, Range(0)]
-
-
 Share = Annotated[float, Range(0, 1)]  # a probability, or a part of a whole
-
-
 OpenShare = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
-
-
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
-
-
 NgramOrder = Annotated[int, Range(1, 64)]  # longer n-grams cost time and tell nothing
-
-
 Tokens = Annotated[int, Range(1), "as a float"]  # on a command line a number of tokens may be typed as 1e6
-
-
 Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 

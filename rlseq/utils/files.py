@@ -16,8 +16,6 @@ from typing import Any
 from weakref import WeakSet
 
 Tree = dict[str, Any]
-
-
 START_ANEW = "put back a copy of it, or start anew in another folder"
 
 

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
-
-
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 

@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 
 # A path stands alone or in quotes: "a/b" and "https://a/b" are not absolute paths.
 QUOTED = re.compile(r"""(["'`])(/[^"'`\n]+/[^"'`\n]*)\1""")
-
-
 BARE = re.compile(r"""(?<![\w.:/~*<\\-])/(?:[^\s"'`<>:;,|()\[\]{}/]+/)+[^\s"'`<>:;,|()\[\]{}/]*""")
 
 
