@@ -57,7 +57,7 @@ def measure(id: str, path: str | None = None) -> dict[str, Any]:
     env: Any = rlseq.make(id, num_envs=64, **options)
     made = time.process_time()
     batch = sample_references(env)
-    env.judge(batch.actions, batch.mask, batch.context)
+    env.reward_parts(batch.actions, batch.mask, batch.context)
     judged = time.process_time()
     return {
         "items": env.size,

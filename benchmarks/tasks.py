@@ -18,7 +18,7 @@ import record
 import torch
 
 import rlseq
-from rlseq.engine.evaluation import judged, selection
+from rlseq.engine.evaluation import evaluate_texts, selection
 from rlseq.training.experiment_envs import held_out, tested_on
 
 SHOWN = 3
@@ -95,7 +95,7 @@ def trained(agent: Any, env: Any, seconds: float) -> int:
 
 def scored(policy: Any, test: Any, setting: Setting) -> Any:
     """The texts for some items, the same each time, and their scores."""
-    return judged(policy, test, setting.decode, limit=TEXTS)
+    return evaluate_texts(policy, test, setting.decode, limit=TEXTS)
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ def training_step(name: str, reward: str, device: str, repeats: int, rows: int =
 
     runs: dict[str, Run] = {
         "rollout": writing,
-        "reward": lambda: env.judge(batch.actions, batch.mask, batch.context),
+        "reward": lambda: env.reward_parts(batch.actions, batch.mask, batch.context),
         "evaluate and backward": backward,
         "optimiser": agent.optimizer.step,
     }

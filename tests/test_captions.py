@@ -59,7 +59,7 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
     ]
     batch = sample_references(env)
     mask = batch.mask & (torch.arange(env.max_len) < 6)  # most break off
-    got = env.judge(batch.actions, mask, batch.context)["cider_d"].sum(1)
+    got = env.reward_parts(batch.actions, mask, batch.context)["cider_d"].sum(1)
     scorer = CiderScorer(n=4, sigma=6.0)
     for text, row in zip(batch.actions.tolist(), mask.tolist(), strict=True):
         item = int(batch.context["index"][len(scorer.crefs)])
@@ -80,11 +80,11 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
 def test_other_rewards(reward: str, best: float) -> None:
     env = rlseq.make(ID, num_envs=8, scenes=20, reward=reward)
     batch = sample_references(env)
-    right = env.judge(batch.actions, batch.mask, batch.context)[reward].sum(1)
+    right = env.reward_parts(batch.actions, batch.mask, batch.context)[reward].sum(1)
     torch.testing.assert_close(right, torch.full((8,), best))
     cut = batch.mask.clone()
     cut[torch.arange(8), batch.mask.sum(1) - 1] = False
-    broken = env.judge(batch.actions, cut, batch.context)[reward].sum(1)
+    broken = env.reward_parts(batch.actions, cut, batch.context)[reward].sum(1)
     assert (broken <= right).all()  # BLEU forgives it where another reference is as short
     assert broken.mean() < right.mean() - 0.01
 
@@ -102,7 +102,9 @@ def test_meteor_misses_the_end() -> None:
     batch = sample_references(env)
     cut = batch.mask.clone()
     cut[torch.arange(4), batch.mask.sum(1) - 1] = False
-    whole, broken = (env.judge(batch.actions, m, batch.context)["meteor"].sum(1) for m in (batch.mask, cut))
+    whole, broken = (
+        env.reward_parts(batch.actions, m, batch.context)["meteor"].sum(1) for m in (batch.mask, cut)
+    )
     assert (whole > 0.99).all()
     assert (broken < whole).all()
     meteor = env.parts["meteor"]
@@ -232,9 +234,9 @@ def test_rare_words_are_unknown_and_unpaid(data: Path) -> None:
     context = env.begin(index=torch.tensor([2]))
     right = torch.tensor([[env.vocab.words.index("a"), env.vocab.words.index("dog"), 0, 0, 0, 0]])
     mask = torch.arange(6) < 3
-    assert float(env.judge(right, mask.unsqueeze(0), context)["rouge_l"].sum()) == 1.0
+    assert float(env.reward_parts(right, mask.unsqueeze(0), context)["rouge_l"].sum()) == 1.0
     written = torch.full((1, 6), unknown)
-    assert float(env.judge(written, mask.unsqueeze(0), context)["rouge_l"].sum()) == 0.0
+    assert float(env.reward_parts(written, mask.unsqueeze(0), context)["rouge_l"].sum()) == 0.0
 
 
 def test_long_captions_are_cut_for_likelihood_only(data: Path) -> None:

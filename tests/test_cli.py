@@ -17,7 +17,7 @@ import yaml
 from rlseq.cli.command_line import COMMANDS, main
 from rlseq.cli.commands import load_run
 from rlseq.cli.options import hyper, literal, settings
-from rlseq.engine.evaluation import judged
+from rlseq.engine.evaluation import evaluate_texts
 from rlseq.utils.files import read_sealed, write_json, write_sealed
 
 TASK = (
@@ -109,7 +109,7 @@ def test_a_run_is_trained_scored_and_used(run: str, capsys: Any) -> None:
 
 def test_figures_of_all_texts_at_once_are_those_of_sacrebleu(run: str, capsys: Any) -> None:
     policy, env, _ = load_run(Path(run), best=False)
-    lines = judged(policy, env).lines(env)
+    lines = evaluate_texts(policy, env).lines(env)
     texts, references = [line["text"] for line in lines], [line["references"][0] for line in lines]
     assert typed("evaluate", run, "--pooled", "bleu", "ter") == 0
     scores = dict(line.split() for line in capsys.readouterr().out.splitlines())

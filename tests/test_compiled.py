@@ -11,7 +11,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.engine import compiled
-from rlseq.engine.rollout import decode_step, evaluate_actions, numbers, write
+from rlseq.engine.rollout import decode_loop, decode_step, draw_uniforms, evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Rollout
 from rlseq.vocab import Vocab
@@ -142,11 +142,11 @@ def test_replays_read_new_inputs_and_leave_old_results(make_env: Any) -> None:
             context = each.begin()
             token = torch.full((12,), each.vocab.bos)
             at_work = [12] * each.max_len
-            started.append((token, policy.start(context), at_work, numbers(each, each.max_len), None))
+            started.append((token, policy.start(context), at_work, draw_uniforms(each, each.max_len), None))
         with torch.no_grad():
-            writing = partial(write, partial(decode_step, policy, decode))
-            got = compiled.replayed(writing, (policy, decode), env, started[0], again)
-            wanted = writing(twin, *started[1])
+            loop = partial(decode_loop, partial(decode_step, policy, decode))
+            got = compiled.replayed(loop, (policy, decode), env, started[0], again)
+            wanted = loop(twin, *started[1])
         torch.testing.assert_close(got[0][env.mask], wanted[0][twin.mask])
         for name in ("tokens", "length", "done"):
             assert torch.equal(getattr(env, name), getattr(twin, name))
@@ -158,7 +158,7 @@ def test_replays_read_new_inputs_and_leave_old_results(make_env: Any) -> None:
         policy.head.weight.data = (
             policy.head.weight.data.clone()
         )  # moved: the old graph would read old memory
-    compiled.replayed(writing, (policy, decode), env, started[0], again)
+    compiled.replayed(loop, (policy, decode), env, started[0], again)
     assert len(compiled._graphs[policy]) == 2
 
 
@@ -185,10 +185,12 @@ def test_no_step_waits_for_the_device(compile: bool) -> None:
         context = env.begin()
         state, token = policy.start(context), torch.full((64,), env.vocab.bos, device="cuda")
         at_work = [64] * env.max_len
-        uniform = numbers(env, env.max_len)
+        uniform = draw_uniforms(env, env.max_len)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            rlseq.engine.rollout.writing(policy, rlseq.Sample(), compile)(env, token, state, at_work, uniform)
+            rlseq.engine.rollout.make_decode_loop(policy, rlseq.Sample(), compile)(
+                env, token, state, at_work, uniform
+            )
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert env.done.all()

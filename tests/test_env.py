@@ -179,7 +179,7 @@ def test_a_dense_reward_is_due_on_every_token_and_on_no_other_place() -> None:
 
 def test_the_parts_of_a_reward_are_summed_and_can_be_told_apart() -> None:
     env = begun([1, 0, 3], [0, 1, 3], [1, 1, 3], reward={"value": value_of, "steps": steps_of})
-    judged = env.judge(env.tokens, env.mask, env.context, env.done)
+    judged = env.reward_parts(env.tokens, env.mask, env.context, env.done)
     assert {name: part.sum(1).tolist() for name, part in judged.items()} == {
         "value": [12, 1, 0],
         "steps": [11, 0, 39],
@@ -190,7 +190,7 @@ def test_the_parts_of_a_reward_are_summed_and_can_be_told_apart() -> None:
 def test_judge_takes_any_texts() -> None:
     env = make()
     context = {"index": torch.tensor([2])}
-    judged = env.judge(torch.tensor([[1, 2]]), torch.tensor([[True, True]]), context)
+    judged = env.reward_parts(torch.tensor([[1, 2]]), torch.tensor([[True, True]]), context)
     assert judged["reward"].tolist() == [[0, 33]]
 
 

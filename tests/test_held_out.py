@@ -14,7 +14,7 @@ import torch
 import rlseq
 from rlseq.cli import command_line as cli
 from rlseq.compare import tables
-from rlseq.engine.evaluation import items_tested, judged, selection, subset
+from rlseq.engine.evaluation import evaluate_texts, items_tested, selection, subset
 from rlseq.mdp.registry import ids
 from rlseq.training import experiment_envs as tasks
 from rlseq.training.reward_hacking import COMPARED, diversity_metrics
@@ -77,7 +77,7 @@ def test_a_limited_evaluation_of_sorted_items_has_no_bias() -> None:
     env = Sorted(items=10_000, num_envs=250, seed=0)
     policy = rlseq.make_policy("gru", env, hidden=4, embedding=4)
     for limit in (50, 500, 2000):
-        found = judged(policy, env, limit=limit)
+        found = evaluate_texts(policy, env, limit=limit)
         error = 10_000 / 12**0.5 / limit**0.5
         assert abs(found.means()["reward"] - 4999.5) < 4 * error
         assert abs((limit - 1) / 2 - 4999.5) > 4 * error

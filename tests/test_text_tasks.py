@@ -28,7 +28,7 @@ def test_references_are_worth_the_most_and_seeds_decide(id: str) -> None:
     assert not torch.equal(batch.actions, different.actions)
     room = env.max_len - batch.actions.shape[1]
     tokens, mask = (torch.nn.functional.pad(part, (0, room)) for part in (batch.actions, batch.mask))
-    judged = env.judge(tokens, mask, batch.context)
+    judged = env.reward_parts(tokens, mask, batch.context)
     torch.testing.assert_close(sum(judged.values()).sum(1), torch.ones(16))  # type: ignore[union-attr]
 
 
@@ -78,9 +78,9 @@ def test_one_path_is_enough(name: str, pairs: Path) -> None:
 def test_every_reward_at_every_level_is_one_for_a_reference(level: str, reward: str, pairs: Path) -> None:
     env = parallel(pairs / "pairs.tsv", level=level, reward=reward)
     batch = sample_references(env)
-    best = env.judge(batch.actions, batch.mask, batch.context)[reward].sum(1)
+    best = env.reward_parts(batch.actions, batch.mask, batch.context)[reward].sum(1)
     assert (best > 0.4).all() if reward == "cider_d" else torch.allclose(best, torch.ones(4))
-    wrong = env.judge(batch.actions.roll(1, 0), batch.mask.roll(1, 0), batch.context)[reward].sum(1)
+    wrong = env.reward_parts(batch.actions.roll(1, 0), batch.mask.roll(1, 0), batch.context)[reward].sum(1)
     assert wrong.mean() < best.mean()
 
 
@@ -216,7 +216,7 @@ def test_bleu_against_the_whole_corpus(tmp_path: Path) -> None:
     mask = torch.arange(5) < torch.tensor([[len(row)] for row in rows])
     corpus = [[[*env.vocab.encode(text), 0] for text in texts]] * 3
     wanted = rlseq.metrics.BLEU(corpus, order=3, eos=0)(tokens, mask, {"index": torch.arange(3)}) / 100
-    judged = env.judge(tokens, mask, {"index": torch.tensor([2, 0, 1])})["bleu_3"].sum(1)
+    judged = env.reward_parts(tokens, mask, {"index": torch.tensor([2, 0, 1])})["bleu_3"].sum(1)
     torch.testing.assert_close(judged, wanted)
     assert env.metrics["copied"](tokens, mask, {}).tolist() == [0, 1, 0]
 

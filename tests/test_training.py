@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.engine.evaluation import items_tested, judged
+from rlseq.engine.evaluation import evaluate_texts, items_tested
 from rlseq.types import Context
 
 
@@ -177,7 +177,7 @@ def test_metrics_that_are_none(metrics: Any, error: type[Exception], message: st
 
 def test_without_references_nothing_is_pooled() -> None:
     env = rlseq.make("rlseq/Enumerable-v0", num_envs=4)
-    found = judged(rlseq.make_policy("gru", env, hidden=8, embedding=4), env, limit=4)
+    found = evaluate_texts(rlseq.make_policy("gru", env, hidden=8, embedding=4), env, limit=4)
     with pytest.raises(ValueError, match="no references for bleu"):
         found.pooled(env, ["bleu"])
 

@@ -31,7 +31,7 @@ def noise(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
 def test_a_potential_changes_no_discounted_return(gamma: float) -> None:
     env = shaped(task(), noise, gamma)
     batch = rlseq.rollout(policy_for(env), env)
-    parts = env.judge(batch.actions, batch.mask, batch.context)
+    parts = env.reward_parts(batch.actions, batch.mask, batch.context)
     discounted = reward_to_go(parts["shaping"], batch.ends, gamma)[:, 0]
     torch.testing.assert_close(discounted, torch.zeros(32), atol=1e-5, rtol=0)
     assert parts["shaping"].abs().sum() > 1
@@ -102,7 +102,7 @@ def test_self_critical_is_the_reward_less_that_of_the_greedy_text() -> None:
     plain = task(reward="accuracy")
     policy = policy_for(plain)
     batch = rlseq.rollout(policy, SelfCritical(plain, policy), repeat=2)
-    judged = plain.judge(batch.actions, batch.mask, batch.context)["accuracy"].sum(1)
+    judged = plain.reward_parts(batch.actions, batch.mask, batch.context)["accuracy"].sum(1)
     index = batch.context["index"]
     greedy = rlseq.rollout(policy, task(reward="accuracy"), decode=rlseq.Greedy(), index=index).returns
     torch.testing.assert_close(batch.returns, judged - greedy)

@@ -37,7 +37,7 @@ import rlseq
 from rlseq.compare import statistics
 from rlseq.data.cache import key_of
 from rlseq.data.locate import find
-from rlseq.engine.evaluation import judged
+from rlseq.engine.evaluation import evaluate_texts
 
 SHOWN = 8
 RISK = 2000, 32  # items, samples of each
@@ -151,7 +151,8 @@ class Recipe:
         """The texts of test by every decoder, and their scores."""
         test = self.task("test", 250)
         return {
-            name: judged(policy, test, decode, limit=self.setting.test) for name, decode in DECODERS.items()
+            name: evaluate_texts(policy, test, decode, limit=self.setting.test)
+            for name, decode in DECODERS.items()
         }
 
     def report(self, found: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from rlseq.compare.results import Comparison
 from rlseq.compare.run import compare as compare_agents
 from rlseq.engine.beam import Beam
 from rlseq.engine.decode import Greedy, Sample
-from rlseq.engine.evaluation import judged, selection
+from rlseq.engine.evaluation import evaluate_texts, selection
 from rlseq.engine.generation import generate as generate_texts
-from rlseq.mdp.registry import describe as listed
-from rlseq.mdp.registry import option_names, task_of
+from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
 from rlseq.training.experiment import RunConfig, build
@@ -129,7 +128,7 @@ def evaluate(
     """Scores of a run's policy."""
     policy, env, id = load_run(run, best)
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
-    found = judged(policy, env, decode, chosen, texts)
+    found = evaluate_texts(policy, env, decode, chosen, texts)
     scores = found.means()
     if pooled:
         scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
@@ -191,7 +190,7 @@ def report(folder: Path) -> None:
 def described(what: str, name: str | None) -> str:
     """A list of names with a line each, or all about one of them."""
     tables: dict[str, Mapping[str, Any]] = {
-        "envs": {id: task_of(id) for id in listed()},
+        "envs": {id: task_class(id) for id in ids()},
         "agents": AGENTS,
         "policies": POLICIES,
         "metrics": {**BY_NAME, **OF_SETS},

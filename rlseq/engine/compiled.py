@@ -42,17 +42,17 @@ _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
 
 def compiled(
-    write: Callable[..., Decoded], step: Callable[..., Any], policy: Policy, decode: Decode
+    decode_loop: Callable[..., Decoded], step: Callable[..., Any], policy: Policy, decode: Decode
 ) -> Callable[..., Decoded]:
-    """`write` of `rlseq.engine.rollout` with the steps of a policy and a decoder, compiled or captured."""
+    """Return `decode_loop` with the steps of a policy and a decoder, compiled or captured."""
 
     def on_any_device(env: SequenceEnv, *rest: Any) -> Decoded:
-        writing = partial(write, partial(step, policy, decode))
+        loop = partial(decode_loop, partial(step, policy, decode))
         if env.device.type == "cuda":
-            return replayed(writing, (policy, decode), env, rest, captured)
+            return replayed(loop, (policy, decode), env, rest, captured)
         if not compiler_works(env.device.type):
-            return writing(env, *rest)
-        return in_whole_blocks(partial(write, partial(_fused(step), policy, decode)), env, *rest)
+            return loop(env, *rest)
+        return in_whole_blocks(partial(decode_loop, partial(_fused(step), policy, decode)), env, *rest)
 
     return on_any_device
 
@@ -66,7 +66,7 @@ def _fused(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_whole_blocks(
-    writing: Callable[..., Decoded],
+    loop: Callable[..., Decoded],
     env: SequenceEnv,
     token: Tensor,
     state: Any,
@@ -77,7 +77,7 @@ def in_whole_blocks(
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
     with quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
-        return writing(env, token, state, at_work, *rest)
+        return loop(env, token, state, at_work, *rest)
 
 
 @contextmanager
@@ -111,16 +111,14 @@ def compiler_works(device: str) -> bool:
 
 
 class _Graph:
-    """What `write` does, on memory of its own: inputs are copied in, and results out."""
+    """What `decode_loop` does, on memory of its own: inputs are copied in, and results out."""
 
-    def __init__(
-        self, writing: Callable[..., Decoded], env: SequenceEnv, rest: Any, capture: Capture
-    ) -> None:
+    def __init__(self, loop: Callable[..., Decoded], env: SequenceEnv, rest: Any, capture: Capture) -> None:
         own = env.take(torch.arange(env.num_envs, device=env.device))
         rest = _copied(rest)
         self.inputs = [*own.episodes.tensors(), *_leaves(rest)]
         self.episodes = own.episodes
-        self.written, self.replay = capture(lambda: writing(own, *rest))
+        self.written, self.replay = capture(lambda: loop(own, *rest))
 
     def __call__(self, env: SequenceEnv, rest: Any) -> Decoded:
         for own, given in zip(self.inputs, [*env.episodes.tensors(), *_leaves(rest)], strict=True):
@@ -133,7 +131,7 @@ class _Graph:
 
 
 def replayed(
-    writing: Callable[..., Decoded], who: tuple[Policy, Decode], env: SequenceEnv, rest: Any, capture: Capture
+    loop: Callable[..., Decoded], who: tuple[Policy, Decode], env: SequenceEnv, rest: Any, capture: Capture
 ) -> Decoded:
     """Replay the graph of this policy for inputs of this shape; capture it if there is none."""
     policy, decode = who
@@ -149,7 +147,7 @@ def replayed(
     if key not in graphs:
         while len(graphs) >= GRAPHS:
             del graphs[next(iter(graphs))]
-        graphs[key] = _Graph(writing, env, rest, capture)
+        graphs[key] = _Graph(loop, env, rest, capture)
     return graphs[key](env, rest)
 
 

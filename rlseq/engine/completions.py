@@ -10,9 +10,10 @@ import torch
 from rlseq.engine.beam import _lengths, _read, _under_way
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.device import casting
-from rlseq.engine.rollout import finished_rollout, numbers, writing
+from rlseq.engine.rollout import draw_uniforms, finished_rollout, make_decode_loop
 from rlseq.engine.state import pick_rows
-from rlseq.mdp.sequence_env import CELL, sequence_env
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.mdp.task import CELL
 from rlseq.types import Behaviour, Policy, Rollout
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.memory import check_fits
@@ -68,7 +69,7 @@ def complete(
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
         at_work = [rows * samples * number for number in unfinished]
-        token, uniform = read[prefix, text], numbers(lanes, len(at_work))
+        token, uniform = read[prefix, text], draw_uniforms(lanes, len(at_work))
         with env.counts.writing(lanes):
-            written = writing(policy, decode, compile)(lanes, token, state, at_work, uniform)
+            written = make_decode_loop(policy, decode, compile)(lanes, token, state, at_work, uniform)
         return finished_rollout(lanes, *written, Behaviour(decode.temperature, autocast=autocast))

@@ -100,11 +100,11 @@ def evaluate(
         return env.evaluate(
             policy, pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode, limit
         )
-    return judged(policy, env, decode, metrics, limit).means()
+    return evaluate_texts(policy, env, decode, metrics, limit).means()
 
 
 @checked_arguments
-def judged(
+def evaluate_texts(
     policy: Any,
     env: Any,
     decode: str | Decode | Search = "greedy",
@@ -173,7 +173,7 @@ def _judged(
     tokens, mask = batch.actions, batch.mask
     scores = {"reward": batch.returns, "length": batch.lengths.float()}
     if len(env.parts) > 1:
-        scores |= {name: part.sum(1) for name, part in env.judge(tokens, mask, batch.context).items()}
+        scores |= {name: part.sum(1) for name, part in env.reward_parts(tokens, mask, batch.context).items()}
     for name, metric in metrics.items():
         metric = getattr(metric, "value", metric)  # an edit distance's own figure, not what it is as a reward
         value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])

@@ -12,7 +12,8 @@ from torch import Tensor
 from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.decode import Decode, Greedy, checked_decoder
 from rlseq.engine.rollout import rollout
-from rlseq.mdp.sequence_env import CELL, sequence_env
+from rlseq.mdp.sequence_env import sequence_env
+from rlseq.mdp.task import CELL
 from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.memory import check_fits

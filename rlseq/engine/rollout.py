@@ -15,7 +15,7 @@ from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_d
 from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.checks import check_words, checked_evaluation, checked_step, unchanged
-from rlseq.mdp.sequence_env import SequenceEnv, task_of
+from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.masks import last_of
@@ -89,7 +89,7 @@ def rollout(
         compile: write with compiled code, or on a GPU with a captured graph (`rlseq.engine.compiled`).
         autocast: torch.bfloat16 or torch.float16, in which networks compute; softmax stays float32.
     """
-    env, decode = task_of(env), checked_decoder(decode)
+    env, decode = unwrap_task(env), checked_decoder(decode)
     if isinstance(env, SteppedEnv):
         texts = {"forced": forced, "forced_steps": forced_steps, "index": index}
         return env.rollout(policy, decode, repeat=repeat, **texts)
@@ -109,13 +109,13 @@ def rollout(
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
-        uniform = numbers(env, env.max_len)
+        uniform = draw_uniforms(env, env.max_len)
         with env.counts.writing(env):
-            written = writing(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
+            written = make_decode_loop(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
         return finished_rollout(env, *written, Behaviour(decode.temperature, autocast=autocast))
 
 
-def numbers(env: SequenceEnv, steps: int) -> Tensor:
+def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
     """All random numbers of some steps at once: one per token, whatever the vocabulary."""
     shape = steps, env.num_envs
     return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
@@ -141,11 +141,11 @@ def finished_rollout(
     )
 
 
-def writing(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Decoded]:
-    """`write`, with the steps of a policy and a decoder."""
+def make_decode_loop(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Decoded]:
+    """`decode_loop`, with the steps of a policy and a decoder."""
     if compile:
-        return compiled(write, decode_step, policy, decode)
-    return partial(write, partial(decode_step, policy, decode))
+        return compiled(decode_loop, decode_step, policy, decode)
+    return partial(decode_loop, partial(decode_step, policy, decode))
 
 
 def decode_step(
@@ -172,7 +172,7 @@ def decode_step(
     return token, state, log_prob, support
 
 
-def write(
+def decode_loop(
     step: Step,
     env: SequenceEnv,
     token: Tensor,

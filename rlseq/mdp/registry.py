@@ -51,7 +51,7 @@ def make(
     return _build(defaults["task"], {**defaults, **options}, num_envs=num_envs, device=device, seed=seed)
 
 
-def task_of(id: str) -> type:
+def task_class(id: str) -> type:
     """The class of a registered task."""
     task = _registered(id)["task"]
     return task if isinstance(task, type) else _load(task)
@@ -68,14 +68,6 @@ def _registered(id: str) -> dict[str, Any]:
 def ids() -> list[str]:
     """All registered ids that `make` knows."""
     return sorted(name for name, spec in gym.registry.items() if "task" in spec.kwargs)
-
-
-def describe() -> dict[str, str]:
-    """Every id with the first line of its task's documentation."""
-    lines = {}
-    for id in ids():
-        lines[id] = (task_of(id).__doc__ or "").strip().split("\n")[0]
-    return lines
 
 
 def make_many(task: str | type, num_envs: int = 1, **options: Any) -> Any:

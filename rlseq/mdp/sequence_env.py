@@ -1,43 +1,29 @@
-"""`SequenceEnv`: writing a text, token by token, as a batch of episodes in lock-step.
+"""`SequenceEnv`: a task with the interface of Gymnasium's vector environments.
 
-The Markov decision process: a state is the context and the prefix written so far, an action is the next
-token, the transition appends it, and the reward judges the finished text. There are two views of it:
-
-* `begin` / `append` / `score`, here, are the engine's: T tokens appended without looking, one judgement;
-* `reset` / `step`, in `view.py`, are Gymnasium's: one token in, this step's reward out.
-
-Both run the same `append` and the same `judge`. Torch is inside, on any device.
+`step` appends one token a row, returns this step's reward, and starts rows again as `autoreset_mode` says. It
+uses the same `append` and the same `reward_parts` as the engine, which never comes here (`Task`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
+import gymnasium as gym
 import torch
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
-from rlseq.mdp.checks import (
-    checked_context,
-    checked_index,
-    checked_legal,
-    checked_reward,
-    reward_functions,
-    unchanged,
-    usable_device,
-)
-from rlseq.mdp.episodes import Episodes
-from rlseq.mdp.spaces import observation_space
-from rlseq.mdp.vector import GymnasiumView
+from rlseq.mdp.checks import autoreset_mode_of, checked_actions
+from rlseq.mdp.spaces import Info, object_array, observation_space, seen_as, with_masks
+from rlseq.mdp.task import Task
 from rlseq.types import Context, Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
-from rlseq.utils.masks import at_last
-from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
 
-CELL = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
+Observation = dict[str, Any]
 
 
 class EnvOptions(TypedDict, total=False):
@@ -51,7 +37,7 @@ class EnvOptions(TypedDict, total=False):
     render_mode: str | None  # ansi or human
 
 
-class SequenceEnv(GymnasiumView):
+class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
     """A task: B episodes that write at most `max_len` tokens each.
 
     A task declares its held-out data as the class attribute `held_out`: options that make the same task with
@@ -69,7 +55,7 @@ class SequenceEnv(GymnasiumView):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = None
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
 
     @checked_arguments
     def __init__(
@@ -82,108 +68,183 @@ class SequenceEnv(GymnasiumView):
         source_vocab: Vocab | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
-        rows = options.get("num_envs", 1)
-        check_fits(rows * (max_len + 1) * CELL, num_envs=rows, max_len=max_len)
-        self.device = usable_device(options.get("device", "cpu"))
-        self.parts = reward_functions(reward)
-        self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
-        self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
-        self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
-        super().__init__(
-            num_envs=rows,
-            space=observation_space(vocab, max_len, self.source_vocab, self.items, self.observed),
-            vocab=vocab,
-            max_len=max_len,
-            device=self.device,
-            seed=options.get("seed"),
-            tensors=options.get("tensors", True),
-            autoreset_mode=options.get("autoreset_mode", AutoresetMode.NEXT_STEP),
-            render_mode=options.get("render_mode"),
+        device, seed, rows = options.get("device", "cpu"), options.get("seed"), options.get("num_envs", 1)
+        super().__init__(vocab, max_len, reward, items, source_vocab, rows, device, seed)
+        self.tensors = options.get("tensors", True)
+        self.autoreset_mode = autoreset_mode_of(options.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = options.get("render_mode")
+        if self.render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {self.render_mode!r}")
+        self.single_observation_space = observation_space(
+            vocab, max_len, self.source_vocab, self.items, self.observed
         )
+        self.single_action_space = gym.spaces.Discrete(len(vocab))
+        self.observation_space = batch_space(self.single_observation_space, rows)
+        self.action_space = batch_space(self.single_action_space, rows)
 
-    # ── what a task may override ─────────────────────────────────────────────────────────────────────
+    def with_view(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
+        """Return the same task with episodes of its own and another boundary; random numbers are shared."""
+        mode = autoreset_mode_of(autoreset_mode)
+        other = self.replace(
+            tensors=tensors, autoreset_mode=mode, metadata={**self.metadata, "autoreset_mode": mode}
+        )
+        other.episodes = self._no_episodes()
+        return other
 
-    @property
-    def size(self) -> int:
-        """Number of items that episodes are drawn from."""
-        rows = {name: len(value) for name, value in self.items.items()} or {"nothing": 1}
-        if len(set(rows.values())) > 1 or 0 in rows.values():
-            raise ValueError(f"items must have one row per item each, and at least one; got rows {rows}")
-        return next(iter(rows.values()))
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start episodes: all rows, or those of `options={"reset_mask": rows}`.
 
-    def data_tensors(self) -> dict[str, Tensor]:
-        """Everything that contexts are made of, by which a run knows its data again."""
-        return self.items
+        Other options: `{"repeat": K}` gives K consecutive rows the same context, `{"index": items}`
+        chooses the contexts.
 
-    def contexts(self, index: Tensor) -> dict[str, Tensor]:
-        """The contexts of items `index` `[B]`."""
-        return {name: value[index] for name, value in self.items.items()}
-
-    def legal(self) -> Tensor | None:
-        """Tokens allowed next, bool `[B, V]` or `[V]`; None when all are.
-
-        Finished rows are asked too, and not heeded; their `length` may be T.
+        All rows share one generator, which `seed` sets, so a row has no seed of its own: a list of seeds is
+        refused.
         """
+        options = dict(options or {})
+        rows = options.pop("reset_mask", None)
+        unknown = set(options) - {"repeat", "index"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: index, repeat, reset_mask")
+        with self.rollback_on_error():
+            if seed is not None:
+                self.reseed(seed)
+            if rows is None:
+                self.begin(**options)
+            else:
+                self._require_reset()
+                self._restart(self._checked_mask(rows), **options)
+            self._show()
+            observation, info = self._observe(), self._info()
+            super().reset(seed=seed)
+            return observation, info
+
+    def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, Info]:
+        """Write one token per row; rows that end are judged, and start again as `autoreset_mode` says."""
+        self._require_reset()
+        actions = checked_actions(actions, self.num_envs, len(self.vocab), self.device)
+        finished = self.done.clone()
+        if self.autoreset_mode is AutoresetMode.DISABLED and finished.any():
+            rows = finished.nonzero().flatten().tolist()
+            raise ValueError(f"rows {rows[:8]} are finished and cannot step; reset them first")
+        with self.rollback_on_error():
+            self.append(actions)
+            ended = self.done & ~finished
+            reward, info = self._step_reward(ended, ~finished)
+            if self.autoreset_mode is AutoresetMode.NEXT_STEP and finished.any():
+                self._restart(finished)
+            self._show()
+            if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+                info = self._under_final(ended, info)
+                self._restart(ended)
+            truncated = torch.zeros_like(ended)  # the horizon belongs to the task: it terminates
+            outcome = (self._out(x) for x in (reward, ended, truncated))
+            return self._observe(), *outcome, {**self._info(), **info}
+
+    def action_masks(self) -> Any:
+        """Legal tokens of every row, bool `[B, V]`, as sb3-contrib asks for them."""
+        self._require_reset()
+        return self._out(self._legal_rows().clone())  # the caller may write to it
+
+    def render(self) -> Any:
+        """Source and prefix of every row as text; `human` prints them."""
+        self._require_reset()
+        written = self.texts(self.tokens, self.mask)
+        lines = tuple(f"{s} → {w}▏" if s else f"{w}▏" for s, w in zip(self.sources(), written, strict=True))
+        if self.render_mode != "human":
+            return lines
+        print("\n".join(lines))  # noqa: T201  (what "human" means)
         return None
 
-    def allowed(self) -> Tensor | None:
-        """What `legal` answers, checked: `[B, V]` or `[V]`."""
-        return checked_legal(self.legal(), self.num_envs, len(self.vocab), self.device)
+    def _show(self) -> None:
+        """What Gymnasium means by "human": every state is shown, unasked."""
+        if self.render_mode == "human":
+            self.render()
 
-    # ── the episode ──────────────────────────────────────────────────────────────────────────────────
+    def _restart(self, rows: Tensor, repeat: int = 1, index: Tensor | None = None) -> None:
+        """Begin anew in some rows and leave the others as they are."""
+        before = self.episodes
+        self.begin(repeat=repeat, index=index)
+        self.episodes = self.episodes.where(rows, before)
 
-    def begin(self, *, repeat: int = 1, index: Tensor | None = None) -> dict[str, Tensor]:
-        """Start every row afresh and return the contexts.
+    def _step_reward(self, ended: Tensor, live: Tensor) -> tuple[Tensor, Info]:
+        """This step's reward `[B]`: dense rewards of live rows, terminal ones of rows that just ended."""
+        reward = torch.zeros(self.num_envs, device=self.device)
+        rows = (live if self.dense is not False else ended).nonzero().flatten()
+        if len(rows) == 0:
+            return reward, {}
+        some = self.episodes.take(rows)
+        parts = self.reward_parts(some.tokens, some.mask, some.context, some.done)
+        last = (some.length - 1).unsqueeze(1)
+        for part in parts.values():
+            reward[rows] += part.gather(1, last).squeeze(1)
+        return reward, self._final_info(ended, rows, parts) if ended.any() else {}
 
-        Args:
-            repeat: K; rows iK … iK+K−1 share a context.
-            index: the items to use, `[B / K]`; drawn at random when not given.
-        """
-        rows = self.num_envs
-        index = checked_index(index, self.size, rows, repeat, self.device)
-        if index is None:
-            drawn = (rows // repeat,)
-            index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
-        index = index.repeat_interleave(repeat)
-        with unchanged("`contexts`", self.items, index=index):
-            drawn_context = self.contexts(index)
-        context = checked_context(drawn_context, index, self.source_vocab)
-        self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
-        return self.context
+    def _final_info(self, ended: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) -> Info:
+        """What the last `info` of an episode carries: its text, and the parts of its return."""
+        just = ended.nonzero().flatten().tolist()
+        texts = object_array(self.texts(self.tokens[just], self.mask[just]), just, self.num_envs)
+        returns = {}
+        for name, part in parts.items():
+            total = torch.zeros(self.num_envs, device=self.device).index_copy(0, rows, part.sum(1))
+            returns[name] = self._out(total * ended)
+        return with_masks({"text": texts, "reward_parts": returns}, self._out(ended))
 
-    def append(self, actions: Tensor) -> None:
-        """Write a token in every unfinished row: the transition, without reward or host synchronisation."""
-        self.episodes.append(actions, self.vocab.pad, self.vocab.eos)
+    def _under_final(self, ended: Tensor, info: Info) -> Info:
+        """Same-step autoreset: the last observation and info move under `final_…`."""
+        seen, just = self._observe(), ended.nonzero().flatten().tolist()
+        last = [{name: value[row] for name, value in seen.items()} for row in just]
+        final = {"final_obs": object_array(last, just, self.num_envs), "final_info": {**self._info(), **info}}
+        return with_masks(final, self._out(ended))
 
-    def score(self) -> Tensor:
-        """Rewards of the finished batch, `[B, T]`: on the last token, or on every token if dense."""
-        judged = self.judge(self.tokens, self.mask, self.context, self.done)
-        return torch.stack(list(judged.values())).sum(0)
+    def _observe(self) -> Observation:
+        seen = {"prefix": self.tokens, "length": self.length.unsqueeze(1)}
+        if self.source_vocab is not None:
+            seen["source"] = self.context["source"]
+        seen |= {name: self.context[name] for name in self.observed}
+        return {name: self._out(seen_as(value)) for name, value in seen.items()}
 
-    def judge(
-        self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Every part of the reward, laid out as `[B, T]`, for any texts.
+    def _info(self) -> Info:
+        every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return with_masks({"action_mask": self._out(self._legal_rows().to(torch.int8))}, self._out(every))
 
-        A part that answers `[B]` is due on the last token, and not before the text is `done`.
-        """
-        due = mask[:, 0] if done is None else done
-        values = {}
-        for name, part in self.parts.items():
-            with unchanged(f"reward {name!r}", context, tokens=tokens, mask=mask):
-                answer = part(tokens, mask, context)
-            values[name] = checked_reward(name, answer, mask, due)
-        self._dense = any(value.ndim == 2 for value in values.values())
-        return {name: value if value.ndim == 2 else at_last(value, mask) for name, value in values.items()}
+    def _legal_rows(self) -> Tensor:
+        legal = self.allowed()
+        if legal is None:
+            legal = torch.ones(1, dtype=torch.bool, device=self.device)
+        legal = legal.expand(self.num_envs, len(self.vocab))
+        stuck = ~(legal.any(1) | self.done)
+        if stuck.any():
+            rows = stuck.nonzero().flatten().tolist()
+            raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+        return legal
+
+    def _checked_mask(self, rows: Any) -> Tensor:
+        mask = torch.as_tensor(rows, device=self.device)
+        if mask.dtype != torch.bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask must be bool ({self.num_envs},) with at least one True, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        return mask
+
+    def _require_reset(self) -> None:
+        if not self.context:
+            raise ValueError("the environment was never reset; call reset() first")
+
+    def _out(self, value: Tensor) -> Any:
+        return value if self.tensors else value.cpu().numpy()
 
 
-def task_of(env: Any) -> SequenceEnv | SteppedEnv:
-    """A task with a loop of its own as it is; else the `SequenceEnv` behind its wrappers."""
+def unwrap_task(env: Any) -> SequenceEnv | SteppedEnv:
+    """Return a task with a loop of its own as it is, else the `SequenceEnv` behind its wrappers."""
     return env if isinstance(env, SteppedEnv) else sequence_env(env)
 
 
 def sequence_env(env: Any) -> SequenceEnv:
-    """The `SequenceEnv` behind whatever `rlseq.make`, `gym.make_vec` or `gym.make` returned."""
+    """Return the `SequenceEnv` behind what `rlseq.make`, `gym.make_vec` or `gym.make` returned."""
     inner = getattr(env, "unwrapped", env)
     inner = getattr(inner, "batch", inner)
     if not isinstance(inner, SequenceEnv):

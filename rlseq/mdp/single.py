@@ -8,9 +8,8 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.sequence_env import Observation, SequenceEnv
 from rlseq.mdp.spaces import Info, row_of
-from rlseq.mdp.vector import Observation
 
 # The threads of a parent do not exist in a forked child (`gymnasium.vector.AsyncVectorEnv` forks), where the
 # first parallel operation would wait for them without end; one row has no use for more than one thread.

@@ -1,4 +1,4 @@
-"""How Gymnasium wants observations and infos laid out."""
+"""Observations and infos in the layout of Gymnasium."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rlseq.vocab import Vocab
 Info = dict[str, Any]
 
 
-Ranges = Mapping[str, tuple[float, float]]  # of items: their lowest and highest number
-
-
 def observation_space(
-    vocab: Vocab, max_len: int, source_vocab: Vocab | None, items: Context, observed: Ranges
+    vocab: Vocab,
+    max_len: int,
+    source_vocab: Vocab | None,
+    items: Context,
+    observed: Mapping[str, tuple[float, float]],
 ) -> gym.spaces.Dict:
-    """`prefix` [T] and `length` [1]; `source`, where there are words for it; what is `observed` beside."""
+    """Return the space of `prefix` [T], `length` [1], `source` where there is one, and what is `observed`."""
     spaces: dict[str, gym.Space[Any]] = {
         "prefix": gym.spaces.Box(0, vocab.num_ids - 1, (max_len,), np.int32),
         "length": gym.spaces.Box(0, max_len, (1,), np.int32),
@@ -39,14 +40,14 @@ def observation_space(
 
 
 def seen_as(value: Tensor) -> Tensor:
-    """A copy in the type of its space: float32 of any float, bytes (images) as they are, else int32."""
+    """Return a copy in the type of its space: float32 of floats, bytes (images) as they are, else int32."""
     if value.dtype == torch.uint8:
         return value.clone()
     return value.to(torch.float32 if value.is_floating_point() else torch.int32, copy=True)
 
 
 def object_array(values: Sequence[Any], rows: Sequence[int], size: int) -> Any:
-    """Objects in their rows, None in the others."""
+    """Return an array of objects, None in the rows that are not named."""
     array = np.full(size, None, dtype=object)
     for row, value in zip(rows, values, strict=True):
         array[row] = value
@@ -54,7 +55,7 @@ def object_array(values: Sequence[Any], rows: Sequence[int], size: int) -> Any:
 
 
 def with_masks(info: Mapping[str, Any], rows: Any) -> Info:
-    """Beside each entry a `_name` array that says which rows have it, as Gymnasium's vector infos do."""
+    """Add a `_name` array beside each entry that says which rows have it, as Gymnasium's vector infos do."""
     out: Info = {}
     for name, value in info.items():
         if name.startswith("_"):
@@ -65,7 +66,7 @@ def with_masks(info: Mapping[str, Any], rows: Any) -> Info:
 
 
 def row_of(info: Mapping[str, Any], row: int) -> Info:
-    """One row's info: what it has, without the flags."""
+    """Return the info of one row, without the `_name` arrays."""
     return {
         name: row_of(value, row) if isinstance(value, dict) else value[row]
         for name, value in info.items()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlseq.mdp.sequence_env import sequence_env, task_of
+from rlseq.mdp.sequence_env import sequence_env, unwrap_task
 from rlseq.policies.attention import Learned as Learned
 from rlseq.policies.attention import Rotary as Rotary
 from rlseq.policies.captioner import Att2in as Att2in
@@ -47,7 +47,7 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
             `Transformer`); of an mlp those of `rlseq.policies.mlp.MLP`.
     """
     build = pick(POLICIES, name, "policy")
-    env = task_of(env)
+    env = unwrap_task(env)
     check_options(sizes, size_names(build), f"policy {name!r}")
     reads = _reads(build, env)
     check_sizes(reads.read if isinstance(reads, TokenSpec) else reads.width, sizes)

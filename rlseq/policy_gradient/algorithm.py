@@ -21,7 +21,7 @@ from torch import Tensor
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.references import sample_references
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen, rollout
-from rlseq.mdp.sequence_env import task_of
+from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.baselines import Baseline, prepared
 from rlseq.policy_gradient.credit import Credit
@@ -94,14 +94,14 @@ class PolicyGradient(Agent):
 
     def collect(self, env: Any) -> Rollout:
         """On-policy samples, and what the factors want to know beside."""
-        env = task_of(env)
+        env = unwrap_task(env)
         self.check(env)
         self.catch_up(env)
         return self.gather(self.paid_on(env))
 
     def check(self, env: Any) -> None:
         """Refuse a task with which the factors do not go."""
-        check_task(self, task_of(env))
+        check_task(self, unwrap_task(env))
 
     def catch_up(self, env: Any) -> None:
         """Whatever must be learned before a batch is gathered, by a discriminator for instance."""

@@ -13,7 +13,7 @@ import torch
 
 from rlseq.agents import make_agent
 from rlseq.engine.decode import Sample
-from rlseq.engine.evaluation import judged
+from rlseq.engine.evaluation import evaluate_texts
 from rlseq.policies import POLICIES, make_policy, size_names
 from rlseq.training.experiment_envs import testing_env, training_env
 from rlseq.training.loop import train
@@ -130,7 +130,7 @@ def run(job: RunConfig) -> None:
     if job.start is not None and not job.stock:
         agent.policy.load_state_dict(read_state(Path(job.start))["policy"])
     if not (folder / "start.json").exists():
-        first = judged(agent.policy, fresh, limit=job.texts)
+        first = evaluate_texts(agent.policy, fresh, limit=job.texts)
         write_sealed(folder / "start.json", {**first.means(), **diversity_metrics(first)})
     train(
         agent,
@@ -155,5 +155,5 @@ def _logged(alarm: str) -> None:
 
 def _at(policy: Any, env: Any, temperature: float, texts: int | None) -> dict[str, float]:
     """Quality and variety of samples at a temperature."""
-    found = judged(policy, env, Sample(temperature), limit=texts)
+    found = evaluate_texts(policy, env, Sample(temperature), limit=texts)
     return {"temperature": temperature, **found.means(), **diversity_metrics(found)}

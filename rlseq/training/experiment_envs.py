@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rlseq.mdp.registry import make, option_names, task_of
+from rlseq.mdp.registry import make, option_names, task_class
 from rlseq.metrics import Constant, Shuffled
 from rlseq.metrics.registry import BY_NAME, OF_SETS
 from rlseq.types import Context, Reward
@@ -30,10 +30,10 @@ TRAINING = "training items: this task declares no held-out data"
 
 def held_out(id: str) -> dict[str, Any]:
     """The options that make a task with the items that it holds out; none where it declares no such data."""
-    declared = getattr(task_of(id), "held_out", None)
+    declared = getattr(task_class(id), "held_out", None)
     if not isinstance(declared, Mapping | None):
         raise TypeError(
-            f"{task_of(id).__name__}.held_out must be a mapping of options, such as {{'split': 'test'}}, "
+            f"{task_class(id).__name__}.held_out must be a mapping of options, such as {{'split': 'test'}}, "
             f"or None, got {declared!r}"
         )
     return dict(declared or {})
@@ -65,7 +65,7 @@ def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: 
     elif reward == "shuffled":
         env.parts = {f"shuffled_{name}": Shuffled(part, seed=seed) for name, part in env.parts.items()}
     elif reward is not None:
-        if "reward" in option_names(task_of(id)):
+        if "reward" in option_names(task_class(id)):
             with suppress(ValueError):  # not one of the task's own
                 return make(id, **{**options, "reward": reward})
         env.parts = {reward: metric(env, reward)}

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.evaluation import evaluate, judged, selection
+from rlseq.engine.evaluation import evaluate, evaluate_texts, selection
 from rlseq.mdp.checks import check_words
-from rlseq.mdp.sequence_env import task_of
+from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training import checkpoint
@@ -75,7 +75,7 @@ def train(
         The metrics of every update.
     """
     config = configured(TrainConfig, config, settings, "train")
-    run = _Run(agent, task_of(env), None if eval_env is None else task_of(eval_env), config)
+    run = _Run(agent, unwrap_task(env), None if eval_env is None else unwrap_task(eval_env), config)
     unit, limit = ("updates", updates) if config.budget_tokens is None else ("tokens", config.budget_tokens)
     with ExitStack() as stack:
         if config.out is not None:
@@ -182,7 +182,7 @@ class _Run:
         """An evaluation's scores, and its texts where there are any."""
         if isinstance(self.eval_env, SteppedEnv):
             return evaluate(self.agent.policy, self.eval_env, limit=self.config.eval_texts), []
-        found = judged(self.agent.policy, self.eval_env, limit=self.config.eval_texts)
+        found = evaluate_texts(self.agent.policy, self.eval_env, limit=self.config.eval_texts)
         return {**found.means(), **diversity_metrics(found)}, found.lines(self.eval_env)
 
     def selection(self) -> dict[str, Any] | None:

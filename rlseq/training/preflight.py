@@ -173,7 +173,7 @@ def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
 
 
 def _judged(task: SequenceEnv, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    return torch.stack(list(task.judge(tokens, mask, context).values())).sum((0, 2))
+    return torch.stack(list(task.reward_parts(tokens, mask, context).values())).sum((0, 2))
 
 
 def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:

@@ -443,15 +443,15 @@ MUTATIONS = [
         ),
         (
             "eos-ignored",
-            "rlseq/mdp/sequence_env.py",
-            "self.done |= actions == self.vocab.eos",
+            "rlseq/mdp/episodes.py",
+            "self.done |= actions == eos",
             "pass",
             "env engine",
         ),
-        # ── the Gymnasium view, metrics, checkpoints, data, statistics ──
+        # ── the Gymnasium interface, metrics, checkpoints, data, statistics ──
         (
             "step-late-end",
-            "rlseq/mdp/vector.py",
+            "rlseq/mdp/sequence_env.py",
             "ended = self.done & ~finished",
             "ended = self.done",
             "view env",

@@ -26,7 +26,7 @@ import rlseq
 from rlseq.agents import AGENTS
 from rlseq.compare.run import compare
 from rlseq.discriminators import Adversary
-from rlseq.mdp.registry import task_of
+from rlseq.mdp.registry import task_class
 from rlseq.metrics import BLEU, ROUGEL, ChrF, CIDErD, DistinctN, Overlong, SelfBLEU
 from rlseq.policy_gradient import agent as schedules
 from rlseq.policy_gradient.baselines import Constant, MovingAverage, Regression
@@ -121,7 +121,7 @@ class World:
             add(f"agent {name}", algorithm, {"policy": policy}, hyper)
         for task, small in TASKS.items():
             make = _making(task)
-            constructor: Any = getattr(task_of(f"rlseq/{task}-v0"), "__init__")  # noqa: B009
+            constructor: Any = getattr(task_class(f"rlseq/{task}-v0"), "__init__")  # noqa: B009
             names = set(rules_of(constructor))
             add(f"task {task}", make, small, names | {"num_envs", "seed"})
         parts: tuple[tuple[Any, dict[str, Any]], ...] = (

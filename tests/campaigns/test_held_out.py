@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.engine.evaluation import items_tested, judged, subset
+from rlseq.engine.evaluation import evaluate_texts, items_tested, subset
 from rlseq.mdp.registry import ids
 from rlseq.training.experiment_envs import held_out
 
@@ -135,7 +135,9 @@ def limited(id: str, trials: int, seed: int) -> int:
 def test_policies_are_judged_on_the_same_items(id: str) -> None:
     test = rlseq.make(id, num_envs=20, **held_out(id))
     seen = [
-        judged(rlseq.make_policy("gru", test, hidden=width, embedding=4), test, decode, limit=30).index
+        evaluate_texts(
+            rlseq.make_policy("gru", test, hidden=width, embedding=4), test, decode, limit=30
+        ).index
         for width, decode in ((4, "greedy"), (8, "sample"))
     ]
     assert seen[0].equal(seen[1])
