@@ -45,11 +45,11 @@ class Ragged:
 
     @cached_property
     def lengths(self) -> Tensor:
-        """Of all."""
+        """The length of each sequence."""
         return self.ends.diff()
 
     def take(self, index: Tensor, width: int, pad: int) -> Tensor:
-        """Those numbered `index` `[…]`, as int64 `[…, width]`."""
+        """Return the sequences of numbers `index` `[…]`, as int64 `[…, width]`."""
         if not len(self.ids):
             return torch.full((*index.shape, width), pad, device=index.device)
         start = self.ends[index].unsqueeze(-1)
@@ -58,7 +58,7 @@ class Ragged:
         return self.ids[place.clamp(max=len(self.ids) - 1)].long().where(inside, pad)
 
     def to(self, device: torch.device) -> Ragged:
-        """On a device."""
+        """Return a copy on a device."""
         return Ragged(self.ids.to(device), self.ends.to(device))
 
 
@@ -102,7 +102,7 @@ class Corpus:
         return len(self.starts) - 1
 
     def arrays(self) -> dict[str, Tensor]:
-        """Everything that it holds."""
+        """Return all arrays by name."""
         texts = {"reference": self.references} | ({"source": self.sources} if self.sources else {})
         ids = {f"{name}s": held.ids for name, held in texts.items()}
         ends = {f"{name}_ends": held.ends for name, held in texts.items()}
@@ -119,7 +119,7 @@ class Corpus:
         return int(self.references.lengths[self.order].max())
 
     def without_longer_than(self, max_len: int) -> Corpus:
-        """Without references of more than `max_len` tokens, and without items that then have none."""
+        """Leave out references of more than `max_len` tokens, and items that then have none."""
         fits = self.references.lengths[self.order] <= max_len
         left = torch.cat([fits.new_zeros(1, dtype=torch.int64), fits.cumsum(0)])[self.starts].diff()
         items = left > 0
@@ -138,7 +138,7 @@ class Corpus:
         )
 
     def without(self, items: Tensor, drop: Tensor) -> Corpus:
-        """Items `[n]`, each without its reference number `drop` `[n]`: what is left to judge that one by."""
+        """Return items `[n]`, each without its reference number `drop` `[n]`, which the others can judge."""
         counts = self.starts.diff()[items]
         at = torch.arange(self.width, device=items.device)
         stays = (at < counts.unsqueeze(1)) & (at != drop.unsqueeze(1))
@@ -151,7 +151,7 @@ class Corpus:
         )
 
     def to(self, device: torch.device) -> Corpus:
-        """With its arrays on a device."""
+        """Return the corpus with its arrays on a device."""
         return Corpus(
             *(self.vocab, self.source_vocab, self.sources and self.sources.to(device)),
             *(self.references.to(device), self.order.to(device), self.starts.to(device)),
@@ -160,7 +160,7 @@ class Corpus:
         )
 
     def contexts(self, index: Tensor, source_width: int, width: int) -> dict[str, Tensor]:
-        """Sources `[B, S]`, references `[B, R, T]` and their lengths `[B, R]` of items `index`."""
+        """Return sources `[B, S]`, references `[B, R, T]` and their lengths `[B, R]` of items `index`."""
         home = self.starts.device
         rows = index.to(home)
         found, lengths = self._take(rows, width, self.vocab.pad)
@@ -172,7 +172,7 @@ class Corpus:
         return {name: value.to(index.device) for name, value in context.items()}
 
     def _take(self, rows: Tensor, width: int, pad: int) -> tuple[Tensor, Tensor]:
-        """References `[B, R, width]` and lengths `[B, R]`, 0 where there is none."""
+        """Return references `[B, R, width]` and lengths `[B, R]`, 0 where there is none."""
         place = self.starts[rows].unsqueeze(1) + torch.arange(self.width, device=rows.device)
         there = place < self.starts[rows + 1].unsqueeze(1)
         which = self.order[place.clamp(max=len(self.order) - 1)]
@@ -180,7 +180,7 @@ class Corpus:
         return self.references.take(which, width, pad), lengths
 
     def table(self, index: Tensor | None = None) -> RefTable:
-        """References of items `[B]`, of all when not given; unknown words have ids beyond V."""
+        """Return the references of items `[B]`, of all when not given; unknown words have ids beyond V."""
         if index is None:
             item = torch.arange(len(self), device=self.starts.device).repeat_interleave(self.starts.diff())
             slot = torch.arange(len(item), device=item.device) - self.starts[item]
@@ -192,7 +192,7 @@ class Corpus:
         return table_of(found, lengths)
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """References as texts, a list for each item."""
+        """Return references as texts, a list for each item."""
         table = self.table(index)
         found: list[list[str]] = [[] for _ in range(table.items)]
         words = (*self.vocab.words, *self.oov_words)
@@ -203,7 +203,7 @@ class Corpus:
         return found
 
     def source_texts(self, index: Tensor) -> list[str]:
-        """Sources as texts, with unknown words as such."""
+        """Return sources as texts, in which unknown words are `<unk>`."""
         if self.sources is None or self.source_vocab is None:
             return [""] * len(index)
         rows = index.to(self.starts.device)
@@ -213,7 +213,7 @@ class Corpus:
 
 
 def table_of(references: Tensor, lengths: Tensor) -> RefTable:
-    """What a metric is fitted on, from references `[B, R, T]` and their lengths `[B, R]`."""
+    """Return the table that a metric is fitted on, from references `[B, R, T]` and lengths `[B, R]`."""
     item, slot = (lengths > 0).nonzero(as_tuple=True)
     ids, long = references[item, slot], lengths[item, slot]
     ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
@@ -234,11 +234,11 @@ class CorpusWriter:
             self.columns[ends].extend([0])
 
     def sources(self, ids: list[int]) -> None:
-        """The source of the next item."""
+        """Add the source of the next item."""
         self._add("sources", "source_ends", ids)
 
     def add(self, item: int, ids: list[int], eos: int | None) -> None:
-        """A reference of an item."""
+        """Add a reference of an item."""
         self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
         self.columns["item"].extend([item])
         self.items = max(self.items, item + 1)

@@ -79,7 +79,7 @@ class Problems:
     fatal: list[Problem] = field(default_factory=list)  # no more than one of each file
 
     def add(self, problem: Problem) -> None:
-        """One more."""
+        """Count a problem, and hold it if it is among the first."""
         self.count += 1
         if len(self.first) < SHOWN:
             self.first.append(problem)
@@ -88,7 +88,7 @@ class Problems:
 
     @classmethod
     def of_all(cls, surveys: Iterable[Survey]) -> Problems:
-        """Those of several surveys."""
+        """Join the problems of several surveys."""
         each = [seen.problems for seen in surveys]
         first = [problem for problems in each for problem in problems.first]
         fatal = [problem for problems in each for problem in problems.fatal]
@@ -96,7 +96,7 @@ class Problems:
 
 
 class Survey(NamedTuple):
-    """What one look at all pairs of an origin tells."""
+    """What is known of an origin after all its pairs are read once."""
 
     sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
     items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
@@ -107,7 +107,7 @@ class Survey(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the pairs of an origin go."""
+    """The part and the item that each pair of an origin belongs to."""
 
     part: NDArray[np.int64]  # number in PARTS
     item: NDArray[np.int64]  # number of the item in its part
@@ -118,7 +118,7 @@ class Place(NamedTuple):
 def load(
     origins: Mapping[str, Origin], part: str = "train", reading: Reading = Reading(), assign: Assign = by_seed
 ) -> Corpus:
-    """One part of what there is to read, encoded by the vocabulary of its training part.
+    """Return one part of what there is to read, encoded by the vocabulary of its training part.
 
     Args:
         origins: by part, or under "all", as `rlseq.data.locate.find` gives them.
@@ -144,7 +144,7 @@ def load(
 
 
 def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus | None:
-    """A part from the cache; what is damaged there is made again, and in the end without the cache."""
+    """Read a part from the cache; what is damaged is made again, and after some trials without the cache."""
     for _ in range(TRIES if key is not None else 0):
         try:
             with cache.kept(key, build) as (folder, stays):
@@ -159,7 +159,7 @@ def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus
 
 
 def _is_reader(read: Callable[[], Any]) -> bool:
-    """Whether it is one of our readers on files: only of these a name and a version say all."""
+    """Whether it is a reader of this package: only then its name and the version say all that it does."""
     return isinstance(read, partial) and _is_ours(read.func)
 
 
@@ -168,16 +168,14 @@ def _is_ours(function: Callable[..., Any]) -> bool:
 
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
-    """All but the files' content on which the outcome depends."""
+    """Everything besides the content of the files that decides what the cache holds."""
     readers = {
         part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
         for part, origin in origins.items()
     }
-    version = f"{__version__}/{VERSION}/{sys.byteorder}"
-    longest = limits.limit(limits.LINE_BYTES)  # what is longer may be skipped
     return {
-        "version": version,
-        "longest": longest,
+        "version": f"{__version__}/{VERSION}/{sys.byteorder}",
+        "longest": limits.limit(limits.LINE_BYTES),  # what is longer may be skipped
         "reading": asdict(reading),
         "readers": readers,
         "assign": assign.__name__,
@@ -189,10 +187,10 @@ def _named(origins: Mapping[str, Origin]) -> str:
 
 
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
-    """Read everything, and write each part's arrays, and notes, into a folder."""
+    """Read everything, and write the arrays of each part, and notes, into a folder."""
     files = [file for origin in origins.values() for file in origin.files]
-    look = _held if sum(file.stat().st_size for file in files) < HELD else _passed
-    looked = {name: look(origin, reading.seed) for name, origin in origins.items()}
+    hold = sum(file.stat().st_size for file in files) < HELD
+    looked = {name: _look(origin, reading.seed, hold) for name, origin in origins.items()}
     surveys = {name: seen for name, (seen, _) in looked.items()}
     origins = {name: again for name, (_, again) in looked.items()}
     problems = Problems.of_all(surveys.values())
@@ -207,18 +205,15 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     make = [pick(LEVELS, name, "level") for name in level]
     words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
     conditional = any(seen.conditional for seen in surveys.values())
-    source_vocab = (
-        words(make[0], (str(p.source) for p, part, _, first in rows() if part == 0 and first))
-        if conditional
-        else None
-    )
+    sources = (str(pair.source) for pair, part, _, first in rows() if part == 0 and first)
+    source_vocab = words(make[0], sources) if conditional else None
     vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
     oov_words: dict[str, int] = {}
-    shelves = [CorpusWriter(folder, name) for name in PARTS]
+    writers = [CorpusWriter(folder, name) for name in PARTS]
     for pair, part, item, first in rows():
-        shelves[part].add(item, vocab.encode_apart(pair.target, oov_words), vocab.eos)
+        writers[part].add(item, vocab.encode_apart(pair.target, oov_words), vocab.eos)
         if first and source_vocab is not None:
-            shelves[part].sources(source_vocab.encode(str(pair.source)))
+            writers[part].sources(source_vocab.encode(str(pair.source)))
     notes = {
         "level": level,
         "vocab": vocab.to_json(),
@@ -227,26 +222,21 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "skipped": problems.count,
         "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
         "repeated": int(sum((~place.kept).sum() for place in places.values())),
-        "parts": {shelf.name: shelf.close() for shelf in shelves},
+        "parts": {writer.name: writer.close() for writer in writers},
     }
     (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
 
 
 def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
-    """The vocabulary of texts; where there can be none, the error names their files."""
+    """Make the vocabulary of texts; where there can be none, the error names their files."""
     try:
         return make(texts, *kept)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
 
 
-def _passed(origin: Origin, seed: int) -> tuple[Survey, Origin]:
-    """The survey of an origin that is read again and again."""
-    return scan(origin, seed), origin
-
-
-def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
-    """The survey of an origin, and its pairs in memory, so that files are read once."""
+def _look(origin: Origin, seed: int, hold: bool) -> tuple[Survey, Origin]:
+    """Scan an origin, and return it for further readings; its pairs may be held, to read files once."""
     pairs: list[Pair] = []
 
     def watched() -> Iterator[Pair | Problem]:
@@ -255,11 +245,13 @@ def _held(origin: Origin, seed: int) -> tuple[Survey, Origin]:
                 pairs.append(row)
             yield row
 
-    return scan(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
+    if hold:
+        return scan(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
+    return scan(origin, seed), origin
 
 
 def scan(origin: Origin, seed: int) -> Survey:
-    """Keys of all pairs, and the problems."""
+    """Read all pairs once, and return their keys, and the problems."""
     sources: list[bytes] = []
     items: list[bytes] = []
     pairs: list[bytes] = []
@@ -275,9 +267,8 @@ def scan(origin: Origin, seed: int) -> Survey:
         conditional = conditional or row.source is not None
         # Of a billion different texts, two have the same 64 bits with a chance of 3 %.
         key = blake2b(source, digest_size=8, salt=salt).digest()
-        item = (
-            key if row.item is None else blake2b(key + row.item.to_bytes(8, "little"), digest_size=8).digest()
-        )
+        number = b"" if row.item is None else row.item.to_bytes(8, "little")
+        item = blake2b(key + number, digest_size=8).digest() if number else key
         sources.append(key)
         items.append(item)
         pairs.append(blake2b(item + target, digest_size=8).digest())
@@ -293,14 +284,13 @@ def checked(problems: Problems, skip_bad: bool) -> None:
     if refused:
         count = len(refused) if skip_bad else problems.count
         more = f"\nand {count - SHOWN:,} more" if count > SHOWN else ""
-        mend = (
-            "" if skip_bad or refused[0].fatal else "\nmend the file, or pass over such lines: skip_bad=True"
-        )
+        may_skip = not skip_bad and not refused[0].fatal
+        mend = "\nmend the file, or pass over such lines: skip_bad=True" if may_skip else ""
         raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
 
 
 def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:
-    """The part and the item of every pair; a source is in one part, however many items it makes."""
+    """Assign a part and an item to every pair; a source is in one part, however many items it makes."""
     kept = _first(seen.pairs)
     item = _numbered(seen.items)
     rank = np.zeros_like(item)
@@ -310,28 +300,24 @@ def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:
     if name != "all":
         return Place(np.full(len(item), PARTS.index(name)), item, first, kept)
     part = assign(seen.sources[_first(seen.sources)])[_numbered(seen.sources)]
-    of_item = part[first]
-    number = np.zeros_like(of_item)
-    for p in range(len(PARTS)):
-        number[of_item == p] = np.arange((of_item == p).sum())
-    return Place(part, number[item], first, kept)
+    return Place(part, _ranks(part[first])[item], first, kept)
 
 
 def _first(keys: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a key comes for the first time."""
+    """True where a key comes for the first time."""
     first = np.zeros(len(keys), dtype=bool)
     first[np.unique(keys, return_index=True)[1]] = True
     return first
 
 
 def _numbered(keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Keys as 0, 1, … in the order in which they first come."""
+    """Number keys 0, 1, … in the order in which they first come."""
     _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(at))[inverse]
 
 
 def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each entry's value has come before it."""
+    """Count how often the value of each entry has come before it."""
     order = np.argsort(item, kind="stable")
     start = np.bincount(item).cumsum() - np.bincount(item)
     ranks = np.empty_like(item)
@@ -340,7 +326,7 @@ def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
-    """The level of sources, and that of references."""
+    """Return the level of sources, and that of references."""
     if isinstance(level, str):
         return level, level
     if level is not None:
@@ -354,11 +340,14 @@ def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
 def _rows(
     origins: Mapping[str, Origin], places: Mapping[str, Place]
 ) -> Iterator[tuple[Pair, int, int, bool]]:
-    """Every pair that counts, with its part, its item, and whether it is the first of its item."""
+    """Yield every pair that is no repetition, its part, its item, and whether it is the first of its item."""
     for name, origin in origins.items():
-        pairs = (row for row in origin.read() if isinstance(row, Pair))
-        for pair, part, item, first, kept in zip(
-            pairs, *(column.tolist() for column in places[name]), strict=True
-        ):
+        columns = (column.tolist() for column in places[name])
+        for pair, part, item, first, kept in zip(pairs_of(origin), *columns, strict=True):
             if kept:
                 yield pair, part, item, first
+
+
+def pairs_of(origin: Origin) -> Iterator[Pair]:
+    """Yield the pairs of an origin, without its problems."""
+    return (row for row in origin.read() if isinstance(row, Pair))

@@ -5,7 +5,6 @@ A store is asked for items `[B]` and answers `[B, …]` on the device of the que
 
 from __future__ import annotations
 
-import importlib
 import lzma
 import math
 import struct
@@ -15,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Protocol
@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from rlseq.data import archives, limits
-from rlseq.utils.errors import pick, told
+from rlseq.utils.errors import need, pick, told
 
 Name = int | str
 Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
-Find = Callable[[Sequence[Name]], str | None]  # the first of an item's names that there is something for
+_pillow = partial(need, "PIL.Image", "images")
 
 
 class Pictures(Protocol):
@@ -40,7 +40,7 @@ class Pictures(Protocol):
     range: tuple[float, float]  # the lowest and the highest number
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Those of items `[B]`."""
+        """Return the pictures of items `[B]`."""
 
     def to(self, device: torch.device) -> None:
         """Move what is held to where questions will come from."""
@@ -56,7 +56,7 @@ class Images:
         self.pixels, self.shape, self.dtype = pixels, tuple(pixels.shape[1:]), pixels.dtype
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Those of items `[B]`."""
+        """Return the pictures of items `[B]`."""
         return self.pixels[index]
 
     def to(self, device: torch.device) -> None:
@@ -75,13 +75,12 @@ class ImageFiles(Images):
     """
 
     def __init__(self, files: Sequence[Path], side: int) -> None:
-        super().__init__(
-            torch.empty(len(files), 3, side, side, dtype=torch.uint8)
-        )  # untouched pages cost nothing
+        # Memory that nothing is written to costs nothing.
+        super().__init__(torch.empty(len(files), 3, side, side, dtype=torch.uint8))
         self.files, self.known = list(files), torch.zeros(len(files), dtype=torch.bool)
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Those of items `[B]`; the new ones among them are decoded."""
+        """Return the images of items `[B]`, and decode those that are asked for the first time."""
         items = index.cpu()
         for item in sorted(set(items[~self.known[items]].tolist())):
             self.pixels[item] = _decoded(self.files[item], self.shape[-1])
@@ -89,14 +88,14 @@ class ImageFiles(Images):
         return super().__call__(items).to(index.device)
 
     def to(self, device: torch.device) -> None:
-        """They stay with the host, which decodes them."""
+        """Do nothing: the images stay in the host's memory, where they are decoded."""
 
 
 def check_image(file: Path) -> None:
     """Raise `ValueError` unless the file begins like an image; only its header is read."""
     with _opened(file) as image:
         if image.mode == "F":
-            raise ValueError("wanted 8 or 16 bits a channel, got floats, whose white nobody knows")
+            raise ValueError("wanted 8 or 16 bits a channel, got floats, whose range is not known")
 
 
 def _decoded(file: Path, side: int) -> Tensor:
@@ -110,7 +109,7 @@ def _decoded(file: Path, side: int) -> Tensor:
 
 
 def _coloured(image: Any) -> Any:
-    """In RGB; 16 bits of grey are scaled to 8, where Pillow would cut them off at 255."""
+    """Convert to RGB; 16 bits of grey are scaled to 8, where Pillow would cut them off at 255."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -122,7 +121,7 @@ def _coloured(image: Any) -> Any:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """An image whose header is read, and is not of more pixels than the limit."""
+    """Open an image and read its header, which must declare no more pixels than the limit."""
     pillow = _pillow()
     try:
         # Pillow warns of metadata that nobody reads here, and has a limit of its own.
@@ -146,25 +145,12 @@ _BROKEN_IMAGE = (  # what Pillow raises of files that are damaged
 
 @contextmanager
 def _unlimited(pillow: Any) -> Iterator[None]:
-    """Without Pillow's limit, which knows nothing of ours."""
+    """Switch off Pillow's own limit of pixels, as another one is checked here."""
     before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
     try:
         yield
     finally:
         pillow.MAX_IMAGE_PIXELS = before
-
-
-def _pillow() -> Any:
-    return _optional("PIL.Image", "image files", "images")
-
-
-def _optional(module: str, what: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            f"{what} need {module.split('.')[0]}: pip install 'rlseq[{extra}]'"
-        ) from None
 
 
 class Features:
@@ -180,7 +166,7 @@ class Features:
         self.range = float(table.min()), float(table.max())
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Those of items `[B]`."""
+        """Return the pictures of items `[B]`."""
         return self.table[index].float()
 
     def to(self, device: torch.device) -> None:
@@ -218,20 +204,14 @@ class FeatureFile:
         self.arrays.close()
 
     def find(self, names: Sequence[Name]) -> str | None:
-        """The first of a picture's names that there are features for."""
+        """Return the first of a picture's names that the file has features for."""
         return next((str(name) for name in names if str(name) in self.names), None)
 
-    def read(self, names: Iterable[str]) -> Features:
-        """The features of pictures, which must be there and right, in that order."""
-        names = list(names)
-        right = self.right(names, _refuse)
-        return stacked([right[name] for name in names], self.path)
-
     def right(self, names: Iterable[str], bad: Told) -> dict[str, Any]:
-        """`[R, D]` by name, without those that are not as they must be, which `bad` is told."""
+        """Return features `[R, D]` by name; those that are not as they must be are left to `bad`."""
         found, names = {}, list(dict.fromkeys(names))
         if not self.place:
-            self._check_size(names)
+            self._check_size(f"features of {len(names):,} images", names)
         for name in names:
             with _intact(self.path):
                 values = self.stacked[self.place[name]] if self.place else self.arrays.read(name)
@@ -249,54 +229,37 @@ class FeatureFile:
         return found
 
     def _read_stacked(self) -> None:
-        """All features as one array, and the names of its rows."""
-        self._check_size(["features", "ids"])
+        """Read all features as one array, and the names of its rows."""
+        self._check_size("features", ["features", "ids"])
         with _intact(self.path):
             self.stacked, ids = self.arrays.read("features"), self.arrays.read("ids")
-        self._check_stacked(ids)
-        limits.check(
-            f"{self.path}: the names of {ids.size:,} features", NAME * ids.size, limits.FEATURE_BYTES
-        )
-        with _intact(self.path):
-            names = [_text(name) for name in ids.tolist()]
-        self._check_once(names)
-        self.place = {name: i for i, name in enumerate(names)}
-        self.names = set(self.place)
-
-    def _check_size(self, names: Sequence[str]) -> None:
-        """Refuse arrays that take too much memory, before any of them is read."""
-        with _intact(self.path):
-            size = sum(self.arrays.size(name) for name in names)
-        what = f"{self.path}: features of {len(names):,} images"
-        limits.check(f"{self.path}: features" if self.place else what, size, limits.FEATURE_BYTES)
-
-    def _check_stacked(self, ids: Any) -> None:
-        if (
-            ids.ndim != 1
-            or ids.dtype.kind not in "iuSUO"
-            or self.stacked.ndim not in (2, 3)
-            or len(ids) != len(self.stacked)
-        ):
+        good = ids.ndim == 1 and ids.dtype.kind in "iuSUO" and self.stacked.ndim in (2, 3)
+        if not good or len(ids) != len(self.stacked):
             raise ValueError(
                 f"{self.path}: wanted ids [N], integers or texts, and features [N, D] or [N, R, D], got "
                 f"ids {ids.shape} of {ids.dtype} and features {self.stacked.shape}"
             )
-
-    def _check_once(self, names: Sequence[str]) -> None:
-        """Which of two features is a picture's nobody knows."""
-        if len(set(names)) < len(names):
+        what = f"{self.path}: the names of {ids.size:,} features"
+        limits.check(what, NAME * ids.size, limits.FEATURE_BYTES)
+        with _intact(self.path):
+            names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
+        self.place = {name: i for i, name in enumerate(names)}
+        self.names = set(names)
+        if len(self.names) < len(names):
             twice, times = Counter(names).most_common(1)[0]
             raise ValueError(
                 f"{self.path}: ids must differ, got {twice!r:.80} {times} times; leave one of them"
             )
 
-
-def _refuse(kind: str, message: str) -> None:
-    raise ValueError(message)
+    def _check_size(self, what: str, names: Sequence[str]) -> None:
+        """Refuse arrays that take too much memory, before any of them is read."""
+        with _intact(self.path):
+            size = sum(self.arrays.size(name) for name in names)
+        limits.check(f"{self.path}: {what}", size, limits.FEATURE_BYTES)
 
 
 def _wrong(values: Any) -> str | None:
-    """What features must be and are not: `[R, D]` or `[D]`, finite also in the 32 bits that policies get."""
+    """Say what is wrong with features: they must be `[R, D]` or `[D]`, and finite as float32 too."""
     if values.ndim not in (1, 2) or values.dtype.newbyteorder("=") not in _FLOATS or 0 in values.shape:
         return f"floats [R, D] or [D], got {values.dtype} {values.shape}"
     if not np.isfinite(values).all():
@@ -306,7 +269,7 @@ def _wrong(values: Any) -> str | None:
 
 
 def stacked(found: Sequence[Any], path: Path) -> Features:
-    """Features `[R, D]` of one width as one table; `path` names them in an error."""
+    """Put features `[R, D]` of one width into one table; `path` names them in an error."""
     kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
     shape = len(found), max(map(len, found)), found[0].shape[1]
     limits.check(
@@ -318,13 +281,9 @@ def stacked(found: Sequence[Any], path: Path) -> Features:
     return Features(torch.from_numpy(table))
 
 
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """What archives raise when they are cut off, broken or hold pickles, said by file."""
+    """Name the file in errors of archives that are cut off, broken or hold pickles."""
     try:
         yield
     except FileNotFoundError:

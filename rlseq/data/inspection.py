@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 
 import numpy as np
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from rlseq.data.encode import SHOWN, Problems, assign_parts, levels, scan
+from rlseq.data.encode import SHOWN, Problems, assign_parts, levels, pairs_of, scan
 from rlseq.data.formats import Pair
-from rlseq.data.locate import PAIRS, PARTS, TEXTS, Origin, Where, by_seed, find
+from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
 
+SHOWN_PAIRS = 3  # of the data, as examples
 EXAMPLE, MESSAGE = 300, 2000  # characters that are shown of a text, and of what is wrong with a line
 
 
@@ -29,18 +30,18 @@ class Side:
     words: Counter[str] = field(default_factory=Counter)
 
     def add(self, text: str) -> None:
-        """One more text."""
+        """Count a text."""
         words = list(text) if self.level == "char" else [word for word in text.split(" ") if word]
         self.lengths.append(len(words))
         self.words.update(words)
 
     def unknown(self, train: Side) -> float:
-        """Share of its words that training does not have."""
+        """Return the share of its words that training does not have."""
         strange = sum(n for word, n in self.words.items() if word not in train.words)
         return strange / max(1, self.words.total())
 
     def row(self, train: Side) -> list[str]:
-        """As a row of a table."""
+        """Return the cells of its row in a table."""
         if not self.lengths:
             return ["–"] * 5
         short, middle, long = np.percentile(self.lengths, (0, 50, 95))
@@ -59,6 +60,18 @@ class Part:
     most_references: int = 0
     too_long: int = 0
 
+    def add(self, pair: Pair, repeated: bool, max_len: int | None) -> None:
+        """Count a pair."""
+        self.pairs += 1
+        self.repeated_pairs += repeated
+        source = pair.target if pair.source is None else pair.source
+        if source not in self.sources:
+            self.sources.add(source)
+            self.sides[0].add(source)
+        self.sides[1].add(pair.target)
+        if max_len is not None:
+            self.too_long += self.sides[1].lengths[-1] >= max_len  # the end is a token
+
 
 @dataclass
 class Overview:
@@ -73,7 +86,7 @@ class Overview:
 
     @property
     def overlap(self) -> dict[str, float]:
-        """Share of each part's sources that training has too."""
+        """The share of each part's sources that training has too."""
         train = self.parts["train"].sources
         return {
             name: len(part.sources & train) / max(1, len(part.sources))
@@ -82,17 +95,8 @@ class Overview:
         }
 
     def __rich__(self) -> Group:
-        counts = Table(title="parts", title_justify="left")
-        for name in (
-            "part",
-            "sources",
-            "references",
-            "most of an item",
-            "same pair again",
-            "too long",
-            "sources also in train",
-        ):
-            counts.add_column(name, justify="left" if name == "part" else "right")
+        names = "sources", "references", "most of an item", "same pair again", "too long"
+        counts = _table("parts", ["part"], [*names, "sources also in train"])
         for name, part in self.parts.items():
             numbers = len(part.sources), part.pairs, part.most_references, part.repeated_pairs
             also = "" if name == "train" else f"{self.overlap[name]:.2%}"
@@ -102,9 +106,8 @@ class Overview:
 
     def _lengths(self) -> Table:
         unit = " and ".join(dict.fromkeys(self.level))
-        table = Table(title=f"lengths, by {unit}", title_justify="left")
-        for name in ("part", "of", "least", "median", "95 %", "most", "unknown to train"):
-            table.add_column(name, justify="left" if name in ("part", "of") else "right")
+        names = ["least", "median", "95 %", "most", "unknown to train"]
+        table = _table(f"lengths, by {unit}", ["part", "of"], names)
         for name, part in self.parts.items():
             for side, what in enumerate(("sources", "references")):
                 if self.conditional or side:
@@ -118,7 +121,7 @@ class Overview:
 
     @property
     def usable(self) -> bool:
-        """Can all of it be trained on, as it is?"""
+        """Whether there is something to train on, and no line is bad."""
         return not self.problems.count and self.parts["train"].pairs > 0
 
     def _problems(self) -> Iterator[str | Text]:
@@ -158,56 +161,40 @@ def inspect(
         raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
     origins = find(path, TEXTS if texts else PAIRS)
     surveys = {name: scan(origin, 0) for name, origin in origins.items()}
-    both = levels(level, surveys)
-    overview = Overview(
-        parts={},
-        level=both,
-        problems=Problems.of_all(surveys.values()),
-        conditional=any(seen.conditional for seen in surveys.values()),
-        examples=[],
-        max_len=max_len,
-    )
+    source, target = levels(level, surveys)
+    parts = {name: Part((Side(source), Side(target))) for name in PARTS}
+    examples: list[Pair] = []
     for name, seen in surveys.items():
         place = assign_parts(name, seen, by_seed)
-        references = Counter(
-            zip(place.part[place.kept].tolist(), place.item[place.kept].tolist(), strict=True)
-        )
-        for code, kept, pair in zip(
-            place.part.tolist(), place.kept.tolist(), _pairs(origins[name]), strict=True
-        ):
-            part = overview.parts.setdefault(PARTS[code], Part((Side(both[0]), Side(both[1]))))
-            _count(part, pair, kept, max_len)
-            if len(overview.examples) < 3:
-                overview.examples.append(pair)
-        for (code, _), n in references.items():
-            part = overview.parts[PARTS[code]]
+        codes, kept = place.part.tolist(), place.kept.tolist()
+        for code, is_kept, pair in zip(codes, kept, pairs_of(origins[name]), strict=True):
+            parts[PARTS[code]].add(pair, not is_kept, max_len)
+            if len(examples) < SHOWN_PAIRS:
+                examples.append(pair)
+        numbered = zip(place.part[place.kept].tolist(), place.item[place.kept].tolist(), strict=True)
+        for (code, _), n in Counter(numbered).items():
+            part = parts[PARTS[code]]
             part.most_references = max(part.most_references, n)
-    overview.parts = {name: overview.parts[name] for name in PARTS if name in overview.parts}
-    overview.parts.setdefault("train", Part((Side(both[0]), Side(both[1]))))
-    return overview
+    return Overview(
+        parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
+        level=(source, target),
+        problems=Problems.of_all(surveys.values()),
+        conditional=any(seen.conditional for seen in surveys.values()),
+        examples=examples,
+        max_len=max_len,
+    )
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """A table with names at the left, and numbers at the right."""
+    columns = [Column(name) for name in left] + [Column(name, justify="right") for name in right]
+    return Table(*columns, title=title, title_justify="left")
 
 
 def _shown(text: str, most: int = EXAMPLE) -> str:
-    """A text of the data for a terminal: control characters are escaped, and what is long is cut.
+    """Prepare a text of the data for a terminal: control characters are escaped, and what is long is cut.
 
     Breaking a long word into lines would also take time that grows with the square of its length.
     """
     more = f"… ({len(text):,} characters)" if len(text) > most else ""
     return printable(text[:most]) + more
-
-
-def _pairs(origin: Origin) -> Iterator[Pair]:
-    return (row for row in origin.read() if isinstance(row, Pair))
-
-
-def _count(part: Part, pair: Pair, kept: bool, max_len: int | None) -> None:
-    """One more pair."""
-    part.pairs += 1
-    part.repeated_pairs += not kept
-    source = pair.target if pair.source is None else pair.source
-    if source not in part.sources:
-        part.sources.add(source)
-        part.sides[0].add(source)
-    part.sides[1].add(pair.target)
-    if max_len is not None:
-        part.too_long += part.sides[1].lengths[-1] >= max_len  # the end is a token

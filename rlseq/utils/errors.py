@@ -49,10 +49,11 @@ def printable(text: str) -> str:
 
 
 def need(module: str, extra: str) -> Any:
-    """An optional module, or an error that names what to install."""
+    """Import an optional module; where its package is missing, the error names what to install."""
+    package = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if error.name not in (module, package):
             raise
-        raise ImportError(f"{module} is not installed here; pip install 'rlseq[{extra}]'") from None
+        raise ImportError(f"{package} is not installed here; pip install 'rlseq[{extra}]'") from None
