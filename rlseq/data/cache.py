@@ -1,4 +1,4 @@
-"""What took long to make is kept in a folder named by the content it was made from.
+"""A cache of what took long to make, in folders named by the content they were made from.
 
 `$RLSEQ_CACHE`, or `rlseq` in the user's cache folder; an empty `RLSEQ_CACHE` keeps nothing. A folder appears
 when it is complete, so that nobody ever reads half of one. Arrays are raw numbers, all else is JSON. A list
@@ -36,7 +36,7 @@ FRESH = 60.0  # seconds; a younger draft may not be locked yet
 
 
 def home() -> Path | None:
-    """Where results are kept, None for nowhere."""
+    """Return the folder of the cache, None where nothing is kept."""
     given = os.environ.get("RLSEQ_CACHE")
     if given is not None:
         return Path(given) if given else None
@@ -44,7 +44,7 @@ def home() -> Path | None:
 
 
 def key_of(files: Sequence[Path], settings: Mapping[str, Any]) -> str:
-    """A name for what comes of these files' content, whatever they are called, and these settings."""
+    """Return a name for the result of these contents and settings, whatever the files are called."""
     digest = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for path in files:
         digest.update(str(path.stat().st_size).encode())
@@ -56,7 +56,7 @@ def key_of(files: Sequence[Path], settings: Mapping[str, Any]) -> str:
 
 @contextmanager
 def kept(key: str | None, build: Callable[[Path], None]) -> Iterator[tuple[Path, bool]]:
-    """The folder that `build` fills, made if it is not there yet, and whether it stays."""
+    """Give the folder that `build` fills, made if it is not there yet, and whether it stays."""
     place = None if key is None else _writable()
     if place is None or key is None:
         with TemporaryDirectory(prefix="rlseq-") as passing:
@@ -121,7 +121,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class Damaged(ValueError):
-    """A folder of the cache does not hold what was written."""
+    """An error: a folder of the cache does not hold what was written."""
 
 
 def check(folder: Path, names: Iterable[str]) -> None:
@@ -144,7 +144,7 @@ def check(folder: Path, names: Iterable[str]) -> None:
 
 
 def forget(key: str) -> None:
-    """Remove what is kept; another process that does so at the same time is not disturbed.
+    """Remove the folder of a key, also while other processes remove it.
 
     A link is removed itself, never what it leads to.
     """
@@ -162,7 +162,7 @@ def _seal(folder: Path) -> None:
 
 @lru_cache(maxsize=1024)
 def _checksum(path: Path, unchanged: tuple[int, ...]) -> str:
-    """The checksum of a file, read once while what the file system says of it is the same."""
+    """Return the checksum of a file, which is read again only where the file system says that it changed."""
     return _digest(path)
 
 

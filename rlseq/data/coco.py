@@ -43,20 +43,20 @@ class Picture:
 
 @dataclass
 class Bad:
-    """What is wrong with data, by kind: an error at once, or, where it may be skipped, a count."""
+    """Raises an error for bad data or, where they may be skipped, counts them by kind."""
 
     skip: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, kind: str, message: str) -> None:
-        """Refuse it, or count it."""
+        """Raise an error with the message, or count one more of the kind."""
         if not self.skip:
             raise ValueError(f"{message}; skip_bad=True leaves out what is bad, and counts it")
         self.skipped[kind] += 1
 
 
 def read(path: str | Path, bad: Bad) -> list[Picture]:
-    """The pictures of an annotation file, in its order, each with at least one caption."""
+    """Return the pictures of an annotation file, in its order, each with at least one caption."""
     path = Path(path)
     content = _json(path)
     images = content.get("images") if isinstance(content, dict) else None
@@ -102,7 +102,7 @@ def _kind(content: Any) -> str:
 
 
 def _keys(entry: Mapping[str, Any]) -> str:
-    """The first names of an entry."""
+    """List the first names of an entry."""
     more = ", …" if len(entry) > SHOWN else ""
     return f"[{', '.join(f'{name!r:.40}' for name in nsmallest(SHOWN, entry))}{more}]"
 
@@ -208,7 +208,7 @@ _KARPATHY = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
 
 
 def of_split(pictures: Sequence[Picture], split: str) -> list[Picture]:
-    """Those of "train", "dev", "test" or "all": as the file says (restval trains), or by number.
+    """Select "train", "dev", "test" or "all": as the file says (restval trains), or by number.
 
     Where the file has no splits, pictures are numbered in its order: n mod 20 = 19 is dev, 17 and 18 test.
     """
@@ -226,7 +226,7 @@ def of_split(pictures: Sequence[Picture], split: str) -> list[Picture]:
 def with_images(
     pictures: Sequence[Picture], folder: str | Path, side: int, bad: Bad
 ) -> tuple[list[Picture], ImageFiles]:
-    """The pictures whose files are in a folder, and the files."""
+    """Return the pictures whose files are in a folder, and the files."""
     kept, files = [], []
     if not isdir(folder):
         raise FileNotFoundError(
@@ -256,7 +256,7 @@ def with_images(
 
 
 def with_features(pictures: Sequence[Picture], path: str | Path, bad: Bad) -> tuple[list[Picture], Features]:
-    """The pictures that a file has features of, and the features."""
+    """Return the pictures that a file has features of, and the features."""
     with FeatureFile(Path(path)) as file:
         found = {picture: file.find(picture.names) for picture in pictures}
         there = {picture: name for picture, name in found.items() if name is not None}

@@ -1,7 +1,7 @@
-"""Pairs of texts from files, line by line; whatever is wrong is told by file and line.
+"""Readers of pairs of texts, line by line; errors name the file and the line.
 
-A reader yields a `Pair` for every reference, or a `Problem`; who reads decides whether a problem stops
-everything or is counted and passed over. No reader holds more than a line of each of its files.
+A reader yields a `Pair` for every reference, or a `Problem`; its caller decides whether a problem ends the
+reading, or is counted and skipped. No reader holds more than a line of each of its files.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Rows = Iterator[Pair | Problem]
 
 
 def lines(path: Path) -> Iterator[tuple[int, Line]]:
-    """Numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are understood."""
+    """Yield the numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are removed."""
     longest = limits.limit(limits.LINE_BYTES)
     with path.open("rb") as file:
         number = 0
@@ -78,7 +78,7 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
 
 
 def _passed_over(raw: bytes, file: BinaryIO) -> bool:
-    """Whether a line goes on after its first piece with more than its end; all of it is read."""
+    """Read the rest of a line after its first piece, and tell whether it was more than a line end."""
     second = rest = file.readline(LONGEST)
     while rest and not rest.endswith(b"\n"):
         rest = file.readline(LONGEST)
@@ -86,7 +86,7 @@ def _passed_over(raw: bytes, file: BinaryIO) -> bool:
 
 
 def _decoded(raw: bytes, path: Path, number: int) -> Line:
-    """A line as text."""
+    """Decode a line, or tell what is wrong with it."""
     if number == 1 and (other := next((what for mark, what in MARKS.items() if raw.startswith(mark)), None)):
         return Problem(path, 1, f"expected UTF-8, got {other} {path}", fatal=True)
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
@@ -105,7 +105,7 @@ def _decoded(raw: bytes, path: Path, number: int) -> Line:
 
 
 def tsv(path: Path) -> Rows:
-    """`source TAB reference`, or more references, as many in every line as in the first good one.
+    """Read `source TAB reference`, or more references, as many in every line as in the first good one.
 
     A source that comes again has several references.
     """
@@ -129,7 +129,7 @@ def tsv(path: Path) -> Rows:
 
 
 def jsonl(path: Path) -> Rows:
-    """One object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
+    """Read one object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
     for number, line in lines(path):
         if isinstance(line, Problem):
             yield line
@@ -142,7 +142,7 @@ def jsonl(path: Path) -> Rows:
 
 
 def _entry(line: str) -> tuple[str, list[str]] | str:
-    """Source and references of a JSON line, or what is wrong with it."""
+    """Return source and references of a JSON line, or what is wrong with it."""
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -153,10 +153,13 @@ def _entry(line: str) -> tuple[str, list[str]] | str:
         return f"expected a JSON object of texts, got a number of too many digits: {line!r:.40}"
     if not isinstance(entry, dict):
         return f"expected a JSON object, got {type(entry).__name__}"
-    for keys in (SOURCE_KEYS, TARGET_KEYS):
-        if len(found := _filled(keys, entry)) > 1:
-            return f"expected one of {', '.join(keys)}, got {' and '.join(map(repr, found))}; leave one"
-    source, targets = _under(SOURCE_KEYS, entry), _under(TARGET_KEYS, entry)
+    # A table that is written as JSON has null for what a row lacks.
+    given = {key: value for key, value in entry.items() if value is not None}
+    found = [[key for key in keys if key in given] for keys in (SOURCE_KEYS, TARGET_KEYS)]
+    for keys, named in zip((SOURCE_KEYS, TARGET_KEYS), found, strict=True):
+        if len(named) > 1:
+            return f"expected one of {', '.join(keys)}, got {' and '.join(map(repr, named))}; leave one"
+    source, targets = (given[named[0]] if named else None for named in found)
     targets = [targets] if isinstance(targets, str) else targets
     if not isinstance(source, str):
         return f"expected a text under {' or '.join(map(repr, SOURCE_KEYS))}, got {_got(SOURCE_KEYS, entry)}"
@@ -172,28 +175,21 @@ def _entry(line: str) -> tuple[str, list[str]] | str:
 _STRANGE = re.compile("[\0\ud800-\udfff]")  # JSON can escape what UTF-8 text cannot hold
 
 
-def _under(keys: Sequence[str], entry: Mapping[str, Any]) -> Any:
-    """What an entry has under one of the keys."""
-    return next((entry[key] for key in _filled(keys, entry)), None)
-
-
-def _filled(keys: Sequence[str], entry: Mapping[str, Any]) -> list[str]:
-    """Keys that an entry has; who writes a table as JSON has null for what a row lacks."""
-    return [key for key in keys if entry.get(key) is not None]
-
-
 def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
-    """What an entry has instead of texts."""
-    key = next((key for key in (*_filled(keys, entry), *keys) if key in entry), None)
-    if key is None:
+    """Say what an entry has under one of the keys instead of texts."""
+    there = sorted((key for key in keys if key in entry), key=lambda key: entry[key] is None)
+    if not there:
         return f"keys {sorted(entry)}"
-    kinds = [type(value).__name__ for value in entry[key]] if isinstance(entry[key], list) else []
-    wrong = next((f"a list with {kind}" for kind in kinds if kind != "str"), "an empty list")
-    return f"{wrong if isinstance(entry[key], list) else type(entry[key]).__name__} under {key!r}"
+    value = entry[there[0]]
+    kind = type(value).__name__
+    if isinstance(value, list):
+        kinds = [type(part).__name__ for part in value]
+        kind = next((f"a list with {part}" for part in kinds if part != "str"), "an empty list")
+    return f"{kind} under {there[0]!r}"
 
 
 def aligned(source: Path, references: Sequence[Path]) -> Rows:
-    """Line n of the source file, with line n of every reference file."""
+    """Read line n of the source file with line n of every reference file."""
     files = (source, *references)
     for entries in zip_longest(*map(lines, files)):
         texts = [None if entry is None else entry[1] for entry in entries]
@@ -214,7 +210,7 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
 
 
 def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
-    """Where the first file has ended, while another has a line, be it an empty one."""
+    """Name the first file that has ended while another still has a line, be it an empty one."""
     short = files[texts.index(None)]
     full, text = next((f, t) for f, t in zip(files, texts, strict=True) if t is not None)
     one = "an empty one" if isinstance(text, str) and not text.strip() else "one"
@@ -223,7 +219,7 @@ def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> 
 
 
 def plain(path: Path) -> Rows:
-    """A text a line."""
+    """Read a text a line."""
     for number, line in lines(path):
         if isinstance(line, Problem):
             yield line
@@ -234,7 +230,7 @@ def plain(path: Path) -> Rows:
 
 
 def dictionary(path: Path, stress: bool = False) -> Rows:
-    """The CMU dictionary's lines, `word(2) P1 P2 … # comment`, as word and phonemes; any white space divides.
+    """Read the CMU dictionary: lines of `word(2) P1 P2 … # comment`, divided by any white space.
 
     Args:
         path: the file.
@@ -262,7 +258,7 @@ _DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
 
 def _pairs(source: str, targets: Iterable[str], path: Path, number: int, item: int | None = None) -> Rows:
-    """A pair for each reference; what is empty is a problem."""
+    """Yield a pair for each reference; an empty text is a problem."""
     if not source:
         yield Problem(path, number, "expected a source, got nothing")
         return

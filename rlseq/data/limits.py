@@ -1,4 +1,4 @@
-"""How much a file may make us allocate: a small file can declare, or unpack to, more than any machine holds.
+"""Limits of what is allocated for a file, as a small file can declare more than any machine holds.
 
 Each limit is an environment variable, which raises or lowers it.
 """
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 
 def limit(name: str) -> int:
-    """The limit of that name, from the environment, or its default."""
+    """Return the limit of that name, from the environment, or its default."""
     given = os.environ.get(name, "")
     if not given:
         return DEFAULTS[name]
@@ -31,7 +31,7 @@ def limit(name: str) -> int:
 
 
 def check(what: str, size: int, name: str) -> None:
-    """Refuse what is larger than a limit; `what` names the file."""
+    """Refuse a size beyond a limit; `what` names the file."""
     if size > (most := limit(name)):
         unit = name.rpartition("_")[2].lower()
         raise ValueError(f"{what}: {size:,} {unit}, more than the limit of {most:,}; if meant: {name}={size}")
