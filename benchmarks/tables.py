@@ -15,13 +15,14 @@ from pathlib import Path
 from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, rewards, throughput
-from tabled.settings import training
+from tabled.settings import comparison, training
 from tabled.tasks import captions, oracle, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
+    "comparison": comparison,
     "completions": completions,
     "campaigns": campaigns,
     "captions": captions,

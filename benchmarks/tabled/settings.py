@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
+from rlseq.compare.plan import ComparisonConfig
 from rlseq.training.config import TrainConfig
 from rlseq.utils.settings import descriptions
 from tabled import markdown
@@ -13,6 +14,11 @@ from tabled import markdown
 def training() -> str:
     """The fields of `TrainConfig`."""
     return settings(TrainConfig)
+
+
+def comparison() -> str:
+    """The fields of `ComparisonConfig`."""
+    return settings(ComparisonConfig)
 
 
 def settings(cls: Any) -> str:

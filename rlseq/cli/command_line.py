@@ -1,17 +1,25 @@
-"""The `rlseq` command: train sequence models on rewards, and compare agents.
+"""The `rlseq` command: what is typed, and how it ends.
 
-Torch is not loaded before a command needs it, so that help is there at once.
+Torch is not loaded before a command needs it, so that the list of commands is there at once.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
+
+from rlseq.cli.options import Imports
+from rlseq.utils.errors import pick
+from rlseq.utils.imports import import_modules
+
+ABOUT = "Train sequence models on rewards, and compare agents."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,15 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    """Find the command and run it."""
-    import tyro
-
-    if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
-        from rlseq.cli.commands import train
-
-        train(words[1], words[2:])
+    """Find the command and run it; modules of the user's own are imported first."""
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return
+    command = pick(COMMANDS, name, "command")
+    import_modules(_imported(rest))
+    if command in (_train, _compare):
+        command(rest)
     else:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="rlseq", description=__doc__, args=words)
+        import tyro
+
+        tyro.cli(command, prog=f"rlseq {name}", args=rest)
+
+
+def _overview() -> str:
+    """The help of `rlseq`: a line for every command."""
+    first = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in COMMANDS.items()}
+    lines = "".join(f"  {name:10s}{text}\n" for name, text in first.items())
+    return f"usage: rlseq COMMAND …\n\n{ABOUT}\n\n{lines}\n`rlseq COMMAND --help` says more.\n"
+
+
+def _imported(words: Sequence[str]) -> list[str]:
+    """The modules that `--import` names."""
+    following = [after for word, after in pairwise(words) if word == "--import"]
+    return following + [word.partition("=")[2] for word in words if word.startswith("--import=")]
 
 
 def _open_streams() -> None:
@@ -91,22 +116,25 @@ def _warning(message: Warning | str, *where: object, **line: object) -> str:
 def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
     """A command that lists, or describes one."""
 
-    def show(name: str | None = None, /) -> None:
+    def show(name: str | None = None, /, imports: Imports = ()) -> None:
         from rlseq.cli import commands
 
-        sys.stdout.write(commands.described(what, name))
+        sys.stdout.write(commands.list_or_show(what, name))
 
     show.__doc__ = f"List the {what}; with a name: describe it, with its options."
     return show
 
 
-def _train(agent: str) -> None:
-    """Train one agent: `rlseq train scst --env …`; `rlseq train scst --help` shows its hyper-parameters.
+def _train(words: Sequence[str]) -> None:
+    """Train one agent: `rlseq train scst --env …`; `rlseq train scst --help` shows its hyper-parameters."""
+    if words[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(f"{_train.__doc__}\n")
+    elif not words or words[0].startswith("-"):
+        raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
+    else:
+        from rlseq.cli.commands import train
 
-    Args:
-        agent: see `rlseq agents`.
-    """
-    raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
+        train(words[0], words[1:])
 
 
 def _evaluate(
@@ -117,6 +145,7 @@ def _evaluate(
     pooled: tuple[str, ...] = (),
     texts: int | None = None,
     best: bool = False,
+    imports: Imports = (),
 ) -> None:
     """Score what a trained policy writes, on the items that its task holds out, or else on training items.
 
@@ -129,6 +158,7 @@ def _evaluate(
         pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
         texts: the most items, drawn at random by a fixed seed; all when not given.
         best: the best checkpoint instead of the last; it was chosen on these same items, which flatters it.
+        imports: modules of your own to import first.
     """
     from rlseq.cli import commands
 
@@ -144,6 +174,7 @@ def _generate(
     width: int = 5,
     temperature: float = 1.0,
     best: bool = False,
+    imports: Imports = (),
 ) -> None:
     """Text in, text out: one source an argument, or a line of standard input.
 
@@ -155,70 +186,29 @@ def _generate(
         width: of the beam.
         temperature: of samples.
         best: the best checkpoint instead of the last.
+        imports: modules of your own to import first.
     """
     from rlseq.cli import commands
 
     commands.generate(run, texts, n, decode, width, temperature, best)
 
 
-def _compare(
-    env: tuple[str, ...] = (),
-    agents: tuple[str, ...] = (),
-    seeds: int = 4,
-    budget_tokens: float = 1e6,
-    option: tuple[str, ...] = (),
-    hyper: tuple[str, ...] = (),
-    policy: tuple[str, ...] = ("lstm",),
-    metrics: tuple[str, ...] = (),
-    rewards: tuple[str, ...] = (),
-    control: Literal["constant", "shuffled"] | None = None,
-    start: str = "mle",
-    start_tokens: float | None = None,
-    start_hyper: tuple[str, ...] = (),
-    mle_option: tuple[str, ...] = (),
-    temperatures: bool = False,
-    evaluations: int = 10,
-    texts: int | None = 500,
-    jobs: int | None = None,
-    out: Path = Path("runs/compare"),
-    config: Path | None = None,
-) -> None:
+def _compare(words: Sequence[str]) -> None:
     """Train agents with equal budgets and several seeds, and compare them: a table, and a page.
 
     The same command again goes on, and makes only what is missing.
-
-    Args:
-        env: ids of tasks (`rlseq envs`).
-        agents: names (`rlseq agents`); also sb3-ppo and sb3-a2c, stock agents.
-        seeds: runs of every agent on every task.
-        budget_tokens: tokens written, or imitated, by every run.
-        option: of the tasks, `length=6`.
-        hyper: of agents, `scst.lr=1e-4`.
-        policy: a name and its sizes, `lstm hidden=64`.
-        metrics: what is tested beside the reward; the task's own when not given.
-        rewards: train every agent on these metrics, too (a train × test matrix).
-        control: train every agent on a reward without information, too.
-        start: the agent that makes what all others start from; none starts from nothing.
-        start_tokens: its budget; as the others' when not given.
-        start_hyper: its hyper-parameters, `lr=1e-3`.
-        mle_option: of the tasks for likelihood alone, `items=200`: few references.
-        temperatures: test likelihood's samples at several temperatures, too.
-        evaluations: tests of every run.
-        texts: the most items of a test, drawn at random by a fixed seed, the same for all agents.
-        jobs: processes at a time; as many as processors when not given.
-        out: the folder of everything.
-        config: a YAML or JSON file with all of this but jobs and out, as the `config.json` of a comparison.
     """
-    from rlseq.cli import commands
+    from rlseq.cli.commands import compare
 
-    commands.compare(locals())
+    compare(words, inspect.getdoc(_compare) or "")
 
 
-def _report(folder: Path, /) -> None:
+def _report(folder: Path, /, imports: Imports = ()) -> None:
     """Write the page and the tables of a comparison again.
 
     Args:
         folder: of the comparison.
+        imports: modules of your own to import first.
     """
     from rlseq.cli import commands
 

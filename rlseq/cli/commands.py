@@ -6,17 +6,28 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
 from rlseq.agents import AGENTS
-from rlseq.cli.options import Hyper, flags, hyper, read_config, settings
-from rlseq.compare.plan import STOCK
+from rlseq.cli.options import (
+    TypedTokens,
+    Words,
+    check_names,
+    fields_of,
+    flag,
+    flags,
+    form,
+    parsed,
+    read_config,
+    settings,
+)
+from rlseq.compare.plan import OF_MACHINE, STOCK, ComparisonConfig
 from rlseq.compare.results import Comparison
-from rlseq.compare.run import compare as compare_agents
+from rlseq.compare.run import run as run_comparison
 from rlseq.engine.beam import Beam
 from rlseq.engine.decode import Greedy, Sample
 from rlseq.engine.evaluation import evaluate_texts, selection
@@ -24,88 +35,70 @@ from rlseq.engine.generation import generate as generate_texts
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import BY_NAME, OF_SETS
 from rlseq.policies import POLICIES, size_names
+from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import RunConfig, build
 from rlseq.training.experiment_envs import metric, number_tested, tested_on
 from rlseq.training.fingerprint import configuration, describe, differences
 from rlseq.training.loop import train as train_agent
 from rlseq.training.run_folder import RunFolder, read_results, read_state
-from rlseq.utils.arguments import PositiveInt, Range, Seed, checked, rule_of
+from rlseq.utils.arguments import checked, rule_of
 from rlseq.utils.errors import hint, pick
-
-Tokens = Annotated[float, Range(1, 1e18)]
-
+from rlseq.utils.imports import import_modules
+from rlseq.utils.settings import descriptions
 
 SHOWN = 5  # differences that a message names
+FLAGS_OF_RUN = {"options": "option", "folder": "out"}
+NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options")
+FLAGS_OF_TRAINING = {"wandb_project": "wandb"}
+NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
+FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
 
 
-RUN: list[Hyper] = [
-    Hyper("env", str, "", "id of the task (rlseq envs)"),
-    Hyper("option", tuple[str, ...], (), "options of the task, length=6"),
-    Hyper(
-        "reward",
-        str | None,
-        None,
-        "a metric to train on, or constant or shuffled; the task's own when not given",
-    ),
-    Hyper("policy", tuple[str, ...], ("lstm",), "a name and its sizes, lstm hidden=64 (rlseq policies)"),
-    Hyper("start", str | None, None, "folder of a run whose policy this one starts from"),
-    Hyper("budget_tokens", Tokens, 1e6, "tokens written, or imitated"),
-    Hyper("evaluations", PositiveInt, 10, "tests at equal distances, on the items that the task holds out"),
-    Hyper("metrics", tuple[str, ...], (), "what is tested beside the reward; the task's own when not given"),
-    Hyper(
-        "texts",
-        PositiveInt | None,
-        None,
-        "the most items of a test, drawn at random by a fixed seed; all when not given",
-    ),
-    Hyper("seed", Seed, 0, "of data, samples and initial weights"),
-    Hyper("out", str, "runs/train", "the folder of the run"),
-    Hyper("resume", bool, True, "go on with a run that is in the folder"),
-    Hyper("wandb", str | None, None, "project of Weights & Biases that is told, too"),
-]
-
-
-def train(name: str, arguments: Sequence[str]) -> None:
-    """`rlseq train NAME …`: every hyper-parameter is a flag; `--config` reads them from a file."""
-    import tyro
-
+def train(name: str, words: Sequence[str]) -> None:
+    """Train one agent; every setting and hyper-parameter is a flag, and `--config` reads them from a file."""
+    words, path, found = _config(list(words))
+    import_modules(found.get("imports", ()))
     cls = pick(AGENTS, name, "agent")
-    own = [h for h in hyper(cls) if h.name != "policy"]
-    form = flags("Train", RUN, own)
-    arguments, defaults = _config(list(arguments), {h.name: h for h in (*RUN, *own)})
-    given: Any = tyro.cli(
-        form, prog=f"rlseq train {name}", description=(cls.__doc__ or "").split("\n")[0], args=arguments,
-        default=form(**defaults),
-    )  # fmt: skip
+    own = list(flags(cls, {}, without=("policy",)))
+    flags_of_train = form(
+        "Train",
+        [flag("policy", Words, descriptions(RunConfig)["policy"], RunConfig.policy)],  # a name, and sizes
+        flags(RunConfig, FLAGS_OF_RUN, NO_FLAGS_OF_RUN),
+        flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
+        own,
+    )
+    check_names(path, found, [field.name for field in fields(flags_of_train)])
+    text = (cls.__doc__ or "").split("\n")[0]
+    given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
     if not given.env:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
-    for setting in RUN:
-        setting.checked(getattr(given, setting.name))
     policy, *sizes = _named(given.policy)
-    budget = int(given.budget_tokens)
     job = RunConfig(
-        folder=given.out, env=given.env, options=settings(given.option, "option"), agent=name, algorithm=name,
-        hyper={h.name: getattr(given, h.name) for h in own if getattr(given, h.name) != h.default},
-        reward=given.reward, policy=policy, sizes=settings(sizes, "policy"), seed=given.seed,
-        budget_tokens=budget, evaluations=given.evaluations, metrics=tuple(given.metrics) or None,
-        texts=given.texts, start=given.start,
-    )  # fmt: skip
+        **fields_of(RunConfig, given, FLAGS_OF_RUN)
+        | {
+            "agent": name,
+            "algorithm": name,
+            "options": settings(given.option, "option"),
+            "hyper": {n: getattr(given, n) for n, _, f in own if getattr(given, n) != f.default_factory()},
+            "policy": policy,
+            "sizes": settings(sizes, "policy"),
+        }
+    )
     torch.manual_seed(job.seed)  # of what an agent makes for itself, a discriminator, say
     agent, env, fresh = build(job)
-    folder = Path(given.out)
-    if given.start:
-        load_weights(Path(given.start), agent, env, best=False)
-    train_agent(
-        agent,
-        env,
-        eval_env=fresh,
-        eval_every=max(1, budget // job.evaluations),
-        budget_tokens=budget,
-        out=RunFolder(folder, job.plain(), _yaml(asdict(given))),
-        resume=given.resume,
-        eval_texts=job.texts,
-        wandb_project=given.wandb,
+    folder = Path(job.folder)
+    if job.start:
+        load_weights(Path(job.start), agent, env, best=False)
+    config = TrainConfig(
+        **fields_of(TrainConfig, given, FLAGS_OF_TRAINING)
+        | {
+            "eval_every": max(1, job.budget_tokens // job.evaluations),
+            "budget_tokens": job.budget_tokens,
+            "out": RunFolder(folder, job.plain(), _yaml(asdict(given))),
+            "eval_texts": job.texts,
+        }
     )
+    train_agent(agent, env, eval_env=fresh, config=config)
     final = read_results(folder)["final"]
     lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items())
     _say_tested(given.env, fresh, job.texts)
@@ -162,19 +155,21 @@ def _lines() -> list[str]:
     return text.rstrip().split("\n")
 
 
-def compare(given: Mapping[str, Any]) -> None:
-    """A comparison, its table, and where its page is."""
+def compare(words: Sequence[str], text: str) -> None:
+    """Compare agents, print the table, and name the page."""
     from rich.console import Console
 
-    chosen = dict(given)
-    run = {name: chosen.pop(name) for name in ("jobs", "out")}
-    path = chosen.pop("config")
-    if path is not None:
-        known = inspect.signature(compare_agents).parameters
-        arguments = read_config(path, [name for name in known if name not in run])
-    else:
-        arguments = _arguments(chosen)
-    comparison = compare_agents(**arguments, **run)
+    flags_of_compare = form(
+        "Compare",
+        flags(ComparisonConfig, FLAGS_OF_COMPARISON),
+        [
+            flag("option", Words, "options of all tasks, `length=6`"),
+            flag("hyper", Words, "hyper-parameters of the agents, `scst.lr=1e-4`"),
+            flag("config", str | None, "a file of settings instead, as the `config.json` of a comparison"),
+        ],
+    )
+    given = parsed(flags_of_compare, words, "rlseq compare", text, {})
+    comparison = run_comparison(_comparison(given) if given.config is None else _comparison_in_file(given))
     page = comparison.save()
     Console().print(comparison.table())
     sys.stdout.write(f"\n{page}\n")  # a path may look like markup
@@ -182,13 +177,23 @@ def compare(given: Mapping[str, Any]) -> None:
         sys.exit(1)
 
 
+def _comparison_in_file(given: Any) -> ComparisonConfig:
+    """The comparison of a `config.json`, with the modules, folder and number of processes that were typed."""
+    found = read_config(given.config)
+    names = [field.name for field in fields(ComparisonConfig) if field.name not in OF_MACHINE]
+    check_names(given.config, found, names)
+    if given.imports:
+        found["imports"] = given.imports
+    return ComparisonConfig(**found, **{name: getattr(given, name) for name in OF_MACHINE})
+
+
 def report(folder: Path) -> None:
     """The page of a comparison, again."""
     sys.stdout.write(f"{Comparison.load(folder).save()}\n")
 
 
-def described(what: str, name: str | None) -> str:
-    """A list of names with a line each, or all about one of them."""
+def list_or_show(what: str, name: str | None) -> str:
+    """Return a list of names with a line each, or all about one of them."""
     tables: dict[str, Mapping[str, Any]] = {
         "envs": {id: task_class(id) for id in ids()},
         "agents": AGENTS,
@@ -197,19 +202,17 @@ def described(what: str, name: str | None) -> str:
     }
     table = tables[what]
     if name is None:
-        lines = {key: inspect.getdoc(getattr(value, "func", value)) or "" for key, value in table.items()}
-        extra = (
-            dict.fromkeys(STOCK, "Stock stable-baselines3, as a control of comparisons.")
-            if what == "agents"
-            else {}
-        )
-        lines = {**lines, **extra}
+        lines = {key: inspect.getdoc(getattr(value, "func", value)) or " " for key, value in table.items()}
+        if what == "agents":
+            lines |= dict.fromkeys(STOCK, "Stock stable-baselines3, as a control of comparisons.")
         width = max(map(len, lines))
         return "".join(f"{key:{width}s}  {text.splitlines()[0]}\n" for key, text in lines.items())
     found = pick(table, name, what.rstrip("s"))
     text = inspect.getdoc(getattr(found, "func", found)) or ""
     if what == "agents":
-        text += "\n\n" + "".join(f"  {h.name:14s} {h.default!s:16.16s} {h.help}\n" for h in hyper(found))
+        texts = descriptions(found)
+        rows = [(name, default.default_factory()) for name, _, default in flags(found, {}, ("policy",))]
+        text += "\n\n" + "".join(f"  {name:14s} {default!s:16.16s} {texts[name]}\n" for name, default in rows)
     elif what == "policies":
         text += f"\n\n  sizes: {', '.join(sorted(size_names(found)))}"
     elif what == "envs":
@@ -217,36 +220,36 @@ def described(what: str, name: str | None) -> str:
     return text.rstrip() + "\n"
 
 
-def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of `rlseq compare` as the arguments of `rlseq.compare`."""
-    if not given["env"] or not given["agents"]:
+def _comparison(given: Any) -> ComparisonConfig:
+    """The comparison that was typed."""
+    if not given.env or not given.agents:
         raise ValueError("name tasks and agents: rlseq compare --env rlseq/Copy-v0 --agents mle scst rloo")
-    options = settings(given["option"], "option")
-    agents: dict[str, dict[str, Any]] = {name: {} for name in given["agents"]}
-    if len(agents) < len(given["agents"]):
-        raise ValueError(f"an agent is named twice: {' '.join(given['agents'])}")
-    for key, value in settings(given["hyper"], "hyper").items():
+    agents: dict[str, dict[str, Any]] = {name: {} for name in given.agents}
+    if len(agents) < len(given.agents):
+        raise ValueError(f"an agent is named twice: {' '.join(given.agents)}")
+    for key, value in settings(given.hyper, "hyper").items():
         name, dot, parameter = key.partition(".")
-        if not dot or name.replace("_", "-") not in {a.replace("_", "-") for a in agents}:
+        owner = next((agent for agent in agents if _alike(agent) == _alike(name)), None)
+        if not dot or owner is None:
             raise ValueError(f"hyper must be agent.name=value, got {key!r}{hint(name, agents)}")
-        agents[next(a for a in agents if a.replace("_", "-") == name.replace("_", "-"))][parameter] = value
-    policy, *sizes = _named(given["policy"])
-    numbers = {
-        name: None if given[name] is None else tokens(name, given[name])
-        for name in ("budget_tokens", "start_tokens")
-    }
-    same = ("seeds", "rewards", "control", "temperatures", "evaluations", "texts")
-    return {
-        "envs": dict.fromkeys(given["env"], options),
-        "agents": agents,
-        "policy": {"name": policy, **settings(sizes, "policy")},
-        "metrics": given["metrics"] or None,
-        "start": None if given["start"] == "none" else given["start"],
-        "start_hyper": settings(given["start_hyper"], "start_hyper"),
-        "mle_options": settings(given["mle_option"], "mle_option"),
-        **numbers,
-        **{name: given[name] for name in same},
-    }
+        agents[owner][parameter] = value
+    policy, *sizes = _named(given.policy)
+    return ComparisonConfig(
+        **fields_of(ComparisonConfig, given, FLAGS_OF_COMPARISON)
+        | {
+            "envs": dict.fromkeys(given.env, settings(given.option, "option")),
+            "agents": agents,
+            "policy": {"name": policy, **settings(sizes, "policy")},
+            "start": None if given.start == "none" else given.start,
+            "start_hyper": settings(given.start_hyper, "start_hyper"),
+            "mle_options": settings(given.mle_option, "mle_option"),
+        }
+    )
+
+
+def _alike(name: str) -> str:
+    """A name without the difference of - and _, which the names of settings are typed with."""
+    return name.replace("-", "_")
 
 
 def _named(policy: Sequence[str]) -> Sequence[str]:
@@ -258,7 +261,7 @@ def _named(policy: Sequence[str]) -> Sequence[str]:
 
 def tokens(name: str, number: float) -> int:
     """A number of tokens as it was typed, 1e6, say."""
-    return int(checked(name, number, rule_of(Tokens)))
+    return int(checked(name, number, rule_of(TypedTokens)))
 
 
 def load_run(run: Path, best: bool) -> tuple[Any, Any, str]:
@@ -299,15 +302,14 @@ def _meaning(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"policy": config["policy"], **words}
 
 
-def _config(arguments: list[str], known: Mapping[str, Hyper]) -> tuple[list[str], dict[str, Any]]:
-    """Flags without `--config FILE`, and the defaults that it holds."""
-    if "--config" not in arguments:
-        return arguments, {}
-    at = arguments.index("--config")
-    if at + 1 == len(arguments):
+def _config(words: list[str]) -> tuple[list[str], str, dict[str, Any]]:
+    """The words without `--config FILE`, the file, and the settings that it holds."""
+    if "--config" not in words:
+        return words, "", {}
+    at = words.index("--config")
+    if at + 1 == len(words):
         raise ValueError("--config needs a file")
-    found = read_config(arguments[at + 1], list(known))
-    return arguments[:at] + arguments[at + 2 :], {n: known[n].read(value) for n, value in found.items()}
+    return words[:at] + words[at + 2 :], words[at + 1], read_config(words[at + 1])
 
 
 def _yaml(content: Mapping[str, Any]) -> bytes:

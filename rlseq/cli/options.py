@@ -1,88 +1,123 @@
-"""Dataclasses as command-line flags: the type of every field, its default, and the comment behind it."""
+"""The documented fields of dataclasses as flags of a command, and values as they are typed or in files."""
 
 from __future__ import annotations
 
 import ast
-import inspect
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from functools import reduce
+from itertools import chain
+from operator import or_
 from os import PathLike
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from rlseq.utils.arguments import checked, rule_of
+import tyro
+from typing_extensions import get_type_hints
+from tyro.conf import UseAppendAction, arg
+
+from rlseq.utils.arguments import Range, Tokens, check_fields
 from rlseq.utils.errors import check_options, hint
+from rlseq.utils.settings import descriptions
 
 LARGEST = 1_000_000  # bytes of a file of settings
-
-
 MOST = 10_000  # values in it
-
-
-COMMENT = re.compile(r"^    (\w+): .*?  # (.+)$", re.M)
-
-
 PLAIN = (bool, int, float, str)
+IMPORT = "import a module of your own first, whose tasks, agents, policies and metrics then have names"
+Imports = Annotated[tuple[str, ...], arg(name="import", help=IMPORT), UseAppendAction]
+Words = tuple[str, ...]
+TypedTokens = Annotated[float, Range(1, 1e18)]
+Flag = tuple[str, Any, Any]  # as `make_dataclass` takes it: name, type, default
 
 
-@dataclass(frozen=True)
-class Hyper:
-    """A hyper-parameter."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-
-    def read(self, value: Any) -> Any:
-        """A value from a file: lists as tuples, names and values as the dataclass that they are of."""
-        if is_dataclass(self.default) and isinstance(value, Mapping):
-            known = [field.name for field in fields(self.default)]
-            check_options(value, known, self.name)
-            return type(self.default)(**value)  # type: ignore[misc]
-        return self.checked(tuple(value) if isinstance(value, list) else value)
-
-    def checked(self, value: Any) -> Any:
-        """The value, if it is of the type."""
-        return checked(self.name, value, rule_of(self.type))
+def form(name: str, *parts: Iterable[Flag]) -> Any:
+    """Return a dataclass of flags, as tyro reads it; of two with the same name the first is taken."""
+    found: dict[str, Flag] = {}
+    for flag in chain(*parts):
+        found.setdefault(flag[0], flag)
+    return make_dataclass(name, found.values())
 
 
-def hyper(cls: type) -> Iterator[Hyper]:
-    """The fields of a dataclass that can be typed: numbers, names, and dataclasses of these."""
-    comments = {
-        name: text
-        for base in reversed(cls.__mro__)
-        if is_dataclass(base)
-        for name, text in COMMENT.findall(inspect.getsource(base))
-    }
-    for f in fields(cls):
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        text = comments.get(f.name, "")
-        if isinstance(default, PLAIN) or (is_dataclass(default) and not isinstance(default, type)):
-            yield Hyper(f.name, type(default), default, text)
-        elif default is None and f.type in ("int | None", "float | None", "str | None"):
-            yield Hyper(f.name, {"i": int, "f": float, "s": str}[f.type[0]] | None, None, text)
+def flags(cls: type, renamed: Mapping[str, str], without: Collection[str] = ()) -> Iterator[Flag]:
+    """Yield the fields of a dataclass that can be typed, with the descriptions that stand beside them.
+
+    Args:
+        cls: the dataclass.
+        renamed: the name of a flag by the name of its field, where they differ.
+        without: fields that are no flags.
+    """
+    hints, texts = get_type_hints(cls, include_extras=True), descriptions(cls)
+    for each in fields(cls):
+        default, name = default_of(each), renamed.get(each.name, each.name)
+        kind = Imports if name == "imports" else type_of_flag(hints[each.name], default)
+        if each.name not in without and kind is not None:
+            yield flag(name, kind, texts.get(each.name, ""), default)
 
 
-def flags(name: str, *parts: Sequence[Hyper]) -> type:
-    """A dataclass with all of them, as tyro reads it."""
-    import tyro
+def flag(name: str, kind: Any, text: str, default: Any = None) -> Flag:
+    """Return a flag; one of several words has a tuple of them as its default."""
+    if kind in (Words, Imports):
+        default = (default,) if isinstance(default, str) else tuple(default or ())
+    elif kind is str:
+        default = default or ""
+    described = kind if kind is Imports else Annotated[kind, arg(help=text)]
+    return name, described, field(default_factory=lambda: default)
 
-    found = {h.name: h for part in parts for h in part}
-    return make_dataclass(
-        name,
-        [
-            (
-                h.name,
-                Annotated[h.type, tyro.conf.arg(help=h.help)],
-                field(default_factory=partial(getattr, h, "default")),
-            )
-            for h in found.values()
-        ],
-        frozen=True,
-    )
+
+def default_of(each: Field[Any]) -> Any:
+    """Return the default of a field, None where it has none."""
+    if each.default_factory is not MISSING:
+        return each.default_factory()
+    return None if each.default is MISSING else each.default
+
+
+def type_of_flag(hint: Any, default: Any) -> Any:
+    """Return the type as which a setting is typed, None where that cannot be done.
+
+    Numbers, names and truth values are typed as they are, a number of tokens also as 1e6. Sequences, and
+    options by name, are several words. A dataclass has a flag for each of its fields.
+    """
+    if is_dataclass(default):
+        return type(default)
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
+    if any(get_origin(part) in (Sequence, Mapping, tuple) for part in plain):
+        return Words
+    if Tokens in parts:
+        plain[parts.index(Tokens)] = TypedTokens
+    kinds = [part for part in plain if part in (*PLAIN, NoneType, TypedTokens)]
+    return None if kinds in ([], [NoneType]) else reduce(or_, kinds)
+
+
+def parsed(form: Any, words: Sequence[str], prog: str, text: str | None, found: Mapping[str, Any]) -> Any:
+    """Return the flags of a form as they were typed; a file has `found` the values of those that were not."""
+    default = form(**{name: _from_file(form, name, value) for name, value in found.items()})
+    check_fields(default)
+    given = tyro.cli(form, prog=prog, description=text, args=words, default=default)
+    check_fields(given)
+    return given
+
+
+def _from_file(form: Any, name: str, value: Any) -> Any:
+    """A value from a file: a list as a tuple, names and values as the dataclass that they are of."""
+    default = getattr(form(), name)
+    if is_dataclass(default) and isinstance(value, Mapping):
+        check_options(value, [field.name for field in fields(default)], name)
+        cls: Any = type(default)
+        return cls(**value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def fields_of(cls: type, given: Any, renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a dataclass from flags: no words as None where that is the default."""
+    found = {}
+    for each in fields(cls):
+        value = getattr(given, renamed.get(each.name, each.name), MISSING)
+        if value is not MISSING:
+            value = int(value) if isinstance(value, float) and "Tokens" in str(each.type) else value
+            found[each.name] = None if value == () and default_of(each) is None else value
+    return found
 
 
 def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
@@ -116,8 +151,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, PLAIN)
 
 
-def read_config(path: str | PathLike[str], known: Sequence[str]) -> dict[str, Any]:
-    """A YAML or JSON file of settings, whose names must be known."""
+def read_config(path: str | PathLike[str]) -> dict[str, Any]:
+    """Return the settings in a YAML or JSON file."""
     import yaml
 
     with open(path, "rb") as file:
@@ -133,10 +168,14 @@ def read_config(path: str | PathLike[str], known: Sequence[str]) -> dict[str, An
         raise ValueError(f"{path} holds more than {MOST:,} values, repetitions by aliases included")
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold names and values, got {type(found).__name__}")
+    return dict(found)
+
+
+def check_names(path: str | PathLike[str], found: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a file of settings with one that does not exist."""
     for name in found:
         if name not in known:
             raise ValueError(f"{path}: unknown setting {name!r:.60}{hint(name, known)}")
-    return dict(found)
 
 
 def _counted(value: Any, count: int = 0) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,70 @@ from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
 from rlseq.training.experiment import RunConfig, build
 from rlseq.training.experiment_envs import CONTROLS
-from rlseq.utils.arguments import Checked, PositiveInt
+from rlseq.utils.arguments import Checked, PositiveInt, Tokens
 from rlseq.utils.errors import hint, pick
+from rlseq.utils.imports import import_modules
 from rlseq.utils.memory import check_fits
 
 START = "start"  # the name of the shared start
 STOCK = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
+Names = str | Sequence[str] | Mapping[str, Options]
+OF_MACHINE = ("jobs", "out")  # settings that do not change the results, and are not recorded
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
 @dataclass(frozen=True)
 class ComparisonConfig(Checked):
-    """The settings of a comparison; `rlseq.compare.run.compare` says what each means."""
+    """What is compared with what, and how long every agent is trained."""
 
-    envs: str | Sequence[str] | Mapping[str, Options]
-    agents: str | Sequence[str] | Mapping[str, Options]
-    seeds: PositiveInt
-    budget_tokens: PositiveInt
-    policy: str | Options
-    metrics: Sequence[str] | None
-    rewards: Sequence[str]
-    control: str | None
-    start: str | None
-    start_tokens: PositiveInt | None
-    start_hyper: Options | None
-    mle_options: Options | None
-    temperatures: bool
-    evaluations: PositiveInt
-    texts: PositiveInt | None
+    envs: Names
+    """Ids of tasks, or a dictionary of their options by id. Agents are tested on the items that a task
+    declares as held out (`SequenceEnv.held_out`), or on its training items where it declares none, which the
+    results say."""
+    agents: Names
+    """Names of agents, or a dictionary of their hyper-parameters by name. "sb3-ppo" and "sb3-a2c" are the
+    agents of stable-baselines3. `{"fast": {"agent": "scst", "lr": 1e-3}}` names a variant; "reward" among the
+    hyper-parameters is a metric to train on."""
+    seeds: PositiveInt = 4
+    """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
+    budget_tokens: Tokens = 1_000_000
+    """Tokens that every run writes or imitates."""
+    policy: str | Options = "lstm"
+    """Name of the policy, or a dictionary of its name and its sizes, `{"name": "lstm", "hidden": 64}`; on the
+    command line `lstm hidden=64`."""
+    metrics: Sequence[str] | None = None
+    """Metrics that are tested beside the reward; the task's own when not given."""
+    rewards: Sequence[str] = ()
+    """Metrics on each of which every agent is trained, too, for a train × test matrix."""
+    control: str | None = None
+    """A reward without information on which every agent is trained, too: "constant" or "shuffled"."""
+    start: str | None = "mle"
+    """The agent whose policy all others start from, trained once a seed; None (`none` on the command
+    line) for no common start."""
+    start_tokens: Tokens | None = None
+    """Tokens of the start; `budget_tokens` when not given."""
+    start_hyper: Options | None = None
+    """Hyper-parameters of the start, `lr=1e-3`."""
+    mle_options: Options | None = None
+    """Options of the task for likelihood alone; with `items=200` it learns from few references."""
+    temperatures: bool = False
+    """Test the samples of likelihood at several temperatures, too."""
+    evaluations: PositiveInt = 10
+    """Number of tests of every run, at equal distances."""
+    texts: PositiveInt | None = 500
+    """The most items of a test, drawn at random by a fixed seed, the same for all agents; all when None."""
+    imports: Sequence[str] = ()
+    """Modules of your own that every process imports first, so that what they register has a name."""
+    jobs: PositiveInt | None = None
+    """Processes at a time; as many as there are processors when not given. Together they use at most as many
+    threads as torch may use here (`OMP_NUM_THREADS`, `torch.set_num_threads`), and each at least one."""
+    out: str | PathLike[str] = "runs/compare"
+    """Folder of the comparison."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        import_modules(self.imports)
         if self.control is not None and self.control not in CONTROLS:
             raise ValueError(f"unknown control {self.control!r}{hint(self.control, CONTROLS)}")
         if not named(self.envs) or not named(self.agents):
@@ -63,17 +96,19 @@ class ComparisonConfig(Checked):
             pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
 
     def plain(self) -> dict[str, Any]:
-        """As JSON: the keyword arguments of `compare`."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the settings as JSON holds them, without those of the machine and an empty `imports`."""
+        left_out = (*OF_MACHINE, *(() if self.imports else ("imports",)))
+        found = {name: value for name, value in vars(self).items() if name not in left_out}
         return {**found, "envs": named(self.envs), "agents": named(self.agents)}
 
-    def jobs(self, folder: Path) -> list[RunConfig]:
-        """All runs, each after the one it starts from."""
+    def runs(self) -> list[RunConfig]:
+        """Return all runs, each after the one it starts from."""
+        folder = Path(self.out)
         tasks, variants = named(self.envs), dict(self.variants())
         return [
-            job
+            run
             for (id, options), seed in itertools.product(tasks.items(), range(self.seeds))
-            for job in self._jobs(folder / "runs" / folder_name(id), id, options, variants, seed)
+            for run in self._runs(folder / "runs" / folder_name(id), id, options, variants, seed)
         ]
 
     def variants(self) -> Iterator[tuple[str, Options]]:
@@ -87,7 +122,7 @@ class ComparisonConfig(Checked):
                 for reward in (*self.rewards, *([self.control] if self.control else [])):
                     yield f"{name}@{reward}", {"agent": algorithm, **hyper, "reward": reward}
 
-    def _jobs(
+    def _runs(
         self, place: Path, id: str, options: Options, variants: Mapping[str, Options], seed: int
     ) -> Iterator[RunConfig]:
         """The runs of one task and seed: the shared start, and every agent from there."""
@@ -112,6 +147,7 @@ class ComparisonConfig(Checked):
                 metrics=None if self.metrics is None else tuple(self.metrics),
                 texts=self.texts,
                 start=None if starts or self.start is None else str(place / START / str(seed)),
+                imports=tuple(self.imports),
                 sweep=self.temperatures and likelihood and not starts,
                 training_options=(self.mle_options or {}) if likelihood else {},
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import multiprocessing
 import os
 import signal
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from rlseq.compare.folders import clear
-from rlseq.training.experiment import SPENT, RunConfig, run
+from rlseq.training.experiment import RunConfig, run
 from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
@@ -48,8 +47,8 @@ def threads_each(processes: int) -> int:
 
 
 def run_all(
-    jobs: Sequence[RunConfig], processes: int, told: Callable[[Sequence[RunConfig]], None] = lambda done: None
-) -> dict[str, str]:
+    jobs: Sequence[RunConfig], processes: int, told: Callable[[int], None] = lambda done: None
+) -> tuple[dict[str, str], float]:
     """Make all runs that are not finished, a start before what starts from it.
 
     Ctrl-C and SIGTERM stop all runs after their current update. No process outlives this call.
@@ -57,63 +56,56 @@ def run_all(
     Args:
         jobs: the runs.
         processes: how many at a time.
-        told: hears now and then which are done.
+        told: is called now and then with the number of runs that are done.
 
     Returns:
-        The error of each run that failed, by folder.
+        The error of each run that failed, by folder; and the seconds of all processes together.
     """
     running: dict[str, BaseProcess] = {}
     with stopping(NOTICE) as stop:
         try:
-            failed = _work(jobs, processes, told, running, stop)
+            found = _work(jobs, processes, told, running, stop)
         finally:
             for process in running.values():
                 process.kill()
                 process.join()
     if stop.asked:
         raise stop.ending()
-    return failed
+    return found
 
 
 def _work(
     jobs: Sequence[RunConfig],
     processes: int,
-    told: Callable[[Sequence[RunConfig]], None],
+    told: Callable[[int], None],
     running: dict[str, BaseProcess],
     stop: Stop,
-) -> dict[str, str]:
+) -> tuple[dict[str, str], float]:
     """Start and await processes, which are `running` by the folders of their runs, until all is done."""
-    waiting = [job for job in jobs if not job.done]
+    waiting = sorted((job for job in jobs if not job.done), key=lambda job: job.start is not None)
     failed: dict[str, str] = {}
-    passed_on = False
+    seconds, before, passed_on = 0.0, time.perf_counter(), False
     while running or (waiting and not stop.asked):
         for folder in [folder for folder, process in running.items() if process.exitcode is not None]:
             process = running.pop(folder)
             if process.exitcode:
                 failed[folder] = _reason(Path(folder), process.exitcode)
         unfinished = {job.folder for job in waiting} | set(running)
-        for job in [] if stop.asked else longest_first(waiting, jobs):
+        for job in [] if stop.asked else list(waiting):
             if job.start in failed:
                 failed[job.folder] = f"the run it starts from failed: {job.start}"
                 waiting.remove(job)
             elif len(running) < processes and job.start not in unfinished:
                 waiting.remove(job)
                 running[job.folder] = _started(job, threads_each(processes))
-        told([job for job in jobs if job.folder not in unfinished])
+        told(len(jobs) - len(unfinished))
         if stop.asked and not passed_on:
             passed_on = True
             for process in running.values():
                 os.kill(process.pid or 0, signal.SIGINT)
         wait([process.sentinel for process in running.values()], LOOK_EVERY)
-    return failed
-
-
-def longest_first(waiting: Sequence[RunConfig], jobs: Sequence[RunConfig]) -> list[RunConfig]:
-    """Starts, for which others wait; then what took longest with other seeds: short runs fill up the end."""
-    seen: dict[tuple[str, str], float] = {}
-    for job in jobs:
-        seen[job.env, job.agent] = max(seen.get((job.env, job.agent), 0.0), job.seconds)
-    return sorted(waiting, key=lambda job: (job.start is not None, -(seen[job.env, job.agent] or math.inf)))
+        seconds, before = seconds + len(running) * (time.perf_counter() - before), time.perf_counter()
+    return failed, seconds
 
 
 def _started(job: RunConfig, threads: int) -> BaseProcess:
@@ -154,11 +146,9 @@ def _child(job: RunConfig, threads: int) -> None:
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
         torch.set_num_threads(threads)
-        started = time.perf_counter()
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             run(job)
-            write_sealed(folder / SPENT, {"seconds": time.perf_counter() - started})
         except BaseException:
             with suppress(OSError):  # the disk may be full
                 write_whole(

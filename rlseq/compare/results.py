@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rlseq.compare.statistics import iqm, mean, probability_of_improvement
-from rlseq.compare.trees import Range, Tree, as_tree, within
-from rlseq.compare.verdicts import compared, remarks, verdict
+from rlseq.compare.statistics import BESIDE_MEAN, Range, Tree, as_tree, mean, within
+from rlseq.compare.verdicts import across, compared, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, range_of
 from rlseq.training.experiment import TEMPERATURES, RunConfig
 from rlseq.training.experiment_envs import held_out, tested_on
@@ -93,13 +92,12 @@ def collect_results(
         "command": command_line(sys.argv),
         "machine": machine(),
         **spent,
-        "seconds_of_runs": sum(job.seconds for job in jobs),  # tests included
         "failed": [
             {"run": str(Path(run).relative_to(folder)), "error": without_places(text)}
             for run, text in failed.items()
         ],
         "tasks": tasks,
-        "across": _across(tasks) if len(tasks) > 1 else [],
+        "across": across(tasks) if len(tasks) > 1 else [],
     }
     write_sealed(folder / "results.json", results)
     return Comparison(folder, results)
@@ -238,7 +236,8 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree
 
 
 def _scored(values: Sequence[float], range: Range) -> Tree:
-    return {**as_tree(mean(values), range), "iqm": as_tree(iqm(values), range), "runs": list(values)}
+    beside = {name: as_tree(found(values), range) for name, (_, found) in BESIDE_MEAN.items()}
+    return {**as_tree(mean(values), range), **beside, "runs": list(values)}
 
 
 def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RANGE) -> list[Tree]:
@@ -276,18 +275,6 @@ def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str,
         }
         for points in zip(*sweeps, strict=True)
     ]
-
-
-def _across(tasks: Sequence[Tree]) -> list[Tree]:
-    """Every two agents over all tasks, whatever the scale of their rewards: who tends to win?"""
-    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
-    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
-    lines = []
-    for a, b in itertools.combinations(names, 2):
-        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
-        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
-        lines.append({"a": a, "b": b, "probability": as_tree(probability_of_improvement(x, y))})
-    return lines
 
 
 def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:

@@ -10,7 +10,8 @@ Every function takes leading axes too, so that curves and simulations are one ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -20,9 +21,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from rlseq.metrics.registry import NO_RANGE
+
 LEVEL = 0.95
 MEMORY = 4_000_000  # numbers that are resampled at a time
 Floats = NDArray[np.float64]
+Tree = dict[str, Any]
+Range = tuple[float, float]
 
 
 class Interval(NamedTuple):
@@ -74,6 +79,10 @@ def iqm(scores: ArrayLike, level: float = LEVEL, resamples: int = 400) -> Interv
     return Interval(estimate, estimate - half, estimate + half, tasks * seeds)
 
 
+# What stands beside the mean of an agent's runs, by its name in results and CSV: heading and function.
+BESIDE_MEAN: dict[str, tuple[str, Callable[[ArrayLike], Interval]]] = {"iqm": ("IQM", iqm)}
+
+
 def probability_of_improvement(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
     """θ = P(X > Y) + ½ P(X = Y): that a run of one agent beats a run of the other; mean over tasks.
 
@@ -117,16 +126,14 @@ def welch(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> tuple[Interval, A
     if min(m, n) < 2:
         nothing = np.full_like(difference, np.nan)
         return Interval(difference, nothing, nothing, m + n), nothing
-    errors = a.var(-1, ddof=1) / m, b.var(-1, ddof=1) / n
-    error = np.sqrt(errors[0] + errors[1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = error**4 / (errors[0] ** 2 / (m - 1) + errors[1] ** 2 / (n - 1))
-        p = 2 * stats.t.sf(np.abs(difference) / error, freedom)
-        half = stats.t.ppf((1 + level) / 2, freedom) * error
-    still = error == 0
-    p = np.where(still, np.where(difference == 0, 1.0, 2 / comb(m + n, n)), p)
-    half = np.where(still, 0.0, half)
-    return Interval(difference, difference - half, difference + half, m + n), p
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where runs hardly differ, or not at all
+        test = stats.ttest_ind(a, b, axis=-1, equal_var=False)
+        low, high = test.confidence_interval(level)
+    still = (a == a[..., :1]).all(-1) & (b == b[..., :1]).all(-1)
+    p = np.where(still, np.where(difference == 0, 1.0, 2 / comb(m + n, n)), test.pvalue)
+    low, high = (np.where(still, difference, end) for end in (low, high))
+    return Interval(difference, low, high, m + n), p
 
 
 def permutation(x: ArrayLike, y: ArrayLike, resamples: int = 9999, seed: int = 0) -> Any:
@@ -217,6 +224,45 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
         adjusted[i] = largest
     return adjusted
+
+
+# ── in results.json ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_tree(interval: Interval, range: Range = NO_RANGE) -> Tree:
+    """An interval as JSON; ends beyond the range are moved to its ends, and `cut` names them.
+
+    Args:
+        interval: of one number.
+        range: the least and the largest value that there can be.
+    """
+    low, high = float(interval.low), float(interval.high)
+    beyond = {"low": low < range[0], "high": high > range[1]}
+    return {
+        "estimate": float(interval.estimate),
+        "low": _known(range[0] if beyond["low"] else low),
+        "high": _known(range[1] if beyond["high"] else high),
+        "cut": [end for end, is_beyond in beyond.items() if is_beyond],
+        "n": interval.n,
+    }
+
+
+def within(range: Range, values: Sequence[float]) -> Range:
+    """A metric's range; none where values beyond it show that another metric has its name."""
+    return range if all(range[0] - 1e-6 <= value <= range[1] + 1e-6 for value in values) else NO_RANGE
+
+
+def without_nan(tree: Any) -> Any:
+    """The same tree with null in place of NaN, which JSON does not have."""
+    if isinstance(tree, dict):
+        return {key: without_nan(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_nan(value) for value in tree]
+    return _known(tree) if isinstance(tree, float) else tree
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 # ── below ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlseq.compare.statistics import BESIDE_MEAN
 from rlseq.compare.verdicts import ALPHA
 from rlseq.metrics.registry import LOWER_IS_BETTER
 from rlseq.training.experiment_envs import number_tested
@@ -40,11 +41,12 @@ def scores(task: Tree) -> Table:
     """Reward of every agent, best first, and what is known about the difference from the best."""
     agents = ranked(task)
     best = next((a["name"] for a in agents if a["name"] != "start"), "")
+    beside = [name for name in BESIDE_MEAN if name in agents[0]["scores"]["reward"]]
     rows = [
         [
             a["name"],
             interval(a["scores"]["reward"]),
-            interval(a["scores"]["reward"]["iqm"]),
+            *(interval(a["scores"]["reward"][name]) for name in beside),
             str(a["scores"]["reward"]["n"]),
             _against(task, a["name"], best),
         ]
@@ -55,7 +57,8 @@ def scores(task: Tree) -> Table:
         f"tested, and the interquartile mean (IQM) beside it.{_cut_says(rows)} "
         f"Tested on {number_tested(task['selection'])}{task['tested_on']}."
     )
-    return Table("scores", caption, ["agent", "mean reward", "IQM", "n", "against the best"], rows)
+    headings = [BESIDE_MEAN[name][0] for name in beside]
+    return Table("scores", caption, ["agent", "mean reward", *headings, "n", "against the best"], rows)
 
 
 def matrix(task: Tree) -> Table:
@@ -216,9 +219,8 @@ def spreadsheets(results: Tree) -> dict[str, str]:
     """CSV files by name, with every number in a cell of its own."""
     results = visible(results)
     parts = ("estimate", "low", "high", "n")
-    score_rows: list[list[Any]] = [
-        ["task", "agent", "trained_on", "metric", *parts, "cut", *(f"iqm_{p}" for p in parts[:3]), "runs"]
-    ]
+    beside = [f"{name}_{part}" for name in BESIDE_MEAN for part in parts[:3]]
+    score_rows: list[list[Any]] = [["task", "agent", "trained_on", "metric", *parts, "cut", *beside, "runs"]]
     pair_rows: list[list[Any]] = [
         [
             *("task", "a", "b", *(f"difference_{p}" for p in parts), *(f"probability_{p}" for p in parts)),
@@ -230,7 +232,8 @@ def spreadsheets(results: Tree) -> dict[str, str]:
         for a in task["agents"]:
             cost_rows.append([task["env"], a["name"], *a["costs"].values(), len(a["seeds"])])
             for metric, s in a["scores"].items():
-                values = [*(s[p] for p in parts), " ".join(s["cut"]), *(s["iqm"][p] for p in parts[:3])]
+                more = [s.get(name, {}).get(part) for name in BESIDE_MEAN for part in parts[:3]]
+                values = [*(s[p] for p in parts), " ".join(s["cut"]), *more]
                 score_rows.append([task["env"], a["name"], a["reward"], metric, *values, str(s["runs"])])
         for p in task["pairs"]:
             numbers = [p[kind][part] for kind in ("difference", "probability") for part in parts]
@@ -263,7 +266,7 @@ def rich_tables(results: Tree) -> Any:
         table = scores(task)
         drawn = RichTable(title=Text(task["env"]), caption=Text(table.caption))
         for i, name in enumerate(table.head):
-            drawn.add_column(Text(name), justify="left" if i in (0, 4) else "right")
+            drawn.add_column(Text(name), justify="left" if i in (0, len(table.head) - 1) else "right")
         for row in table.rows:
             drawn.add_row(*map(Text, row))
         shown += [

@@ -13,15 +13,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rlseq.compare.statistics import (
+    Range,
+    Tree,
     approximate_randomisation,
+    as_tree,
     holm,
     paired_difference,
     permutation,
     probability_of_improvement,
     smallest_p,
     welch,
+    without_nan,
 )
-from rlseq.compare.trees import Range, Tree, as_tree, without_nan
 
 ALPHA = 0.05
 FEW_ITEMS = 20  # below them, intervals over items hold less than they promise
@@ -86,6 +89,18 @@ def _better(line: Tree) -> str | None:
     if not shown or difference == 0:
         return None
     return str(line["a"] if difference > 0 else line["b"])
+
+
+def across(tasks: Sequence[Tree]) -> list[Tree]:
+    """Every two agents over all tasks: the probability of improvement, which no scale of rewards changes."""
+    runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
+    names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
+    lines = []
+    for a, b in itertools.combinations(names, 2):
+        least = [min(len(one[name]) for one in runs) for name in (a, b)]  # where a run failed
+        x, y = ([one[name][:n] for one in runs] for name, n in zip((a, b), least, strict=True))
+        lines.append({"a": a, "b": b, "probability": as_tree(probability_of_improvement(x, y))})
+    return lines
 
 
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,11 +21,8 @@ from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_folder import RunFolder, read_job, read_results, read_state
 from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens
 from rlseq.utils.errors import pick
-from rlseq.utils.files import Damaged, read_sealed, write_sealed
+from rlseq.utils.files import Damaged, write_sealed
 from rlseq.utils.imports import import_modules
-
-SPENT = "spent.json"
-
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
 
@@ -83,12 +80,6 @@ class RunConfig(Checked):
         needed = ["results.json", "start.json", *(["temperatures.json"] if self.sweep else [])]
         there = all((folder / name).exists() for name in needed)
         return there and read_results(folder)["status"] == "finished"
-
-    @property
-    def seconds(self) -> float:
-        """How long its process took, the last time that it came to an end; 0 if it never did."""
-        path = Path(self.folder) / SPENT
-        return float(read_sealed(path)["seconds"]) if path.exists() else 0.0
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON holds them, without folders; `imports` only where there are any."""

@@ -501,8 +501,8 @@ MUTATIONS = [
         (
             "welch-biased",
             "rlseq/compare/statistics.py",
-            "b.var(-1, ddof=1) / n",
-            "b.var(-1, ddof=0) / n",
+            "equal_var=False",
+            "equal_var=True",
             "compare/statistics",
         ),
         (

@@ -77,11 +77,10 @@ def outcome(folder: Path) -> dict[str, Any]:
     """Every file that holds a result, without what depends on the time that it took."""
     kinds = {".json", ".jsonl", ".safetensors"}
     found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.suffix in kinds}
-    passing = {"config.json", "spent.json"}
     return {
         name: _content(path)
         for name, path in found.items()
-        if path.name not in passing and (path.parent.name, path.suffix) != ("checkpoints", ".json")
+        if path.name != "config.json" and (path.parent.name, path.suffix) != ("checkpoints", ".json")
     }
 
 

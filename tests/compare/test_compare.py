@@ -16,7 +16,6 @@ import torch
 import rlseq
 from rlseq.compare import statistics, tables
 from rlseq.compare.plan import ComparisonConfig
-from rlseq.compare.process_pool import longest_first
 from rlseq.compare.results import Comparison
 from rlseq.metrics.registry import range_of
 from tests.compare.conftest import small
@@ -90,20 +89,6 @@ def test_the_same_call_makes_nothing_again_and_more_seeds_only_what_is_new(
     assert [a["scores"] for a in again.results["tasks"][0]["agents"]] == [
         a["scores"] for a in comparison.results["tasks"][0]["agents"]
     ]
-
-
-def test_starts_come_first_and_then_what_took_longest(comparison: Any) -> None:
-    """So that short runs fill up the end, when there is nothing left for the other processes."""
-    config = json.loads((comparison.folder / "config.json").read_text("utf-8"))
-    jobs = ComparisonConfig(
-        **config | {"seeds": 3, "agents": {**config["agents"], "new": {"agent": "scst"}}}
-    ).jobs(comparison.folder)
-    waiting = longest_first([job for job in jobs if not job.done and job.seed == 2], jobs)
-    assert [job.agent for job in waiting[:4]] == ["start", "new", "new@exact", "new@constant"]
-    took = [max(job.seconds for job in jobs if job.agent == known.agent) for known in waiting[4:]]
-    assert len(took) == 7
-    assert took == sorted(took, reverse=True)
-    assert took[-1] > 0
 
 
 def test_other_settings_in_the_same_folder_are_refused(comparison: Any) -> None:
@@ -253,7 +238,7 @@ def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
 
 
 def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
-    from rlseq.compare.results import _across
+    from rlseq.compare.verdicts import across
 
     def task(**runs: list[float]) -> dict[str, Any]:
         return {
@@ -263,7 +248,7 @@ def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
         }
 
     tasks = [task(start=[0, 0], a=[3, 4], b=[1, 2]), task(start=[0, 0], a=[100, 0], b=[50, 60])]
-    (line,) = _across(tasks)
+    (line,) = across(tasks)
     assert (line["a"], line["b"]) == ("a", "b")
     assert line["probability"]["estimate"] == pytest.approx((1 + 0.5) / 2)
     table = tables.across({"across": [line]})

@@ -89,6 +89,19 @@ def test_welch_equals_scipy() -> None:
     assert (low, high) == pytest.approx(tuple(wanted.confidence_interval()))
 
 
+def test_welch_equals_its_formula_to_rounding() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 50, 5)) * [[[1.0]], [[3.0]]]
+    (difference, low, high, _), p = welch(x, y)
+    errors = x.var(-1, ddof=1) / 5, y.var(-1, ddof=1) / 5
+    error = np.sqrt(errors[0] + errors[1])
+    freedom = error**4 / (errors[0] ** 2 / 4 + errors[1] ** 2 / 4)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert difference == pytest.approx(x.mean(-1) - y.mean(-1), abs=1e-12)
+    assert p == pytest.approx(2 * stats.t.sf(np.abs(difference) / error, freedom), abs=1e-12)
+    assert low == pytest.approx(difference - half, abs=1e-12)
+    assert high == pytest.approx(difference + half, abs=1e-12)
+
+
 def test_runs_that_never_differ_are_judged_by_exchanges() -> None:
     assert welch([1.0] * 4, [1.0] * 4)[1] == 1
     assert welch([1.0] * 4, [0.5] * 4)[1] == pytest.approx(2 / 70)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlseq.compare.results import _curve, _scored
+from rlseq.compare.statistics import as_tree, within
 from rlseq.compare.tables import CUT, interval
-from rlseq.compare.trees import as_tree, within
 from rlseq.compare.verdicts import compared, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, range_of
 
