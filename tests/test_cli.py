@@ -338,6 +338,11 @@ def test_values_are_read_as_what_they_look_like() -> None:
         "lr": 1e-3, "items": 200, "flag": True, "name": "mean", "none": None, "pair": (1, 2),
     }  # fmt: skip
     assert literal("rlseq/Copy-v0") == "rlseq/Copy-v0"
+    assert literal('{"train": ["a.en", "a.de"], "test": "b.tsv"}') == {
+        "train": ["a.en", "a.de"],
+        "test": "b.tsv",
+    }
+    assert literal("{1: object}") == "{1: object}"
     with pytest.raises(ValueError, match="option must be name=value, got 'items'"):
         settings(["items"], "option")
 

@@ -132,7 +132,7 @@ def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python or JSON literal of numbers, strings and lists of these, or the text itself."""
+    """A Python or JSON literal of numbers, strings, lists and dictionaries, or the text itself."""
     named = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in named:
         return named[text.lower()]
@@ -146,6 +146,8 @@ def literal(text: str) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, PLAIN)
