@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 import rlseq
@@ -23,7 +24,7 @@ def main() -> None:
     figure.subplots_adjust(0, 0.02, 1, 0.98, wspace=0.02, hspace=0.08)
     for item, (image, text) in enumerate(panels):
         image.imshow(env.pictures.pixels[item].permute(1, 2, 0).numpy())
-        told = [env.vocab.decode(ids) for ids in env.items["references"][item].tolist()]
+        (told,) = env.corpus.texts(torch.tensor([item]))
         text.text(0, 0.5, "\n".join(told), va="center", fontsize=8, linespacing=1.8)
         image.axis("off")
         text.axis("off")

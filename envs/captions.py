@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,27 +14,27 @@ from typing_extensions import Unpack
 
 from rlseq.data import coco
 from rlseq.data import scenes as rendered
+from rlseq.data.corpus import Corpus
 from rlseq.data.images import Images, Pictures
-from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
-from rlseq.metrics import BLEU, COCO, METEOR, ROUGEL, CIDErD, EditDistance
-from rlseq.metrics.fitting import Lazy
+from rlseq.envs.corpus_task import CorpusTask
+from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.metrics.fitting import LazyMetric, ReadTokens
+from rlseq.metrics.registry import METRICS
 from rlseq.types import Reward
 from rlseq.utils.errors import pick
-from rlseq.vocab import Vocab
+from rlseq.vocab import EOS, UNK, Vocab, whole_words
 
-Told = Sequence[Sequence[Sequence[str]]]  # captions by picture, as words
-EOS, UNKNOWN = "<eos>", "<unk>"
-END = "eos"  # what METEOR reads for EOS
-METRICS: dict[str, Callable[..., Any]] = {
-    "cider_d": CIDErD,
-    "bleu": partial(BLEU, definition=COCO),
-    "rouge_l": ROUGEL,
-    "edit_distance": EditDistance,
+# What is reported, by the names of rows of `rlseq.metrics`; BLEU as COCO has it.
+REPORTED = {
+    "cider_d": "cider_d",
+    "bleu": "bleu_4_coco",
+    "rouge_l": "rouge_l",
+    "edit_distance": "edit_distance",
 }
 SPLITS = {"train": 0, "dev": 1, "test": 2}  # of scenes
 
 
-class Captions(SequenceEnv):
+class Captions(CorpusTask):
     """Say what is in a picture. Reward: CIDEr-D against the picture's captions, EOS counted as a word.
 
     Args:
@@ -43,7 +42,8 @@ class Captions(SequenceEnv):
         images: folder of the files; each is decoded when it is first used, then kept as uint8.
         features: `.npz` or `.h5`, held in memory, instead of images.
         split: "train", "dev" or "test"; of a file also "all".
-        reward: "cider_d", "bleu", "rouge_l", "edit_distance", "meteor" (needs Java), or any callable.
+        reward: "cider_d", "bleu", "rouge_l", "edit_distance" (on their own scales), another name of
+            `rlseq metrics`, such as "meteor" (needs Java), or any callable.
         vocab: of another file; else the words of this file's training captions.
         min_count: rarer words are unknown.
         max_len: T; longer captions are cut for likelihood, never for rewards; by default the longest fits.
@@ -85,36 +85,28 @@ class Captions(SequenceEnv):
                 raise ValueError("images and features belong to an annotation file; pass path=FILE.json, too")
             source = _scenes(scenes, split, data_seed)
         else:
-            source = _files(path, images, features, split, min_count, image_size, coco.Bad(skip_bad))
-        vocab = _of_words(source.words, min_count) if vocab is None else vocab
+            source = _files(path, images, features, split, vocab, min_count, image_size, coco.Bad(skip_bad))
+        words = source.vocab if vocab is None else vocab
+        if words.unk is None and UNK in words.words:
+            words = replace(words, unk=words.words.index(UNK))
+        corpus = Corpus.of_texts(words, source.captions, max_len or source.longest + 1)
         self.pictures, self.names, self.skipped = source.pictures, source.names, source.skipped
         self.observed = {self.pictures.item: self.pictures.range}
-        references, max_len = _ids(source.captions, vocab), max_len or source.longest + 1
-        metrics = {name: partial(make, references, eos=vocab.eos) for name, make in METRICS.items()}
-        rewards = {**metrics, "meteor": partial(_meteor, source.captions, vocab)}
+        # Its shape and type; the pictures themselves come by `contexts`.
+        shape = torch.zeros(1, *self.pictures.shape, dtype=self.pictures.dtype)
+        own = {name: LazyMetric(name, METRICS[row].fit, ReadTokens(corpus)) for name, row in REPORTED.items()}
         super().__init__(
-            vocab=vocab,
-            max_len=max_len,
-            reward={reward: pick(rewards, reward, "reward")()} if isinstance(reward, str) else reward,
-            items={
-                **_padded(references, vocab, max_len),
-                # Its shape and type; the pictures themselves come by `contexts`.
-                self.pictures.item: torch.zeros(1, *self.pictures.shape, dtype=self.pictures.dtype),
-            },
-            **options,
+            corpus, reward=reward, metrics=tuple(own), own=own, items={self.pictures.item: shape}, **options
         )
         self.pictures.to(self.device)
-        self.metrics = {name: Lazy(name, make) for name, make in metrics.items()}
-
-    @property
-    def size(self) -> int:
-        """Number of pictures."""
-        return len(self.names)
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Pictures and their captions."""
-        told = {name: self.items[name][index] for name in ("references", "reference_lengths")}
-        return {self.pictures.item: self.pictures(index), **told}
+        return {self.pictures.item: self.pictures(index), **super().contexts(index)}
+
+    def length_bucket(self, rows: int) -> Tensor:
+        """Items at random: the captions of a picture are of many lengths."""
+        return torch.randint(self.size, (rows,), generator=self.generator, device=self.device)
 
     def sources(self) -> list[str]:
         """The names of the pictures."""
@@ -126,10 +118,10 @@ class Captions(SequenceEnv):
 
 @dataclass(frozen=True)
 class _Source:
-    captions: Told
+    captions: Sequence[Sequence[str]]  # by picture
     pictures: Pictures
     names: Sequence[str]  # of pictures, for people
-    words: Sequence[str]  # that can be written, EOS first
+    vocab: Vocab
     longest: int  # words of a caption
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -139,10 +131,10 @@ def _scenes(scenes: int, split: str, data_seed: int) -> _Source:
     seed, tongue = np.random.SeedSequence([data_seed, part]).generate_state(2).tolist()
     seen = rendered.draw(scenes, seed)
     return _Source(
-        captions=rendered.tell(seen, tongue),
+        captions=[[" ".join(words) for words in told] for told in rendered.tell(seen, tongue)],
         pictures=Images(rendered.render(seen)),
         names=[f"scene {n}" for n in range(scenes)],
-        words=(EOS, *rendered.words()),
+        vocab=Vocab((EOS, *rendered.words())),
         longest=rendered.longest(),
     )
 
@@ -152,6 +144,7 @@ def _files(
     images: str | None,
     features: str | None,
     split: str,
+    vocab: Vocab | None,
     min_count: int,
     image_size: int,
     bad: coco.Bad,
@@ -167,70 +160,15 @@ def _files(
         chosen, pictures = coco.with_features(chosen, features, bad)
     else:
         raise ValueError(f"captions of {path} need their pictures: either images=FOLDER or features=FILE")
-    learned = [caption for picture in train for caption in picture.captions]
+    learned = [" ".join(caption) for picture in train for caption in picture.captions]
     return _Source(
-        captions=[picture.captions for picture in chosen],
+        captions=[[" ".join(words) for words in picture.captions] for picture in chosen],
         pictures=pictures,
         names=[picture.file for picture in chosen],
-        words=(EOS, UNKNOWN, *_frequent(learned, min_count)),
-        longest=max(map(len, learned)),
+        vocab=whole_words(learned, min_count) if vocab is None else vocab,
+        longest=max(len(text.split()) for text in learned),
         skipped=bad.skipped,
     )
-
-
-def _frequent(captions: Sequence[Sequence[str]], min_count: int) -> list[str]:
-    """Words that occur at least so often, the most frequent first."""
-    counts = Counter(word for caption in captions for word in caption)
-    often = [(-count, word) for word, count in counts.items() if count >= min_count]
-    return [word for _, word in sorted(often) if word not in (EOS, UNKNOWN)]
-
-
-def _of_words(words: Sequence[str], min_count: int) -> Vocab:
-    if set(words) <= {EOS, UNKNOWN}:
-        raise ValueError(
-            f"min_count={min_count} leaves no word of the training captions but {EOS} and {UNKNOWN}; lower it"
-        )
-    return Vocab(tuple(words))
-
-
-# ── what they are to likelihood, and to rewards ──────────────────────────────────────────────────────
-
-
-def _ids(captions: Told, vocab: Vocab) -> list[list[list[int]]]:
-    """Captions as ids. Unknown words have ids beyond V: who writes `<unk>` must not be paid for it."""
-    ids = {word: i for i, word in enumerate(vocab.words)}
-    for written in (EOS, UNKNOWN):
-        ids.pop(written, None)
-    beyond: dict[str, int] = {}
-
-    def id_of(word: str) -> int:
-        return ids[word] if word in ids else beyond.setdefault(word, len(vocab) + len(beyond))
-
-    told = [[[id_of(word) for word in caption] for caption in picture] for picture in captions]
-    if beyond and UNKNOWN not in vocab.words:
-        missing = next(iter(beyond))
-        raise ValueError(f"the vocabulary has neither {missing!r} nor {UNKNOWN!r}, which stands for it")
-    return told
-
-
-def _padded(references: list[list[list[int]]], vocab: Vocab, max_len: int) -> dict[str, Tensor]:
-    """References `[N, R, T]`, closed by EOS, cut to T, unknown words as `<unk>`; and their lengths."""
-    shape = len(references), max(map(len, references))
-    ids, lengths = np.full((*shape, max_len), vocab.pad), np.zeros(shape, dtype=np.int64)
-    for item, captions in enumerate(references):
-        for number, caption in enumerate(captions):
-            closed = [*caption, vocab.eos][:max_len]
-            ids[item, number, : len(closed)], lengths[item, number] = closed, len(closed)
-    if UNKNOWN in vocab.words:
-        ids[ids >= len(vocab)] = vocab.words.index(UNKNOWN)
-    return {"references": torch.from_numpy(ids), "reference_lengths": torch.from_numpy(lengths)}
-
-
-def _meteor(captions: Told, vocab: Vocab) -> METEOR:
-    """METEOR on texts in which the end is a word, so that a text that breaks off lacks one."""
-    words = (*vocab.words[: vocab.eos], END, *vocab.words[(vocab.eos or 0) + 1 :])
-    references = [[" ".join([*caption, END]) for caption in picture] for picture in captions]
-    return METEOR(references, detokenize=lambda ids: " ".join(words[i] for i in ids))
 
 
 def _check_numbers(least: int, **numbers: Any) -> None:

@@ -11,14 +11,14 @@ from typing_extensions import Unpack
 
 from rlseq.envs.drawn import drawn
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Reward
 from rlseq.utils.arguments import PositiveInt, Range, Seed, checked_arguments
-from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import WORD, Vocab
 
-REWARDS: dict[str, Reward] = {"accuracy": accuracy, "exact": exact}
+OWN: dict[str, Reward] = {"accuracy": accuracy, "exact": exact}
 
 
 class Copy(SequenceEnv):
@@ -27,7 +27,7 @@ class Copy(SequenceEnv):
     Args:
         vocab_size: V, EOS among them.
         length: words of a source.
-        reward: "accuracy", "exact", or any callable.
+        reward: "accuracy", "exact", another name of `rlseq metrics`, or any callable.
         items: number of training sources, drawn with replacement.
         split: "train", or "test" for sources that no training source is equal to, 1,000 at most.
         data_seed: of the sources.
@@ -56,18 +56,16 @@ class Copy(SequenceEnv):
 
         (source,) = drawn(draw, split, items, data_seed)
         written = torch.cat([self.target(source), torch.zeros(len(source), 1, dtype=torch.int64)], 1)
+        vocab, lengths = Vocab.numbered(vocab_size), torch.full((len(source), 1), length + 1)
+        data = {"source": source, "references": written.unsqueeze(1), "reference_lengths": lengths}
         super().__init__(
-            vocab=Vocab.numbered(vocab_size),
+            vocab=vocab,
             max_len=length + 1,
-            reward={reward: pick(REWARDS, reward, "reward")} if isinstance(reward, str) else reward,
-            items={
-                "source": source,
-                "references": written.unsqueeze(1),
-                "reference_lengths": torch.full((len(source), 1), length + 1),
-            },
+            reward=rewards_of(reward, ItemReferences(vocab, data), OWN),
+            items=data,
             **options,
         )
-        self.metrics = dict(REWARDS)
+        self.metrics = dict(OWN)
 
     def target(self, source: Tensor) -> Tensor:
         """What is to be written for a source."""

@@ -18,8 +18,9 @@ from typing_extensions import Unpack
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
 from rlseq.data.locate import Origin, expand, missing
-from rlseq.envs.corpus_task import CorpusTask, metric_named
+from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.metrics.fitting import named_metric
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import need
@@ -36,7 +37,7 @@ class G2P(CorpusTask):
         path: a dictionary; that of the package when not given.
         split: "train", "dev" or "test".
         stress: keep the digits that mark stress.
-        reward: "edit", "exact", or any reward.
+        reward: a name of `rlseq metrics`, such as "edit" or "exact", or any reward.
         max_len: T, EOS included; the longest pronunciation when not given.
         skip_bad: pass over lines that cannot be used; False refuses them.
         **options: see `EnvOptions`.
@@ -62,7 +63,7 @@ class G2P(CorpusTask):
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
         corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad), by_index)
         super().__init__(corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, **options)
-        right = metric_named("exact", corpus)
+        right = named_metric("exact", corpus)
 
         def wer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
             """1 where the word is none of its pronunciations."""

@@ -19,10 +19,10 @@ from typing_extensions import Unpack
 from rlseq.engine.categorical import inverse_cdf
 from rlseq.envs.drawn import drawn
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
-from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import Vocab
 
@@ -112,7 +112,8 @@ class Labels(SequenceEnv):
         alpha: α, the share of the lower order; 1 is a plain hidden Markov model.
         labels: K.
         letters: V of the source.
-        reward: "accuracy", "exact", "log_posterior" (log p(y | x) / T), or any reward.
+        reward: "accuracy", "exact", "log_posterior" (log p(y | x) / T), another name of `rlseq metrics`, or
+            any reward.
         items: number of training sequences.
         split: "train", or "test" for sequences whose letters no training sequence has, 1,000 at most.
         data_seed: of the sequences.
@@ -140,25 +141,23 @@ class Labels(SequenceEnv):
         check_fits(items * length * 64, items=items, length=length)
         hmm = HMM(labels, letters, alpha=alpha, seed=model_seed)
         x, y = drawn(lambda rows, generator: hmm.sample(rows, length, generator), split, items, data_seed)
-        rewards: dict[str, Reward] = {
-            "accuracy": accuracy,
-            "exact": exact,
-            "log_posterior": self.log_posterior,
+        own: dict[str, Reward] = {"accuracy": accuracy, "exact": exact, "log_posterior": self.log_posterior}
+        data = {
+            "source": x + 1,  # 0 pads
+            "references": y.unsqueeze(1),
+            "reference_lengths": torch.full((len(x), 1), length),
         }
+        vocab = Vocab(Vocab.numbered(labels, eos=None).words, eos=None, bos=labels)
         super().__init__(
-            vocab=Vocab(Vocab.numbered(labels, eos=None).words, eos=None, bos=labels),
+            vocab=vocab,
             source_vocab=Vocab(("<pad>", *Vocab.numbered(letters, eos=None).words), eos=None),
             max_len=length,
-            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
-            items={
-                "source": x + 1,  # 0 pads
-                "references": y.unsqueeze(1),
-                "reference_lengths": torch.full((len(x), 1), length),
-            },
+            reward=rewards_of(reward, ItemReferences(vocab, data), own),
+            items=data,
             **options,
         )
         self.hmm = hmm.to(self.device)
-        self.metrics = rewards
+        self.metrics = own
 
     def log_posterior(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The exact log p(y | x) / T, `[B]`; an unfinished text counts with label 0 where it is unwritten."""

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.data.corpus import table_of
-from rlseq.envs.corpus_task import metric_named, reward_named
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
-from rlseq.metrics.encode import RefTable
+from rlseq.metrics.encode import RefTable, table_of
+from rlseq.metrics.fitting import named_metric, rewards_of
 from rlseq.types import Reward
 from rlseq.utils.arguments import Range, checked_arguments
 from rlseq.utils.errors import need, pick
@@ -40,7 +39,7 @@ class Numbers(SequenceEnv):
         target: a language, "digits", or "all" ten, each named before the source.
         below: numbers are 0 … below−1; at least 20, so that every part has some.
         split: "train", "dev" or "test".
-        reward: "edit", "exact", "bleu" or "chrf", or any reward.
+        reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu" or "chrf", or any reward.
         **options: see `EnvOptions`.
     """
 
@@ -60,32 +59,32 @@ class Numbers(SequenceEnv):
         need("num2words", "numbers")
         known = {name: name for name in ("digits", *LANGUAGES)}
         targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
-        self.pairs = NumberPairs(
-            pick(known, source, "language"), targets, below, pick(SPLITS, split, "split")
-        )
-        pairs = self.pairs
+        language = pick(known, source, "language")
+        self.corpus = corpus = NumberPairs(language, targets, below, pick(SPLITS, split, "split"))
         super().__init__(
-            vocab=pairs.vocab,
-            source_vocab=pairs.source_vocab,
-            max_len=pairs.width,
-            reward={reward: reward_named(reward, pairs, once=False)} if isinstance(reward, str) else reward,
-            items={"source": torch.zeros(1, pairs.source_width, dtype=torch.int64)},
+            vocab=corpus.vocab,
+            source_vocab=corpus.source_vocab,
+            max_len=corpus.width,
+            reward=rewards_of(reward, corpus),
+            items={"source": torch.zeros(1, corpus.source_width, dtype=torch.int64)},
             **options,
         )
-        self.metrics = {name: metric_named(name, pairs, once=False) for name in ("edit_distance", "exact")}
+        self.metrics = {name: named_metric(name, corpus) for name in ("edit_distance", "exact")}
 
     @property
     def size(self) -> int:
         """Numbers of this part, times languages."""
-        return len(self.pairs)
+        return len(self.corpus)
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Sources, and the one reference of each."""
-        return {name: value.to(self.device) for name, value in self.pairs.encoded(index).items()}
+        return {name: value.to(self.device) for name, value in self.corpus.encoded(index).items()}
 
 
 class NumberPairs:
     """Items computed from their index: number and language, and their words."""
+
+    stream = True
 
     def __init__(self, source: str, targets: Sequence[str], below: int, places: Sequence[int]) -> None:
         self.source, self.targets, self.below, self.places = source, targets, below, places

@@ -21,6 +21,7 @@ from typing_extensions import Unpack
 from rlseq.engine.categorical import inverse_cdf
 from rlseq.envs.drawn import SPLITS, other_seed
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, Evaluation, Reward
@@ -153,7 +154,7 @@ class OracleEnv(SequenceEnv):
         vocab_size: V of the random one, 5,000 when not given.
         length: T, 20 when not given.
         hidden: width of the random one, 32 when not given.
-        reward: "log_likelihood", or any callable.
+        reward: "log_likelihood", a name of `rlseq metrics`, or any callable.
         references: number of texts that it writes as references.
         split: "train" for the references to train on, or "test" for others.
         data_seed: of the random oracle, and of the references.
@@ -187,12 +188,14 @@ class OracleEnv(SequenceEnv):
             oracle = Oracle.load(oracle, length=length or 20)
         reference_seed = data_seed if pick(SPLITS, split, "split") == "train" else other_seed(data_seed)
         check_fits(references * oracle.length * 16, references=references, length=oracle.length)
-        rewards: dict[str, Reward] = {"log_likelihood": self.log_likelihood}
+        vocab = Vocab.numbered(oracle.vocab_size, eos=None)
+        items = written(oracle, references, reference_seed)
+        own = {"log_likelihood": self.log_likelihood}
         super().__init__(
-            vocab=Vocab.numbered(oracle.vocab_size, eos=None),
+            vocab=vocab,
             max_len=oracle.length,
-            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
-            items=written(oracle, references, reference_seed),
+            reward=rewards_of(reward, ItemReferences(vocab, items), own),
+            items=items,
             **options,
         )
         self.oracle = oracle.to(self.device)

@@ -18,7 +18,7 @@ from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.types import Reward
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
-METRICS = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
+REPORTED = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
 
 
 class Parallel(CorpusTask):
@@ -28,8 +28,8 @@ class Parallel(CorpusTask):
         path: a TSV or JSONL file, a folder of train, dev and test, a list of aligned files, or a mapping of
             parts (docs/data.md).
         split: "train", "dev" or "test".
-        reward: "edit", "exact", "bleu", "chrf", "rouge_l", "ter", "cider_d", or any reward; "edit" where
-            characters are read, else "bleu", when not given.
+        reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu", "chrf", "rouge_l", "ter" or
+            "cider_d", or any reward; "edit" where characters are read, else "bleu", when not given.
         max_len: T, EOS included; the longest reference when not given. Longer references are left out.
         level: "char", "word" or "bpe", or one for sources and one for references.
         min_count: words that training has less often are unknown.
@@ -61,7 +61,7 @@ class Parallel(CorpusTask):
         corpus = load(origins, split, reading)
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
-        super().__init__(corpus, reward=reward, metrics=METRICS, max_len=max_len, stream=stream, **options)
+        super().__init__(corpus, reward=reward, metrics=REPORTED, max_len=max_len, stream=stream, **options)
 
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────

@@ -17,11 +17,10 @@ from rlseq.data.formats import Pair
 from rlseq.data.locate import TEXTS, Origin, Where, find
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
-from rlseq.metrics import BLEU, DistinctN
+from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveInt, checked_arguments
-from rlseq.utils.errors import pick
 
 
 class Text(CorpusTask):
@@ -35,7 +34,8 @@ class Text(CorpusTask):
             when not given.
         split: "train", "dev" or "test".
         level: "char", "word" or "bpe"; characters where texts are single words, else words, when not given.
-        reward: "bleu_2", "bleu_3", "bleu_4", or any reward; of the tokens written, the end among them.
+        reward: "bleu_2", "bleu_3", "bleu_4", of the tokens written, the end among them; another name of
+            `rlseq metrics`; or any reward.
         max_len: T, EOS included; the longest text when not given. Longer texts are left out.
         min_count: words that training has less often are unknown.
         vocab_size: V at most, the most frequent words.
@@ -61,14 +61,10 @@ class Text(CorpusTask):
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
         corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
-        rewards: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
-        super().__init__(
-            corpus,
-            reward={reward: pick(rewards, reward, "reward")} if isinstance(reward, str) else reward,
-            max_len=max_len,
-            **options,
-        )
-        self.metrics = {**rewards, "distinct_2": DistinctN(order=2, eos=0), "copied": partial(copied, corpus)}
+        own: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
+        own["copied"] = partial(copied, corpus)
+        reported = ("bleu_2", "bleu_3", "bleu_4", "distinct_2", "copied")
+        super().__init__(corpus, reward=reward, metrics=reported, own=own, max_len=max_len, **options)
 
 
 class AgainstAll:

@@ -15,7 +15,7 @@ from pycocoevalcap.cider.cider_scorer import CiderScorer
 import rlseq
 from rlseq.engine.references import sample_references
 from rlseq.metrics import METEOR, unavailable
-from rlseq.metrics.fitting import Lazy
+from rlseq.metrics.fitting import LazyMetric
 
 ID = "rlseq/Captions-v0"
 CAPTIONS = (
@@ -23,6 +23,11 @@ CAPTIONS = (
     ("two cats sleep", "cats"),
     ("a dog and a zebra", "a dog"),
 )
+
+
+def shown(env: Any, name: str = "references") -> Any:
+    """What contexts have of all items."""
+    return env.contexts(torch.arange(env.size))[name]
 
 
 # ── rendered ─────────────────────────────────────────────────────────────────────────────────────────
@@ -54,9 +59,7 @@ def test_splits_and_seeds_are_other_scenes() -> None:
 def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
     """As pycocoevalcap computes it on texts in which EOS is written out."""
     env = rlseq.make(ID, num_envs=10, scenes=10, seed=1)
-    references = [
-        [" ".join([env.vocab.decode(r), "EOS"]) for r in item] for item in env.items["references"].tolist()
-    ]
+    references = [[" ".join([env.vocab.decode(r), "EOS"]) for r in item] for item in shown(env).tolist()]
     batch = sample_references(env)
     mask = batch.mask & (torch.arange(env.max_len) < 6)  # most break off
     got = env.reward_parts(batch.actions, mask, batch.context)["cider_d"].sum(1)
@@ -92,8 +95,8 @@ def test_other_rewards(reward: str, best: float) -> None:
 def test_a_reward_of_one_s_own_and_unknown_ones() -> None:
     env = rlseq.make(ID, scenes=5, reward=lambda tokens, mask, context: mask.sum(1))
     assert list(env.parts) == ["reward"]
-    with pytest.raises(ValueError, match="unknown reward 'cider'; did you mean 'cider_d'"):
-        rlseq.make(ID, scenes=5, reward="cider")
+    with pytest.raises(ValueError, match="unknown reward 'cidr_d'; did you mean 'cider_d'"):
+        rlseq.make(ID, scenes=5, reward="cidr_d")
 
 
 @pytest.mark.skipif(unavailable("meteor") is not None, reason=str(unavailable("meteor")))
@@ -107,7 +110,8 @@ def test_meteor_misses_the_end() -> None:
     )
     assert (whole > 0.99).all()
     assert (broken < whole).all()
-    meteor = env.parts["meteor"]
+    lazy: Any = env.parts["meteor"]
+    meteor = lazy.metric
     assert isinstance(meteor, METEOR)
     meteor.close()
 
@@ -115,7 +119,7 @@ def test_meteor_misses_the_end() -> None:
 def test_metrics_are_fitted_when_they_are_asked() -> None:
     env = rlseq.make(ID, num_envs=5, scenes=5)
     lazy = env.metrics["bleu"]
-    assert isinstance(lazy, Lazy)
+    assert isinstance(lazy, LazyMetric)
     assert "metric" not in vars(lazy)
     scores = rlseq.evaluate(rlseq.make_policy("captioner", env, hidden=8, embedding=4), env)
     assert "metric" in vars(lazy)
@@ -203,7 +207,7 @@ def test_the_vocabulary_is_that_of_training_in_every_split(data: Path) -> None:
     assert train.vocab.words[:4] == ("<eos>", "<unk>", "a", "dog")
     assert (train.max_len, every.size) == (6, 60)
     other = files(data, features=str(data / "all.npz"), vocab=rlseq.Vocab(("<eos>", "<unk>", "dog")))
-    assert other.items["references"][0].tolist() == [[1, 2, 1, 0, 0, 0], [1, 1, 2, 1, 1, 0]]
+    assert shown(other)[0].tolist() == [[1, 2, 1, 0, 0, 0], [1, 1, 2, 1, 1, 0]]
     with pytest.raises(ValueError, match="neither 'a' nor '<unk>'"):
         files(data, features=str(data / "all.npz"), vocab=rlseq.Vocab(("<eos>", "dog")))
 
@@ -217,7 +221,7 @@ def test_what_is_no_vocabulary_for_captions(data: Path, vocab: Any) -> None:
 
 
 def test_a_min_count_that_leaves_no_word(data: Path) -> None:
-    with pytest.raises(ValueError, match="min_count=1000000 leaves no word of the training captions"):
+    with pytest.raises(ValueError, match="min_count=1000000 leaves no word of the training texts"):
         files(data, features=str(data / "all.npz"), min_count=10**6)
     known = rlseq.Vocab(("<eos>", "<unk>", "dog"))
     files(data, features=str(data / "all.npz"), min_count=10**6, vocab=known)  # which needs no counts
@@ -228,7 +232,7 @@ def test_rare_words_are_unknown_and_unpaid(data: Path) -> None:
     env = files(data, features=str(data / "all.npz"), min_count=18, num_envs=1, reward="rouge_l")
     assert "zebra" not in env.vocab.words
     assert "dog" in env.vocab.words
-    reference = env.items["references"][2, 0]  # a dog and a zebra
+    reference = shown(env)[2, 0]  # a dog and a zebra
     unknown = env.vocab.words.index("<unk>")
     assert (reference == unknown).sum() == 2
     context = env.begin(index=torch.tensor([2]))
@@ -241,9 +245,9 @@ def test_rare_words_are_unknown_and_unpaid(data: Path) -> None:
 
 def test_long_captions_are_cut_for_likelihood_only(data: Path) -> None:
     env = files(data, features=str(data / "all.npz"), max_len=3, num_envs=1)
-    assert env.vocab.decode(env.items["references"][0, 0].tolist()) == "a dog runs"  # and no end
-    assert env.items["reference_lengths"][:3].tolist() == [[3, 3], [3, 2], [3, 3]]
-    assert env.parts["cider_d"].bigrams.max() == 5  # "a brown dog is running <eos>"
+    assert env.vocab.decode(shown(env)[0, 0].tolist()) == "a dog runs"  # and no end
+    assert shown(env, "reference_lengths")[:3].tolist() == [[3, 3], [3, 2], [3, 3]]
+    assert env.parts["cider_d"].metric.bigrams.max() == 5  # "a brown dog is running <eos>"
 
 
 @pytest.mark.parametrize(

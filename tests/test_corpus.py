@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from rlseq.data import cache
-from rlseq.data.corpus import Corpus, Ragged, table_of
+from rlseq.data.corpus import Corpus, Ragged
 from rlseq.data.encode import load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, find
+from rlseq.metrics.encode import table_of
+from rlseq.metrics.fitting import WithoutFirst, texts_of
 
 draw = random.Random(0)
 ITEMS = [
@@ -85,14 +87,14 @@ def test_what_is_too_long_is_left_out() -> None:
         assert less.longest <= limit
 
 
-def test_without_one_reference() -> None:
+def test_without_the_first_reference() -> None:
     made = corpus()
     items = torch.tensor([i for i, texts in enumerate(made.texts()) if len(texts) > 1])
-    drop = torch.tensor([i % 2 for i in range(len(items))])
-    left = made.without(items, drop).texts()
-    for i, d, texts in zip(items.tolist(), drop.tolist(), left, strict=True):
-        whole = made.texts(torch.tensor([i]))[0]
-        assert texts == whole[:d] + whole[d + 1 :]
+    left = WithoutFirst(made, items)
+    for row, item in enumerate(items):
+        others = made.texts(item[None])[0][1:]
+        assert left.texts()[row] == left.texts(torch.tensor([row]))[0] == others
+    assert texts_of(left.table(), made.vocab) == left.texts()
 
 
 def test_tokens_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from rlseq.data.encode import Reading, load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin
 from rlseq.metrics import BLEU, ChrF, EditDistance, Exact
-from rlseq.metrics.fitting import Fitted, ReadTokens, ReadWords
+from rlseq.metrics.fitting import LazyMetric, ReadTokens, ReadWords
 from rlseq.metrics.tokenize import whitespace
 
 TRAIN = [
@@ -55,7 +55,7 @@ def test_edits_are_those_of_the_texts_even_where_words_are_unknown(level: str, p
     made = corpus(level, part)
     split = made.vocab.split
     references = made.texts()
-    metric = Fitted("edit", EditDistance, ReadTokens(made))
+    metric = LazyMetric("edit", EditDistance, ReadTokens(made))
     for item, texts in enumerate(references):
         tokens, mask = text(made, WRITTEN)
         context = {"index": torch.full((len(WRITTEN),), item)}
@@ -71,8 +71,8 @@ def test_writing_unknown_is_never_right() -> None:
     assert torch.equal(made.contexts(context["index"], 1, 4)["references"][0, 0], tokens[0]), (
         "as likelihood sees it"
     )
-    assert Fitted("exact", Exact, ReadTokens(made))(tokens, mask, context).tolist() == [0.0]
-    assert Fitted("edit", EditDistance, ReadTokens(made)).value(tokens, mask, context).tolist() == [2.0]
+    assert LazyMetric("exact", Exact, ReadTokens(made))(tokens, mask, context).tolist() == [0.0]
+    assert LazyMetric("edit", EditDistance, ReadTokens(made)).value(tokens, mask, context).tolist() == [2.0]
 
 
 @pytest.mark.parametrize("level", ["char", "word", "bpe"])
@@ -81,7 +81,7 @@ def test_reported_bleu_and_chrf_are_sacrebleu_s_of_the_texts(level: str, part: s
     made = corpus(level, part)
     tokens, mask = text(made, WRITTEN)
     read = made.vocab.decode_batch(tokens.tolist(), mask.sum(1).tolist())
-    bleu, chrf = (Fitted(m.name, m, ReadWords(made, m.words, ends=False)) for m in (BLEU, ChrF))
+    bleu, chrf = (LazyMetric(m.name, m, ReadWords(made, m.words, ends=False)) for m in (BLEU, ChrF))
     for item, references in enumerate(made.texts()):
         context = {"index": torch.full((len(WRITTEN),), item)}
         ours = torch.stack([metric.value(tokens, mask, context) for metric in (bleu, chrf)], 1)
@@ -93,7 +93,7 @@ def test_reported_bleu_and_chrf_are_sacrebleu_s_of_the_texts(level: str, part: s
 
 def test_the_end_is_a_word_of_a_reward() -> None:
     made = corpus("char")
-    metric = Fitted("bleu", BLEU, ReadWords(made, whitespace, ends=True), scale=0.01)
+    metric = LazyMetric("bleu", BLEU, ReadWords(made, whitespace, ends=True), scale=0.01)
     context = {"index": torch.tensor([1])}
     whole, cut = (metric(*text(made, ["two dogs run"], ended), context).item() for ended in (True, False))
     assert whole == pytest.approx(1.0)
@@ -108,19 +108,19 @@ def test_fitted_on_a_batch_is_fitted_on_all(read: object) -> None:
     tokens, mask = text(made, WRITTEN)
     context = {"index": torch.tensor([2, 0, 2, 1])}
     for metric in (BLEU, ChrF, EditDistance):
-        once, each = (Fitted("m", metric, read(made), once=once) for once in (True, False))  # type: ignore[operator]
+        once, each = (LazyMetric("m", metric, read(made), once=once) for once in (True, False))  # type: ignore[operator]
         assert torch.equal(once(tokens, mask, context), each(tokens, mask, context))
         assert torch.equal(once.value(tokens, mask, context), each.value(tokens, mask, context))
 
 
 def test_increments_sum_to_the_scaled_reward() -> None:
     made = corpus("word")
-    metric = Fitted("bleu", BLEU, ReadTokens(made), scale=0.01)
+    metric = LazyMetric("bleu", BLEU, ReadTokens(made), scale=0.01)
     tokens, mask = text(made, WRITTEN)
     context = {"index": torch.tensor([0, 1, 2, 0])}
     torch.testing.assert_close(metric.increments(tokens, mask, context).sum(1), metric(tokens, mask, context))
     with pytest.raises(TypeError, match="reads words, so that it cannot be paid token by token"):
-        Fitted("bleu", BLEU, ReadWords(made, whitespace, ends=True)).increments(tokens, mask, context)
+        LazyMetric("bleu", BLEU, ReadWords(made, whitespace, ends=True)).increments(tokens, mask, context)
 
 
 def test_it_is_a_reward_like_any_other_and_fitted_late() -> None:
@@ -131,7 +131,7 @@ def test_it_is_a_reward_like_any_other_and_fitted_late() -> None:
         fits.append(1)
         return BLEU(references, eos=eos)  # type: ignore[arg-type]
 
-    metric = Fitted("bleu", make, ReadTokens(made))
+    metric = LazyMetric("bleu", make, ReadTokens(made))
     assert not fits
     total = 0.5 * metric + metric
     tokens, mask = text(made, WRITTEN)

@@ -186,7 +186,7 @@ def test_all_languages_are_asked_for_by_name() -> None:
     env: Any = rlseq.make("rlseq/Numbers-v0", target="all", num_envs=10, below=100)
     env.begin(index=torch.arange(20, 30))
     assert env.sources() == [f"<{name}>two" for name in LANGUAGES]
-    assert env.pairs.texts(env.context["index"])[LANGUAGES.index("de")] == ["zwei"]
+    assert env.corpus.texts(env.context["index"])[LANGUAGES.index("de")] == ["zwei"]
 
 
 def test_numbers_are_endless() -> None:

@@ -96,9 +96,7 @@ class Recipe:
             items = torch.arange(first, first + env.num_envs)
             batch = rlseq.rollout(policy, env, decode=decode, index=items)
             texts += env.texts(batch.actions, batch.mask)
-        references = [
-            [env.vocab.decode(reference) for reference in item] for item in env.items["references"].tolist()
-        ]
+        references = env.corpus.texts()
         report = rlseq.metrics.evaluate(texts, references, metrics=(*COLUMNS, "length"))
         return {**report, "signatures": report.signatures, "texts": texts[:5], "references": references[:5]}
 

@@ -33,7 +33,7 @@ from rlseq.engine.decode import Greedy, Sample
 from rlseq.engine.evaluation import evaluate_texts, selection
 from rlseq.engine.generation import generate as generate_texts
 from rlseq.mdp.registry import ids, option_names, task_class
-from rlseq.metrics.registry import BY_NAME, OF_SETS
+from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES, size_names
 from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import RunConfig, build
@@ -198,7 +198,7 @@ def list_or_show(what: str, name: str | None) -> str:
         "envs": {id: task_class(id) for id in ids()},
         "agents": AGENTS,
         "policies": POLICIES,
-        "metrics": {**BY_NAME, **OF_SETS},
+        "metrics": {name: row.make for name, row in METRICS.items() if row.make},
     }
     table = tables[what]
     if name is None:
@@ -213,6 +213,8 @@ def list_or_show(what: str, name: str | None) -> str:
         texts = descriptions(found)
         rows = [(name, default.default_factory()) for name, _, default in flags(found, {}, ("policy",))]
         text += "\n\n" + "".join(f"  {name:14s} {default!s:16.16s} {texts[name]}\n" for name, default in rows)
+    elif what == "metrics":
+        text += f"\n\n  {METRICS[name]}"
     elif what == "policies":
         text += f"\n\n  sizes: {', '.join(sorted(size_names(found)))}"
     elif what == "envs":

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 import rlseq.compare.figures as figures
 import rlseq.compare.tables as tables
-from rlseq.metrics.registry import LOWER_IS_BETTER, NOT_QUALITY
+from rlseq.metrics.registry import row_of
 from rlseq.utils.files import write_whole
 
 Tree = Mapping[str, Any]
@@ -113,7 +113,7 @@ def _heat(task: Tree) -> list[list[float]]:
     columns = []
     for metric in agents[0]["scores"]:
         values = [a["scores"].get(metric, {}).get("estimate", 0.0) for a in agents]
-        sign = 0 if metric in NOT_QUALITY else -1 if metric in LOWER_IS_BETTER else 1
+        sign = row_of(metric).sign
         low, high = min(v * sign for v in values), max(v * sign for v in values)
         columns.append([(v * sign - low) / ((high - low) or 1) if high > low else 0.0 for v in values])
     return [list(row) for row in zip(*columns, strict=True)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlseq.compare.statistics import BESIDE_MEAN, Range, Tree, as_tree, mean, within
 from rlseq.compare.verdicts import across, compared, remarks, verdict
-from rlseq.metrics.registry import NO_RANGE, range_of
+from rlseq.metrics.registry import NO_RANGE, row_of
 from rlseq.training.experiment import TEMPERATURES, RunConfig
 from rlseq.training.experiment_envs import held_out, tested_on
 from rlseq.training.fingerprint import configuration, machine
@@ -201,8 +201,8 @@ def _selection(runs: Sequence[_Run]) -> Tree:
 def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
     """The range of every metric, as far as it is known and no value contradicts it."""
     own = next((run.rewarded() for run in runs if run.job.reward is None and not run.job.stock), [])
-    known = {metric: range_of(metric) for run in runs for metric in run.final}
-    known["reward"] = range_of(own[0], reward=True) if len(own) == 1 else NO_RANGE
+    known = {metric: row_of(metric).range for run in runs for metric in run.final}
+    known["reward"] = row_of(own[0]).reward_range if len(own) == 1 else NO_RANGE
     return {
         metric: within(range, [run.final[metric] for run in runs if metric in run.final])
         for metric, range in known.items()

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlseq.compare.statistics import BESIDE_MEAN
 from rlseq.compare.verdicts import ALPHA
-from rlseq.metrics.registry import LOWER_IS_BETTER
+from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested
 
 Tree = Mapping[str, Any]
@@ -74,7 +74,7 @@ def matrix(task: Tree) -> Table:
         "Trained on one metric, tested on all: means over seeds and 95 % intervals, "
         f"n = {' or '.join(map(str, n))} seeds. ↓: lower is better.{_cut_says(rows)}"
     )
-    head = ["agent", "trained on", *(f"{m} ↓" if m in LOWER_IS_BETTER else m for m in metrics)]
+    head = ["agent", "trained on", *(f"{m} ↓" if row_of(m).better == "lower" else m for m in metrics)]
     return Table("matrix", caption, head, rows)
 
 

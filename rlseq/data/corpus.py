@@ -6,6 +6,7 @@ Token arrays may lie on a device, or in a file that is mapped into memory and re
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from rlseq.data import cache
-from rlseq.metrics.encode import RefTable
+from rlseq.metrics.encode import RefTable, table_of
+from rlseq.metrics.fitting import texts_of
 from rlseq.metrics.ngrams import PAD
 from rlseq.utils.memory import check_fits
-from rlseq.vocab import Vocab, from_json
+from rlseq.vocab import UNK, Vocab, from_json
 
 CELL = 8  # bytes of a token in a table
 
@@ -74,6 +76,7 @@ class Corpus:
     starts: Tensor  # [N + 1] item i has references order[starts[i] : starts[i + 1]]
     oov_words: tuple[str, ...] = ()  # the words of ids V, V + 1, …
     notes: dict[str, Any] = field(default_factory=dict)  # what was counted when it was read
+    stream: bool = False  # metrics are fitted on the references of each batch, as all are too many to hold
 
     @classmethod
     def open(cls, folder: Path, part: str, mapped: bool) -> Corpus | None:
@@ -96,6 +99,31 @@ class Corpus:
             starts=arrays["starts"],
             oov_words=tuple(notes.pop("oov_words")),
             notes=notes,
+        )
+
+    @classmethod
+    def of_texts(cls, vocab: Vocab, items: Sequence[Sequence[str]], longest: int) -> Corpus:
+        """Make a corpus without sources of texts in memory: the references of each item.
+
+        Args:
+            vocab: the words that can be written.
+            items: references by item.
+            longest: tokens that contexts show of a text, EOS included; metrics see all of it.
+        """
+        oov_words: dict[str, int] = {}
+        rows = [vocab.encode_apart(text, oov_words) for references in items for text in references]
+        if oov_words and vocab.unk is None:
+            raise ValueError(f"the vocabulary has neither {next(iter(oov_words))!r} nor {UNK!r} for it")
+        closed = [row if vocab.eos is None else [*row, vocab.eos] for row in rows]
+        lengths = torch.tensor([0, *map(len, closed)])
+        counts = torch.tensor([0, *map(len, items)])
+        return cls(
+            *(vocab, None, None),
+            references=Ragged(torch.tensor([id for row in closed for id in row]), lengths.cumsum(0)),
+            order=torch.arange(len(closed)),
+            starts=counts.cumsum(0),
+            oov_words=tuple(oov_words),
+            notes={"parts": {"all": {"longest": longest, "longest_source": 0}}},
         )
 
     def __len__(self) -> int:
@@ -137,19 +165,6 @@ class Corpus:
             notes=self.notes,
         )
 
-    def without(self, items: Tensor, drop: Tensor) -> Corpus:
-        """Return items `[n]`, each without its reference number `drop` `[n]`, which the others can judge."""
-        counts = self.starts.diff()[items]
-        at = torch.arange(self.width, device=items.device)
-        stays = (at < counts.unsqueeze(1)) & (at != drop.unsqueeze(1))
-        order = self.order[(self.starts[items].unsqueeze(1) + at)[stays]]
-        starts = torch.cat([counts.new_zeros(1), (counts - 1).cumsum(0)])
-        return Corpus(
-            *(self.vocab, None, None, self.references, order, starts),
-            oov_words=self.oov_words,
-            notes=self.notes,
-        )
-
     def to(self, device: torch.device) -> Corpus:
         """Return the corpus with its arrays on a device."""
         return Corpus(
@@ -166,7 +181,7 @@ class Corpus:
         found, lengths = self._take(rows, width, self.vocab.pad)
         if self.vocab.unk is not None:
             found = found.masked_fill(found >= len(self.vocab), self.vocab.unk)
-        context = {"references": found, "reference_lengths": lengths}
+        context = {"references": found, "reference_lengths": lengths.clamp(max=width)}
         if self.sources is not None and self.source_vocab is not None:
             context["source"] = self.sources.take(rows, source_width, self.source_vocab.pad)
         return {name: value.to(index.device) for name, value in context.items()}
@@ -193,14 +208,7 @@ class Corpus:
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
         """Return references as texts, a list for each item."""
-        table = self.table(index)
-        found: list[list[str]] = [[] for _ in range(table.items)]
-        words = (*self.vocab.words, *self.oov_words)
-        for item, ids, length in zip(
-            table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
-        ):
-            found[item].append(self.vocab.join(words[i] for i in ids[:length] if i != self.vocab.eos))
-        return found
+        return texts_of(self.table(index), self.vocab, self.oov_words)
 
     def source_texts(self, index: Tensor) -> list[str]:
         """Return sources as texts, in which unknown words are `<unk>`."""
@@ -210,14 +218,6 @@ class Corpus:
         lengths = self.sources.ends[rows + 1] - self.sources.ends[rows]
         ids = self.sources.take(rows, int(lengths.max()), self.source_vocab.pad)
         return self.source_vocab.decode_batch(ids.tolist(), lengths.tolist())
-
-
-def table_of(references: Tensor, lengths: Tensor) -> RefTable:
-    """Return the table that a metric is fitted on, from references `[B, R, T]` and lengths `[B, R]`."""
-    item, slot = (lengths > 0).nonzero(as_tuple=True)
-    ids, long = references[item, slot], lengths[item, slot]
-    ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
-    return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
 
 
 class CorpusWriter:

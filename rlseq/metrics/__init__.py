@@ -17,10 +17,11 @@ from rlseq.metrics.algebra import (
     Shuffled,
     WeightedSum,
 )
+from rlseq.metrics.base import Metric
 from rlseq.metrics.bleu import BLEU, COCO, MIXER, SACREBLEU, add_k, floor, halving, sacrebleu, unsmoothed
 from rlseq.metrics.chrf import ChrF, ChrFPlusPlus, all_orders, effective_orders
 from rlseq.metrics.cider import CIDEr, CIDErD, DocumentFrequency
-from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, SelfBLEU
+from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, SelfBLEU, SetMetric
 from rlseq.metrics.edit import (
     EditDistance,
     ErrorRate,
@@ -30,7 +31,7 @@ from rlseq.metrics.edit import (
     one_minus_rate,
 )
 from rlseq.metrics.external import METEOR, SPICE, Unavailable, unavailable
-from rlseq.metrics.registry import Report, evaluate
+from rlseq.metrics.registry import Report, evaluate, register
 from rlseq.metrics.rouge import ROUGEL, ROUGEN, f_measure, recall_only
 from rlseq.metrics.ter import TER
 from rlseq.metrics.tokenize import tercom
@@ -60,10 +61,12 @@ __all__ = [
     "KLShaped",
     "Length",
     "LengthPenalty",
+    "Metric",
     "Overlong",
     "Repetition",
     "Report",
     "SelfBLEU",
+    "SetMetric",
     "Shuffled",
     "TokenErrorRate",
     "Unavailable",
@@ -78,6 +81,7 @@ __all__ = [
     "negative",
     "one_minus_rate",
     "recall_only",
+    "register",
     "sacrebleu",
     "tercom",
     "unavailable",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from copy import copy
 from numbers import Real
 from typing import Any, Protocol
 
@@ -70,6 +71,14 @@ class Composable:
         """The same reward, paid out token by token as `increments`."""
         return Dense(self)
 
+    def without_first_reference(self, items: Tensor) -> Reward | None:
+        """The reward of texts of `items` [n], in this order, that does not know the first reference of each.
+
+        By default the reward itself, which knows no references but those of the context. One that was fitted
+        on references is fitted on the others; None where that cannot be.
+        """
+        return self
+
 
 class WeightedSum(Composable):
     """Σ wᵢ Rᵢ; `parts` names the components, so that each can be logged on its own."""
@@ -104,13 +113,38 @@ class WeightedSum(Composable):
             values = [value if value.dim() == 2 else at_last(value, mask) for value in values]
         return torch.stack(values).sum(0)
 
+    def without_first_reference(self, items: Tensor) -> Reward | None:
+        """The sum of what the components answer."""
+        terms = [(weight, without_first_reference(part, items)) for weight, part in self.terms]
+        left = [(weight, part) for weight, part in terms if part is not None]
+        return WeightedSum(left) if len(left) == len(terms) else None
+
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Σ wᵢ increments of Rᵢ; a component without them is paid at the last token."""
         gains = [w * increments(r, tokens, mask, context) for w, r in self.terms]
         return torch.stack(gains).sum(0)
 
 
-class Mapped(Composable):
+class OfReward(Composable):
+    """A reward made of another one, its attribute `reward`."""
+
+    reward: Reward
+
+    @property
+    def parts(self) -> dict[str, Reward]:
+        """The other reward, or its components, so that each can be logged on its own."""
+        return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
+
+    def without_first_reference(self, items: Tensor) -> Reward | None:
+        """The same of what the other reward answers."""
+        left, other = without_first_reference(self.reward, items), copy(self)
+        if left is None:
+            return None
+        other.reward = left
+        return other
+
+
+class Mapped(OfReward):
     """A function of a reward."""
 
     def __init__(self, reward: Reward, function: Callable[[Tensor], Tensor], name: str) -> None:
@@ -118,11 +152,6 @@ class Mapped(Composable):
         self.reward, self.function = reward, function
         self.name = f"{name}({name_of(reward)})"
         self.signature = f"{name}({_signature(reward)})"
-
-    @property
-    def parts(self) -> dict[str, Reward]:
-        """What is mapped, or its components."""
-        return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The function of the reward; padding of a [B, T] reward stays 0."""
@@ -136,7 +165,7 @@ class Mapped(Composable):
         return torch.where(mask, gains, 0)
 
 
-class Dense(Composable):
+class Dense(OfReward):
     """A reward's increments as the reward, [B, T]."""
 
     def __init__(self, reward: Reward) -> None:
@@ -158,7 +187,7 @@ class Scorer(Protocol):
         """Something with `log_probs` [B, T]."""
 
 
-class KLShaped(Composable):
+class KLShaped(OfReward):
     """R − β Σₜ ( log π(aₜ) − log π_ref(aₜ) ), the KL term paid at each token, [B, T]."""
 
     @checked_arguments
@@ -171,11 +200,6 @@ class KLShaped(Composable):
             _number(beta),
         )
         self.name = f"kl_shaped({name_of(reward)})"
-
-    @property
-    def parts(self) -> dict[str, Reward]:
-        """The reward without the KL term."""
-        return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -276,6 +300,11 @@ def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -
         return gains
     value = reward(tokens, mask, context)
     return value if value.dim() == 2 else at_last(value, mask)
+
+
+def without_first_reference(reward: Reward, items: Tensor) -> Reward | None:
+    """What `Composable.without_first_reference` answers; a plain function reads the context alone."""
+    return reward.without_first_reference(items) if isinstance(reward, Composable) else reward
 
 
 def name_of(reward: Reward) -> str:

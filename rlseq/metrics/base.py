@@ -131,6 +131,9 @@ class Metric(Composable):
         ids, rows = self.read(tokens, mask, context)
         return self.chunked(self.reward, WholeTexts, ids, rows)[:, 0]
 
+    def without_first_reference(self, items: Tensor) -> None:
+        """None: the references are gone once the metric is fitted."""
+
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The metric's own figure, [B], where the reward is another (an edit distance, say)."""
         ids, rows = self.read(tokens, mask, context)

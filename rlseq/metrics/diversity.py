@@ -6,6 +6,7 @@ monitors they show mode collapse and generic answers, which BLEU and CIDEr do no
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
@@ -45,9 +46,9 @@ class SetMetric(Composable):
         check_fields(self)
         check_settings(self)
 
+    @abstractmethod
     def judge(self, ids: Tensor) -> Tensor:
         """Ids [N, T], padded with PAD → [N]; shares are float64, and cast to `dtype` at the end."""
-        raise NotImplementedError
 
     def pool(self, ids: Tensor) -> Tensor:
         """Ids [N, T] → the figure of the set; by default the mean."""

@@ -43,6 +43,14 @@ class RefTable:
         return digest.hexdigest()[:16]
 
 
+def table_of(references: Tensor, lengths: Tensor) -> RefTable:
+    """What a metric is fitted on, from references `[B, R, T]` and their lengths `[B, R]`."""
+    item, slot = (lengths > 0).nonzero(as_tuple=True)
+    ids, long = references[item, slot], lengths[item, slot]
+    ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
+    return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
+
+
 @dataclass(eq=False)
 class Encoder:
     """Turns lines into ids: words through a vocabulary that grows with the references, ids as is.

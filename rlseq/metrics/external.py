@@ -201,6 +201,9 @@ class _Judge(Composable):
         scores = self.judge([_clean(text) for text in texts], context["index"].tolist())[0]
         return torch.tensor(scores, device=tokens.device)
 
+    def without_first_reference(self, items: Tensor) -> None:
+        """None: it was given its references before."""
+
     @property
     def signature(self) -> str:
         """Name and implementation."""

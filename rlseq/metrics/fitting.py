@@ -1,23 +1,24 @@
-"""A metric as the reward of a task: fitted on a corpus when it is first asked.
+"""A metric as the reward of a task: found by its name, and fitted on a corpus when it is first asked.
 
-A metric reads a text by its tokens, EOS among them, or by its words as the metric's own tokeniser cuts them.
-It is fitted once on all items, or, where these are too many or endless, on those of each batch.
+A metric reads a text by its tokens, EOS among them, by its words as a tokeniser cuts them, or whole. It is
+fitted once on all items, or, where these are too many or endless, on those of each batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from rlseq.metrics.algebra import Composable
-from rlseq.metrics.base import Metric
-from rlseq.metrics.encode import RefTable, pad
-from rlseq.metrics.tokenize import Tokenize
-from rlseq.types import Context
+from rlseq.metrics.algebra import Composable, increments
+from rlseq.metrics.encode import RefTable, pad, table_of
+from rlseq.metrics.registry import METRICS, MetricRow
+from rlseq.metrics.tokenize import Tokenize, whitespace
+from rlseq.types import Context, Reward
+from rlseq.utils.errors import hint
 from rlseq.vocab import Vocab
 
 
@@ -25,6 +26,7 @@ class HasReferences(Protocol):
     """What a metric can be fitted on."""
 
     vocab: Vocab
+    stream: bool  # there are too many references to hold: metrics are fitted on those of each batch
 
     def table(self, index: Tensor | None = None) -> RefTable:
         """References of items `[B]`, of all when not given; unknown words have ids beyond V."""
@@ -33,15 +35,52 @@ class HasReferences(Protocol):
         """The same as texts."""
 
 
-Make = Callable[..., Any]  # references, eos=… -> a metric
+class ItemReferences:
+    """References that lie in tensors: "references" `[N, R, T]` and "reference_lengths" `[N, R]`."""
+
+    stream = False
+
+    def __init__(self, vocab: Vocab, items: Mapping[str, Tensor]) -> None:
+        self.vocab = vocab
+        self.ids, self.lengths = items["references"], items["reference_lengths"]
+
+    def table(self, index: Tensor | None = None) -> RefTable:
+        """References of items `[B]`, of all when not given."""
+        rows = slice(None) if index is None else index.to(self.ids.device)
+        return table_of(self.ids[rows].cpu(), self.lengths[rows].cpu())
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """The same as texts."""
+        return texts_of(self.table(index), self.vocab)
+
+
+class WithoutFirst:
+    """Items `[n]` of a corpus without the first reference of each, by which that one can be judged."""
+
+    stream = False
+
+    def __init__(self, corpus: HasReferences, items: Tensor) -> None:
+        self.corpus, self.items, self.vocab = corpus, items, corpus.vocab
+
+    def table(self, index: Tensor | None = None) -> RefTable:
+        """Their other references."""
+        all_ = self.corpus.table(self.items if index is None else self.items[index])
+        kept = all_.slot > 0
+        ids, lengths, item, slot = (part[kept] for part in (all_.ids, all_.lengths, all_.item, all_.slot))
+        return RefTable(ids, lengths, item, slot - 1, all_.items, all_.width - 1)
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """The same as texts."""
+        return [item[1:] for item in self.corpus.texts(self.items if index is None else self.items[index])]
 
 
 class Reader(Protocol):
     """How a metric reads what is written, and what it is compared with."""
 
-    eos: int | None
+    corpus: HasReferences
+    options: dict[str, Any]  # what a metric is told when it is made
 
-    def references(self, index: Tensor | None) -> RefTable:
+    def references(self, index: Tensor | None) -> Any:
         """The references of items `[B]`, of all when not given."""
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +94,11 @@ class ReadTokens:
     """By tokens; an unknown word of a reference equals nothing that can be written."""
 
     def __init__(self, corpus: HasReferences) -> None:
-        self.eos, self.references = corpus.vocab.eos, corpus.table
+        self.corpus, self.options = corpus, {"eos": corpus.vocab.eos}
+
+    def references(self, index: Tensor | None) -> RefTable:
+        """The references as tokens."""
+        return self.corpus.table(index)
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens as they are."""
@@ -76,8 +119,8 @@ class ReadWords:
     """
 
     def __init__(self, corpus: HasReferences, tokenize: Tokenize, ends: bool) -> None:
-        self.corpus, self.tokenize = corpus, tokenize
-        self.eos = 0 if ends else None
+        self.corpus, self.tokenize, self.ends = corpus, tokenize, ends
+        self.options = {"eos": 0 if ends else None}
         self.ids: dict[str, int] = {}
 
     def references(self, index: Tensor | None) -> RefTable:
@@ -104,7 +147,7 @@ class ReadWords:
 
     def on(self, corpus: HasReferences) -> ReadWords:
         """Another corpus, by the same words."""
-        return ReadWords(corpus, self.tokenize, self.eos is not None)
+        return ReadWords(corpus, self.tokenize, self.ends)
 
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         known = self.ids
@@ -112,63 +155,101 @@ class ReadWords:
             known[word] if word in known else new.setdefault(str(word), first + len(new))
             for word in self.tokenize(text)
         ]
-        return [*ids, self.eos] if end and self.eos is not None else ids
+        return [*ids, 0] if end and self.ends else ids
 
 
-class Fitted(Composable):
+class ReadTexts:
+    """As whole texts, for metrics by other programs.
+
+    Args:
+        corpus: has the references.
+        ends: a text's end is the word `eos`, so that a text that breaks off lacks a word.
+    """
+
+    def __init__(self, corpus: HasReferences, ends: bool) -> None:
+        self.corpus, self.ends = corpus, ends
+        self.options = {"detokenize": self.text}
+
+    def references(self, index: Tensor | None) -> list[list[str]]:
+        """References as texts."""
+        end = " eos" if self.ends else ""
+        return [[text + end for text in item] for item in self.corpus.texts(index)]
+
+    def text(self, ids: list[int]) -> str:
+        """The text of ids."""
+        vocab = self.corpus.vocab
+        return vocab.decode(ids) + (" eos" if self.ends and vocab.eos in ids else "")
+
+    def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens as they are, of which the metric makes texts."""
+        return tokens, mask
+
+    def on(self, corpus: HasReferences) -> ReadTexts:
+        """Another corpus, by texts."""
+        return ReadTexts(corpus, self.ends)
+
+
+class LazyMetric(Composable):
     """A metric that is fitted when it is first asked.
 
     Args:
         name: for logs.
-        make: the metric, of its references.
-        read: by tokens or by words.
+        make: the metric, of its references and the options of the reader.
+        read: by tokens, by words, or whole.
         once: fit it on all items; False: on those of each batch, for metrics that know no other items.
         scale: what the metric is multiplied by as a reward.
     """
 
-    def __init__(self, name: str, make: Make, read: Reader, once: bool = True, scale: float = 1.0) -> None:
+    def __init__(
+        self, name: str, make: Callable[..., Any], read: Reader, once: bool = True, scale: float = 1.0
+    ) -> None:
         self.name, self.make, self.read, self.once, self.scale = name, make, read, once, scale
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The reward, `[B]`."""
         metric, text = self._fit(tokens, mask, context)
-        return self.scale * metric(*text)
+        reward: Tensor = metric(*text)
+        return reward if self.scale == 1 else self.scale * reward
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The metric's own figure, `[B]`."""
+        """The metric's own figure, `[B]`; a metric without one reports its reward, unscaled."""
         metric, text = self._fit(tokens, mask, context)
-        return metric.value(*text)
+        figure: Tensor = getattr(metric, "value", metric)(*text)
+        return figure
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """What each token adds, `[B, T]`."""
-        if not isinstance(self.read, ReadTokens):
+        if isinstance(self.read, ReadWords):
             raise TypeError(
                 f"{self.name} reads words, so that it cannot be paid token by token; use level='word'"
             )
         metric, text = self._fit(tokens, mask, context)
-        return self.scale * metric.increments(*text)
+        return self.scale * increments(metric, *text)
 
-    def on(self, corpus: HasReferences) -> Fitted:
-        """The same metric, to be fitted on another corpus."""
-        return Fitted(self.name, self.make, self.read.on(corpus), self.once, self.scale)
+    def without_first_reference(self, items: Tensor) -> Reward:
+        """The same metric, fitted on the other references of items `[n]`, whose texts it then judges."""
+        read = self.read.on(WithoutFirst(self.read.corpus, items))
+        left = LazyMetric(self.name, self.make, read, scale=self.scale)
+        return lambda tokens, mask, context: left(
+            tokens, mask, {"index": torch.arange(len(tokens), device=tokens.device)}
+        )
 
     @property
     def signature(self) -> str:
-        """The metric's own."""
-        return self.metric.signature if self.once else self.name
+        """The metric's own, where it is fitted once."""
+        return str(self.metric.signature) if self.once else self.name
 
     @cached_property
-    def metric(self) -> Metric:
-        """Fitted on all items."""
+    def metric(self) -> Any:
+        """The metric, fitted on all items."""
         return self._made(None)
 
-    def _made(self, index: Tensor | None) -> Metric:
-        metric: Metric = self.make(self.read.references(index), eos=self.read.eos)
-        return metric
+    def _made(self, index: Tensor | None) -> Any:
+        return self.make(self.read.references(index), **self.read.options)
 
     def _fit(
         self, tokens: Tensor, mask: Tensor, context: Context
-    ) -> tuple[Metric, tuple[Tensor, Tensor, Context]]:
+    ) -> tuple[Any, tuple[Tensor, Tensor, Context]]:
         """The metric, and the text as it reads it."""
         if self.once:
             return self.metric, (*self.read.written(tokens, mask), context)
@@ -176,29 +257,95 @@ class Fitted(Composable):
         return self._made(items), (*self.read.written(tokens, mask), {"index": index})
 
 
-class Lazy(Composable):
-    """Stands for a metric; whatever it is asked, the metric answers.
+def texts_of(table: RefTable, vocab: Vocab, oov_words: Sequence[str] = ()) -> list[list[str]]:
+    """References as texts, a list for each item; `oov_words` have the ids from V on."""
+    found: list[list[str]] = [[] for _ in range(table.items)]
+    words = (*vocab.words, *oov_words)
+    for item, ids, length in zip(
+        table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
+    ):
+        found[item].append(vocab.join(words[i] for i in ids[:length] if i != vocab.eos))
+    return found
+
+
+# ── by name ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def references_of(env: Any) -> HasReferences | None:
+    """The corpus of a task, or the references of all its contexts; None where there are none."""
+    corpus: HasReferences | None = getattr(env, "corpus", None)
+    if corpus is not None:
+        return corpus
+    context = env.contexts(torch.arange(env.size, device=env.device))
+    return ItemReferences(env.vocab, context) if "references" in context else None
+
+
+def rewards_of(
+    reward: str | Reward | Mapping[str, Reward],
+    corpus: HasReferences | None,
+    own: Mapping[str, Reward] | None = None,
+) -> Reward | Mapping[str, Reward]:
+    """A task's reward as `SequenceEnv` takes it, where it may be a name."""
+    return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
+
+
+def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] | None = None) -> Reward:
+    """A reward by name, 1 at best, to which a text's end counts.
+
+    A metric of words reads the tokens themselves where these are words.
 
     Args:
-        name: for logs.
-        make: makes the metric.
+        name: of the task's own rewards, or of a metric.
+        corpus: what it is fitted on; None where the task has no references.
+        own: the task's own rewards.
     """
+    if own and name in own:
+        return own[name]
+    row = _row(name, "reward", own or ())
+    as_words = corpus is not None and corpus.vocab.separator == " " and row.reads == "words"
+    cut = whitespace if row.reads == "words" else row.tokenize
+    return _made(row, corpus, "tokens" if as_words else row.reads, cut, ends=True)
 
-    def __init__(self, name: str, make: Callable[[], Any]) -> None:
-        self.name, self._make = name, make
 
-    @cached_property
-    def metric(self) -> Any:
-        """The metric itself."""
-        return self._make()
+def named_metric(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] | None = None) -> Reward:
+    """A metric by name, as it is reported: of the text alone, as its reference implementation cuts it.
 
-    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The metric's reward."""
-        reward: Tensor = self.metric(tokens, mask, context)
-        return reward
+    Args:
+        name: of the task's own metrics, or of any other.
+        corpus: what it is fitted on; None where the task has no references.
+        own: the task's own metrics.
+    """
+    if own and name in own:
+        return own[name]
+    row = _row(name, "metric", own or ())
+    return _made(row, corpus, row.reads, row.tokenize, ends=False)
 
-    def __getattr__(self, name: str) -> Any:
-        """Its other attributes, `value` and `increments` among them."""
-        if name.startswith("_"):  # copying and pickling look for these before there is a metric
-            raise AttributeError(name)
-        return getattr(self.metric, name)
+
+def _row(name: str, what: str, own: Iterable[str]) -> MetricRow:
+    """The row of a name."""
+    known = {n: row for n, row in METRICS.items() if row.make is not None}
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}{hint(name, {*known, *own})}")
+    return known[name]
+
+
+def _made(row: MetricRow, corpus: HasReferences | None, reads: str, cut: Tokenize, *, ends: bool) -> Reward:
+    """The metric of a row for a corpus, read in one of the three ways."""
+    if not row.needs_references:
+        judge: Reward = row.fit(eos=corpus and corpus.vocab.eos)
+        return judge
+    if corpus is None:
+        raise ValueError(f"{row.name} needs references, which this task does not have")
+    if row.all_items and corpus.stream:
+        raise ValueError(f"{row.name} weighs words by all items, which are not all in memory; choose another")
+    if reads == "texts" and "detokenize" not in row.options:
+        raise ValueError(f"{row.name} judges texts (rlseq.metrics.evaluate), not what a task writes")
+    read: Reader = ReadTokens(corpus)
+    if reads == "texts":
+        read = ReadTexts(corpus, ends)
+    elif reads != "tokens":
+        read = ReadWords(corpus, cut, ends)
+    made = LazyMetric(row.name, row.fit, read, not corpus.stream, row.scale if ends else 1.0)
+    if reads == "texts" and made.once:
+        made.signature  # noqa: B018  (what is missing, such as Java, is said before anything is trained)
+    return made

@@ -1,14 +1,17 @@
-"""Many metrics of one set of hypotheses, by name, each with its signature."""
+"""One row a metric: whatever makes, lists, ranks, bounds or scales a metric asks its row.
+
+A metric of one's own is one row more: `rlseq.metrics.register("my_metric", MyMetric, better="lower")`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from rlseq.metrics.bleu import BLEU, COCO
 from rlseq.metrics.chrf import ChrF, ChrFPlusPlus
@@ -17,50 +20,207 @@ from rlseq.metrics.diversity import Commonness, DistinctN, Length, Repetition, S
 from rlseq.metrics.edit import EditDistance, ErrorRate, Exact, TokenErrorRate
 from rlseq.metrics.encode import Line, References, check_references
 from rlseq.metrics.external import METEOR, SPICE, Unavailable
+from rlseq.metrics.positional import accuracy
 from rlseq.metrics.rouge import ROUGEL, ROUGEN
 from rlseq.metrics.ter import TER
-from rlseq.metrics.tokenize import characters, tercom
+from rlseq.metrics.tokenize import Tokenize, characters, tercom, whitespace
+from rlseq.utils.arguments import checked_arguments
+from rlseq.utils.errors import enter, pick
 
 Make = Callable[..., Any]
+Range = tuple[float, float]
+Better = Literal["higher", "lower", "neither"]
+Reads = Literal["tokens", "words", "characters", "texts"]
+
+NO_RANGE: Range = (-math.inf, math.inf)
+SHARE: Range = (0.0, 1.0)
+PERCENT: Range = (0.0, 100.0)
+COUNT: Range = (0.0, math.inf)
+CONTROLS = ("constant", "shuffled")  # rewards of control runs, which no metric may be called
 
 
-BY_NAME: dict[str, Make] = {
-    "bleu": BLEU,
-    **{f"bleu_{n}": partial(BLEU, order=n) for n in range(1, 5)},
-    **{f"bleu_{n}_coco": partial(BLEU, order=n, definition=COCO) for n in range(1, 5)},
-    "cider": CIDEr,
-    "cider_d": CIDErD,
-    "rouge_l": ROUGEL,
-    **{f"rouge_{n}": partial(ROUGEN, order=n) for n in range(1, 5)},
-    "chrf": ChrF,
-    "chrf++": ChrFPlusPlus,
-    "ter": TER,
-    "ter_normalized": partial(TER, tokenize=tercom(normalized=True)),
-    "edit_distance": EditDistance,
-    "wer": ErrorRate,
-    "per": ErrorRate,
-    "cer": partial(ErrorRate, tokenize=characters),
-    "exact": Exact,
-    "token_error_rate": TokenErrorRate,
-    "meteor": METEOR,
-    "spice": SPICE,
-}
+@dataclass(frozen=True)
+class MetricRow:
+    """What is known about a metric beside its formula.
+
+    Args:
+        name: by which tasks, `--reward` and `--metrics` find it.
+        make: a class whose objects are metrics, made of `references` if it has that parameter, or a
+            `functools.partial` of one; or a function `(tokens, mask, context) -> [B]`, which is the metric;
+            None for a figure that a task or an evaluation computes itself.
+        better: "higher", "lower", or "neither" where the figure describes texts without grading them.
+        range: the least and the largest value, on any scale on which it is reported.
+        unit: of the figure, where it is no share and no score.
+        reads: "tokens" as the task writes them, "words" or "characters" of the text, or whole "texts".
+        scale: factor of the metric as a reward by name, which makes the reward 1 at best.
+        all_items: the score of one item depends on the references of all, so that a batch does not suffice.
+    """
+
+    name: str
+    make: Make | None = None
+    better: Better = "higher"
+    range: Range = NO_RANGE
+    unit: str = ""
+    reads: Reads = "tokens"
+    scale: float = 1.0
+    all_items: bool = False
+
+    @property
+    def kind(self) -> Any:
+        """The class, or the function, without the settings of a partial."""
+        return getattr(self.make, "func", self.make)
+
+    @property
+    def options(self) -> set[str]:
+        """Names of the parameters of `make`."""
+        return set(inspect.signature(self.make).parameters) if self.make else set()
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether it compares texts with references; else it judges texts alone, or reads the context."""
+        return isinstance(self.kind, type) and "references" in self.options
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """From a text to the units that it compares, as the reference implementation cuts them."""
+        default = getattr(self.kind, "words", whitespace)
+        chosen: Tokenize = getattr(self.make, "keywords", {}).get("tokenize", default)
+        return chosen
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, −1 where lower is, 0 where neither is."""
+        return {"higher": 1, "lower": -1, "neither": 0}[self.better]
+
+    @property
+    def reward_range(self) -> Range:
+        """The range as a reward, which is 1 − errors where lower is better."""
+        return (1 - self.range[1], 1 - self.range[0]) if self.better == "lower" else self.range
+
+    def fit(self, references: Any = None, **options: Any) -> Any:
+        """The metric, made of references where it needs them, with those options that it has."""
+        if not isinstance(self.kind, type):
+            return self.make
+        assert self.make is not None
+        known = {name: value for name, value in options.items() if name in self.options}
+        return self.make(references, **known) if self.needs_references else self.make(**known)
+
+    def __str__(self) -> str:
+        """The row in one line, as `rlseq metrics NAME` shows it."""
+        low, high = self.range
+        parts = [f"{self.better} is better", f"reads {self.reads}", f"{low:g} … {high:g} {self.unit}".strip()]
+        parts += [f"× {self.scale:g} as a reward"] if self.scale != 1 else []
+        parts += [] if self.needs_references else ["needs no references"]
+        return "; ".join(parts)
 
 
-OF_SETS: dict[str, Make] = {
-    "length": Length,
-    **{f"distinct_{n}": partial(DistinctN, order=n) for n in range(1, 5)},
-    **{f"repetition_{n}": partial(Repetition, order=n) for n in range(1, 5)},
-    "commonness": Commonness,
-    "self_bleu": SelfBLEU,
-}
+_ROWS = (
+    MetricRow("accuracy", accuracy, range=SHARE),
+    MetricRow("bleu", BLEU, range=PERCENT, reads="words", scale=0.01),
+    *(
+        MetricRow(f"bleu_{n}", partial(BLEU, order=n), range=PERCENT, reads="words", scale=0.01)
+        for n in range(1, 5)
+    ),
+    *(
+        MetricRow(f"bleu_{n}_coco", partial(BLEU, order=n, definition=COCO), range=SHARE, reads="words")
+        for n in range(1, 5)
+    ),
+    MetricRow("cer", partial(ErrorRate, tokenize=characters), "lower", COUNT, reads="characters"),
+    MetricRow("chrf", ChrF, range=PERCENT, reads="characters", scale=0.01),
+    MetricRow("chrf++", ChrFPlusPlus, range=PERCENT, reads="texts", scale=0.01),
+    MetricRow("cider", CIDEr, range=(0.0, 10.0), reads="words", scale=0.1, all_items=True),
+    MetricRow("cider_d", CIDErD, range=(0.0, 10.0), reads="words", scale=0.1, all_items=True),
+    MetricRow("commonness", Commonness, "neither", SHARE),
+    *(MetricRow(f"distinct_{n}", partial(DistinctN, order=n), "neither", SHARE) for n in range(1, 5)),
+    MetricRow("edit", EditDistance, "lower", COUNT, "edits"),  # the short name, of rewards
+    MetricRow("edit_distance", EditDistance, "lower", COUNT, "edits"),
+    MetricRow("exact", Exact, range=SHARE),
+    MetricRow("length", Length, "neither", COUNT, "tokens"),
+    MetricRow("meteor", METEOR, range=SHARE, reads="texts"),
+    MetricRow("nll_oracle", None, "lower", COUNT, "nats a token"),
+    MetricRow("peakiness", None, "neither", SHARE),
+    MetricRow("per", ErrorRate, "lower", COUNT),
+    MetricRow("repetition", partial(Repetition, order=2), "neither", SHARE),
+    *(MetricRow(f"repetition_{n}", partial(Repetition, order=n), "neither", SHARE) for n in range(1, 5)),
+    MetricRow("rouge_l", ROUGEL, range=SHARE, reads="words"),
+    *(MetricRow(f"rouge_{n}", partial(ROUGEN, order=n), range=SHARE, reads="words") for n in range(1, 5)),
+    MetricRow("self_bleu", SelfBLEU, "neither", PERCENT),
+    MetricRow("spice", SPICE, range=SHARE, reads="texts"),
+    MetricRow("ter", TER, "lower", COUNT, "%", reads="words"),
+    MetricRow(
+        *("ter_normalized", partial(TER, tokenize=tercom(normalized=True)), "lower", COUNT, "%"),
+        reads="words",
+    ),
+    MetricRow("token_error_rate", TokenErrorRate, "lower", SHARE),
+    MetricRow("wer", ErrorRate, "lower", COUNT, reads="words"),
+)
+METRICS: dict[str, MetricRow] = {row.name: row for row in _ROWS}
+
+
+@checked_arguments
+def register(
+    name: str,
+    metric: Make | None = None,
+    *,
+    better: Better = "higher",
+    range: Range = NO_RANGE,
+    unit: str = "",
+    reads: Reads = "tokens",
+    scale: float = 1.0,
+    all_items: bool = False,
+) -> None:
+    """Make a metric known by its name, to tasks, comparisons, reports and the command line.
+
+    Args:
+        name: letters, digits and `_ + . -`.
+        metric: a subclass of `Metric` or of `SetMetric`, or another class whose objects can be called with
+            `(tokens, mask, context)`; a `functools.partial` of one; or such a function itself.
+        better: "higher", "lower", or "neither".
+        range: the least and the largest value; intervals in reports end there.
+        unit: of the figure, for lists.
+        reads: "tokens", "words", "characters" or "texts"; see `MetricRow`.
+        scale: factor of the metric as a reward by name.
+        all_items: it cannot be fitted on the references of a batch alone.
+    """
+    if name in ("reward", *CONTROLS):
+        raise ValueError(f"{name!r} is the name of something else than a metric; choose another")
+    if not range[0] < range[1]:
+        raise ValueError(f"range must be a least and a larger value, got {range}")
+    row = MetricRow(name, metric, better, range, unit, reads, scale, all_items)
+    _check(row)
+    enter(METRICS, name, row, "metric", row.kind)
+
+
+def _check(row: MetricRow) -> None:
+    """Refuse what cannot judge texts."""
+    kind, named = row.kind, getattr(row.kind, "__name__", repr(row.kind))
+    if isinstance(kind, type):
+        missing = [n for n in dir(kind) if getattr(getattr(kind, n), "__isabstractmethod__", False)]
+        if missing or not any("__call__" in vars(base) for base in kind.__mro__):
+            raise TypeError(
+                f"{named} must define {', '.join(missing) or '__call__(tokens, mask, context)'} to be a "
+                "metric; a subclass of rlseq.metrics.Metric has all else"
+            )
+    elif row.make is not None:
+        try:
+            inspect.signature(row.make).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                f"the metric {row.name!r} must be a class, or a function (tokens, mask, context) -> [B]; "
+                f"{named} cannot be called so: {error}"
+            ) from None
+
+
+def row_of(name: str) -> MetricRow:
+    """The row of a metric; one that says nothing but "higher is better" where the name is in no row."""
+    return METRICS.get(name, MetricRow(name))
 
 
 class Report(dict[str, float]):
     """Corpus figures by metric name; `signatures` says how each was computed, `skipped` why not."""
 
     def __init__(self) -> None:
-        """Empty."""
+        """Begin without any figure."""
         super().__init__()
         self.signatures: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
@@ -72,87 +232,29 @@ def evaluate(
     metrics: Sequence[str] = ("bleu", "cider_d", "rouge_l"),
     **options: Any,
 ) -> Report:
-    """The corpus figure of every metric named; a metric that cannot run here is skipped by name.
+    """Return the corpus figure of every metric named; one that cannot run here is skipped by name.
 
     Args:
         hypotheses: one sequence for each item, as texts or id lists.
         references: `references[i]` is the list of the references of item i.
-        metrics: names, see `BY_NAME` and `OF_SETS`.
+        metrics: names of rows of `METRICS`.
         options: for every metric that has them, such as `eos=2` or `tokenize=...`.
     """
     check_references(references)
-    makers = [(name, _maker(name)) for name in _listed(metrics)]
-    unknown = set(options).difference(*(_options(make) for _, make in makers))
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    of_texts = {name: row for name, row in METRICS.items() if hasattr(row.kind, "corpus")}
+    rows = [pick(of_texts, name, "metric") for name in names]
+    unknown = set(options).difference(*(row.options for row in rows))
     if unknown:
-        raise TypeError(f"no metric of {_listed(metrics)} has the option {sorted(unknown)[0]!r}")
+        raise TypeError(f"no metric of {names} has the option {sorted(unknown)[0]!r}")
     report = Report()
-    for name, make in makers:
+    for row in rows:
         try:
-            known = {key: value for key, value in options.items() if key in _options(make)}
-            metric = make(**known) if name in OF_SETS else make(references, **known)
+            metric = row.fit(references, **options)
         except Unavailable as reason:
-            report.skipped[name] = str(reason)
-            warnings.warn(f"{name} is skipped: {reason}", stacklevel=2)
+            report.skipped[row.name] = str(reason)
+            warnings.warn(f"{row.name} is skipped: {reason}", stacklevel=2)
             continue
-        report[name] = metric.corpus(hypotheses)
-        report.signatures[name] = metric.signature
+        report[row.name] = metric.corpus(hypotheses)
+        report.signatures[row.name] = metric.signature
     return report
-
-
-def _options(make: Make) -> set[str]:
-    """The names of a metric's parameters."""
-    made: Any = make.func if isinstance(make, partial) else make
-    return {field.name for field in fields(made)}
-
-
-def _listed(metrics: Sequence[str]) -> list[str]:
-    return [metrics] if isinstance(metrics, str) else list(metrics)
-
-
-def _maker(name: str) -> Make:
-    """The class of a name, or an error with the nearest one."""
-    known = {**BY_NAME, **OF_SETS}
-    if name in known:
-        return known[name]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-    raise ValueError(f"unknown metric {name!r}; {hint}")
-
-
-NOT_QUALITY = {"length", "repetition", "distinct_2", "commonness", "peakiness", "self_bleu"}
-
-
-LOWER_IS_BETTER = {"edit_distance", "per", "wer", "cer", "ter", "token_error_rate", "nll_oracle"}
-
-
-_SHARES = [
-    *("accuracy", "exact", "token_error_rate", "meteor", "spice", "commonness", "peakiness", "self_bleu"),
-    *("rouge_l", *(f"rouge_{n}" for n in range(1, 5)), *(f"bleu_{n}_coco" for n in range(1, 5))),
-    *("repetition", *(f"{name}_{n}" for name in ("repetition", "distinct") for n in range(1, 5))),
-]
-
-
-_RATES = ("edit_distance", "per", "wer", "cer", "ter")
-
-
-RANGES: dict[
-    str, tuple[float, float]
-] = {  # the least and the largest value of a metric, where they are known
-    **dict.fromkeys(_SHARES, (0.0, 1.0)),
-    **dict.fromkeys(("bleu", *(f"bleu_{n}" for n in range(1, 5)), "chrf"), (0.0, 100.0)),  # on any scale
-    **dict.fromkeys(("cider", "cider_d"), (0.0, 10.0)),
-    **dict.fromkeys((*_RATES, "length", "nll_oracle"), (0.0, math.inf)),
-}
-
-
-NO_RANGE = (-math.inf, math.inf)
-
-
-def range_of(name: str, reward: bool = False) -> tuple[float, float]:
-    """The least and the largest value that a metric can have, infinite where that is not known.
-
-    Args:
-        name: of the metric.
-        reward: as a reward, which is 1 − errors / length of the metrics that count errors.
-    """
-    return (-math.inf, 1.0) if reward and name in ("edit", *_RATES) else RANGES.get(name, NO_RANGE)

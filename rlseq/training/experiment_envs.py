@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
-from functools import partial
 from typing import Any
-
-import torch
 
 from rlseq.mdp.registry import make, option_names, task_class
 from rlseq.metrics import Constant, Shuffled
-from rlseq.metrics.registry import BY_NAME, OF_SETS
-from rlseq.types import Context, Reward
-from rlseq.utils.errors import hint
-
-CONTROLS = ("constant", "shuffled")
-
+from rlseq.metrics.fitting import HasReferences, named_metric, named_reward, references_of
+from rlseq.metrics.registry import CONTROLS as CONTROLS
+from rlseq.metrics.registry import METRICS, row_of
+from rlseq.types import Reward
 
 ALWAYS = ("reward", "length")  # reported of every task
 
@@ -66,9 +60,9 @@ def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: 
         env.parts = {f"shuffled_{name}": Shuffled(part, seed=seed) for name, part in env.parts.items()}
     elif reward is not None:
         if "reward" in option_names(task_class(id)):
-            with suppress(ValueError):  # not one of the task's own
+            with suppress(ValueError):  # a task may know fewer names
                 return make(id, **{**options, "reward": reward})
-        env.parts = {reward: metric(env, reward)}
+        env.parts = {reward: named_reward(reward, _references(env, reward), env.metrics)}
     return env
 
 
@@ -86,33 +80,16 @@ def testing_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | No
 
 def metric(env: Any, name: str) -> Reward:
     """A metric of a task by name: one of its own, or one of `rlseq.metrics`, fitted on its references."""
-    if name in env.metrics:
-        own: Reward = env.metrics[name]
-        return own
-    if name in OF_SETS:
-        counted: Reward = OF_SETS[name](eos=env.vocab.eos)
-        return counted
-    if name not in BY_NAME:
-        raise ValueError(f"unknown metric {name!r}{hint(name, {*env.metrics, *BY_NAME, *OF_SETS, *ALWAYS})}")
-    context = env.contexts(torch.arange(env.size, device=env.device))
-    if "references" not in context:
+    return named_metric(name, _references(env, name), env.metrics)
+
+
+def _references(env: Any, name: str) -> HasReferences | None:
+    """The references of a task for a metric; refuses a metric that needs some where there are none."""
+    corpus = references_of(env)
+    if corpus is None and name not in env.metrics and row_of(name).needs_references:
+        alone = [row.name for row in METRICS.values() if row.make and not row.needs_references]
         raise ValueError(
             f"{type(env).__name__} cannot have the metric {name!r}, which needs references; "
-            f"it has: {', '.join(sorted({*env.metrics, *OF_SETS, *ALWAYS}))}"
+            f"it has: {', '.join(sorted({*env.metrics, *alone, *ALWAYS}))}"
         )
-    build: Any = BY_NAME[name]
-    cls: Any = build.func if isinstance(build, partial) else build
-    names = {field.name for field in fields(cls)}
-    fitted: Reward = build(
-        reference_ids(context, env.vocab.eos), **({"eos": env.vocab.eos} if "eos" in names else {})
-    )
-    return fitted
-
-
-def reference_ids(context: Context, end: int | None) -> list[list[list[int]]]:
-    """The references of every item as ids, without EOS."""
-    references, lengths = context["references"].tolist(), context["reference_lengths"].tolist()
-    return [
-        [[i for i in row[:n] if i != end] for row, n in zip(rows, sizes, strict=True) if n]
-        for rows, sizes in zip(references, lengths, strict=True)
-    ]
+    return corpus

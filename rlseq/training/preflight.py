@@ -13,9 +13,8 @@ from torch import Tensor
 from rlseq.engine.decode import Greedy, Sample
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
-from rlseq.metrics import WeightedSum
-from rlseq.metrics.fitting import Fitted
-from rlseq.types import Context, Counts, Reward
+from rlseq.metrics.algebra import without_first_reference
+from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 CANDIDATES = 24  # answers tried as the best constant one
@@ -203,27 +202,9 @@ def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
     some["references"], some["reference_lengths"] = (
         some[n][:, 1:] for n in ("references", "reference_lengths")
     )
-    parts = {name: _by_others(part, task, some["index"]) for name, part in task.parts.items()}
-    if None in parts.values():
-        return None
-    judge = task.replace(reward={name: part for name, part in parts.items() if part is not None})
-    return _judged(judge, tokens, mask, some)
-
-
-def _by_others(reward: Reward, task: SequenceEnv, items: Tensor) -> Reward | None:
-    """A reward fitted without the first reference of items; None where that cannot be."""
-    if isinstance(reward, WeightedSum):
-        terms = [(weight, _by_others(part, task, items)) for weight, part in reward.terms]
-        return None if None in (part for _, part in terms) else WeightedSum(terms)  # type: ignore[arg-type]
-    if not isinstance(reward, Fitted):
-        return None if hasattr(reward, "counts") else reward  # a metric that was fitted elsewhere cannot
-    corpus = task.corpus  # type: ignore[attr-defined]
-    items = items.to(corpus.starts.device)
-    left = reward.on(corpus.without(items, torch.zeros_like(items)))
-    left.once = True
-    return lambda tokens, mask, context: left(
-        tokens, mask, {"index": torch.arange(len(tokens), device=tokens.device)}
-    )
+    left = {name: without_first_reference(part, some["index"]) for name, part in task.parts.items()}
+    parts = {name: part for name, part in left.items() if part is not None}
+    return _judged(task.replace(reward=parts), tokens, mask, some) if len(parts) == len(left) else None
 
 
 def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Is what improves what was meant? Variety of texts, confidence of the policy, and the gap between metrics.
+"""Figures and alarms that show whether a policy exploits its reward.
 
-A policy that exploits its reward shows it: the trained metric rises while others fall, texts become alike or
-repeat themselves, and the policy grows certain of what it writes.
+Then the trained metric rises while others fall, texts become alike or repeat themselves, and the policy
+grows certain of what it writes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from rlseq.engine.evaluation import EvaluatedTexts, subset
 from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
-from rlseq.metrics.registry import LOWER_IS_BETTER, NOT_QUALITY
+from rlseq.metrics.registry import row_of
 
 COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
 
 
 def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
-    """Figures of a set of texts that nobody trains.
+    """Return figures of a set of texts that are usually not trained on.
 
     Peakiness is the mean probability of the tokens written; of greedy texts that of the likeliest token,
     which training on a reward can raise without learning anything (Choshen et al. 2020).
@@ -40,7 +40,7 @@ def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
 def reward_hacking_alarms(
     curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.1
 ) -> list[str]:
-    """What has become worse while the trained reward became better, in words; empty when nothing has.
+    """Say what has become worse while the trained reward became better; an empty list when nothing has.
 
     Compares the last evaluation with the first. The alarm is raised where the reward rose and a held-out
     metric lost more than `tolerance` of its first value, or where repetition or commonness rose by 0.2.
@@ -50,17 +50,16 @@ def reward_hacking_alarms(
         trained: the metric that was trained on.
         tolerance: relative loss of a metric that is not yet alarming.
     """
-    sign = -1 if trained in LOWER_IS_BETTER else 1
-    if len(curve) < 2 or not sign * (curve[-1].get(trained, 0.0) - curve[0].get(trained, 0.0)) > 0:
+    first, last = (curve[0], curve[-1]) if len(curve) > 1 else ({}, {})
+    sign = -1 if row_of(trained).better == "lower" else 1
+    if not sign * (last.get(trained, 0.0) - first.get(trained, 0.0)) > 0:
         return []
-    first, last, alarms = curve[0], curve[-1], []
+    alarms = []
     rise = f"{trained} went from {first[trained]:.3f} to {last[trained]:.3f}"
     for name in first.keys() & last.keys():
         change = last[name] - first[name]
         if name in ("repetition", "commonness") and change > 0.2:
             alarms.append(f"{rise}, but {name} from {first[name]:.2f} to {last[name]:.2f}")
-        elif name not in {*NOT_QUALITY, trained} and (
-            change if name in LOWER_IS_BETTER else -change
-        ) > tolerance * abs(first[name]):
+        elif name != trained and -row_of(name).sign * change > tolerance * abs(first[name]):
             alarms.append(f"{rise}, but {name} from {first[name]:.3f} to {last[name]:.3f}")
     return sorted(alarms)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, MutableMapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
@@ -26,6 +27,28 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}{hint(name, table)}")
     return table[name]
+
+
+def enter(table: MutableMapping[str, T], name: str, value: T, what: str, made: Any) -> None:
+    """Add an entry to a table of names. The same definition again, as in a notebook, replaces the entry.
+
+    Args:
+        table: of all names.
+        name: of the new entry.
+        value: the entry.
+        what: the kind of thing, for errors.
+        made: the user's class or function.
+    """
+    if not re.fullmatch(r"\w[\w+.-]*", name):
+        raise ValueError(f"the name of a {what} has letters, digits and _ + . - only, got {name!r}")
+    place = getattr(made, "__module__", ""), getattr(made, "__qualname__", "")
+    if name in table and _PLACES.get((what, name)) != place:
+        raise ValueError(f"there is a {what} {name!r} already; register yours by another name")
+    _PLACES[what, name] = place
+    table[name] = value
+
+
+_PLACES: dict[tuple[str, str], tuple[str, str]] = {}  # where the user's entries are defined
 
 
 def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:

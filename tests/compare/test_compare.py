@@ -17,7 +17,7 @@ import rlseq
 from rlseq.compare import statistics, tables
 from rlseq.compare.plan import ComparisonConfig
 from rlseq.compare.results import Comparison
-from rlseq.metrics.registry import range_of
+from rlseq.metrics.registry import row_of
 from tests.compare.conftest import small
 
 
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_runs(comparison: Any) -> None:
         assert score["runs"] == values
         wanted = statistics.mean(values)
         assert score["iqm"]["estimate"] == pytest.approx(float(statistics.iqm(values).estimate))
-        low, high = range_of("bleu" if metric == "bleu" else "accuracy")
+        low, high = row_of("bleu" if metric == "bleu" else "accuracy").range
         assert (score["estimate"], score["low"], score["high"]) == pytest.approx(
             [float(wanted.estimate), max(float(wanted.low), low), min(float(wanted.high), high)]
         )

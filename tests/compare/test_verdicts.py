@@ -11,7 +11,7 @@ from rlseq.compare.results import _curve, _scored
 from rlseq.compare.statistics import as_tree, within
 from rlseq.compare.tables import CUT, interval
 from rlseq.compare.verdicts import compared, remarks, verdict
-from rlseq.metrics.registry import NO_RANGE, range_of
+from rlseq.metrics.registry import NO_RANGE, row_of
 
 Runs = dict[str, list[float]]
 
@@ -87,14 +87,14 @@ def test_few_items_are_named() -> None:
 
 
 def test_an_interval_ends_where_its_metric_does_and_has_a_mark() -> None:
-    cut = _scored([0.95, 0.99, 1.0], range_of("exact"))
+    cut = _scored([0.95, 0.99, 1.0], row_of("exact").range)
     assert (cut["high"], cut["cut"]) == (1.0, ["high"])
     assert interval(cut) == f"0.980 [0.914, 1.000{CUT}]"
     assert _scored([0.95, 0.99, 1.0], NO_RANGE)["high"] > 1
-    assert _scored([0.5, 0.5], range_of("exact"))["cut"] == []
-    low = _scored([0.0, 0.1, 0.3], range_of("per"))
+    assert _scored([0.5, 0.5], row_of("exact").range)["cut"] == []
+    low = _scored([0.0, 0.1, 0.3], row_of("per").range)
     assert (low["low"], low["cut"]) == (0.0, ["low"])
-    assert range_of("per", reward=True) == (-np.inf, 1)
+    assert row_of("per").reward_range == (-np.inf, 1)
 
 
 def test_values_beyond_a_range_show_that_it_is_of_another_metric() -> None:
