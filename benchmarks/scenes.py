@@ -23,7 +23,7 @@ def main() -> None:
     panels = figure.subplots(2, 4, width_ratios=[1, 2.6] * 2).reshape(4, 2)
     figure.subplots_adjust(0, 0.02, 1, 0.98, wspace=0.02, hspace=0.08)
     for item, (image, text) in enumerate(panels):
-        image.imshow(env.pictures.pixels[item].permute(1, 2, 0).numpy())
+        image.imshow(env.pictures.table[item].permute(1, 2, 0).numpy())
         (told,) = env.corpus.texts(torch.tensor([item]))
         text.text(0, 0.5, "\n".join(told), va="center", fontsize=8, linespacing=1.8)
         image.axis("off")

@@ -47,13 +47,13 @@ def test_the_default() -> None:
 
 def test_splits_and_seeds_are_other_scenes() -> None:
     sets: list[Any] = [
-        rlseq.make(ID, scenes=30, **options).pictures.pixels  # type: ignore[attr-defined]
+        rlseq.make(ID, scenes=30, **options).pictures.table  # type: ignore[attr-defined]
         for options in ({}, {"split": "dev"}, {"split": "test"}, {"data_seed": 1})
     ]
     seen = {image.numpy().tobytes() for pixels in sets for image in pixels}
     assert len(seen) == 4 * 30
     few: Any = rlseq.make(ID, scenes=7)
-    assert torch.equal(few.pictures.pixels, sets[0][:7])
+    assert torch.equal(few.pictures.table, sets[0][:7])
 
 
 def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:

@@ -1,4 +1,4 @@
-"""Named arrays in `.npz` and `.h5` files, whose declared sizes are known before anything is allocated.
+"""Readers of arrays by name in `.npz` and `.h5` files; declared sizes are known before anything is allocated.
 
 No pickle is read, and nothing outside the file: arrays of objects and links to other files are refused.
 """
@@ -9,7 +9,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,6 @@ from numpy.typing import NDArray
 from rlseq.utils.errors import need
 
 Array = NDArray[Any]
-
-
-class Archive(Protocol):
-    """Arrays by name."""
-
-    names: list[str]
-
-    def size(self, name: str) -> int:
-        """Bytes that an array takes in memory, as its file declares them."""
-
-    def read(self, name: str) -> Array:
-        """An array; its size is for the caller to check before."""
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 class Npz:
@@ -50,11 +35,11 @@ class Npz:
             raise
 
     def size(self, name: str) -> int:
-        """Bytes of an array and its header, unpacked; no more than these are ever read."""
+        """Return the bytes of an array and its header, unpacked; no more than these are ever read."""
         return self._infos[name].file_size
 
     def read(self, name: str) -> Array:
-        """An array, whose header must declare as many bytes as there are."""
+        """Return an array, whose header must declare as many bytes as there are."""
         info = self._infos[name]
         with self._file.open(info) as file:
             version = np.lib.format.read_magic(file)
@@ -95,13 +80,13 @@ class H5:
             raise
 
     def size(self, name: str) -> int:
-        """Bytes of an array, or of one of its chunks, which is unpacked as a whole."""
+        """Return the bytes of an array, or of one of its chunks, which is unpacked as a whole."""
         found = self._found(name)
         numbers = max(math.prod(found.shape), math.prod(found.chunks or ()))
         return int(numbers * found.dtype.itemsize)
 
     def read(self, name: str) -> Array:
-        """An array."""
+        """Return an array; its size is for the caller to check before."""
         return np.asarray(self._found(name)[()])
 
     def close(self) -> None:
@@ -109,7 +94,7 @@ class H5:
         self._file.close()
 
     def _found(self, name: str) -> Any:
-        """An array that lies in this file, whole."""
+        """Return an array that lies in this file as a whole."""
         if not isinstance(self._file.get(name, getlink=True), self._h5.HardLink):
             raise ValueError(f"{name!r:.80} is a link; wanted an array in this file")
         found = self._file[name]
@@ -122,4 +107,4 @@ class H5:
         return found
 
 
-OPENERS: Mapping[str, Callable[[Path], Archive]] = {".npz": Npz, ".h5": H5, ".hdf5": H5}
+OPENERS: Mapping[str, type[Npz] | type[H5]] = {".npz": Npz, ".h5": H5, ".hdf5": H5}

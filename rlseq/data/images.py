@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,37 +31,29 @@ Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; 
 _pillow = partial(need, "PIL.Image", "images")
 
 
-class Pictures(Protocol):
-    """What a task needs of its pictures."""
+class Pictures:
+    """Pictures in memory, an item a row of a table `[N, …]` on the device."""
 
     item: str  # what a context calls them: "image" or "features"
-    shape: tuple[int, ...]  # of one
-    dtype: torch.dtype
     range: tuple[float, float]  # the lowest and the highest number
+
+    def __init__(self, table: Tensor) -> None:
+        self.table, self.shape, self.dtype = table, tuple(table.shape[1:]), table.dtype
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the pictures of items `[B]`."""
+        return self.table[index]
 
     def to(self, device: torch.device) -> None:
-        """Move what is held to where questions will come from."""
+        """Move the table to the device that items are asked for on."""
+        self.table = self.table.to(device)
 
 
-class Images:
-    """Images in memory: uint8 `[N, C, H, W]` on the device, N·C·H·W bytes."""
+class Images(Pictures):
+    """Images as uint8 `[N, C, H, W]`, N·C·H·W bytes."""
 
     item = "image"
     range = (0.0, 255.0)
-
-    def __init__(self, pixels: Tensor) -> None:
-        self.pixels, self.shape, self.dtype = pixels, tuple(pixels.shape[1:]), pixels.dtype
-
-    def __call__(self, index: Tensor) -> Tensor:
-        """Return the pictures of items `[B]`."""
-        return self.pixels[index]
-
-    def to(self, device: torch.device) -> None:
-        """Move the pixels to the device."""
-        self.pixels = self.pixels.to(device)
 
 
 class ImageFiles(Images):
@@ -83,7 +75,7 @@ class ImageFiles(Images):
         """Return the images of items `[B]`, and decode those that are asked for the first time."""
         items = index.cpu()
         for item in sorted(set(items[~self.known[items]].tolist())):
-            self.pixels[item] = _decoded(self.files[item], self.shape[-1])
+            self.table[item] = _decoded(self.files[item], self.shape[-1])
             self.known[item] = True
         return super().__call__(items).to(index.device)
 
@@ -153,8 +145,8 @@ def _unlimited(pillow: Any) -> Iterator[None]:
         pillow.MAX_IMAGE_PIXELS = before
 
 
-class Features:
-    """Precomputed features in memory, `[N, R, D]` on the device, in the type of their file (half stays half).
+class Features(Pictures):
+    """Precomputed features `[N, R, D]`, held in the type of their file (half stays half), given as float32.
 
     An item with fewer than R regions is filled up with rows of zeros.
     """
@@ -162,16 +154,12 @@ class Features:
     item = "features"
 
     def __init__(self, table: Tensor) -> None:
-        self.table, self.shape, self.dtype = table, tuple(table.shape[1:]), torch.float32
-        self.range = float(table.min()), float(table.max())
+        super().__init__(table)
+        self.dtype, self.range = torch.float32, (float(table.min()), float(table.max()))
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Return the pictures of items `[B]`."""
-        return self.table[index].float()
-
-    def to(self, device: torch.device) -> None:
-        """Move the table to the device."""
-        self.table = self.table.to(device)
+        """Return the features of items `[B]`."""
+        return super().__call__(index).float()
 
 
 NAME = 128  # bytes that a name takes in memory
