@@ -1,13 +1,15 @@
-"""Agents: one algorithm a file, one line here each."""
+"""Agents: one algorithm a file; `make_agent` makes them by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
 from rlseq.agents.a2c import A2C
 from rlseq.agents.adversarial import Adversarial
-from rlseq.agents.e2e import E2E
+from rlseq.agents.e2e import E2E, UNROLLS
 from rlseq.agents.grpo import DAPO, GRPO, DrGRPO
 from rlseq.agents.mixer import MIXER
 from rlseq.agents.mle import MLE
@@ -16,9 +18,10 @@ from rlseq.agents.pg_bleu import PGBLEU
 from rlseq.agents.ppo import PPO, PPOKL
 from rlseq.agents.reinforce import REINFORCE
 from rlseq.agents.rloo import RLOO
-from rlseq.agents.scheduled_sampling import ScheduledSampling
+from rlseq.agents.scheduled_sampling import READINGS, ScheduledSampling
 from rlseq.agents.scst import SCST
 from rlseq.agents.seqgan import REGS, MaliGAN, RankGAN, SeqGAN
+from rlseq.policy_gradient import factors
 from rlseq.policy_gradient.agent import Agent
 from rlseq.utils.arguments import checked_arguments
 from rlseq.utils.errors import check_options, pick
@@ -47,13 +50,37 @@ AGENTS: dict[str, type[Agent]] = {
     "seqgan": SeqGAN,
 }
 
+# The names that stand for functions, by field.
+FACTORS: dict[str, Mapping[str, Any]] = {**factors.FACTORS, "unroll": UNROLLS, "reading": READINGS}
+
 
 @checked_arguments
 def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
-    """An agent by name; its hyper-parameters are the fields of its dataclass."""
+    """Make an agent by name.
+
+    Args:
+        name: one of `AGENTS`.
+        policy: learns.
+        **hyper: the fields of the agent's dataclass; a function may be given by its name, as
+            `baseline="mean"` (`FACTORS` holds the names).
+    """
     cls = pick(AGENTS, name, "agent")
     check_options(hyper, {field.name for field in fields(cls) if field.name != "policy"}, cls.__name__)
-    return cls(policy, **hyper)
+    return cls(policy, **{field: _function(field, value) for field, value in hyper.items()})
+
+
+def function_name(field: str, function: Any) -> str | None:
+    """Return the name that stands for a function as the value of a field; None where there is none."""
+    known = FACTORS.get(field, {})
+    # By their `repr`, because a baseline that learns is equal to no copy of itself.
+    return next((name for name, other in known.items() if repr(other) == repr(function)), None)
+
+
+def _function(field: str, value: Any) -> Any:
+    """Return a copy of the function that a name stands for; other values as they are."""
+    if field not in FACTORS or not isinstance(value, str):
+        return value
+    return deepcopy(pick(FACTORS[field], value, field))  # a copy, because a baseline may learn
 
 
 __all__ = [
@@ -61,6 +88,7 @@ __all__ = [
     "AGENTS",
     "DAPO",
     "E2E",
+    "FACTORS",
     "GRPO",
     "MIXER",
     "MLE",
@@ -79,5 +107,6 @@ __all__ = [
     "RankGAN",
     "ScheduledSampling",
     "SeqGAN",
+    "function_name",
     "make_agent",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
-from rlseq.policy_gradient.credit import Credit, Lambda
-from rlseq.utils.arguments import Share, check_fields
+from rlseq.policy_gradient.baselines import Baseline, Value
+from rlseq.policy_gradient.credit import Credit, Lambda, own_credit
+from rlseq.utils.arguments import Share
 
 
 @dataclass(eq=False)
@@ -18,10 +18,9 @@ class A2C(PolicyGradient):
     """
 
     lam: Share = 0.95  # λ of the credit, where none is given
-    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); the λ-return when not given
-    baseline: Baseline | str = "value"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); the λ-return when not given
+    baseline: Baseline = field(default_factory=Value)  # b (rlseq.baselines)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        self.credit = self.credit or Lambda(self.lam)
-        super().__post_init__()
+    def make_credit(self) -> Credit:
+        """Make the λ-return."""
+        return Lambda(self.lam)

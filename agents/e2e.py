@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,21 +15,20 @@ from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import Agent, handed_over
 from rlseq.policy_gradient.losses import per_token
-from rlseq.types import Metrics, Rollout, SoftTokens
+from rlseq.types import BasePolicy, Metrics, Rollout, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne
-from rlseq.utils.errors import pick
 
 Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
 
 
 def softened(logits: Tensor, k: int) -> SoftTokens:
-    """The k likeliest words, weighted by their probabilities among each other."""
+    """Return the k likeliest words, weighted by their renormalised probabilities."""
     top = logits.topk(min(k, logits.shape[1]))
     return SoftTokens(top.indices, top.values.softmax(-1))
 
 
 def _given_or(given: Tensor, words: Tensor, soft: SoftTokens) -> SoftTokens:
-    """The reference's word where it is given, alone in its place."""
+    """Return the reference's word where it is given, alone in its place."""
     alone = torch.zeros_like(soft.weights)
     alone[..., 0] = 1
     given = given.unsqueeze(-1)
@@ -38,7 +38,7 @@ def _given_or(given: Tensor, words: Tensor, soft: SoftTokens) -> SoftTokens:
 
 
 def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
-    """Each step reads what the one before predicted, and the gradient flows through all of them."""
+    """Read at each step what the step before predicted; the gradient flows through all steps."""
     state, steps = policy.start(batch.context), []
     read: Any = torch.full_like(batch.actions[:, 0], policy.words.bos)
     for t in range(batch.actions.shape[1]):
@@ -49,15 +49,14 @@ def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
 
 
 def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
-    """What is predicted after the reference's words is what the second pass reads: for transformers."""
-    logits = evaluate_actions(policy, batch).logits
+    """Read in a second pass what was predicted after the reference's words in the first: for transformers."""
+    logits = evaluate_actions(policy, batch, mode=nullcontext).logits
     if logits is None:
         raise ValueError("two_pass reads the policy's `logits`, which its `evaluate` does not return")
     words = logits.reduce(lambda z: softened(z, k).words)
     weights = logits.reduce(lambda z: softened(z, k).weights)
     read = _given_or(given, batch.actions, SoftTokens(words, weights))
-    log_probs: Tensor = evaluate_actions(policy, replace(batch, written=read)).log_probs
-    return log_probs
+    return evaluate_actions(policy, replace(batch, inputs=read), mode=nullcontext).log_probs
 
 
 UNROLLS: dict[str, Unroll] = {"step_by_step": step_by_step, "two_pass": two_pass}
@@ -68,19 +67,19 @@ class E2E(Agent):
     """Minimise −log π(y*ₜ | soft words), where from step s on the model reads its own k likeliest words.
 
     Ranzato et al. 2016. After the first `xent_share` of training, which is plain likelihood, s falls from the
-    length of each reference to 0, by `delta` in every stage, as in MIXER; `pace` says how far training is.
+    length of each reference to 0, by `delta` in every stage, as in MIXER; `set_progress` sets the stage.
     The embeddings of the k words are averaged by their renormalised probabilities.
     """
 
     k: PositiveInt = 10  # words in a soft word
     xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
     delta: PositiveInt = 3  # words that each stage hands over
-    unroll: Unroll | str = "step_by_step"  # how the model comes to read its own words
+    unroll: Unroll = step_by_step  # how the model comes to read its own words
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.unroll = pick(UNROLLS, self.unroll, "unroll") if isinstance(self.unroll, str) else self.unroll
-        if self.unroll is step_by_step and not getattr(self.policy, "differentiable_step", True):
+        policy = self.policy
+        if self.unroll is step_by_step and isinstance(policy, BasePolicy) and not policy.differentiable_step:
             raise ValueError(
                 f"{type(self.policy).__name__} writes its cache in place, so steps cannot be differentiated; "
                 'pass unroll="two_pass"'
@@ -97,14 +96,14 @@ class E2E(Agent):
         check_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
-        """References."""
+        """Return references."""
         return sample_references(sequence_env(env))
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
-        """Negative log-likelihood, nats per token."""
+        """Return the negative log-likelihood, nats per token."""
         length = batch.actions.shape[1]
         s = batch.lengths - handed_over(self.done, self.xent_share, length, self.delta)
         given = torch.arange(length, device=batch.actions.device) < s.unsqueeze(1)
-        log_probs = self.unroll(self.policy, batch, given, self.k)  # type: ignore[operator]
+        log_probs = self.unroll(self.policy, batch, given, self.k)
         nll = -(log_probs * per_token(batch.mask)).sum()
         return nll, {"nll": nll.detach()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import handed_over
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.baselines import Baseline, Regression
 from rlseq.policy_gradient.losses import per_token
-from rlseq.types import RAW, Evaluation, Metrics, Rollout
+from rlseq.types import RAW, Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import OpenShare, PositiveInt, ShareBelowOne
-from rlseq.utils.stateful import UpdateCounter
+from rlseq.utils.stateful import Stateful, UpdateCounter
 
 
 @dataclass(eq=False)
@@ -29,14 +29,14 @@ class MIXER(PolicyGradient):
     the end of each reference, so that the policy writes in every row from the first stage on. The baseline is
     a linear regression for every step, on the hidden state, through which no gradient flows.
 
-    The share of training that is done is set by `pace`, which `rlseq.train` calls before each update; call it
-    in a loop of your own, too.
+    `rlseq.train` calls `set_progress` before each update, with the share of training that is done; a loop of
+    your own must, too.
     """
 
     xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
     delta: PositiveInt = 3  # Δ, words that each stage hands over
     xent_weight: OpenShare = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
-    baseline: Baseline | str = "regression"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    baseline: Baseline = field(default_factory=Regression)  # b
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +59,7 @@ class MIXER(PolicyGradient):
         check_references(sequence_env(env))
 
     def gather(self, env: Any) -> Rollout:
-        """The first words of references, and what the policy writes after them."""
+        """Return the first words of references with what the policy writes after them."""
         env = sequence_env(env)
         demonstrations = drawn(env)
         steps = (
@@ -70,44 +70,46 @@ class MIXER(PolicyGradient):
         env.counts.imitated(steps.sum())
         place = torch.arange(env.max_len, device=words.device)
         given = replace(batch, mask=place < steps.unsqueeze(1), behaviour=RAW)
-        return self.prepared(replace(batch, demonstrations=given), env)
+        return self.prepare(replace(batch, demonstrations=given), env)
 
     def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """Aₜ of what the policy wrote itself, compared with nothing else."""
+        """Return Aₜ of what the policy wrote itself."""
         return super().advantages(returns, self.acted(batch))
 
     def acted(self, batch: Rollout) -> Rollout:
-        """A batch in which only what the policy wrote itself counts as an action."""
+        """Return the batch with a mask of what the policy wrote itself."""
         return replace(batch, mask=batch.mask & ~_given(batch))
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−log π of what was given, by the policy as it is; −A log π of what was written, as it acted."""
+    def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
+        """Return −log π of given words by the policy as it is, −A log π of own words as they were sampled."""
         given = _given(batch)
-        plain = seen.log_probs
+        plain = evaluation.log_probs
         if batch.behaviour._replace(autocast=None) != RAW:
             behaviour = RAW._replace(autocast=batch.behaviour.autocast)
             plain = evaluate_actions(self.policy, replace(batch, behaviour=behaviour)).log_probs
-        return torch.where(given, -plain, super().surrogate(seen, batch))
+        return torch.where(given, -plain, super().surrogate(evaluation, batch))
 
-    def with_token_weights(self, batch: Rollout) -> Rollout:
-        """Both parts by themselves: where there is only one, it has all the weight."""
+    def token_weights(self, batch: Rollout) -> Tensor:
+        """Return the weights of given and of own words; where there are only one kind, they have all."""
         given = _given(batch)
-        written = batch.mask & ~given
-        share = torch.where(written.any(), self.xent_weight, 1.0)
-        xent = share * per_token(given)
-        share = torch.where(given.any(), 1 - self.xent_weight, 1.0)
-        return replace(batch, weights=xent + share * self.aggregate(written))  # type: ignore[operator]
+        own = batch.mask & ~given
+        xent = torch.where(own.any(), self.xent_weight, 1.0) * per_token(given)
+        return xent + torch.where(given.any(), 1 - self.xent_weight, 1.0) * self.aggregate(own)
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, the counter of updates with own words among them."""
+        return {**super().stateful_parts(), "reinforced": self.reinforced}
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn, and note whether there was anything to reinforce."""
+        """Learn from a batch, and count the updates in which the policy wrote words itself."""
         metrics = super().update(batch)
-        written = batch.mask & ~_given(batch)
-        self.reinforced.updates = self.reinforced.updates.to(written.device) + written.any()
-        given = _given(batch).sum(1).float().mean()
-        return {**metrics, "given": given, "sampled": written.sum() / batch.mask.sum()}
+        given = _given(batch)
+        own = batch.mask & ~given
+        self.reinforced.updates = self.reinforced.updates.to(own.device) + own.any()
+        return {**metrics, "given": given.sum(1).float().mean(), "sampled": own.sum() / batch.mask.sum()}
 
     def remark(self) -> str | None:
-        """Whether training has ended before the policy wrote anything itself."""
+        """Return a remark where training has ended before the policy wrote any word itself."""
         if self.reinforced.updates:
             return None
         return (
@@ -117,7 +119,7 @@ class MIXER(PolicyGradient):
 
 
 def _given(batch: Rollout) -> Tensor:
-    """True on the words of a reference."""
+    """Return True on the words of a reference."""
     if batch.demonstrations is None:
         raise ValueError("MIXER learns from batches that it collects itself")
     return batch.demonstrations.mask

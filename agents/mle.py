@@ -1,7 +1,8 @@
-"""Maximum likelihood (XENT, teacher forcing, behaviour cloning): where every comparison starts."""
+"""Maximum likelihood (cross-entropy, teacher forcing, behaviour cloning)."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,12 @@ class MLE(Agent):
         check_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
-        """References of random items, of like length where the task can draw such."""
+        """Return references of random items, of similar length where the task can draw them so."""
         return trimmed(sample_references(env, length_bucket(env)), env)
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
-        """Negative log-likelihood, nats per token."""
+        """Return the negative log-likelihood, nats per token."""
         weights = per_token(batch.mask)
-        seen = evaluate_actions(self.policy, batch)
-        nll = -(seen.log_probs.detach() * weights).sum()
-        return (smoothed(seen, self.smoothing) * weights).sum(), {"nll": nll}
+        evaluation = evaluate_actions(self.policy, batch, mode=nullcontext)
+        nll = -(evaluation.log_probs.detach() * weights).sum()
+        return (smoothed(evaluation, self.smoothing) * weights).sum(), {"nll": nll}

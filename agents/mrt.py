@@ -8,9 +8,9 @@ from typing import Annotated
 from torch import Tensor
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.baselines import Baseline, none
 from rlseq.policy_gradient.losses import minimum_risk
-from rlseq.types import Evaluation, Rollout
+from rlseq.types import Evaluation, LearningBatch, Rollout
 from rlseq.utils.arguments import PositiveFloat, Range
 from rlseq.utils.masks import at_last
 
@@ -26,15 +26,15 @@ class MRT(PolicyGradient):
 
     samples: Annotated[int, Range(2)] = 8  # K, texts of each context
     sharpness: PositiveFloat = 0.005  # α
-    baseline: Baseline | str = "none"  # none needed: Q compares a text with its group
+    baseline: Baseline = none  # none needed: Q compares a text with its group
 
-    def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """What Q is made from, per token."""
-        return self.sharpness * seen.log_probs
+    def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
+        """Return the scores of tokens whose sum Q is the softmax of."""
+        return self.sharpness * evaluation.log_probs
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−K Qₖ Aₖ, on the last token; A of a whole text is that of its first."""
-        whole = (self.weight(seen, batch) * batch.mask).sum(1)
+    def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
+        """Return −K Qₖ Aₖ on the last token; A of a text is that of its first token."""
+        whole = (self.weight(evaluation, batch) * batch.mask).sum(1)
         return at_last(minimum_risk(whole, batch.advantages[:, 0], batch.samples), batch.mask)
 
 
@@ -47,6 +47,6 @@ class MRTCorrected(MRT):
 
     sharpness: PositiveFloat = 1.0  # α
 
-    def weight(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """The importance of a token."""
-        return self.sharpness * (seen.log_probs - batch.log_probs)
+    def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
+        """Return the logarithm of the importance weight of a token, times α."""
+        return self.sharpness * (evaluation.log_probs - batch.log_probs)

@@ -11,10 +11,10 @@ from rlseq.discriminators.texts import check_pool, real, rewarded
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.metrics import BLEU
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
-from rlseq.policy_gradient.credit import Completions, Credit
+from rlseq.policy_gradient.baselines import Baseline, none
+from rlseq.policy_gradient.credit import Completions, Credit, own_credit
 from rlseq.types import Reward
-from rlseq.utils.arguments import NgramOrder, PositiveInt, check_fields
+from rlseq.utils.arguments import NgramOrder, PositiveInt
 
 
 @dataclass(eq=False)
@@ -27,17 +27,17 @@ class PGBLEU(PolicyGradient):
     completions: PositiveInt = 16  # N, of every prefix
     order: NgramOrder = 3  # longest n-gram of BLEU
     references: PositiveInt = 20  # real texts to compare with, where there is no source
-    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); completions when not given
-    baseline: Baseline | str = (
-        "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper subtracts nothing
-    )
+    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); completions when not given
+    baseline: Baseline = none  # b (rlseq.baselines); the paper subtracts nothing
     uses_task_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        self.credit = self.credit or Completions(self.completions)
-        self.reward: Reward | None = None
         super().__post_init__()
+        self.reward: Reward | None = None
+
+    def make_credit(self) -> Credit:
+        """Make completions by the policy."""
+        return Completions(self.completions)
 
     def check(self, env: Any) -> None:
         """Refuse a task that has no real texts."""
@@ -45,7 +45,7 @@ class PGBLEU(PolicyGradient):
         check_pool(sequence_env(env))
 
     def paid_on(self, env: Any) -> Any:
-        """The task, paid by BLEU."""
+        """Return the task with BLEU as its reward."""
         env = sequence_env(env)
         if self.reward is None:
             self.reward = self._bleu(env)
@@ -62,12 +62,12 @@ class PGBLEU(PolicyGradient):
 
 
 def generator_of(env: Any) -> torch.Generator:
-    """Random numbers that depend on nothing but the task's seed."""
+    """Return a random generator that depends on the task's seed alone."""
     return torch.Generator(env.device).manual_seed(env.seed)
 
 
 def references_of(env: Any) -> list[list[list[int]]]:
-    """The references of every item as lists."""
+    """Return the references of every item as lists."""
     found = env.contexts(torch.arange(env.size, device=env.device))
     table = zip(found["references"].tolist(), found["reference_lengths"].tolist(), strict=True)
     return [[ids[:n] for ids, n in zip(*item, strict=True) if n] for item in table]

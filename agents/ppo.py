@@ -1,20 +1,21 @@
-"""PPO: several steps on a batch, held near the policy that wrote it by a clip, or by a price."""
+"""PPO: several steps on a batch, near the policy that sampled it by a clip, or by a penalty."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.diagnostics import watch
-from rlseq.policy_gradient.factors import Scale
-from rlseq.policy_gradient.losses import clipped, distance, out_of_clip, per_token, ratio_weighted
-from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.policy_gradient.diagnostics import step_metrics
+from rlseq.policy_gradient.factors import Scale, by_batch
+from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
+from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import PositiveFloat, PositiveInt
-from rlseq.utils.stateful import Stateful
+from rlseq.utils.stateful import Stateful, TensorState
 
 
 @dataclass(eq=False)
@@ -27,16 +28,16 @@ class PPO(A2C):
     clip: PositiveFloat = 0.2  # ε
     epochs: PositiveInt = 4  # times that a batch is learned from
     minibatches: PositiveInt = 4  # steps each time
-    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.policy_gradient.factors)
+    scale: Scale = by_batch  # of Q̂ − b (rlseq.policy_gradient.factors)
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
-        return clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
+    def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
+        """Return −min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
+        return clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
 
-    def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
-        """Also the share of tokens from which the clip keeps the gradient."""
-        out = out_of_clip(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
-        return watch(seen, batch, clip_fraction=out.float())
+    def step_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
+        """Return what to log of a step, with the share of tokens from which the clip keeps the gradient."""
+        out = out_of_clip(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
+        return step_metrics(evaluation, batch, clip_fraction=out.float())
 
 
 @dataclass(eq=False)
@@ -50,34 +51,39 @@ class PPOKL(A2C):
     beta: PositiveFloat = 1.0  # β of the first batch
     epochs: PositiveInt = 4  # times that a batch is learned from
     minibatches: PositiveInt = 4  # steps each time
-    scale: Scale | str = "by_batch"  # of Q̂ − b (rlseq.policy_gradient.factors)
+    scale: Scale = by_batch  # of Q̂ − b (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.adaptive_kl = AdaptiveKL(self.kl_target, self.beta)
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """−ρA + β (ρ − 1 − log ρ): the second is the divergence, estimated from what π_old wrote."""
-        moved = distance(seen.log_probs, batch.log_probs)
-        return (
-            ratio_weighted(seen.log_probs, batch.log_probs, batch.advantages) + self.adaptive_kl.beta * moved
-        )
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, β among them."""
+        return {**super().stateful_parts(), "adaptive_kl": self.adaptive_kl}
+
+    def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
+        """Return −ρA + β (ρ − 1 − log ρ); the second term estimates the divergence from samples of π_old."""
+        divergence = kl_estimate(evaluation.log_probs - batch.log_probs)
+        gain = ratio_weighted(evaluation.log_probs, batch.log_probs, batch.advantages)
+        return gain + self.adaptive_kl.beta * divergence
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn, then see how far that went."""
+        """Learn from a batch, then adapt β to how far the policy has moved."""
         metrics = super().update(batch)
-        moved = distance(evaluate_frozen(self.policy, batch).log_probs, batch.log_probs)
+        moved = kl_estimate(evaluate_frozen(self.policy, batch).log_probs - batch.log_probs)
         self.adaptive_kl.learn((moved * per_token(batch.mask)).sum())
         return {**metrics, "beta": self.adaptive_kl.beta}
 
 
-class AdaptiveKL(Stateful):
-    """β of a divergence that is to stay near a target."""
+class AdaptiveKL(TensorState):
+    """The weight β of a divergence, adapted so that the divergence stays near a target."""
+
+    tensors: ClassVar = ("beta",)
 
     def __init__(self, target: float, beta: float) -> None:
         self.target, self.beta = target, torch.tensor(beta)
 
     def learn(self, divergence: Tensor) -> None:
-        """Double it, halve it, or leave it."""
+        """Double β, halve it, or leave it."""
         doubled, halved = divergence > 1.5 * self.target, divergence < self.target / 1.5
         self.beta = self.beta.to(divergence.device) * 2.0 ** (doubled.float() - halved.float())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.baselines import Baseline, leave_one_out
 from rlseq.utils.arguments import PositiveInt
 
 
@@ -17,4 +17,4 @@ class RLOO(PolicyGradient):
     """
 
     samples: PositiveInt = 4  # K, texts of each context
-    baseline: Baseline | str = "leave_one_out"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    baseline: Baseline = leave_one_out  # b (rlseq.baselines)

@@ -15,9 +15,8 @@ from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveInt, Share
-from rlseq.utils.errors import pick
 from rlseq.utils.modules import eval_mode
-from rlseq.utils.stateful import UpdateCounter
+from rlseq.utils.stateful import Stateful, UpdateCounter
 
 Reading = Callable[
     [Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor
@@ -56,24 +55,25 @@ READINGS: dict[str, Reading] = {"token_by_token": token_by_token, "two_pass": tw
 class ScheduledSampling(MLE):
     """Minimise −log π(y*ₜ | ỹ₍₁…ₜ₋₁₎),   ỹ the model's own word with probability p, else the reference's.
 
-    Bengio et al. 2015. p rises linearly from 0. Nothing flows back through the choice of a word, and what
+    Bengio et al. 2015. p rises linearly from 0. No gradient flows through the choice of a word, and what
     should follow one's own words is still what follows in the reference: the objective is inconsistent
     (Huszár 2015), and often works.
     """
 
     own: Share = 0.25  # p in the end
     ramp: PositiveInt = 1000  # updates until then
-    reading: Reading | str = "token_by_token"  # how the words read are made
+    reading: Reading = token_by_token  # how the words read are made
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.reading = (
-            pick(READINGS, self.reading, "reading") if isinstance(self.reading, str) else self.reading
-        )
         self.count = UpdateCounter()
 
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, the counter of updates among them."""
+        return {**super().stateful_parts(), "count": self.count}
+
     def collect(self, env: Any) -> Rollout:
-        """References, and what is read in their place."""
+        """Return references, with what is read in their place."""
         env = sequence_env(env)
         batch = super().collect(env)
         share = self.own * min(1.0, int(self.count.updates) / self.ramp)
@@ -82,11 +82,11 @@ class ScheduledSampling(MLE):
             for _ in range(2)
         )
         with eval_mode(self.policy):
-            read = self.reading(self.policy, env, batch, chosen < share, uniform)  # type: ignore[operator]
-        return replace(batch, written=read)
+            read = self.reading(self.policy, env, batch, chosen < share, uniform)
+        return replace(batch, inputs=read)
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn, and rely on the references a little less."""
+        """Learn from a batch, and count it."""
         metrics = super().update(batch)
         self.count.updates = self.count.updates + 1
         return metrics

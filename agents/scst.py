@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline
+from rlseq.policy_gradient.baselines import Baseline, GreedyReturn
 
 
 @dataclass(eq=False)
@@ -16,4 +16,4 @@ class SCST(PolicyGradient):
     the same estimator.
     """
 
-    baseline: Baseline | str = "greedy"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    baseline: Baseline = field(default_factory=GreedyReturn)  # b (rlseq.baselines)

@@ -20,14 +20,15 @@ from typing import Any
 
 import torch
 
-from rlseq.agents.adversarial import Adversarial, checked_adversary, reader_of
+from rlseq.agents.adversarial import Adversarial, make_matching_discriminator
 from rlseq.discriminators import Adversary, Ranker
 from rlseq.discriminators.adversary import random_prefix
 from rlseq.discriminators.objectives import odds
-from rlseq.policy_gradient.baselines import Baseline
-from rlseq.policy_gradient.credit import Completions, Credit, Stepwise
-from rlseq.policy_gradient.factors import Scale
+from rlseq.policy_gradient.baselines import Baseline, mean, none
+from rlseq.policy_gradient.credit import Completions, Credit, Stepwise, own_credit
+from rlseq.policy_gradient.factors import Scale, self_normalised
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, check_fields
+from rlseq.utils.stateful import Stateful
 
 
 @dataclass(eq=False)
@@ -40,26 +41,31 @@ class SeqGAN(Adversarial):
     completions: PositiveInt = 16  # N, of every prefix
     every: PositiveInt = 1  # words between two prefixes that are completed
     trail: ShareBelowOne = 0.8  # share of the roll-out policy kept when a round begins; 0: it is the policy
-    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); completions when not given
-    baseline: Baseline | str = (
-        "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper subtracts nothing
-    )
+    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); completions when not given
+    baseline: Baseline = none  # b (rlseq.baselines); the paper subtracts nothing
 
     def __post_init__(self) -> None:
         check_fields(self)
         self.rollout_policy = deepcopy(self.policy).requires_grad_(False)
-        self.credit = self.credit or Completions(self.completions, self.rollout_policy, every=self.every)
         super().__post_init__()
 
+    def make_credit(self) -> Credit:
+        """Make completions by the roll-out policy."""
+        return Completions(self.completions, self.rollout_policy, every=self.every)
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, the roll-out policy among them."""
+        return {**super().stateful_parts(), "rollout_policy": self.rollout_policy}
+
     def new_round(self, env: Any) -> None:
-        """The roll-out policy follows, too."""
+        """Train the discriminator, and let the roll-out policy follow the policy."""
         super().new_round(env)
         follow(self.rollout_policy, self.policy, self.trail)
 
 
 @torch.no_grad()
 def follow(trailing: Any, leading: Any, trail: float) -> None:
-    """β ← trail · β + (1 − trail) · θ, weight by weight, in place: whoever holds β sees it move."""
+    """Set β ← trail · β + (1 − trail) · θ, weight by weight and in place."""
     for slow, fast in zip(trailing.parameters(), leading.parameters(), strict=True):
         slow.lerp_(fast, 1 - trail)
 
@@ -71,7 +77,7 @@ class MaliGAN(SeqGAN):
     Its gradient is then that of the likelihood of real texts, estimated from the policy's own.
     """
 
-    scale: Scale | str = "self_normalised"  # of Q̂ − b (rlseq.policy_gradient.factors)
+    scale: Scale = self_normalised  # of Q̂ − b (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,36 +89,34 @@ class MaliGAN(SeqGAN):
             )
 
     def opponent(self) -> Adversary:
-        """Pays odds."""
-        return Adversary(reader_of(self.policy, "cnn"), value=odds)
+        """Make an adversary whose reward is the odds."""
+        return Adversary(make_matching_discriminator(self.policy, "cnn"), value=odds)
 
 
 @dataclass(eq=False)
 class RankGAN(SeqGAN):
-    """Lin et al. 2017: paid by how a text ranks among real ones.
+    """Lin et al. 2017: the reward is the log rank of a text among real ones.
 
     Log ranks are below 0, so that without a baseline every sampled text becomes less likely.
     """
 
-    baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
+    baseline: Baseline = mean  # b (rlseq.baselines)
 
     def opponent(self) -> Adversary:
-        """Ranks."""
-        return Ranker(reader_of(self.policy, "cnn", source=False))
+        """Make a ranker."""
+        return Ranker(make_matching_discriminator(self.policy, "cnn", source=False))
 
 
 @dataclass(eq=False)
 class REGS(Adversarial):
     """Q = D of y₍₁…ₜ₎ as it stands: a reward for every step, nothing is completed (Li et al. 2017)."""
 
-    credit: Credit | str = ""  # Q̂ (rlseq.policy_gradient.credit); D of every prefix when not given
+    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); D of every prefix when not given
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        self.adversary = self.opponent() if self.adversary is None else checked_adversary(self.adversary)
-        self.credit = self.credit or Stepwise(self.adversary.steps)
-        super().__post_init__()
+    def make_credit(self) -> Credit:
+        """Make the discriminator's score of every prefix."""
+        return Stepwise(self.adversary.steps)
 
     def opponent(self) -> Adversary:
-        """Learns from texts cut anywhere."""
-        return Adversary(reader_of(self.policy, "gru"), view=random_prefix)
+        """Make an adversary that learns from texts cut anywhere."""
+        return Adversary(make_matching_discriminator(self.policy, "gru"), view=random_prefix)

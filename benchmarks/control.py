@@ -105,7 +105,7 @@ def ours(setting: Setting, seed: int) -> tuple[Any, GymEnv]:
 def learn(agent: Any, env: GymEnv, setting: Setting) -> None:
     """Until the steps are used up."""
     first = {name: setting.hyper[name] for name in setting.linear}
-    while (done := env.counts.written) < setting.total:
+    while (done := env.counts.generated_tokens) < setting.total:
         left = 1 - done / setting.total
         if "lr" in first:
             agent.optimizer.param_groups[0]["lr"] = first["lr"] * left

@@ -271,7 +271,7 @@ class Bench:
     @property
     def written(self) -> int:
         """Tokens, so far."""
-        return self.env.counts.numbers()["written"]
+        return self.env.counts.as_dict()["generated_tokens"]
 
     def spent(self, start: float, before: int, epochs: int = 0) -> Row:
         """Tokens read and written, and processor seconds."""

@@ -27,10 +27,12 @@ import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.policy_gradient.baselines import MovingAverage, Regression
 from rlseq.policy_gradient.credit import Completions
 from rlseq.types import Context
 
 TEXTS, BATCHES, LESSONS = 64, 400, 800
+LEARNED = (MovingAverage, Regression)  # baselines that learn from batches
 
 
 @dataclass
@@ -100,10 +102,10 @@ def learn(agent: Any, env: Any) -> None:
     head = agent.policy.head.value
     optimizer = torch.optim.Adam(head.parameters(), 0.05)
     for _ in range(LESSONS):
-        batch = agent.judged(agent.collect(env))
-        if batch.values is None and not hasattr(agent.baseline, "learn"):
+        batch = agent.with_advantages(agent.collect(env))
+        if batch.values is None and not isinstance(agent.baseline, LEARNED):
             return
-        if hasattr(agent.baseline, "learn"):
+        if isinstance(agent.baseline, LEARNED):
             agent.baseline.learn(batch.targets, batch)
         elif batch.values is not None:
             seen = agent.policy.evaluate(batch.actions, batch.context)

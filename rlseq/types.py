@@ -1,14 +1,14 @@
-"""The types that every part of rlseq speaks: batch-major tensors, one mask, one layout `[B, T]`."""
+"""The types that all of rlseq shares: batch-major tensors, one mask, one layout `[B, T]`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from torch import Tensor, dtype
+from torch import Tensor, dtype, nn
 from typing_extensions import Self
 
 Context = Mapping[str, Tensor]
@@ -26,27 +26,29 @@ Reward = Callable[[Tensor, Tensor, Context], Tensor]
 
 @dataclass(eq=False)
 class Counts:
-    """What has been used up in a task so far, evaluation apart; tensors while nobody looks."""
+    """The cost of training on a task so far, without evaluations; values stay tensors until they are read."""
 
-    written: Any = 0  # tokens written in rollouts, forced ones too
-    read: Any = 0  # tokens of references imitated
-    judged: Any = 0  # texts finished, each of which a reward is asked about
+    generated_tokens: Any = 0  # written by policies
+    reference_tokens: Any = 0  # of references, imitated or given to a policy to go on from
+    episodes: Any = 0  # finished texts, for each of which the reward is computed once
 
     @contextmanager
     def writing(self, env: Any) -> Iterator[None]:
-        """Counts what is written inside."""
+        """Add the tokens and the episodes that are written inside the block."""
         before = env.length.sum()
         yield
-        self.written, self.judged = self.written + env.length.sum() - before, self.judged + env.num_envs
+        self.generated_tokens = self.generated_tokens + env.length.sum() - before
+        self.episodes = self.episodes + env.num_envs
 
     def imitated(self, number: Any) -> None:
-        """Count tokens that a rollout was forced to write as read: they are a reference's, not its own."""
-        self.written, self.read = self.written - number, self.read + number
+        """Move forced tokens of a rollout from the generated ones to those of references."""
+        self.generated_tokens = self.generated_tokens - number
+        self.reference_tokens = self.reference_tokens + number
 
-    def numbers(self) -> dict[str, int]:
-        """The counts so far, and `tokens`, the sum of what was written and read."""
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts as integers, and `tokens`, the sum of generated and reference tokens."""
         found = {name: int(value) for name, value in vars(self).items()}
-        return {"tokens": found["written"] + found["read"], **found}
+        return {"tokens": found["generated_tokens"] + found["reference_tokens"], **found}
 
 
 class Behaviour(NamedTuple):
@@ -111,28 +113,38 @@ class Policy(Protocol):
     def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
         """Score whole sequences in one differentiable pass, as the distribution `behaviour`.
 
-        The policies of this house also take `written`: what is read in place of the actions.
+        Policies of rlseq also take `inputs`: what is read in place of the actions.
         """
 
 
+class BasePolicy(nn.Module):
+    """A policy that offers agents more than `Policy` asks for; by default it offers nothing more."""
+
+    differentiable_step: ClassVar[bool] = True  # False where `step` writes its state in place
+
+    def update_statistics(self, batch: Rollout) -> None:
+        """Update running statistics of the inputs; called after a batch, never while it is learned from."""
+
+
 class EpisodeStats(NamedTuple):
-    """What episodes brought, `[n]` each."""
+    """Returns and lengths of episodes, `[n]` each."""
 
     returns: Tensor
     lengths: Tensor
-    cut: Tensor  # bool: did not end by themselves
+    cut: Tensor  # bool: stopped by a limit
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """B rows of at most T actions, batch-major: one finished text each, or a stretch of another kind of task.
+    """What a policy did: B rows of at most T actions, batch-major.
 
-    The last block is what an agent adds before it learns; the last three, `PolicyGradient.judged`.
+    A row is one finished text. Where episodes are longer than a batch, it is a segment in which episodes end
+    and begin, and `last_episodes` has the statistics of the episodes. The last fields are added by an agent.
     """
 
     actions: Tensor  # [B, T] int64: the tokens, 0 where there is none; [B, T, A] where they are vectors
     mask: Tensor  # [B, T] bool, True on real actions (EOS is a real action)
-    log_probs: Tensor  # [B, T] float32, under the distribution that really acted
+    log_probs: Tensor  # [B, T] float32, under the distribution that acted
     rewards: Tensor  # [B, T]
     values: Tensor | None  # [B, T], V of the state in which an action was chosen
     ends: Tensor  # [B, T] bool, True where an episode ended
@@ -140,86 +152,86 @@ class Rollout:
     context: Context
     behaviour: Behaviour = RAW
     samples: int = 1  # K: rows iK … iK+K−1 share a context
+    last_episodes: EpisodeStats | None = None  # that ended in these segments or before them
 
-    credit: Tensor | None = None  # [B, T]: what actions are credited with, if more was asked than rewards
-    written: Tensor | SoftTokens | None = None  # [B, T]: what is read in place of the actions, if not they
-    kl_penalty: Tensor | None = None  # [B, T]: what rewards have paid for leaving the reference policy
+    credit: Tensor | None = None  # [B, T]: what actions are credited with, if a credit stores it
+    inputs: Tensor | SoftTokens | None = None  # [B, T]: what the policy reads, if not the actions
+    kl_penalty: Tensor | None = None  # [B, T]: subtracted from rewards for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
-    demonstrations: Rollout | None = None  # demonstrations of the same contexts
-    advantages: Tensor = None  # type: ignore[assignment]  # [B, T]: how much better than expected
-    targets: Tensor = None  # type: ignore[assignment]  # [B, T]: what V should have said
-    weights: Tensor = None  # type: ignore[assignment]  # [B, T]: how much every action counts
+    demonstrations: Rollout | None = None  # references of the same contexts
 
     @property
     def returns(self) -> Tensor:
-        """R = Σₜ rₜ of every row, `[B]`."""
+        """The sum of the rewards of every row, `[B]`."""
         return self.rewards.sum(1)
 
     @property
     def lengths(self) -> Tensor:
-        """Number of real actions of every row, `[B]`."""
+        """The number of real actions of every row, `[B]`."""
         return self.mask.sum(1)
 
     @property
-    def earned(self) -> EpisodeStats:
-        """What there is to report of every episode."""
-        paid = self.returns if self.kl_penalty is None else self.returns + self.kl_penalty.sum(1)
-        return EpisodeStats(paid, self.lengths, self.lengths == self.mask.shape[1])
-
-    def as_transitions(self) -> Rollout:
-        """The same with rows that may be learned from in any order and company: whole texts."""
-        return self
+    def episodes(self) -> EpisodeStats:
+        """Statistics of the episodes, with the rewards that the task paid."""
+        if self.last_episodes is not None:
+            return self.last_episodes
+        returns = self.returns if self.kl_penalty is None else self.returns + self.kl_penalty.sum(1)
+        return EpisodeStats(returns, self.lengths, self.lengths == self.mask.shape[1])
 
     def take(self, rows: Tensor | slice) -> Self:
-        """Some of the rows; what they count stays as it was."""
-        parts = {field.name: _rows_of(getattr(self, field.name), rows) for field in fields(self)}
-        return replace(self, **parts)
+        """Return some of the rows, with `samples` as it was."""
+        return replace(self, **{name: _rows(part, rows) for name, part in vars(self).items()})
 
     def trimmed(self) -> Self:
-        """No wider than the longest text, for there is nothing to learn behind it: a look at the device."""
+        """Return the batch as wide as its longest row; this waits for the device."""
         used = self.mask.any(0).nonzero()
         width = int(used.max()) + 1 if len(used) else 1
         if width == self.mask.shape[1]:
             return self
-        steps = {name: _steps_of(getattr(self, name), width) for name in _BY_STEP}
         behaviour = self.behaviour
         if behaviour.support is not None and behaviour.support.ndim == 3:
             behaviour = behaviour._replace(support=behaviour.support[:, :width])
+        demonstrations = self.demonstrations and self.demonstrations.trimmed()
+        steps = self._by_step(lambda part: part[:, :width])
+        return replace(self, **{**steps, "behaviour": behaviour, "demonstrations": demonstrations})
+
+    def as_transitions(self) -> Self:
+        """Return every real action of segments as a row of its own, `[n, 1]`, for any order of learning."""
+        real = self.mask.flatten().nonzero().squeeze(1)
+
+        def apart(part: Tensor) -> Tensor:
+            flat = part.flatten(0, 1).unsqueeze(1)
+            return flat if len(real) == len(flat) else flat[real]
+
+        support = self.behaviour.support
         return replace(
             self,
-            behaviour=behaviour,
-            demonstrations=self.demonstrations and self.demonstrations.trimmed(),
-            **steps,
+            **self._by_step(apart),
+            context={
+                "observation": apart(self.context["observation"]),
+                "index": self.context["index"].repeat_interleave(self.mask.shape[1])[real],
+            },
+            behaviour=self.behaviour._replace(support=support if support is None else apart(support)),
         )
 
-
-_BY_STEP = (  # what has a place for every step
-    *(
-        "actions",
-        "mask",
-        "log_probs",
-        "rewards",
-        "values",
-        "ends",
-        "bootstrap",
-        "credit",
-        "written",
-        "kl_penalty",
-    ),
-    *("features", "advantages", "targets", "weights"),
-)
+    def _by_step(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Return the changed fields of those that hold a value for every step."""
+        shape = self.mask.shape
+        found: dict[str, Any] = {
+            name: change(part)
+            for name, part in vars(self).items()
+            if isinstance(part, Tensor) and part.shape[:2] == shape
+        }
+        if isinstance(self.inputs, SoftTokens):
+            found["inputs"] = SoftTokens(*map(change, self.inputs))
+        return found
 
 
-def _steps_of(part: Any, width: int) -> Any:
-    if isinstance(part, SoftTokens):
-        return SoftTokens(part.words[:, :width], part.weights[:, :width])
-    return None if part is None else part[:, :width]
-
-
-def _rows_of(part: Any, rows: Tensor | slice) -> Any:
-    if isinstance(part, Tensor) or part is None:
-        return part if part is None else part[rows]
+def _rows(part: Any, rows: Tensor | slice) -> Any:
+    """Return some rows of a field of a rollout; fields that have no rows stay as they are."""
+    if isinstance(part, Tensor):
+        return part[rows]
     if isinstance(part, Behaviour):  # a support of every row, or one of all
         if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
             return part
@@ -228,13 +240,21 @@ def _rows_of(part: Any, rows: Tensor | slice) -> Any:
         return SoftTokens(part.words[rows], part.weights[rows])
     if isinstance(part, Mapping):
         return {name: value[rows] for name, value in part.items()}
-    if isinstance(part, Rollout):
-        return part.take(rows)
-    return part
+    return part.take(rows) if isinstance(part, Rollout) else part
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LearningBatch(Rollout):
+    """A rollout with everything that its loss needs, computed before anything is learned from it."""
+
+    advantages: Tensor  # [B, T]: how much better an action was than expected
+    targets: Tensor  # [B, T]: the returns that V is regressed on
+    weights: Tensor  # [B, T]: how much every action counts in a step
+    demonstrations: LearningBatch | None = None
 
 
 class SteppedEnv(ABC):
-    """A task of another kind than writing, which steps itself (`rlseq.adapters`)."""
+    """A task that steps itself, of another kind than writing texts (`rlseq.adapters`)."""
 
     counts: Counts
 
@@ -244,12 +264,20 @@ class SteppedEnv(ABC):
 
     @abstractmethod
     def rollout(self, policy: Any, decode: Any, **given: Any) -> Rollout:
-        """What `rlseq.rollout` is to return; `given` are its other arguments."""
+        """Return what `rlseq.rollout` is to return; `given` are its other arguments."""
 
     @abstractmethod
     def evaluate(self, policy: Any, decode: Any, limit: int | None) -> dict[str, float]:
-        """What `rlseq.evaluate` is to return."""
+        """Return what `rlseq.evaluate` is to return."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What a run's folder keeps of it."""
+        """Return the description of the task that a run keeps, as plain values."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint keeps."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.adapters.gym_env import GymEnv
-from rlseq.adapters.segment import Segment
 from rlseq.agents.a2c import A2C
 from rlseq.policies.mlp import MLP
 from rlseq.policies.normalize import ReturnScale
 from rlseq.policy_gradient.losses import per_token
 from rlseq.policy_gradient.returns import lambda_return, reward_to_go
-from rlseq.types import RAW, Behaviour, Evaluation
+from rlseq.types import RAW, Behaviour, Evaluation, Rollout
 
 MODES = list(AutoresetMode)
 GAMMA = 0.9
@@ -67,9 +66,9 @@ def corridor(mode: AutoresetMode, limit: int | None, rows: int = 2, steps: int =
     return GymEnv(SyncVectorEnv([make] * rows, autoreset_mode=mode), steps=steps, **kwargs)
 
 
-def collected(env: GymEnv, policy: Any = None) -> Segment:
+def collected(env: GymEnv, policy: Any = None) -> Rollout:
     stretch = rlseq.rollout(policy or Known(), env)
-    assert isinstance(stretch, Segment)
+    assert stretch.last_episodes is not None
     return stretch
 
 
@@ -146,8 +145,8 @@ def test_episodes_go_on_from_one_stretch_to_the_next(mode: AutoresetMode) -> Non
         torch.testing.assert_close(
             torch.cat([getattr(part, name) for part in parts], 1), getattr(whole, name)
         )
-    assert parts[0].earned.returns.tolist() == [6, 6]  # 1 + 2 + 3, not what five steps paid
-    assert parts[2].earned.lengths.tolist() == whole.earned.lengths.tolist()
+    assert parts[0].episodes.returns.tolist() == [6, 6]  # 1 + 2 + 3, not what five steps paid
+    assert parts[2].episodes.lengths.tolist() == whole.episodes.lengths.tolist()
 
 
 def test_the_native_cartpole_is_the_one_of_one_row() -> None:
@@ -170,7 +169,8 @@ def test_without_v_nothing_is_said_of_what_is_cut_off() -> None:
 def test_the_same_seed_gives_the_same_stretch() -> None:
     def first(seed: int) -> list[float]:
         env = GymEnv("Pendulum-v1", 2, steps=5, seed=seed)
-        return collected(env, rlseq.make_policy("mlp", env)).actions.flatten().tolist()
+        found: list[float] = collected(env, rlseq.make_policy("mlp", env)).actions.flatten().tolist()
+        return found
 
     assert first(1) == first(1) != first(2)
 
@@ -239,8 +239,8 @@ def test_top_k_travels_with_the_stretch() -> None:
 def test_a_step_is_learned_from_alone_with_the_same_gradient() -> None:
     env = GymEnv("CartPole-v1", 4, steps=30)
     policy = rlseq.make_policy("mlp", env, value=True)
-    agent = A2C(policy, aggregate="per_token", entropy=0.1)
-    batch = agent.judged(agent.collect(env))
+    agent = A2C(policy, aggregate=per_token, entropy=0.1)
+    batch = agent.with_advantages(agent.collect(env))
     assert not batch.mask.all()
     units = agent.with_token_weights(batch.as_transitions())
     assert units.actions.shape == (int(batch.mask.sum()), 1)
@@ -402,5 +402,4 @@ def test_an_environment_that_does_not_say_how_it_resets_is_refused() -> None:
 def test_a_stretch_is_a_rollout() -> None:
     stretch = collected(corridor(AutoresetMode.NEXT_STEP, 2))
     changed = replace(stretch, samples=1)
-    assert isinstance(changed, Segment)
-    assert changed.last == stretch.last
+    assert changed.last_episodes == stretch.last_episodes

@@ -19,7 +19,7 @@ from rlseq.agents.seqgan import REGS, SeqGAN, follow
 from rlseq.discriminators import Adversary, make_discriminator
 from rlseq.discriminators.texts import rewarded
 from rlseq.policy_gradient.baselines import MovingAverage
-from rlseq.policy_gradient.credit import Completions, Stepwise
+from rlseq.policy_gradient.credit import Completions, Stepwise, own_credit
 from rlseq.policy_gradient.factors import bootstrapped, self_normalised
 from rlseq.types import Context, Rollout
 
@@ -147,7 +147,7 @@ def estimates(agent: Any, env: Any, batches: int = 160) -> Tensor:
     rows = []
     for _ in range(batches):
         agent.policy.zero_grad(set_to_none=False)
-        loss, _ = agent.loss(agent.judged(agent.collect(env)))
+        loss, _ = agent.loss(agent.with_advantages(agent.collect(env)))
         loss.backward()
         rows.append(torch.cat([-p.grad.flatten() for p in agent.policy.parameters()]).double())
     return torch.stack(rows)
@@ -173,7 +173,7 @@ class Scrambled(Completions):
         return replace(batch, credit=batch.credit.roll(1, 0))
 
 
-def gradients(credit: Any = "", **options: Any) -> float:
+def gradients(credit: Any = own_credit, **options: Any) -> float:
     env, policy, adversary = setting()
     exact = rlseq.exact.gradient(policy, rewarded(env, adversary))
     agent = SeqGAN(policy, adversary=adversary, completions=2, credit=credit, **options)
@@ -217,7 +217,7 @@ def test_the_rollout_policy_is_a_moving_average() -> None:
     agent.update(agent.collect(env))
     for slow, old, new in zip(weights(agent.rollout_policy), first, second, strict=True):
         torch.testing.assert_close(slow, 0.8 * old + 0.2 * new)
-    assert agent.credit.rollout_policy is agent.rollout_policy, "and it is the one that completes"  # type: ignore[union-attr]
+    assert getattr(agent.credit, "rollout_policy", None) is agent.rollout_policy, "it completes"
     follow(agent.rollout_policy, policy, 0.0)
     assert same(weights(agent.rollout_policy), weights(policy))
 
@@ -346,7 +346,7 @@ def test_regs_is_paid_by_the_prefix() -> None:
     agent = REGS(lstm(env), pretraining=0)
     batch = agent.collect(env)
     steps = agent.adversary.steps(batch.actions, batch.mask, batch.context)
-    torch.testing.assert_close(agent.credit(batch, 1.0), steps)  # type: ignore[operator]
+    torch.testing.assert_close(agent.credit(batch, 1.0), steps)
     torch.testing.assert_close(steps[:, -1], agent.adversary(batch.actions, batch.mask, batch.context))
 
 
@@ -417,7 +417,7 @@ def test_no_baseline_where_the_paper_has_none(tiny: Any, name: str) -> None:
     env, policy = tiny(rows=8)
     brief = {} if name == "pg_bleu" else {"pretraining": 0, "d": 0}
     agent: Any = rlseq.make_agent(name, policy, scale="none", completions=2, **brief)
-    batch = agent.judged(agent.collect(env))
+    batch = agent.with_advantages(agent.collect(env))
     assert torch.equal(batch.advantages, batch.targets)
 
 

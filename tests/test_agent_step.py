@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.agent import Agent, linear
 from rlseq.types import Metrics, Rollout
 
 
@@ -63,12 +63,12 @@ def test_the_norm_over_all_groups_is_clipped(clip_norm: float, share: float) -> 
 
 
 def test_a_schedule_scales_the_step_size_that_each_group_began_with() -> None:
-    agent = made(schedule="linear")
+    agent = made(schedule=linear)
     for done in (0.0, 0.5, 0.75):
         agent.set_progress(done)
         rates = [group["lr"] for group in agent.optimizer.param_groups]
         assert rates == pytest.approx([0.1 * (1 - done), 1.0 * (1 - done)])
-    resumed = made(schedule="linear")
+    resumed = made(schedule=linear)
     resumed.load_state_dict(agent.state_dict())
     resumed.set_progress(0.5)
     assert [group["lr"] for group in resumed.optimizer.param_groups] == pytest.approx([0.05, 0.5])

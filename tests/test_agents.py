@@ -67,7 +67,7 @@ def test_mle_learns_to_copy() -> None:
         ("reinforce", {"entropi": 1}, TypeError, "no option 'entropi'; did you mean 'entropy'"),
         ("reinforce", {"baseline": "meen"}, ValueError, "unknown baseline 'meen'; did you mean 'mean'"),
         ("mle", {"schedule": "linaer"}, ValueError, "unknown schedule 'linaer'; did you mean 'linear'"),
-        ("mle", {"schedule": 0.5}, TypeError, "schedule must be a function or a string"),
+        ("mle", {"schedule": 0.5}, TypeError, "schedule must be a function, got 0.5"),
         ("mle", {"lr": 0.0}, ValueError, "lr must be a finite number > 0"),
     ],
 )
@@ -100,11 +100,11 @@ def test_a_check_of_a_task_changes_nothing(name: str) -> None:
     env = rlseq.make("rlseq/Copy-v0", num_envs=16, length=3)
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=name in ("a2c", "ppo", "ppo_kl"))
     agent = rlseq.make_agent(name, policy)
-    before = env.generator.get_state(), torch.get_rng_state(), env.counts.numbers()
+    before = env.generator.get_state(), torch.get_rng_state(), env.counts.as_dict()
     agent.check(env)
     assert torch.equal(env.generator.get_state(), before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
-    assert env.counts.numbers() == before[2]
+    assert env.counts.as_dict() == before[2]
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,31 @@ def test_a_task_without_references_is_refused_before_a_run_is_written(name: str,
     with pytest.raises(ValueError, match="has no references to learn from"):
         rlseq.train(agent, env, updates=1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("field", "name"), [("baseline", "mean"), ("schedule", "linear")])
+def test_names_are_for_make_agent_alone(tiny: Any, field: str, name: str) -> None:
+    _, policy = tiny()
+    hyper: Any = {field: name}
+    with pytest.raises(TypeError, match=f"{field}=….* takes a function, got '{name}'; .*make_agent"):
+        rlseq.agents.REINFORCE(policy, **hyper)
+
+
+def test_agents_made_by_name_share_no_state(tiny: Any) -> None:
+    env, policy = tiny()
+    one, other = (rlseq.make_agent("reinforce", policy, baseline="moving_average") for _ in range(2))
+    one.update(one.collect(env))
+    fresh = rlseq.make_agent("reinforce", policy, baseline="moving_average")
+    assert other.state_dict()["baseline"] == fresh.state_dict()["baseline"] != one.state_dict()["baseline"]
+
+
+def test_a_learning_baseline_that_would_never_learn_is_refused(tiny: Any) -> None:
+    class Learns:
+        def __call__(self, returns: Any, batch: Any) -> Any:
+            return 0 * returns
+
+        def learn(self, returns: Any, batch: Any) -> None: ...
+
+    _, policy = tiny()
+    with pytest.raises(TypeError, match=r"has `learn`, which is called only on a Factor; derive Learns from"):
+        rlseq.agents.REINFORCE(policy, baseline=Learns())

@@ -207,25 +207,87 @@ def test_every_agent_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -
     assert go(agent, env, 2) == wanted
 
 
-def test_numpys_generators_are_remembered_too() -> None:
-    env = rlseq.make("rlseq/Copy-v0", num_envs=2, items=10)
-    env.parts["noise"] = noise = Noise()
-    agent = rlseq.make_agent("reinforce", rlseq.make_policy("gru", env, hidden=4, embedding=4))
-    state = checkpoint.state_of(agent, env)
-    wanted = noise.generator.random()
-    checkpoint.restore(agent, env, state)
-    assert noise.generator.random() == wanted
-    del env.parts["noise"]
-    with pytest.raises(ValueError, match=r"generators are not those of the checkpoint: env\.parts\.noise"):
-        checkpoint.restore(agent, env, state)
-
-
 class Noise:
+    """A reward with random numbers of its own, and their state."""
+
     def __init__(self) -> None:
         self.generator = np.random.default_rng(0)
 
     def __call__(self, tokens: Any, mask: Any, context: Any) -> Any:
         return torch.from_numpy(self.generator.random(len(tokens)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.bit_generator.state = state["generator"]
+
+
+def learner(**options: Any) -> tuple[Any, Any]:
+    env: Any = rlseq.make("rlseq/Copy-v0", num_envs=2, items=10, **options)
+    return rlseq.make_agent("reinforce", rlseq.make_policy("gru", env, hidden=4, embedding=4)), env
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda noise: noise,
+        lambda noise: rlseq.metrics.WeightedSum([(0.5, noise), (2.0, rlseq.metrics.LengthPenalty(1.0))]),
+        lambda noise: rlseq.metrics.Shuffled(rlseq.metrics.WeightedSum([(1.0, noise)]).clip(0, 1), seed=3),
+    ],
+)
+def test_a_reward_says_what_state_it_has(wrapped: Any, tmp_path: Path) -> None:
+    """However deep it stands in a sum, a function or a control."""
+    noise = Noise()
+    agent, env = learner(reward=wrapped(noise))
+    checkpoint.check_saved(agent, env)
+    texts = torch.zeros(8, 5, dtype=torch.int64), torch.ones(8, 5, dtype=torch.bool)
+
+    def scores() -> Any:
+        return env.reward_parts(*texts, {"index": torch.arange(8), "source": texts[0]})
+
+    checkpoint.save(tmp_path, 1, checkpoint.state_of(agent, env))
+    wanted = [scores() for _ in range(2)]
+    checkpoint.restore(agent, env, checkpoint.read(tmp_path, 1))
+    assert same([scores() for _ in range(2)], wanted)
+    env.parts = {"other": rlseq.rewards.accuracy}
+    with pytest.raises(ValueError, match="the checkpoint does not fit this task's rewards"):
+        checkpoint.restore(agent, env, checkpoint.read(tmp_path, 1))
+
+
+class Forgets:
+    """A reward, a schedule or anything with random numbers that it does not give away."""
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+
+    def __call__(self, *inputs: Any) -> Any:
+        return torch.zeros(len(inputs[0]))
+
+
+def test_a_state_that_checkpoints_would_lose_is_refused_by_name(tmp_path: Path) -> None:
+    generator = torch.Generator()
+
+    def drawn(tokens: Any, mask: Any, context: Any) -> Any:
+        return torch.rand(len(tokens), generator=generator)
+
+    for reward, held in ((Forgets(random.Random(0)), "generator"), (drawn, "generator")):
+        agent, env = learner(reward={"mine": rlseq.metrics.WeightedSum([(2.0, reward)])})
+        with pytest.raises(TypeError, match=rf"the reward 'mine', .*random generator \({held}\)"):
+            rlseq.train(agent, env, 1, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    agent, env = learner()
+    agent.schedule = Forgets(np.random.default_rng(0))
+    with pytest.raises(TypeError, match="the agent's schedule has a random generator"):
+        checkpoint.check_saved(agent, env)
+    agent, env = learner()
+    agent.critic = torch.nn.Linear(1, 1)
+    with pytest.raises(TypeError, match=r"the agent's critic has a state .*`stateful_parts`"):
+        checkpoint.check_saved(agent, env)
+    agent, env = learner()
+    env.draws = np.random.default_rng(0)
+    with pytest.raises(TypeError, match=r"the task has a random generator \(draws\)"):
+        checkpoint.check_saved(agent, env)
 
 
 @pytest.mark.parametrize("part", [MovingAverage(), UpdateCounter(), Shuffle(), AdaptiveKL(0.1, 1.0)])
@@ -259,7 +321,7 @@ def test_a_regression_goes_on_on_the_device_of_its_batch(monkeypatch: pytest.Mon
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
     agent: Any = rlseq.make_agent("reinforce", policy, baseline="regression")
     agent.update(agent.collect(env))
-    batch = agent.judged(agent.collect(env))
+    batch = agent.with_advantages(agent.collect(env))
     moved = replace(
         batch, **{n: getattr(batch, n).to("meta") for n in ("mask", "features", "rewards", "actions")}
     )
@@ -273,8 +335,8 @@ def test_the_state_of_a_generator_of_another_device_is_refused_by_name() -> None
     env = rlseq.make("rlseq/Copy-v0", num_envs=2, items=10)
     agent = rlseq.make_agent("reinforce", rlseq.make_policy("gru", env, hidden=4, embedding=4))
     state = checkpoint.state_of(agent, env)
-    state["generators"]["env.generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's are
-    with pytest.raises(ValueError, match=r"random generator env\.generator does not fit one on cpu"):
+    state["env"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's are
+    with pytest.raises(ValueError, match=r"random generator does not fit one on cpu"):
         checkpoint.restore(agent, env, state)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import rlseq
 from rlseq.agents import E2E, MLE
 from rlseq.types import Rollout, SoftTokens
 
@@ -70,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_slow_version(
 ) -> None:
     env, policy = tiny(rows=4)
     env.items["reference_lengths"] = torch.tensor([[3], [2]])
-    agent = E2E(policy, k=K, delta=1, xent_share=0.25, unroll=unroll)
+    agent: Any = rlseq.make_agent("e2e", policy, k=K, delta=1, xent_share=0.25, unroll=unroll)
     agent.set_progress(done)
     batch = agent.collect(env)
     loss, metrics = agent.loss(batch)

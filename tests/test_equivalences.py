@@ -30,7 +30,9 @@ from rlseq.engine.references import sample_references
 from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.policy_gradient.agent import handed_over
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.losses import AGGREGATES
+from rlseq.policy_gradient.baselines import Regression
+from rlseq.policy_gradient.factors import as_it_is, by_batch
+from rlseq.policy_gradient.losses import AGGREGATES, per_sequence
 from rlseq.types import Rollout
 
 GRADIENTS = sorted(
@@ -91,7 +93,7 @@ def test_grpo_without_the_spread_is_rloo_but_for_a_factor(tiny: Any, n: int) -> 
     env, policy = tiny(rows=40)
     rloo = RLOO(policy, samples=n)
     batch = rloo.collect(env)
-    grpo = GRPO(policy, samples=n, scale="none", aggregate="per_sequence", kl=0.0)
+    grpo = GRPO(policy, samples=n, scale=as_it_is, aggregate=per_sequence, kl=0.0)
     assert same(slope(grpo, batch), slope(rloo, batch), (n - 1) / n)
     assert same(slope(DrGRPO(policy, samples=n), batch), slope(rloo, batch), (n - 1) / n / env.max_len)
 
@@ -106,7 +108,7 @@ def test_corrected_minimum_risk_is_rloo_but_for_a_factor(tiny: Any, n: int) -> N
 
 def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
     env, policy = tiny(rows=40)
-    mixer = MIXER(policy)
+    mixer = MIXER(policy, baseline=(baseline := Regression()))
     state = env.generator.get_state()
     batch = mixer.collect(env)
     env.generator.set_state(state)
@@ -114,7 +116,7 @@ def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
 
     mixer.set_progress(0.99)
     learner = REINFORCE(policy, baseline=mixer.baseline)
-    mixer.baseline.learn(mixer.judged(batch).targets, batch)  # type: ignore[union-attr]
+    baseline.learn(mixer.with_advantages(batch).targets, batch)
     batch = mixer.collect(env)
     assert not batch.demonstrations.mask.any()  # type: ignore[union-attr]
     assert same(slope(mixer, batch), slope(learner, replace(batch, demonstrations=None)))
@@ -123,7 +125,7 @@ def test_mixer_is_likelihood_first_and_reinforce_last(tiny: Any) -> None:
 @pytest.mark.parametrize("cls", [PPO, PPOKL])
 def test_one_step_of_ppo_is_a2c(tiny: Any, cls: Any) -> None:
     env, policy = tiny(rows=40)
-    a2c = A2C(policy, scale="by_batch")
+    a2c = A2C(policy, scale=by_batch)
     batch = a2c.collect(env)
     ppo = cls(policy, epochs=1, minibatches=1)
     assert same(slope(ppo, batch), slope(a2c, batch))
@@ -149,7 +151,7 @@ def of(tiny: Any, name: str, **more: Any) -> tuple[Any, Any, Rollout]:
     anchor = tiny.policy(env, sharp=2.0, seed=1).requires_grad_(False)
     penalties = {} if name == "mixer" else {**PENALTIES, "reference": anchor}
     agent: Any = rlseq.make_agent(name, policy, **{**penalties, **MADE.get(name, {}), **more})
-    return agent, env, agent.judged(agent.collect(env))
+    return agent, env, agent.with_advantages(agent.collect(env))
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -180,7 +182,7 @@ def test_the_order_of_groups_does_not_matter(tiny: Any, name: str) -> None:
     assert torch.equal(
         shuffled.context["index"].view(-1, batch.samples).amin(1), shuffled.context["index"][:: batch.samples]
     )
-    assert same(slope(agent, agent.judged(batch)), slope(agent, agent.judged(shuffled)))
+    assert same(slope(agent, agent.with_advantages(batch)), slope(agent, agent.with_advantages(shuffled)))
 
 
 def test_minibatches_hold_every_group_once_and_whole(tiny: Any) -> None:

@@ -24,12 +24,20 @@ from rlseq.agents import (
     DrGRPO,
     MRTCorrected,
 )
-from rlseq.policy_gradient.baselines import Constant, past_rewards
-from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise
+from rlseq.policy_gradient.baselines import (
+    BASELINES,
+    Constant,
+    Factor,
+    GreedyReturn,
+    group_mean,
+    none,
+    past_rewards,
+)
+from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise, reward_to_go
 from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
-from rlseq.policy_gradient.factors import BASELINES
+from rlseq.policy_gradient.factors import as_it_is
 from rlseq.policy_gradient.losses import per_sequence
-from rlseq.types import Behaviour, Context, Evaluation, Rollout
+from rlseq.types import Behaviour, Context, Evaluation, LearningBatch, Rollout
 
 EQUAL, WRONG = 1e-4, 0.02  # relative errors: rounding stays below the one, no mistake below the other
 
@@ -41,8 +49,8 @@ def dense(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
 
 def taught(agent: Any, env: Any) -> Any:
     """An agent whose baseline has learned from a batch, where it can."""
-    if hasattr(agent.baseline, "learn"):
-        batch = agent.judged(agent.collect(env))
+    if isinstance(agent.baseline, Factor):
+        batch = agent.with_advantages(agent.collect(env))
         agent.baseline.learn(batch.targets, batch)
     return agent
 
@@ -66,7 +74,7 @@ def test_a_mean_that_holds_the_text_itself_shrinks_the_gradient(tiny: Any, rewar
     env, policy = tiny(vocab_size=2)
     env.parts = env.parts if reward is None else {"dense": reward}
     for samples in (2, 3):
-        agent = REINFORCE(policy, baseline="group_mean", samples=samples)
+        agent = REINFORCE(policy, baseline=group_mean, samples=samples)
         share = (samples - 1) / samples
         assert tiny.error(expected_gradient(agent, env), gradient(policy, env), share) < EQUAL
 
@@ -102,7 +110,7 @@ def test_the_gradient_is_that_of_the_distribution_that_acts(tiny: Any, decode: A
 def test_returns_to_the_end_are_unbiased_whatever_v_says(tiny: Any, credit: Any, baseline: str) -> None:
     env, policy = tiny()
     env.parts = {"dense": dense, "table": env.look_up}
-    agent = A2C(policy, credit=credit, baseline=baseline, value_weight=0.0)
+    agent = rlseq.make_agent("a2c", policy, credit=credit, baseline=baseline, value_weight=0.0)
     assert tiny.error(expected_gradient(agent, env), gradient(policy, env)) < EQUAL
 
 
@@ -129,7 +137,7 @@ def test_increments_of_a_metric_pay_its_gradient(tiny: Any) -> None:
         phi = phi.scatter(1, last, env.look_up(tokens, mask, context).unsqueeze(1))
         return torch.diff(phi, prepend=torch.zeros(len(tokens), 1)) * mask
 
-    agent = REINFORCE(policy, credit=Increments(increments), baseline="greedy")
+    agent = REINFORCE(policy, credit=Increments(increments), baseline=GreedyReturn())
     assert tiny.error(expected_gradient(agent, env), gradient(policy, env)) < EQUAL
 
 
@@ -144,7 +152,7 @@ def test_a_judge_of_prefixes_that_knows_q_gives_the_gradient(tiny: Any) -> None:
         known: Tensor = worth[same.int().argmax(1)]
         return known
 
-    agent = REINFORCE(policy, credit=Stepwise(scorer), baseline="none")
+    agent = REINFORCE(policy, credit=Stepwise(scorer), baseline=none)
     assert tiny.error(expected_gradient(agent, env), gradient(policy, env)) < EQUAL
 
 
@@ -155,7 +163,7 @@ def test_a_discount_needs_its_weight_to_be_the_gradient_of_anything(tiny: Any) -
     gamma = 0.5
     discounted = {"dense": lambda *text: dense(*text) * gamma ** torch.arange(3)}
     agents = [
-        REINFORCE(policy, gamma=gamma, baseline="none", aggregate=way)
+        REINFORCE(policy, gamma=gamma, baseline=none, aggregate=way)
         for way in (lambda mask: per_sequence(mask) * gamma ** torch.arange(3), per_sequence)
     ]
     with_weight, without = (expected_gradient(agent, env) for agent in agents)
@@ -168,7 +176,7 @@ def test_a_discount_needs_its_weight_to_be_the_gradient_of_anything(tiny: Any) -
 def test_samples_of_an_older_policy(tiny: Any, length: int, exact: bool) -> None:
     """E_old[ρ R ∇log π] = ∇ E_π[R] for one action; of texts, the ratio of prefixes is dropped (SCOPE R12)."""
     env, policy = tiny(length=length, sharp=1.0)
-    agent = PPO(policy, baseline="none", credit="reward_to_go", scale="none", clip=1e9, value_weight=0.0)
+    agent = PPO(policy, baseline=none, credit=reward_to_go, scale=as_it_is, clip=1e9, value_weight=0.0)
     batch, chance = every_batch(agent, env, 1)
     mean_gradient(agent, batch, chance)  # the first ratio is looked at here
     policy.load_state_dict(tiny.policy(env, sharp=2.0, seed=1).state_dict())
@@ -189,8 +197,8 @@ class WrongSign(RLOO):
 class ShiftedMask(RLOO):
     """The last action of every text is forgotten, and one before the first is not there."""
 
-    def with_token_weights(self, batch: Rollout) -> Rollout:
-        return replace(batch, weights=per_sequence(batch.mask & ~batch.ends))
+    def token_weights(self, batch: Rollout) -> Tensor:
+        return per_sequence(batch.mask & ~batch.ends)
 
 
 class OwnRewardInTheBaseline(RLOO):
@@ -210,7 +218,7 @@ class ForgetsWhatIsPaid(RLOO):
 class GradientThroughTheBaseline(A2C):
     """V in the advantage is not held fixed."""
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+    def surrogate(self, seen: Evaluation, batch: LearningBatch) -> Tensor:
         assert seen.values is not None
         return -(batch.targets - seen.values) * seen.log_probs
 
@@ -218,7 +226,7 @@ class GradientThroughTheBaseline(A2C):
 class RatioUpsideDown(GRPO):
     """Π_old / π."""
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
+    def surrogate(self, seen: Evaluation, batch: LearningBatch) -> Tensor:
         return -(batch.log_probs - seen.log_probs).exp() * batch.advantages
 
 

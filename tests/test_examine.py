@@ -20,12 +20,12 @@ def setting(name: str = "rloo", **hyper: Any) -> tuple[Any, Any]:
 def test_everything_is_left_as_it_was_found() -> None:
     env, agent = setting()
     env.begin()
-    kept = env.generator.get_state(), env.context["index"].clone(), env.counts.numbers()
+    kept = env.generator.get_state(), env.context["index"].clone(), env.counts.as_dict()
     weights = [p.clone() for p in agent.policy.parameters()]
     PolicyProbe(agent, env)()
     assert torch.equal(env.generator.get_state(), kept[0])
     assert torch.equal(env.context["index"], kept[1])
-    assert env.counts.numbers() == kept[2]
+    assert env.counts.as_dict() == kept[2]
     assert all(torch.equal(a, b) for a, b in zip(weights, agent.policy.parameters(), strict=True))
     assert all(p.grad is None for p in agent.policy.parameters())
 
@@ -52,7 +52,7 @@ def test_the_noise_is_the_variance_between_parts() -> None:
     env, agent = setting(samples=2)
     look = PolicyProbe(agent, env, parts=4)
     batch = agent.collect(env)
-    whole = agent.judged(batch)
+    whole = agent.with_advantages(batch)
     gradients = []
     for rows in range(0, 64, 16):
         agent.policy.zero_grad()

@@ -53,9 +53,9 @@ def test_a_run_leaves_a_folder(tmp_path: Path) -> None:
     assert results["schema"] == "rlseq.run/3"
     assert results["status"] == "finished"
     assert results["updates"] == 6
-    assert results["judged"] == 6 * 8
-    assert 6 * 8 <= results["written"] <= 6 * 8 * 4
-    assert results["tokens"] == results["written"]
+    assert results["episodes"] == 6 * 8
+    assert 6 * 8 <= results["generated_tokens"] <= 6 * 8 * 4
+    assert results["tokens"] == results["generated_tokens"]
     assert [row["update"] for row in results["curve"]] == [2, 4, 6]
     assert results["final"]["reward"] == results["curve"][-1]["eval_reward"]
     assert {"reward", "length", "exact", "self_bleu", "repetition", "peakiness"} <= set(results["final"])

@@ -13,9 +13,9 @@ from torch import Tensor
 import rlseq
 from rlseq.agents.ppo import AdaptiveKL
 from rlseq.engine.rollout import evaluate_actions
-from rlseq.policy_gradient.losses import clipped, distance, minimum_risk, out_of_clip, ratio_weighted
+from rlseq.policy_gradient.losses import clipped, kl_estimate, minimum_risk, out_of_clip, ratio_weighted
 from rlseq.policy_gradient.penalties import k1, k2, k3, smoothed
-from rlseq.types import Evaluation, Rollout
+from rlseq.types import Evaluation, LearningBatch
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def test_clip_higher_lets_unlikely_words_grow() -> None:
     assert float(clipped(torch.tensor(0.5).log(), torch.zeros(()), -one, 0.2, 0.28)) == pytest.approx(0.8)
 
 
-def moved(tiny: Any, name: str, **hyper: Any) -> tuple[Any, Rollout, Evaluation]:
+def moved(tiny: Any, name: str, **hyper: Any) -> tuple[Any, LearningBatch, Evaluation]:
     """An agent whose policy has left the one that sampled; its batch, and what it makes of that now."""
     env, policy = tiny(rows=32, sharp=2.0)
-    agent = rlseq.make_agent(name, policy, **hyper)
-    batch = agent.judged(agent.collect(env))  # type: ignore[attr-defined]
+    agent: Any = rlseq.make_agent(name, policy, **hyper)
+    batch: LearningBatch = agent.with_advantages(agent.collect(env))
     agent.loss(batch)  # the first ratio is looked at here
     with torch.no_grad():
         for i, p in enumerate(policy.parameters()):
@@ -140,7 +140,7 @@ def test_estimates_of_a_divergence() -> None:
     assert float(k1(ours, other)) == pytest.approx(log2)
     assert float(k2(ours, other)) == pytest.approx(log2**2 / 2)
     assert float(k3(ours, other)) == pytest.approx(0.5 - 1 + log2)
-    assert float(distance(ours.log_probs, other.log_probs)) == pytest.approx(2 - 1 - log2)
+    assert float(kl_estimate(ours.log_probs - other.log_probs)) == pytest.approx(2 - 1 - log2)
     assert float(ratio_weighted(ours.log_probs, other.log_probs, torch.tensor(3.0))) == pytest.approx(-6.0)
 
 

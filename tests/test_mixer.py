@@ -11,7 +11,7 @@ import torch
 import rlseq
 from rlseq.agents import MIXER, REINFORCE
 from rlseq.agents.mixer import _given
-from rlseq.policy_gradient.baselines import mean
+from rlseq.policy_gradient.baselines import Regression, mean
 from rlseq.types import RAW
 
 
@@ -59,12 +59,12 @@ def test_every_token_counts_once(tiny: Any) -> None:
     agent = MIXER(policy, delta=1)
     for done in (0.0, 0.3, 0.99):
         agent.set_progress(done)
-        before = env.counts.numbers()
+        before = env.counts.as_dict()
         batch = agent.collect(env)
-        after = env.counts.numbers()
+        after = env.counts.as_dict()
         given = int(_given(batch).sum())
-        assert after["read"] - before["read"] == given
-        assert after["written"] - before["written"] == int(batch.mask.sum()) - given
+        assert after["reference_tokens"] - before["reference_tokens"] == given
+        assert after["generated_tokens"] - before["generated_tokens"] == int(batch.mask.sum()) - given
 
 
 DECODERS = [rlseq.Sample(top_k=1), rlseq.Sample(top_p=0.3), rlseq.Sample(0.5), rlseq.Sample(2.0, top_k=2)]
@@ -73,9 +73,9 @@ DECODERS = [rlseq.Sample(top_k=1), rlseq.Sample(top_p=0.3), rlseq.Sample(0.5), r
 @pytest.mark.parametrize("decode", DECODERS, ids=str)
 def test_likelihood_is_that_of_the_policy_and_reward_that_of_what_acted(tiny: Any, decode: Any) -> None:
     env, policy = uneven(tiny)
-    agent = MIXER(policy, delta=1, decode=decode, baseline="mean")
+    agent = MIXER(policy, delta=1, decode=decode, baseline=mean)
     agent.set_progress(0.3)
-    batch = agent.judged(agent.collect(env))
+    batch = agent.with_advantages(agent.collect(env))
     given, acted = _given(batch), batch.mask & ~_given(batch)
     policy.zero_grad()
     loss, _ = agent.loss(batch)
@@ -99,28 +99,29 @@ def test_likelihood_is_that_of_the_policy_and_reward_that_of_what_acted(tiny: An
 
 def test_the_regression_learns_only_from_what_the_policy_wrote(tiny: Any) -> None:
     env, policy = uneven(tiny)
-    agent = MIXER(policy, delta=1)
+    agent = MIXER(policy, delta=1, baseline=(baseline := Regression()))
     agent.set_progress(0.0)
     agent.update(agent.collect(env))
-    weight = agent.baseline.weight  # type: ignore[union-attr]
+    weight = baseline.weight
     given = env.items["references"].shape[2]
     assert weight is not None
     assert (weight[:given] == 0).all(), "all tokens of references were forced"
 
     agent.set_progress(0.3)
-    batch = agent.judged(agent.collect(env))
-    twin: Any = REINFORCE(policy, baseline="regression")
+    batch = agent.with_advantages(agent.collect(env))
+    twin: Any = REINFORCE(policy, baseline=Regression())
     twin.baseline.weight = weight.clone()
     twin.baseline.learn(batch.targets, replace(batch, mask=batch.mask & ~_given(batch)))
     agent.update(batch)
-    assert torch.equal(agent.baseline.weight, twin.baseline.weight)  # type: ignore[union-attr]
+    assert baseline.weight is not None
+    assert torch.equal(baseline.weight, twin.baseline.weight)
 
 
 def test_rows_are_compared_where_both_were_written(tiny: Any) -> None:
     env, policy = uneven(tiny)
-    agent = MIXER(policy, delta=1, baseline="mean")
+    agent = MIXER(policy, delta=1, baseline=mean)
     agent.set_progress(0.3)
-    batch = agent.judged(agent.collect(env))
+    batch = agent.with_advantages(agent.collect(env))
     written = batch.mask & ~_given(batch)
     wanted = batch.targets - mean(batch.targets, replace(batch, mask=written))
     assert torch.equal(batch.advantages[written], wanted[written])

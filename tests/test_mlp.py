@@ -14,7 +14,7 @@ from rlseq.adapters.gym_env import GymEnv
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.policies.mlp import MLP, ControlSpec, Trunks
 from rlseq.policies.normalize import RunningNorm
-from rlseq.policy_gradient.penalties import exact, l2_logits
+from rlseq.policy_gradient.penalties import full_kl, l2_logits
 from rlseq.types import Behaviour
 
 CHOICES, VECTORS = ControlSpec(3, 4, False), ControlSpec(3, 2, True)
@@ -68,8 +68,8 @@ def test_divergence_has_a_closed_form(signals: ControlSpec) -> None:
     one, other = (policy.evaluate(actions, {"observation": OBSERVED}) for policy in (a, b))
     wanted = kl_divergence(distribution(a), distribution(b))
     assert wanted.min() > 0.01
-    torch.testing.assert_close(exact(one, other), wanted)
-    exact(one, other).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(full_kl(one, other), wanted)
+    full_kl(one, other).sum().backward()  # type: ignore[no-untyped-call]
     assert a.actor.weight.grad is not None
 
 
@@ -79,9 +79,9 @@ def test_what_a_gaussian_cannot_say_is_refused() -> None:
         l2_logits(seen)
     other = MLP(CHOICES).evaluate(actions_of(CHOICES), {"observation": OBSERVED})
     with pytest.raises(TypeError, match="different kinds"):
-        exact(seen, other)
+        full_kl(seen, other)
     with pytest.raises(TypeError, match="different kinds"):
-        exact(other, seen)
+        full_kl(other, seen)
 
 
 def test_logits_can_be_looked_at() -> None:

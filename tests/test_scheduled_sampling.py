@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import rlseq
 from rlseq.agents import MLE, ScheduledSampling
 from rlseq.types import Rollout
 
@@ -40,7 +41,7 @@ def slow(policy: Any, batch: Rollout, own: Tensor, uniform: Tensor, reading: str
 @pytest.mark.parametrize("reading", ["token_by_token", "two_pass"])
 def test_the_words_read_are_those_of_the_slow_version(tiny: Any, reading: str) -> None:
     env, policy = tiny(rows=32)
-    agent: Any = ScheduledSampling(policy, reading=reading)
+    agent: Any = rlseq.make_agent("scheduled_sampling", policy, reading=reading)
     batch = MLE(policy).collect(env)
     numbers = torch.Generator().manual_seed(3)
     own, uniform = torch.rand(2, *batch.actions.shape, generator=numbers, dtype=torch.float64)
@@ -53,7 +54,7 @@ def test_the_words_read_are_those_of_the_slow_version(tiny: Any, reading: str) -
 def test_the_share_of_own_words_rises_with_updates(tiny: Any, reading: str) -> None:
     """Words that differ from the reference are at most those that are the policy's own."""
     env, policy = tiny(rows=2000)
-    agent = ScheduledSampling(policy, own=1.0, ramp=10, reading=reading, lr=1e-9)
+    agent: Any = rlseq.make_agent("scheduled_sampling", policy, own=1.0, ramp=10, reading=reading, lr=1e-9)
     asked: list[float] = []
     honest: Any = agent.reading
 
@@ -75,7 +76,7 @@ def test_what_is_predicted_stays_the_reference(tiny: Any) -> None:
     agent = ScheduledSampling(policy, own=1.0, ramp=1)
     agent.count.updates += 1
     batch = agent.collect(env)
-    read: Any = batch.written
+    read: Any = batch.inputs
     loss, _ = agent.loss(batch)
     total = torch.zeros(())
     for row in range(len(read)):

@@ -4,8 +4,8 @@
     policy = rlseq.make_policy("mlp", env, value=True)
     rlseq.train(rlseq.make_agent("ppo", policy, lr=1e-3), env, updates=400)
 
-A batch is a stretch of T steps of B rows. Where a row is cut off without being over (by a time limit, or
-at the end of the stretch), what would have come is worth V of the state reached (`bootstrap`, see
+A batch is a segment of T steps of B rows. Where a row is cut off without being over (by a time limit, or
+at the end of the segment), what would have come is worth V of the state reached (`bootstrap`, see
 rlseq.returns; Pardo et al. 2018); a policy without V says nothing of it, and 0 is taken. All three of
 Gymnasium's autoreset modes give the same returns; in NextStep mode the step that only resets is False in the
 mask.
@@ -14,7 +14,7 @@ mask.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,11 +26,12 @@ from torch import Tensor
 
 from rlseq.adapters.actions import Actions, chosen
 from rlseq.adapters.autoreset import ADVANCES, own
-from rlseq.adapters.segment import Segment
 from rlseq.engine.decode import Decode, Sample
 from rlseq.mdp.checks import autoreset_mode_of, checked_rows, usable_device
-from rlseq.types import Behaviour, Counts, EpisodeStats, SteppedEnv
+from rlseq.policies.mlp import MLP
+from rlseq.types import Behaviour, Counts, EpisodeStats, Rollout, SteppedEnv
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.stateful import load_states, set_generator, states_of
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
 
@@ -99,7 +100,7 @@ class GymEnv(SteppedEnv):
         self.single_action_space = self.env.single_action_space
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.last: deque[Episode] = deque(maxlen=REPORTED)
-        self.earned = EpisodeStats(*torch.zeros(3, 0, device=self.device))
+        self.episodes = EpisodeStats(*torch.zeros(3, 0, device=self.device))
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
         self.counts = Counts()
         self._begin(seed)
@@ -129,7 +130,19 @@ class GymEnv(SteppedEnv):
             "autoreset_mode": self._mode.value,
         }
 
-    def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Segment:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the random generator of sampling and the state of `rewards`.
+
+        A Gymnasium environment cannot be saved, so episodes start afresh, and so do its random numbers.
+        """
+        return {"generator": self.generator.get_state(), "rewards": states_of({"rewards": self.rewards})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        set_generator(self.generator, state["generator"])
+        load_states({"rewards": self.rewards}, state["rewards"], "task's rewards")
+
+    def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Rollout:
         """The next T steps of every row."""
         for name in [name for name, value in texts.items() if value is not None] + ["repeat"] * (repeat != 1):
             raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
@@ -139,9 +152,9 @@ class GymEnv(SteppedEnv):
             self._check_memory(policy)
             steps = [self._step(policy, actions, now) for now in random]
             self._report([episode for step in steps for episode in step.episodes.values()])
-            stretch = self._harvest(steps, actions, decode.temperature)
-            self.counts.written += int(stretch.mask.sum())
-            return self._valued(stretch, policy, steps)
+            segment = self._harvest(steps, actions, decode.temperature)
+            self.counts.generated_tokens += int(segment.mask.sum())
+            return self._valued(segment, policy, steps)
 
     def evaluate(self, policy: Any, decode: Decode, limit: int | None = None) -> dict[str, float]:
         """Mean return and length of `limit` (100) episodes: of every row the same number, or one more.
@@ -205,12 +218,12 @@ class GymEnv(SteppedEnv):
         if not ended:
             return
         self.last.extend(ended)
-        self.counts.judged += len(ended)
+        self.counts.episodes += len(ended)
         table = np.array(self.last, np.float32)  # much faster than to make a tensor of tuples
         returns, lengths, cut = torch.from_numpy(table).to(self.device).unbind(1)
-        self.earned = EpisodeStats(returns, lengths, cut > 0)
+        self.episodes = EpisodeStats(returns, lengths, cut > 0)
 
-    def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Segment:
+    def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Rollout:
         """All but V."""
         acts, said = (torch.stack(parts, 1) for parts in ([s.action for s in steps], [s.said for s in steps]))
         supports = [step.support for step in steps if step.support is not None]
@@ -222,7 +235,7 @@ class GymEnv(SteppedEnv):
         real, ends = (self._stacked(part) for part in ([s.real for s in steps], [s.ends for s in steps]))
         rewards = self._stacked([step.rewards for step in steps]).float()
         observed = self._stacked([step.observed for step in steps])
-        return Segment(
+        return Rollout(
             actions=acts,
             mask=real,
             log_probs=log_probs.where(real, 0.0),
@@ -232,23 +245,23 @@ class GymEnv(SteppedEnv):
             bootstrap=None,
             context={"observation": observed, "index": torch.arange(self.num_envs, device=self.device)},
             behaviour=behaviour,
-            last=self.earned,
+            last_episodes=self.episodes,
         )
 
-    def _valued(self, stretch: Segment, policy: Any, steps: Sequence[Step]) -> Segment:
+    def _valued(self, segment: Rollout, policy: Any, steps: Sequence[Step]) -> Rollout:
         """With V of every state, and of those that were reached where a row is cut off."""
         terminated = self._stacked([step.terminated for step in steps])
-        cut = stretch.ends.clone()
+        cut = segment.ends.clone()
         cut[:, -1] = True
-        cut &= stretch.mask & ~terminated
+        cut &= segment.mask & ~terminated
         reached = self._stacked([step.reached for step in steps])[cut]
-        states = torch.cat([stretch.context["observation"].flatten(0, 1), reached])
-        values = _values(policy, states, stretch.actions)
+        states = torch.cat([segment.context["observation"].flatten(0, 1), reached])
+        values = _values(policy, states, segment.actions)
         if values is None:
-            return stretch
+            return segment
         now, later = values[: cut.numel()], values[cut.numel() :]
-        bootstrap = torch.zeros_like(stretch.rewards).masked_scatter_(cut, later)
-        return replace(stretch, values=now.view_as(cut), bootstrap=bootstrap)
+        bootstrap = torch.zeros_like(segment.rewards).masked_scatter_(cut, later)
+        return replace(segment, values=now.view_as(cut), bootstrap=bootstrap)
 
     def _stacked(self, arrays: Sequence[Any]) -> Tensor:
         """`[T]` arrays of B rows as `[B, T, …]`."""
@@ -256,10 +269,9 @@ class GymEnv(SteppedEnv):
 
 
 def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
-    """V of states `[n, …]`, by `policy.worth` where there is such a short cut, else by `evaluate`."""
-    if hasattr(policy, "values_of_states"):
-        found: Tensor | None = policy.values_of_states(observed)
-        return found
+    """Return V of states `[n, …]`, without what else an MLP would compute."""
+    if isinstance(policy, MLP):
+        return policy.values_of_states(observed)
     nothing = actions.new_zeros(len(observed), 1, *actions.shape[2:])
     values = policy.evaluate(nothing, {"observation": observed.unsqueeze(1)}).values
     return None if values is None else values.squeeze(1)

@@ -32,22 +32,22 @@ class StockAgent(Agent):
         self.optimizer = self.model.policy.optimizer
 
     def set_progress(self, done: float) -> None:
-        """Its step size is its own affair."""
+        """Do nothing: stable-baselines3 sets the step size."""
 
     def collect(self, env: Any) -> Any:
-        """It collects for itself."""
+        """Return nothing: `update` collects."""
 
     def loss(self, batch: Any) -> Any:
-        """It does not say."""
-        raise NotImplementedError("a stock agent has no loss of ours; call update")
+        """Refuse: a stock agent has no loss of this kind."""
+        raise NotImplementedError("an agent of stable-baselines3 has no loss here; call update")
 
     def update(self, batch: Any) -> Metrics:
-        """Collect and train once, and count what that took."""
+        """Collect and train once, and count tokens and episodes."""
         rows, counts = self.model.env, self.model.env.unwrapped.env.counts
         tokens, texts = self.model.num_timesteps, rows.episode_count
         self.model.learn(self.model.n_steps * rows.num_envs, reset_num_timesteps=False)
-        counts.written += self.model.num_timesteps - tokens
-        counts.judged += rows.episode_count - texts
+        counts.generated_tokens += self.model.num_timesteps - tokens
+        counts.episodes += rows.episode_count - texts
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         return {"reward": torch.tensor(float(np.mean(recent)) if recent else 0.0)}
 

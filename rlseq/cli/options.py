@@ -66,10 +66,11 @@ def flag(name: str, kind: Any, text: str, default: Any = None) -> Flag:
 
 
 def default_of(each: Field[Any]) -> Any:
-    """Return the default of a field, None where it has none."""
-    if each.default_factory is not MISSING:
-        return each.default_factory()
-    return None if each.default is MISSING else each.default
+    """Return the default of a field, of a function its name, None where the field has none."""
+    from rlseq.agents import function_name  # here, as it takes torch seconds to load
+
+    default = each.default if each.default_factory is MISSING else each.default_factory()
+    return None if default is MISSING else function_name(each.name, default) or default
 
 
 def type_of_flag(hint: Any, default: Any) -> Any:
@@ -87,7 +88,9 @@ def type_of_flag(hint: Any, default: Any) -> Any:
     if Tokens in parts:
         plain[parts.index(Tokens)] = TypedTokens
     kinds = [part for part in plain if part in (*PLAIN, NoneType, TypedTokens)]
-    return None if kinds in ([], [NoneType]) else reduce(or_, kinds)
+    if kinds in ([], [NoneType]):
+        return str if isinstance(default, str) else None  # the name of a function
+    return reduce(or_, kinds)
 
 
 def parsed(form: Any, words: Sequence[str], prog: str, text: str | None, found: Mapping[str, Any]) -> Any:

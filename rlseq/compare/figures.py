@@ -16,7 +16,7 @@ Tree = Mapping[str, Any]
 COLOURS = ("#3b82c4", "#e07b16", "#2a9d6f", "#d1495b", "#8e6bbf", "#b08a1e", "#1b9ea8", "#c45ba8", "#6b8e23")
 START = "#8a8f98"  # where all started
 INK, FAINT = "#010203", "#040506"  # replaced by the page's own colours, light or dark
-COSTS = {"tokens": "tokens", "judged": "texts judged", "seconds": "seconds of training"}
+COSTS = {"tokens": "tokens", "episodes": "episodes", "seconds": "seconds of training"}
 
 
 def colours(task: Tree) -> dict[str, str]:

@@ -29,7 +29,7 @@ SCHEMA = "rlseq.comparison/2"
 SHOWN = 100  # texts that are kept to be read
 
 
-SPENT = ("judged", "seconds")  # beside tokens, by which curves are joined
+SPENT = ("episodes", "seconds")  # beside tokens, by which curves are joined
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _Run:
                 f"{self.path / 'results.json'} has no evaluation at the end of the run, after "
                 f"{self.results['tokens']:g} tokens; delete {self.path} and run the same command again"
             )
-        start = {"tokens": 0.0, "judged": 0.0, "seconds": 0.0, **self.first}
+        start = {"tokens": 0.0, "episodes": 0.0, "seconds": 0.0, **self.first}
         return [start, *({**row, "seconds": seconds[row["update"]]} for row in rows)]
 
     def texts(self) -> list[Tree]:
@@ -213,7 +213,7 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree
     """Scores, costs, curve and alarms of an agent's runs."""
     job, curves = runs[0].job, [run.curve() for run in runs]
     costs = {
-        key: float(np.median([run.results[key] for run in runs])) for key in ("tokens", "judged", "seconds")
+        key: float(np.median([run.results[key] for run in runs])) for key in ("tokens", "episodes", "seconds")
     }
     trained = job.reward if job.reward in runs[0].final else "reward"
     return {

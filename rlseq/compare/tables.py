@@ -112,7 +112,7 @@ def costs(task: Tree) -> Table:
         [
             a["name"],
             f"{a['costs']['tokens']:,.0f}",
-            f"{a['costs']['judged']:,.0f}",
+            f"{a['costs']['episodes']:,.0f}",
             f"{a['costs']['seconds']:,.1f}",
             f"{a['costs']['tokens_per_second']:,.0f}",
             str(len(a["seeds"])),
@@ -120,9 +120,9 @@ def costs(task: Tree) -> Table:
         for a in task["agents"]
     ]
     caption = (
-        "Cost of a run, medians over seeds: tokens written or imitated, texts judged, seconds of training."
+        "Cost of a run, medians over seeds: tokens generated or imitated, episodes, seconds of training."
     )
-    return Table("costs", caption, ["agent", "tokens", "texts judged", "seconds", "tokens/s", "n"], rows)
+    return Table("costs", caption, ["agent", "tokens", "episodes", "seconds", "tokens/s", "n"], rows)
 
 
 def across(results: Tree) -> Table:
@@ -227,7 +227,9 @@ def spreadsheets(results: Tree) -> dict[str, str]:
             *("p_seeds", "p_seeds_holm", "p_seeds_permutation", "better", "p_items", "p_items_holm", "items"),
         ]
     ]
-    cost_rows: list[list[Any]] = [["task", "agent", "tokens", "judged", "seconds", "tokens_per_second", "n"]]
+    cost_rows: list[list[Any]] = [
+        ["task", "agent", "tokens", "episodes", "seconds", "tokens_per_second", "n"]
+    ]
     for task in results["tasks"]:
         for a in task["agents"]:
             cost_rows.append([task["env"], a["name"], *a["costs"].values(), len(a["seeds"])])

@@ -21,10 +21,11 @@ from rlseq.discriminators.texts import (
     remembered,
     written,
 )
-from rlseq.mdp.checks import checked_judgement, unchanged
+from rlseq.mdp.checks import checked_judgement
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Metrics
 from rlseq.utils.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from rlseq.utils.inplace import unchanged
 from rlseq.utils.modules import eval_mode
 
 JUDGED = 1024  # texts judged together

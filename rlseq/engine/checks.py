@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.mdp.checks import _integers
+from rlseq.mdp.checks import _integers, kind_of
+from rlseq.types import Evaluation, State
 from rlseq.utils.arguments import shown
 
 
@@ -68,3 +69,37 @@ def check_takes_behaviour(policy: Any) -> None:
             f"{type(policy).__name__}.evaluate(actions, context) cannot score what was written with a "
             "temperature, top-k, top-p or a task's mask; let it take `behaviour` too (rlseq.types.Behaviour)"
         )
+
+
+def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:
+    """Return the logits of the next token and the new state, if that is the answer of a policy's `step`.
+
+    Values are not looked at, because that would wait for the device.
+    """
+    wanted = f"a policy's step must return (logits, state) with float logits [B, V] = {(rows, words)}"
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise TypeError(f"{wanted}, got {type(answer).__name__}")
+    logits, state = answer
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"{wanted}, got {kind_of(logits)}")
+    if logits.shape != (rows, words):
+        raise ValueError(f"{wanted}, got {tuple(logits.shape)}")
+    return logits, state
+
+
+def checked_evaluation(answer: Any, shape: tuple[int, ...]) -> Evaluation:
+    """Return the answer of a policy's `evaluate`, if it holds floats `[B, T]`; values are not looked at."""
+    if not isinstance(answer, Evaluation):
+        raise TypeError(
+            f"a policy's evaluate must return rlseq.types.Evaluation, got {type(answer).__name__}"
+        )
+    for name in ("log_probs", "entropy", "values", "top"):
+        value = getattr(answer, name)
+        if value is None and name in ("values", "top"):
+            continue
+        wanted = f"{name} of a policy's evaluate must be floats [B, T] = {shape}"
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"{wanted}, got {kind_of(value)}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{wanted}, got {tuple(value.shape)}")
+    return answer

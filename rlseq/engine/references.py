@@ -25,7 +25,7 @@ def sample_references(env: SequenceEnv, context: Context | None = None) -> Rollo
     """
     env = sequence_env(env)
     found = drawn(env, context)
-    env.counts.read += found.mask.sum()
+    env.counts.reference_tokens += found.mask.sum()
     return found
 
 
@@ -44,10 +44,10 @@ def drawn(env: SequenceEnv, context: Context | None = None) -> Rollout:
 
 
 def length_bucket(env: SequenceEnv) -> Context | None:
-    """A fresh batch of contexts whose texts are of like length, where the task can draw one."""
+    """Return a fresh batch of contexts whose texts have similar lengths, if the task can draw one."""
     env = sequence_env(env)
-    draw = getattr(env, "length_bucket", None)
-    return None if draw is None else env.begin(index=draw(env.num_envs))
+    index = env.length_bucket(env.num_envs)
+    return None if index is None else env.begin(index=index)
 
 
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:

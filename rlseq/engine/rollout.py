@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlseq.engine.checks import check_device, check_takes_behaviour, check_written, checked_forcing
+from rlseq.engine.checks import (
+    check_device,
+    check_takes_behaviour,
+    check_written,
+    checked_evaluation,
+    checked_forcing,
+    checked_step,
+)
 from rlseq.engine.compiled import compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
-from rlseq.mdp.checks import check_words, checked_evaluation, checked_step, unchanged
+from rlseq.mdp.checks import check_words
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import last_of
 from rlseq.utils.modules import eval_mode
 
@@ -207,17 +216,25 @@ def decode_loop(
     return log_probs[:, : env.max_len], allowed.mask
 
 
-def evaluate_actions(policy: Any, batch: Rollout) -> Evaluation:
-    """Score a rollout again, with gradients, under the distribution that acted."""
+def evaluate_actions(
+    policy: Any, batch: Rollout, mode: Callable[[Any], AbstractContextManager[None]] = eval_mode
+) -> Evaluation:
+    """Score a rollout again, with gradients, under the distribution that acted.
+
+    Args:
+        policy: the policy.
+        batch: whose actions are scored.
+        mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
+    """
     behaviour = batch.behaviour
     more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
-    if batch.written is not None:
-        more = behaviour, batch.written
+    if batch.inputs is not None:
+        more = behaviour, batch.inputs
     elif behaviour._replace(autocast=None) != RAW:
         check_takes_behaviour(policy)
         more = (behaviour,)
     given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
-    with casting(behaviour.autocast, batch.actions.device), given:
+    with casting(behaviour.autocast, batch.actions.device), mode(policy), given:
         answer = policy.evaluate(batch.actions, batch.context, *more)
     evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
     if behaviour.support is not None:  # padding may stand where it was not allowed: −∞ · 0 is no number
@@ -227,6 +244,5 @@ def evaluate_actions(policy: Any, batch: Rollout) -> Evaluation:
 
 @torch.no_grad()
 def evaluate_frozen(policy: Any, batch: Rollout) -> Evaluation:
-    """The texts as the policy that wrote them sees them, for good."""
-    with eval_mode(policy):
-        return evaluate_actions(policy, batch)
+    """Score a rollout again, without gradients."""
+    return evaluate_actions(policy, batch)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from rlseq.types import Context, Evaluation, Reward, State
+from rlseq.types import Reward
 from rlseq.utils.arguments import shown
 from rlseq.utils.memory import check_fits
 
@@ -164,71 +163,17 @@ def _integers(name: str, what: str, values: Any) -> Tensor:
     return integers
 
 
-def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:
-    """Return the logits of the next token and the new state, if that is the answer of a policy's `step`.
-
-    Values are not looked at, because that would wait for the device.
-    """
-    wanted = f"a policy's step must return (logits, state) with float logits [B, V] = {(rows, words)}"
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise TypeError(f"{wanted}, got {type(answer).__name__}")
-    logits, state = answer
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"{wanted}, got {_kind(logits)}")
-    if logits.shape != (rows, words):
-        raise ValueError(f"{wanted}, got {tuple(logits.shape)}")
-    return logits, state
-
-
-def checked_evaluation(answer: Any, shape: tuple[int, ...]) -> Evaluation:
-    """Return the answer of a policy's `evaluate`, if it holds floats `[B, T]`; values are not looked at."""
-    if not isinstance(answer, Evaluation):
-        raise TypeError(
-            f"a policy's evaluate must return rlseq.types.Evaluation, got {type(answer).__name__}"
-        )
-    for name in ("log_probs", "entropy", "values", "top"):
-        value = getattr(answer, name)
-        if value is None and name in ("values", "top"):
-            continue
-        wanted = f"{name} of a policy's evaluate must be floats [B, T] = {shape}"
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise TypeError(f"{wanted}, got {_kind(value)}")
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{wanted}, got {tuple(value.shape)}")
-    return answer
-
-
 def checked_judgement(answer: Any, shape: tuple[int, int]) -> Tensor:
     """Return the answer of a discriminator, if it holds floats `[B, outputs]`; values are not looked at."""
     wanted = f"a discriminator must return float logits [B, outputs] = {shape}"
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
-        raise TypeError(f"{wanted}, got {_kind(answer)}")
+        raise TypeError(f"{wanted}, got {kind_of(answer)}")
     if tuple(answer.shape) != shape:
         raise ValueError(f"{wanted}, got {tuple(answer.shape)}")
     return answer
 
 
-@contextmanager
-def unchanged(owner: str, context: Context, **inputs: Tensor) -> Iterator[None]:
-    """Refuse a change, made inside, of the tensors that `owner` is given; torch counts writes to each.
-
-    Writes through the memory of a NumPy array are not counted, nor those to inference tensors.
-    """
-    given = {**{f"context {name!r}": value for name, value in context.items()}, **inputs}
-    before = _versions(given.values())
-    yield
-    for name, old, new in zip(given, before, _versions(given.values()), strict=True):
-        if old != new:
-            raise ValueError(
-                f"{owner} changed the {name} that it was given; let it change a copy (`.clone()`)"
-            )
-
-
-def _versions(tensors: Iterable[Tensor]) -> list[int]:
-    return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-
-
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """The type of a value, and of its elements."""
     return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 

@@ -83,6 +83,19 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, rows)
         self.action_space = batch_space(self.single_action_space, rows)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, the random numbers of Gymnasium too."""
+        return {**super().state_dict(), "numpy": self._numpy.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        super().load_state_dict(state)
+        self._numpy.state = state["numpy"]
+
+    @property
+    def _numpy(self) -> Any:
+        return self.np_random.bit_generator
+
     def with_view(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
         """Return the same task with episodes of its own and another boundary; random numbers are shared."""
         mode = autoreset_mode_of(autoreset_mode)

@@ -25,13 +25,14 @@ from rlseq.mdp.checks import (
     checked_reward,
     checked_rows,
     reward_functions,
-    unchanged,
     usable_device,
 )
 from rlseq.mdp.episodes import Episodes
 from rlseq.types import Context, Counts, Reward
+from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import at_last
 from rlseq.utils.memory import check_fits
+from rlseq.utils.stateful import load_states, set_generator, states_of
 from rlseq.vocab import Vocab
 
 CELL = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
@@ -93,6 +94,22 @@ class Task:
         Finished rows are asked too, and their answers are ignored; their `length` may be T.
         """
         return None
+
+    def length_bucket(self, rows: int) -> Tensor | None:
+        """Return random items `[rows]` whose texts have similar lengths; None where any items will do."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the random numbers, and the states of rewards that have one.
+
+        A task with more state, such as random numbers of its own, adds it here and in `load_state_dict`.
+        """
+        return {"generator": self.generator.get_state(), "rewards": states_of(self.parts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        set_generator(self.generator, state["generator"])
+        load_states(self.parts, state["rewards"], "task's rewards")
 
     def as_source(self, text: str) -> str:
         """Return a text in the form in which the task reads its sources: without blanks around it."""

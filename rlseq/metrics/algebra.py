@@ -7,7 +7,7 @@ is [B]; one with a value for each token is [B, T]; where both meet, [B] is paid 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from numbers import Real
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.masks import at_last
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.stateful import load_states, set_generator, states_of
 
 
 class Composable:
@@ -80,7 +81,24 @@ class Composable:
         return self
 
 
-class WeightedSum(Composable):
+class Composite(Composable):
+    """A reward made of other rewards: its state is theirs."""
+
+    @property
+    def components(self) -> dict[str, Reward]:
+        """The rewards that this one is made of."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the components that have one."""
+        return states_of(self.components)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        load_states(self.components, state, "reward")
+
+
+class WeightedSum(Composite):
     """Σ wᵢ Rᵢ; `parts` names the components, so that each can be logged on its own."""
 
     @checked_arguments
@@ -100,6 +118,8 @@ class WeightedSum(Composable):
                 name, k = f"{name_of(reward)}_{k}", k + 1
             found[name] = reward
         return found
+
+    components = parts
 
     @property
     def addends(self) -> dict[str, Reward]:
@@ -125,10 +145,15 @@ class WeightedSum(Composable):
         return torch.stack(gains).sum(0)
 
 
-class OfReward(Composable):
+class OfReward(Composite):
     """A reward made of another one, its attribute `reward`."""
 
     reward: Reward
+
+    @property
+    def components(self) -> dict[str, Reward]:
+        """The other reward."""
+        return {"reward": self.reward}
 
     @property
     def parts(self) -> dict[str, Reward]:
@@ -275,7 +300,7 @@ class Constant(Composable):
         return torch.full(mask.shape[:1], self.value, device=mask.device)
 
 
-class Shuffled(Composable):
+class Shuffled(Composite):
     """Rewards dealt out at random within the batch: same distribution, no information."""
 
     @checked_arguments
@@ -291,6 +316,20 @@ class Shuffled(Composable):
             raise ValueError(f"Shuffled needs a reward [B], got {list(value.shape)}; shuffle before dense()")
         order = torch.randperm(len(value), generator=self.generator)
         return value[order.to(value.device)]
+
+    @property
+    def components(self) -> dict[str, Reward]:
+        """The shuffled reward."""
+        return {"reward": self.reward}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator, and of the reward."""
+        return {"generator": self.generator.get_state(), **super().state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        set_generator(self.generator, state["generator"])
+        super().load_state_dict({name: part for name, part in state.items() if name != "generator"})
 
 
 def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:

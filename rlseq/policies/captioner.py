@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlseq.policies.encoders import READERS, picture_reader
 from rlseq.policies.head import Head
 from rlseq.policies.spec import Embedding, TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Picture = tuple[
@@ -19,7 +19,7 @@ Picture = tuple[
 State = tuple[Tensor, Tensor, Picture]  # h and c, `[B, H]` each
 
 
-class Att2in(nn.Module):
+class Att2in(BasePolicy):
     """An LSTM in which attention enters the cell alone (Att2in, Rennie et al. 2017).
 
         αₜ = softmaxᵢ(w · tanh(K x̄ᵢ + Q hₜ₋₁)),   aₜ = Σᵢ αₜᵢ x̄ᵢ
@@ -80,11 +80,11 @@ class Att2in(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | SoftTokens | None = None,
+        inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
         """Word by word, as attention waits for the state; words and picture are mapped at once."""
         state = self.start(context)
-        before = self.words.before(actions if written is None else written)
+        before = self.words.before(actions if inputs is None else inputs)
         read = self.read_word(self.dropout(self.embedding(before)))
         h = []
         for word in read.unbind(1):

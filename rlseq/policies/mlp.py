@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.control_heads import Categorical, Gaussian
 from rlseq.policies.normalize import RunningNorm
-from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Rollout
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 
@@ -43,7 +43,7 @@ class ControlSpec:
         return cls(math.prod(observed.shape), math.prod(space.shape), True)  # type: ignore[union-attr]
 
 
-class MLP(nn.Module):
+class MLP(BasePolicy):
     """tanh layers, and a head for choices or for vectors.
 
     Args:

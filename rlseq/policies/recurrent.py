@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Recurrence, last_state
 from rlseq.policies.spec import Embedding, TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, if there is one), `[B, H]` each
 
 
-class Recurrent(nn.Module):
+class Recurrent(BasePolicy):
     """LSTM or GRU language model; where there is a source, another one reads it.
 
     The source is summed up in one vector (the encoder's state after its last real word), from which the
@@ -78,12 +78,12 @@ class Recurrent(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | SoftTokens | None = None,
+        inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or what is `written` in their place."""
+        """All steps at once, reading the given actions, or `inputs` in their place."""
         state = self.start(context)
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
-        read = self.dropout(self.embedding(self.words.before(actions if written is None else written)))
+        read = self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs)))
         x = torch.cat([read, *[s.unsqueeze(1).expand(-1, actions.shape[1], -1) for s in source]], 2)
         h = self.decoder.unroll(x, memory)
         return self.head.evaluate(self.dropout(h), actions, behaviour)

@@ -17,14 +17,14 @@ from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
 from rlseq.policies.spec import Embedding, TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`; 0 where words are, else −∞, `[B, 1, S]`
 State = tuple[Memory, Source]
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(BasePolicy):
     """Bidirectional encoder, attention, decoder.
 
     Args:
@@ -86,12 +86,12 @@ class Seq2Seq(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | SoftTokens | None = None,
+        inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or what is `written` in their place."""
+        """All steps at once, reading the given actions, or `inputs` in their place."""
         memory, source = self.start(context)
         h = self.decoder.unroll(
-            self.dropout(self.embedding(self.words.before(actions if written is None else written))), memory
+            self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs))), memory
         )
         return self.head.evaluate(self._attend(h, source), actions, behaviour)
 

@@ -9,7 +9,7 @@ Attention(q, k, v) = softmax(q·kᵀ/√d) v,   π = softmax(W LN x + b)
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,14 @@ from rlseq.policies.attention import Embedding, KeysValues, Layer, Learned, Posi
 from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and 0 where words are, else −∞, `[B, 1, 1, S]`
 State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
 
 
-class Transformer(nn.Module):
+class Transformer(BasePolicy):
     """Reads and writes words.
 
     `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
-    differentiable_step = False  # the cache is written in place
+    differentiable_step: ClassVar = False  # the cache is written in place
 
     @checked_arguments
     def __init__(
@@ -101,11 +101,11 @@ class Transformer(nn.Module):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        written: Tensor | SoftTokens | None = None,
+        inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or what is `written` in their place."""
+        """All steps at once, reading the given actions, or `inputs` in their place."""
         source = self._read(context)
-        x = self.embedding(self.words.before(actions if written is None else written))
+        x = self.embedding(self.words.before(actions if inputs is None else inputs))
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.dropout(x)
         for i, layer in enumerate(self.decoder):

@@ -1,6 +1,7 @@
-"""Schedules of the step size: the share of training that is done → the share of `lr` that is taken.
+"""`Agent`, the base of all algorithms, and schedules of its step size.
 
-A policy that has converged at one step size keeps the noise of its last steps; falling to zero takes it away.
+A schedule maps the share of training that is done to a share of `lr`. A policy that has converged at a
+constant step size keeps the noise of its last steps; a step size that falls to zero removes it.
 """
 
 from __future__ import annotations
@@ -15,38 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlseq.policy_gradient.diagnostics import joined
+from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.types import Metrics, Rollout
-from rlseq.utils.arguments import PositiveFloat, Share, check_fields, checked_arguments, shown
-from rlseq.utils.errors import pick
+from rlseq.utils.arguments import PositiveFloat, Share, check_fields, checked_arguments, rules_of, shown
+from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
 
 
 @checked_arguments
 def constant(done: Share) -> float:
-    """1, or whatever the optimiser is set to by others."""
+    """Return 1; the optimiser is left as it is, so that others may set its step size."""
     return 1.0
 
 
 @checked_arguments
 def linear(done: Share) -> float:
-    """1 − x."""
+    """Return 1 − done."""
     return 1.0 - done
 
 
 @checked_arguments
 def cosine(done: Share) -> float:
-    """(1 + cos πx) / 2."""
+    """Return (1 + cos(π · done)) / 2."""
     return (1.0 + math.cos(math.pi * done)) / 2
-
-
-@checked_arguments
-def scheduled(schedule: Schedule | str) -> Schedule:
-    """A schedule by name, or as it is."""
-    if isinstance(schedule, str):
-        return pick(SCHEDULES, schedule, "schedule")
-    return schedule
 
 
 def checked_share(share: Any, done: float) -> float:
@@ -60,7 +53,7 @@ def checked_share(share: Any, done: float) -> float:
 
 
 def handed_over(done: float, xent_share: float, longest: int, delta: int) -> int:
-    """Words at the end of a reference that are no longer given, in a curriculum from likelihood to own words.
+    """Return the number of words at the end of a reference that are no longer given.
 
     None for the first `xent_share` of training; then `delta`, 2 `delta`, … in stages of equal length, so that
     in the last of them no reference of at most `longest` words is given at all (Ranzato et al. 2016).
@@ -77,20 +70,24 @@ SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosin
 
 @dataclass(eq=False)
 class Agent(ABC):
-    """Improves a policy, batch by batch; an algorithm says how a batch is gathered and what its loss is."""
+    """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
 
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: PositiveFloat = 1e-3  # step size of Adam
     clip_norm: PositiveFloat = 1.0  # largest norm of the gradient
-    schedule: Schedule | str = (
-        "constant"  # of lr, over the share of training that is done (rlseq.policy_gradient.agent)
-    )
+    schedule: Schedule = constant  # of lr, over the share of training that is done
 
     def __post_init__(self) -> None:
+        functions = (name for name, rule in rules_of(type(self)).items() if rule.wanted == "a function")
+        for name in functions:
+            if isinstance(factor := getattr(self, name), str):
+                raise TypeError(
+                    f"{type(self).__name__}({name}=…) takes a function, got {factor!r}; pass the function, "
+                    f"or the name to rlseq.make_agent(…, {name}={factor!r})"
+                )
         check_fields(self)
         if not isinstance(self.policy, nn.Module):
             raise TypeError(f"policy must be a torch.nn.Module that writes, got {shown(self.policy)}")
-        self.schedule = scheduled(self.schedule)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
 
     def check(self, env: Any) -> None:  # noqa: B027  (most agents refuse nothing)
@@ -98,14 +95,14 @@ class Agent(ABC):
 
     @abstractmethod
     def collect(self, env: Any) -> Rollout:
-        """Gather a batch."""
+        """Return a batch to learn from."""
 
     @abstractmethod
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
-        """What to minimise, and what to log."""
+        """Return what to minimise, and what to log."""
 
     def update(self, batch: Rollout) -> Metrics:
-        """One gradient step on the loss of a batch."""
+        """Take one gradient step on the loss of a batch."""
         return self.step([batch])
 
     def set_progress(self, done: float) -> None:
@@ -115,17 +112,17 @@ class Agent(ABC):
         group, and so in checkpoints.
         """
         if self.schedule is not constant:
-            share = checked_share(self.schedule(done), done)  # type: ignore[operator]
+            share = checked_share(self.schedule(done), done)
             for group in self.optimizer.param_groups:
                 initial = group.setdefault("initial_lr", group["lr"])
                 group["lr"] = initial * share
 
     def remark(self) -> str | None:
-        """What the user must know about a training that has just ended; None if there is nothing."""
+        """Return what the user must know about a training that has just ended; None if there is nothing."""
         return None
 
     def step(self, parts: Iterable[Rollout]) -> Metrics:
-        """One gradient step on the sum of the losses of the parts of a batch."""
+        """Take one gradient step on the sum of the losses of the parts of a batch."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for parameter in parameters:
             parameter.grad = None
@@ -137,21 +134,26 @@ class Agent(ABC):
             logs.append(metrics)
         norm = clip(parameters, self.clip_norm)
         self.optimizer.step()
-        return {"loss": torch.stack(losses).sum(), **joined(logs), "grad_norm": norm}
+        return {"loss": torch.stack(losses).sum(), **merge_metrics(logs), "grad_norm": norm}
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, the policy apart, by name: what a checkpoint must keep.
+
+        An agent with more such parts adds them: `return {**super().stateful_parts(), "mine": self.mine}`.
+        """
+        return {"optimizer": self.optimizer}
 
     def state_dict(self) -> dict[str, Any]:
-        """What an interrupted run must remember beside its hyper-parameters: every part's tensors."""
-        parts = {name: part for name, part in vars(self).items() if name != "policy"}
-        return {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+        """Return the states of all parts but the policy."""
+        return states_of(self.stateful_parts())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        for name, part in state.items():
-            getattr(self, name).load_state_dict(part)
+        """Continue from the states of all parts but the policy."""
+        load_states(self.stateful_parts(), state, type(self).__name__)
 
 
 def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
-    """Scale gradients to a norm of at most `largest`; returns the norm that they had.
+    """Scale gradients to a norm of at most `largest`, and return the norm that they had.
 
     As `torch.nn.utils.clip_grad_norm_`, which spends more on sorting small tensors by device than on norms.
     """

@@ -1,4 +1,4 @@
-"""`PolicyGradient`: the zoo as a product.
+"""`PolicyGradient`: every policy-gradient algorithm as a product of factors.
 
     ∇J = E[ Σₜ Aₜ ∇log π(aₜ|sₜ) ],     Aₜ = scale(Q̂ₜ − bₜ)
 
@@ -9,7 +9,7 @@ An algorithm is a choice of factors: what an action is credited with (`credit`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -23,21 +23,21 @@ from rlseq.engine.references import sample_references
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policy_gradient.agent import Agent
-from rlseq.policy_gradient.baselines import Baseline, prepared
-from rlseq.policy_gradient.credit import Credit
-from rlseq.policy_gradient.diagnostics import describe, joined, watch
-from rlseq.policy_gradient.factors import Scale, Shuffle, check_factors, check_task, name_factors
-from rlseq.policy_gradient.losses import Aggregate, per_token, score_function
-from rlseq.policy_gradient.penalties import Divergence, penalties
-from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.policy_gradient.baselines import Baseline, Factor, mean
+from rlseq.policy_gradient.credit import Credit, own_credit, reward_to_go
+from rlseq.policy_gradient.diagnostics import merge_metrics, rollout_metrics, step_metrics
+from rlseq.policy_gradient.factors import Scale, Shuffle, as_it_is, check_factors, check_task
+from rlseq.policy_gradient.losses import Aggregate, per_sequence, per_token, score_function
+from rlseq.policy_gradient.penalties import Divergence, full_kl, penalties
+from rlseq.types import BasePolicy, Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, Share
-from rlseq.utils.modules import eval_mode
+from rlseq.utils.stateful import Stateful
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
 
 
 def check_first_ratio(log_probs: Tensor, batch: Rollout) -> None:
-    """Before anything is learned, the policy must give a batch the probabilities with which it wrote it."""
+    """Refuse a policy that gives its first batch other probabilities than those with which it was sampled."""
     ratio = ((log_probs - batch.log_probs) * batch.mask).exp()
     worst = float((ratio - 1).abs().max())
     if not worst <= RATIO_TOLERANCE:
@@ -49,15 +49,15 @@ def check_first_ratio(log_probs: Tensor, batch: Rollout) -> None:
 
 @dataclass(eq=False)
 class PolicyGradient(Agent):
-    """What all policy gradients share: texts are sampled without gradients, and scored again in one pass."""
+    """The base of all policy gradients: texts are sampled without gradients, and scored again in one pass."""
 
     lr: PositiveFloat = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
     samples: PositiveInt = 1  # K, texts of each context
     gamma: Share = 1.0  # discount
-    credit: Credit | str = "reward_to_go"  # Q̂ (rlseq.policy_gradient.credit)
-    baseline: Baseline | str = "mean"  # b (rlseq.baselines, rlseq.policy_gradient.baselines)
-    scale: Scale | str = "none"  # of Q̂ − b (rlseq.policy_gradient.factors)
-    aggregate: Aggregate | str = "per_sequence"  # how much every token counts (rlseq.losses)
+    credit: Credit = reward_to_go  # Q̂ (rlseq.policy_gradient.credit)
+    baseline: Baseline = mean  # b (rlseq.baselines)
+    scale: Scale = as_it_is  # of Q̂ − b (rlseq.policy_gradient.factors)
+    aggregate: Aggregate = per_sequence  # how much every token counts (rlseq.losses)
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
     epochs: PositiveInt = 1  # times that a batch is learned from
     minibatches: PositiveInt = 1  # steps each time
@@ -67,21 +67,22 @@ class PolicyGradient(Agent):
     l2: NonNegativeFloat = 0.0  # weight of the mean square of the logits
     mle: NonNegativeFloat = 0.0  # weight of the likelihood of references of the same contexts
     kl: NonNegativeFloat = 0.0  # weight of the divergence from the reference policy, in the loss
-    kl_reward: NonNegativeFloat = 0.0  # the same as a price on every token, taken from its reward
-    divergence: Divergence | str = "exact"  # of the two, in the loss (rlseq.policy_gradient.penalties)
+    kl_reward: NonNegativeFloat = 0.0  # the same, subtracted from the reward of every token
+    divergence: Divergence = full_kl  # of the two, in the loss (rlseq.policy_gradient.penalties)
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
     uses_task_reward: ClassVar[bool] = True  # False where the agent brings a reward of its own
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name_factors(self)
+        if self.credit is own_credit:
+            self.credit = self.make_credit()
         check_factors(self)
         if self.epochs > 1 and type(self).surrogate is PolicyGradient.surrogate:
             raise ValueError(
                 f"{type(self).__name__} learns from fresh samples only, got epochs={self.epochs}; leave "
                 "epochs at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
             )
-        self.shuffle = Shuffle()
+        self.shuffle, self._ratio_checked = Shuffle(), False
         if self.reference is not None and not (self.kl or self.kl_reward):
             raise ValueError(
                 "reference is looked at only where its divergence has a weight; pass kl=0.1 or "
@@ -90,35 +91,46 @@ class PolicyGradient(Agent):
         if (self.kl or self.kl_reward) and self.reference is None:
             self.reference = deepcopy(self.policy).requires_grad_(False)
 
+    def make_credit(self) -> Credit:
+        """Make the credit from the agent's hyper-parameters; called where none is given (`own_credit`)."""
+        return reward_to_go
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the optimizer, the order of minibatches, and the factors and reference that have a state."""
+        given = {name: getattr(self, name) for name in ("reference", "credit", "baseline", "decode")}
+        factors = {name: part for name, part in given.items() if isinstance(part, Stateful)}
+        return {**super().stateful_parts(), "shuffle": self.shuffle, **factors}
+
     # ── sampling ─────────────────────────────────────────────────────────────────────────────────────
 
     def collect(self, env: Any) -> Rollout:
-        """On-policy samples, and what the factors want to know beside."""
+        """Return on-policy samples, with what the factors need."""
         env = unwrap_task(env)
         self.check(env)
         self.catch_up(env)
         return self.gather(self.paid_on(env))
 
     def check(self, env: Any) -> None:
-        """Refuse a task with which the factors do not go."""
+        """Refuse a task that does not fit the factors."""
         check_task(self, unwrap_task(env))
 
     def catch_up(self, env: Any) -> None:
-        """Whatever must be learned before a batch is gathered, by a discriminator for instance."""
+        """Learn what must be learned before a batch is gathered: a discriminator, for instance."""
 
     def paid_on(self, env: Any) -> Any:
-        """The task with the reward that this agent learns from: the task's own, if it brings none."""
+        """Return the task with the reward that this agent learns from; by default the task's own."""
         return env
 
     def gather(self, env: Any) -> Rollout:
-        """Samples, as `collect` returns them, without any change of the agent."""
+        """Return samples as `collect` does, without any change of the agent."""
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
-        return self.prepared(replace(batch, samples=self.samples), env)
+        return self.prepare(replace(batch, samples=self.samples), env)
 
-    def prepared(self, batch: Rollout, env: Any) -> Rollout:
-        """A batch of samples with what the factors need beside."""
+    def prepare(self, batch: Rollout, env: Any) -> Rollout:
+        """Return a batch of samples with what the factors need."""
         for factor in (self.credit, self.baseline):
-            batch = prepared(factor, batch, self.policy, env)
+            if isinstance(factor, Factor):
+                batch = factor.prepare(batch, self.policy, env)
         if self.kl_reward:
             log_ratio = (batch.log_probs - evaluate_frozen(self.reference, batch).log_probs) * batch.mask
             kl_penalty = self.kl_reward * log_ratio
@@ -130,59 +142,65 @@ class PolicyGradient(Agent):
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────
 
     def advantages(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """Aₜ = scale(Q̂ₜ − bₜ), broadcastable to `[B, T]`."""
-        return self.scale(returns - self.baseline(returns, batch), batch)  # type: ignore[operator]
+        """Return Aₜ = scale(Q̂ₜ − bₜ), broadcastable to `[B, T]`."""
+        return self.scale(returns - self.baseline(returns, batch), batch)
 
-    def surrogate(self, seen: Evaluation, batch: Rollout) -> Tensor:
-        """A loss per token `[B, T]` whose gradient is followed."""
-        return score_function(seen.log_probs, batch.advantages)
+    def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
+        """Return the loss per token `[B, T]` whose gradient is followed."""
+        return score_function(evaluation.log_probs, batch.advantages)
 
-    def with_token_weights(self, batch: Rollout) -> Rollout:
-        """A batch with how much every token counts in a step."""
-        demonstrations = batch.demonstrations and replace(
-            batch.demonstrations, weights=per_token(batch.demonstrations.mask)
-        )
-        return replace(batch, weights=self.aggregate(batch.mask), demonstrations=demonstrations)  # type: ignore[operator]
+    def token_weights(self, batch: Rollout) -> Tensor:
+        """Return how much every token of a step counts, `[B, T]`."""
+        return self.aggregate(batch.mask)
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn from a batch, as often and in as many steps as asked."""
-        batch = self.judged(batch)
-        units = self.with_token_weights(batch.as_transitions())
-        with eval_mode(self.policy):
-            logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(units)]
-        if hasattr(self.baseline, "learn"):
-            self.baseline.learn(batch.targets, self.acted(batch))
-        if hasattr(self.policy, "update_statistics"):  # after the batch, never during it: ρ starts at 1
-            self.policy.update_statistics(batch)
-        return {**describe(batch), **joined(logs)}
+        """Learn from a batch, in `epochs` passes of `minibatches` steps."""
+        learned = self.with_advantages(batch)
+        rows = learned
+        if learned.last_episodes is not None:
+            rows = self.with_token_weights(learned.as_transitions())
+        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(rows)]
+        if isinstance(self.baseline, Factor):
+            self.baseline.learn(learned.targets, self.acted(learned))
+        if isinstance(self.policy, BasePolicy):  # after a batch, never during it: the first ratio is 1
+            self.policy.update_statistics(learned)
+        return {**rollout_metrics(learned), **merge_metrics(logs)}
 
     def acted(self, batch: Rollout) -> Rollout:
-        """A batch whose mask is True on what the policy chose itself: what baselines learn from."""
+        """Return the batch with a mask of what the policy chose itself: what baselines learn from."""
         return batch
 
     @torch.no_grad()
-    def judged(self, batch: Rollout) -> Rollout:
-        """A batch with advantages: what its actions are worth is settled before anything is learned."""
-        returns = self.credit(batch, self.gamma)  # type: ignore[operator]
-        advantages = self.advantages(returns, batch).expand_as(returns)
-        return self.with_token_weights(replace(batch, advantages=advantages, targets=returns))
+    def with_advantages(self, batch: Rollout) -> LearningBatch:
+        """Return the batch with advantages, targets and weights, before anything is learned from it."""
+        targets = self.credit(batch, self.gamma)
+        advantages = self.advantages(targets, batch).expand_as(targets)
+        return self.with_token_weights(batch, advantages=advantages, targets=targets)
+
+    def with_token_weights(self, batch: Rollout, **learned: Tensor) -> LearningBatch:
+        """Return the batch with the weights of one step, and its demonstrations with theirs."""
+        fields = {**vars(batch), **learned, "weights": self.token_weights(batch)}
+        if batch.demonstrations is not None:
+            fields["demonstrations"] = _imitated(batch.demonstrations)
+        return LearningBatch(**fields)
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
-        """Surrogate and penalties, summed over tokens by weight."""
-        batch = self.judged(batch) if batch.weights is None else batch
-        with eval_mode(self.policy):  # dropout would score another policy than the one that wrote
-            seen = evaluate_actions(self.policy, batch)
-            self._check_ratio(seen.log_probs, batch)
-            penalty, metrics = penalties(self, seen, batch)
-        loss = (self.surrogate(seen, batch) * batch.weights).sum() + penalty
-        return loss, {**self.watch(seen, batch), **metrics}
+        """Return the weighted sum of the surrogate and the penalties over tokens, and metrics of the step."""
+        learned = batch if isinstance(batch, LearningBatch) else self.with_advantages(batch)
+        evaluation = evaluate_actions(self.policy, learned)
+        if not self._ratio_checked:
+            check_first_ratio(evaluation.log_probs.detach(), learned)
+            self._ratio_checked = True
+        penalty, metrics = penalties(self, evaluation, learned)
+        loss = (self.surrogate(evaluation, learned) * learned.weights).sum() + penalty
+        return loss, {**self.step_metrics(evaluation, learned), **metrics}
 
-    def watch(self, seen: Evaluation, batch: Rollout) -> Metrics:
-        """What to log of a step."""
-        return watch(seen, batch)
+    def step_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
+        """Return what to log of a step."""
+        return step_metrics(evaluation, batch)
 
-    def _steps(self, batch: Rollout) -> Iterator[Rollout]:
-        """A batch in shuffled minibatches of whole groups."""
+    def _steps(self, batch: LearningBatch) -> Iterator[LearningBatch]:
+        """Yield shuffled minibatches of whole groups, each with the weights of a step."""
         if self.minibatches == 1:
             return iter([batch])
         parts = list(self.shuffle(batch, self.minibatches))
@@ -193,15 +211,16 @@ class PolicyGradient(Agent):
             for part, end in zip(parts, ends, strict=True)
         )
 
-    def _parts(self, batch: Rollout) -> Iterator[Rollout]:
-        """A step's rows in parts, whose gradients add up to that of all."""
+    def _parts(self, batch: LearningBatch) -> Iterator[LearningBatch]:
+        """Yield a step's rows in parts, whose gradients add up to that of all."""
         batch = batch.trimmed()
         rows = torch.arange(len(batch.actions), device=batch.actions.device)
         groups = rows.view(-1, batch.samples).tensor_split(self.micro_batches)
         return (batch.take(group.flatten()) for group in groups) if self.micro_batches > 1 else iter([batch])
 
-    def _check_ratio(self, log_probs: Tensor, batch: Rollout) -> None:
-        """Once, before anything is learned."""
-        if not getattr(self, "_ratio_checked", False):
-            check_first_ratio(log_probs.detach(), batch)
-            self._ratio_checked = True
+
+def _imitated(batch: Rollout) -> LearningBatch:
+    """Return demonstrations to learn from by likelihood: a mean over tokens, with advantage 1."""
+    ones = torch.ones_like(batch.rewards)
+    fields: Mapping[str, Any] = {**vars(batch), "advantages": ones, "targets": ones}
+    return LearningBatch(**{**fields, "weights": per_token(batch.mask)})

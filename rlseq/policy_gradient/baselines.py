@@ -1,18 +1,15 @@
-"""What a return is compared with: any function `(returns [B, T], batch) -> b`, broadcastable to `[B, T]`.
+"""Baselines: functions `(returns [B, T], batch) -> b`, broadcastable to `[B, T]`, subtracted from returns.
 
-To leave the gradient unbiased, b may not depend on the action that it judges: these look at other texts,
-at what was written before the action, or at earlier batches. `group_mean` is the one exception, and says so.
-
-One that learns has `learn(returns, batch)`, called when the batch has been judged, and `forget()`, called
-when the reward has become another one, as a discriminator's does. Baselines that look further than the
-batch, at greedy texts or values, are in `rlseq.policy_gradient.baselines`.
+To leave the gradient unbiased, b may not depend on the action whose return it is compared with: these look at
+other texts, at what was written before the action, or at earlier batches. `group_mean` is the one exception.
+A baseline that needs more than the samples, or learns from batches, derives from `Factor`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,30 +19,47 @@ from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Rollout
-from rlseq.utils.arguments import Checked, Range, Share, check_fields
-from rlseq.utils.stateful import Stateful
+from rlseq.utils.arguments import Checked, Range, Share, check_fields, shown
+from rlseq.utils.stateful import TensorState
 
 Baseline = Callable[[Tensor, Rollout], Tensor]
 
 
+class Factor:
+    """A credit or a baseline that looks beyond the samples, or learns; by default it does neither.
+
+    Plain functions are factors, too: only what overrides one of these methods derives from this class.
+    """
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Return the batch with what the factor needs; called when a batch is collected."""
+        return batch
+
+    def learn(self, returns: Tensor, batch: Rollout) -> None:
+        """Learn from the returns of a batch; called after the steps on it."""
+
+    def forget(self) -> None:
+        """Forget what was learned; called when the reward has changed, as a discriminator's does."""
+
+
 def none(returns: Tensor, batch: Rollout) -> Tensor:
-    """B = 0."""
+    """Return 0."""
     return torch.zeros_like(returns)
 
 
 @dataclass(frozen=True)
 class Constant(Checked):
-    """B = a threshold, which gives an always positive reward both signs."""
+    """A threshold, which gives an always positive reward both signs."""
 
     threshold: float
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """The threshold everywhere."""
+        """Return the threshold."""
         return torch.full_like(returns, self.threshold)
 
 
 def mean(returns: Tensor, batch: Rollout) -> Tensor:
-    """bₜ of row i = mean over the other rows j ≠ i of G_{j,t}.
+    """Return bₜ of row i = mean over the other rows j ≠ i of G_{j,t}.
 
     With its own row in the mean, the estimate would shrink by (B−1)/B; leaving it out costs nothing.
     """
@@ -54,71 +68,72 @@ def mean(returns: Tensor, batch: Rollout) -> Tensor:
 
 
 def leave_one_out(returns: Tensor, batch: Rollout) -> Tensor:
-    """Mean R of the other K−1 texts of the same context, less what is paid already (Kool et al. 2019)."""
+    """Return the mean R of the other K−1 texts of the context, less past rewards (Kool et al. 2019)."""
     total = returns[:, 0].view(-1, batch.samples)
     others = (total.sum(1, keepdim=True) - total) / (batch.samples - 1)
     return others.flatten().unsqueeze(1) - past_rewards(batch)
 
 
 def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
-    """Mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
+    """Return the mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
     total = returns[:, 0].view(-1, batch.samples).mean(1)
     return total.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
 
 
 @dataclass(eq=False)
-class MovingAverage(Stateful, Checked):
-    """b = average of all returns of earlier batches, forgetting at rate `decay` (Williams 1992, §4)."""
+class MovingAverage(TensorState, Factor, Checked):
+    """The moving average of all returns of earlier batches (Williams 1992, §4).
+
+    Args:
+        decay: share of the average that is kept at every batch.
+    """
+
+    tensors: ClassVar = ("average", "weight")
 
     decay: Share = 0.9
     average: Tensor = field(default_factory=lambda: torch.zeros(()))
     weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """The average before this batch; 0 before the first."""
+        """Return the average before this batch; 0 before the first."""
         return (self.average / self.weight.clamp(min=1e-8)).to(returns.device).expand_as(returns)
 
     def learn(self, returns: Tensor, batch: Rollout) -> None:
-        """Take this batch in."""
+        """Add this batch to the average."""
         now = (returns * batch.mask).sum() / batch.mask.sum().clamp(min=1)
         self.average = self.decay * self.average.to(now.device) + (1 - self.decay) * now
         self.weight = self.decay * self.weight.to(now.device) + (1 - self.decay)
 
     def forget(self) -> None:
-        """Start anew: the reward is another one."""
+        """Start again."""
         self.average, self.weight = torch.zeros_like(self.average), torch.zeros_like(self.weight)
 
 
 def past_rewards(batch: Rollout) -> Tensor:
-    """What was paid before each action: nobody chooses that any more, so it may be subtracted."""
+    """Return the rewards before each action, which the action cannot change, so they may be subtracted."""
     return batch.rewards.cumsum(1) - batch.rewards
 
 
-def prepared(factor: Any, batch: Rollout, policy: Any, env: Any) -> Rollout:
-    """A batch with what a credit or a baseline needs beside samples."""
-    return factor.prepare(batch, policy, env) if hasattr(factor, "prepare") else batch
-
-
 def with_values(policy: Any, batch: Rollout) -> Rollout:
-    """A batch with V of the policy that wrote it."""
+    """Return the batch with V of the policy that sampled it."""
     return batch if batch.values is not None else replace(batch, values=evaluate_frozen(policy, batch).values)
 
 
 @dataclass(frozen=True)
-class Value:
+class Value(Factor):
     """V(sₜ), by the policy's value head."""
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add V."""
+        """Add V of the policy."""
         return with_values(policy, batch)
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """V."""
+        """Return V."""
         return values_of(batch)
 
 
 def values_of(batch: Rollout) -> Tensor:
-    """V `[B, T]`, or an error that says how to have it."""
+    """Return V `[B, T]`, or refuse a batch without."""
     if batch.values is None:
         raise ValueError(
             "the batch has no values: make the policy with value=True, or let its `evaluate` return values; "
@@ -128,33 +143,35 @@ def values_of(batch: Rollout) -> Tensor:
 
 
 @dataclass(frozen=True)
-class GreedyReturn:
-    """R of the greedy text of the same context, less what is paid already (Rennie et al. 2017; "ReMax")."""
+class GreedyReturn(Factor):
+    """R of the greedy text of the same context, less past rewards (Rennie et al. 2017; "ReMax")."""
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Write that text, once for all samples of a context."""
+        """Add the return of the greedy text, which is written once for all samples of a context."""
         index = batch.context["index"][:: batch.samples]
         best = rollout(policy, sequence_env(env).replace(num_envs=len(index)), decode=Greedy(), index=index)
         return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """The greedy return."""
+        """Return R of the greedy text less past rewards."""
         if batch.greedy is None:
             raise ValueError("the greedy baseline needs greedy texts; collect the batch with the agent")
         return batch.greedy.unsqueeze(1) - past_rewards(batch)
 
 
 @dataclass(eq=False)
-class Regression(Stateful):
-    """bₜ = wₜ·hₜ + cₜ, a linear regression of its own for every step, on the policy's hidden state (MIXER).
+class Regression(TensorState, Factor):
+    """bₜ = wₜ·hₜ + cₜ, a linear regression for every step on the policy's hidden state (MIXER).
 
     Nothing flows back into h (Ranzato et al. 2016). It learns by normalised least mean squares:
     w ← w − rate · mean (b − G) h / (1 + |h|²), which is stable whatever the width of h.
 
     Args:
         rate: of learning; below 2.
-        beside: what is known already, without learning; the regression predicts what is missing from it.
+        beside: a baseline that does not learn; the regression predicts what is missing from it.
     """
+
+    tensors: ClassVar = ("weight",)
 
     rate: Annotated[float, Range(0, 2, open_low=True, open_high=True)] = 0.1
     beside: Baseline = none
@@ -162,30 +179,30 @@ class Regression(Stateful):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if hasattr(self.beside, "learn"):
-            raise ValueError(
-                f"what stands beside a regression must not learn itself, got {self.beside!r:.60}"
-            )
+        if isinstance(self.beside, Factor) and type(self.beside).learn is not Factor.learn:
+            raise ValueError(f"the baseline beside a regression must not learn, got {shown(self.beside)}")
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add h, and what the baseline beside it needs."""
+        """Add h, and what the baseline beside the regression needs."""
         logits = evaluate_frozen(policy, batch).logits
         if logits is None:
             raise ValueError(
                 f"a regression needs the hidden state of {type(policy).__name__}; let its `evaluate` return "
                 "`logits`, which have `features` (rlseq.types.Evaluation)"
             )
-        return replace(prepared(self.beside, batch, policy, env), features=logits.features)
+        if isinstance(self.beside, Factor):
+            batch = self.beside.prepare(batch, policy, env)
+        return replace(batch, features=logits.features)
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
-        """The prediction from earlier batches; 0 before the first."""
+        """Return the prediction from earlier batches; 0 before the first."""
         known = self.beside(returns, batch)
         if self.weight is None:
             return known
         return known + (self._inputs(batch) * self.weight.to(returns.device)).sum(2)
 
     def learn(self, returns: Tensor, batch: Rollout) -> None:
-        """One step towards the returns of this batch."""
+        """Take one step towards the returns of this batch."""
         h = self._inputs(batch)
         error = (self(returns, batch) - returns) * batch.mask / h.square().sum(2)
         slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
@@ -193,10 +210,23 @@ class Regression(Stateful):
         self.weight = before - self.rate * slope
 
     def forget(self) -> None:
-        """Start anew: the reward is another one."""
+        """Start again."""
         self.weight = None
 
     def _inputs(self, batch: Rollout) -> Tensor:
         if batch.features is None:
             raise ValueError("a regression needs the policy's features; collect the batch with the agent")
         return F.pad(batch.features, (0, 1), value=1.0)
+
+
+BASELINES: dict[str, Baseline] = {  # an agent gets a copy of its own
+    "none": none,
+    "mean": mean,
+    "moving_average": MovingAverage(),
+    "value": Value(),
+    "regression": Regression(),
+    "greedy": GreedyReturn(),
+    "greedy_corrected": Regression(beside=GreedyReturn()),
+    "leave_one_out": leave_one_out,
+    "group_mean": group_mean,
+}

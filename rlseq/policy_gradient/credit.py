@@ -1,6 +1,6 @@
-"""What an action is credited with, Q̂ₜ: any function `(batch, gamma) -> [B, T]`.
+"""Credits, what an action is credited with: functions `(batch, gamma) -> Q̂`, `[B, T]`.
 
-One that needs more than samples has `prepare(batch, policy, env)`, which adds it to the batch.
+A credit that needs more than the samples derives from `rlseq.policy_gradient.baselines.Factor`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlseq.engine.completions import complete
 from rlseq.policy_gradient import returns
-from rlseq.policy_gradient.baselines import past_rewards, values_of, with_values
+from rlseq.policy_gradient.baselines import Factor, past_rewards, values_of, with_values
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, PositiveInt, Share
 
@@ -25,18 +25,23 @@ Scorer = Callable[[Tensor, Tensor, Context], Tensor]  # (tokens, mask, context) 
 
 
 def reward_to_go(batch: Rollout, gamma: float) -> Tensor:
-    """Gₜ: what was paid from this action on."""
+    """Return Gₜ, the discounted sum of the rewards from this action on."""
     return returns.reward_to_go(batch.rewards, batch.ends, gamma, batch.bootstrap)
 
 
 def immediate(batch: Rollout, gamma: float) -> Tensor:
-    """Only rₜ itself: wrong, and here to show that it is ("the agent only fires")."""
+    """Return rₜ alone: wrong, and here to show that it is."""
     return batch.rewards
 
 
-class _FromValues:
+def own_credit(batch: Rollout, gamma: float) -> Tensor:
+    """Stand for the credit that an agent makes from its hyper-parameters (`make_credit`)."""
+    raise NotImplementedError("the agent replaces this by its own credit when it is made")
+
+
+class _FromValues(Factor):
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add V."""
+        """Add V of the policy."""
         return with_values(policy, batch)
 
 
@@ -47,7 +52,7 @@ class Lambda(_FromValues, Checked):
     lam: Share = 0.95
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Gₜ^λ."""
+        """Return Gₜ^λ."""
         return returns.lambda_return(
             batch.rewards, values_of(batch), batch.ends, gamma, self.lam, batch.bootstrap
         )
@@ -55,20 +60,20 @@ class Lambda(_FromValues, Checked):
 
 @dataclass(frozen=True)
 class NStep(_FromValues, Checked):
-    """The next n rewards, and V after them."""
+    """The sum of the next n rewards, and V after them."""
 
     n: PositiveInt = 5
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Σ_{k<n} γᵏ rₜ₊ₖ + γⁿ Vₜ₊ₙ."""
+        """Return Σ_{k<n} γᵏ rₜ₊ₖ + γⁿ Vₜ₊ₙ."""
         return returns.n_step(batch.rewards, values_of(batch), batch.ends, gamma, self.n, batch.bootstrap)
 
 
 @dataclass(frozen=True)
-class Completions(Checked):
+class Completions(Factor, Checked):
     """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
 
-    What was paid before yₜ is taken off, as from any reward-to-go.
+    Rewards before yₜ are subtracted, as from any reward-to-go.
 
     Args:
         samples: N.
@@ -84,7 +89,7 @@ class Completions(Checked):
     compile: bool = False
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Complete prefixes, and store what that brings as the credit."""
+        """Complete prefixes, and store the mean returns as the credit."""
         rows, longest = batch.actions.shape
         prefixes = list(range(longest - self.every, 0, -self.every))[::-1]
         judged = batch.returns.unsqueeze(1)
@@ -100,13 +105,13 @@ class Completions(Checked):
         return replace(batch, credit=judged - past_rewards(batch))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Q̂."""
+        """Return the stored credit."""
         return stored(batch)
 
 
 @dataclass(frozen=True)
-class Increments(Checked):
-    """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what is added to a metric from here on (`metric.increments`).
+class Increments(Factor, Checked):
+    """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what a text adds to a metric from here on (`metric.increments`).
 
     Potential-based: the sum over a text is its score, so the objective is the same (Bahdanau et al. 2017).
     """
@@ -114,31 +119,31 @@ class Increments(Checked):
     increments: Scorer
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Pay them in place of the terminal reward."""
+        """Replace the rewards by the increments."""
         return replace(batch, rewards=self.increments(batch.actions, batch.mask, batch.context))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Gₜ."""
+        """Return the sum of the increments from this action on."""
         return reward_to_go(batch, gamma)
 
 
 @dataclass(frozen=True)
-class Stepwise(Checked):
-    """Q̂ₜ = the score that a judge of unfinished texts gives to y₍₁…ₜ₎ (a discriminator, say; REGS)."""
+class Stepwise(Factor, Checked):
+    """Q̂ₜ = the score of the unfinished text y₍₁…ₜ₎, by a discriminator, for instance (REGS)."""
 
     scorer: Scorer
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Ask it."""
+        """Store the scores as the credit."""
         return replace(batch, credit=self.scorer(batch.actions, batch.mask, batch.context))
 
     def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Q̂."""
+        """Return the stored credit."""
         return stored(batch)
 
 
 def stored(batch: Rollout) -> Tensor:
-    """The credit that `prepare` has stored."""
+    """Return the credit that `prepare` has stored."""
     if batch.credit is None:
         raise ValueError(
             "this credit is made when a batch is collected; collect it with the agent that learns"
@@ -146,11 +151,12 @@ def stored(batch: Rollout) -> Tensor:
     return batch.credit
 
 
-CREDITS: dict[str, Callable[[], Credit]] = {
-    "reward_to_go": lambda: reward_to_go,
-    "immediate": lambda: immediate,
-    "td": lambda: Lambda(0.0),
-    "gae": Lambda,
-    "n_step": NStep,
-    "completions": Completions,
+CREDITS: dict[str, Credit] = {  # an agent gets a copy of its own
+    "own_credit": own_credit,
+    "reward_to_go": reward_to_go,
+    "immediate": immediate,
+    "td": Lambda(0.0),
+    "gae": Lambda(),
+    "n_step": NStep(),
+    "completions": Completions(),
 }

@@ -1,6 +1,6 @@
-"""What an agent shows of itself at every update: scalars that stay on the device until they are printed.
+"""Metrics of every update: scalars that stay on the device until they are printed.
 
-All come from what an update has at hand anyway; what costs more texts is in `rlseq.training.probe`.
+All are computed from what an update has at hand; what costs more texts is in `rlseq.training.probe`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlseq.policy_gradient.losses import distance, per_token
-from rlseq.types import Evaluation, Metrics, Rollout
+from rlseq.policy_gradient.losses import kl_estimate, per_token
+from rlseq.types import Evaluation, LearningBatch, Metrics
 
 
 @torch.no_grad()
-def describe(batch: Rollout) -> Metrics:
-    """What was written, and what it earned."""
-    returns, lengths, cut = batch.earned
+def rollout_metrics(batch: LearningBatch) -> Metrics:
+    """Return statistics of the episodes and their returns."""
+    returns, lengths, cut = batch.episodes
     metrics = {}
     if len(returns):  # of episodes longer than a batch none may have ended yet
         metrics = {
@@ -34,18 +34,19 @@ def describe(batch: Rollout) -> Metrics:
     if batch.greedy is not None:
         metrics["greedy_gap"] = (returns - batch.greedy).mean()
         metrics["beats_greedy"] = (returns > batch.greedy).float().mean()
-    if batch.targets is not None and batch.values is not None:
+    if batch.values is not None:
         metrics["explained_variance"] = explained(batch.values, batch.targets, per_token(batch.mask))
     return metrics
 
 
 @torch.no_grad()
-def watch(seen: Evaluation, batch: Rollout, **beside: Tensor) -> Metrics:
-    """What the policy that learns makes of it, and the means of what stands `beside`, `[B, T]`."""
-    ratio = (seen.log_probs - batch.log_probs).where(batch.mask, 0.0).exp()
-    means = {"entropy": seen.entropy, "kl_behaviour": distance(seen.log_probs, batch.log_probs), **beside}
-    if seen.top is not None:
-        means["top"] = seen.top
+def step_metrics(evaluation: Evaluation, batch: LearningBatch, **beside: Tensor) -> Metrics:
+    """Return statistics of the policy that learns, and the means of the tensors `beside`, `[B, T]`."""
+    log_ratio = evaluation.log_probs - batch.log_probs
+    ratio = log_ratio.where(batch.mask, 0.0).exp()
+    means = {"entropy": evaluation.entropy, "kl_behaviour": kl_estimate(log_ratio), **beside}
+    if evaluation.top is not None:
+        means["top"] = evaluation.top
     # One product for all: a step on a small batch spends its time on the number of operations.
     table = torch.stack(list(means.values())).flatten(1)
     summed = table @ per_token(batch.mask).flatten().to(table.dtype)
@@ -54,7 +55,7 @@ def watch(seen: Evaluation, batch: Rollout, **beside: Tensor) -> Metrics:
 
 
 def explained(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-    """1 − Var(G − V) / Var(G): 1 where V knows all, 0 where it knows nothing, below where it misleads."""
+    """Return 1 − Var(G − V) / Var(G): 1 where V is perfect, 0 where it is useless, below 0 where it harms."""
     left = _variance(targets - values, real)
     return 1 - left / _variance(targets, real).clamp(min=1e-12)
 
@@ -63,8 +64,8 @@ def _variance(x: Tensor, real: Tensor) -> Tensor:
     return ((x - (x * real).sum()).square() * real).sum()
 
 
-def joined(logs: Sequence[Metrics]) -> Metrics:
-    """Metrics of several parts as one: the mean, but of a `…_min` the least and of a `…_max` the most."""
+def merge_metrics(logs: Sequence[Metrics]) -> Metrics:
+    """Return the metrics of several parts as one: the mean, the least of a `…_min`, the most of a `…_max`."""
     if len(logs) == 1:
         return logs[0]
     ways = {"min": torch.amin, "max": torch.amax}

@@ -1,7 +1,8 @@
-"""Exact objective and gradient on tasks small enough to enumerate: the yardstick for every estimator."""
+"""The exact objective and gradient of tasks small enough to enumerate, to test estimators against."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch import Tensor
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
-from rlseq.types import RAW, Behaviour, Context, Rollout
+from rlseq.types import RAW, Behaviour, Context, LearningBatch, Rollout
 from rlseq.utils.modules import eval_mode
 
 LIMIT = 1_000_000  # texts × contexts, or rows of all batches
 
 
 def texts(env: SequenceEnv) -> tuple[Tensor, Tensor]:
-    """Every text that can be written, `[N, T]` with 0 after its end, and its mask."""
+    """Return every text that can be written, `[N, T]` with 0 after its end, and its mask."""
     words, steps, eos = len(env.vocab), env.max_len, env.vocab.eos
     if words**steps * env.size > LIMIT:
         raise ValueError(
@@ -35,7 +36,7 @@ def texts(env: SequenceEnv) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
-    """J = mean over contexts of Σ_y π(y|x) R(x, y): every text, no sampling.
+    """Return J = mean over contexts of Σ_y π(y|x) R(x, y), a sum over every text.
 
     Args:
         policy: the policy.
@@ -61,7 +62,7 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
 
 
 def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
-    """What the task allows after every prefix of every text, bool `[N, T, V]`; None where that is all."""
+    """Return the tokens that the task allows after every prefix, bool `[N, T, V]`; None if all are."""
     done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
     steps = []
     for t in range(env.max_len):
@@ -74,12 +75,12 @@ def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
 
 
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:
-    """∇J by name of parameter; zeros for parameters that J does not depend on."""
+    """Return ∇J by name of parameter; zeros for parameters that J does not depend on."""
     return _slopes(policy, _objective(policy, sequence_env(env), behaviour))
 
 
 def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str, Tensor]:
-    """E[ĝ], the mean of an agent's gradient over every batch that it could have sampled: no noise is left.
+    """Return E[ĝ], the mean of an agent's gradient over every batch that it could have sampled.
 
     An estimator is unbiased where this is `gradient`, to rounding; what differs is its bias.
 
@@ -92,7 +93,7 @@ def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str
 
 
 def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tensor]:
-    """Every batch of so many texts, one after the other, and the probability of each."""
+    """Return every batch of so many texts, one after the other, and the probability of each."""
     words, _ = texts(env)
     groups = rows // agent.samples
     choices = [env.size, *[len(words)] * agent.samples] * groups
@@ -107,32 +108,28 @@ def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tenso
     index, forced = drawn[:, 0], words[drawn[:, 1:].flatten()]
     wide, random = env.replace(num_envs=len(forced)), env.generator.get_state()
     batch = rollout(agent.policy, wide, decode=agent.decode, forced=forced, repeat=agent.samples, index=index)
-    batch = agent.prepared(replace(batch, samples=agent.samples), wide)
+    batch = agent.prepare(replace(batch, samples=agent.samples), wide)
     env.generator.set_state(random)
     chance = batch.log_probs.double().sum(1).view(-1, rows).sum(1).exp() / env.size**groups
     return batch, chance
 
 
 def mean_gradient(agent: Any, batch: Rollout, chance: Tensor) -> dict[str, Tensor]:
-    """Σ chance · gradient of the objective, over equally large batches that stand one after the other."""
+    """Return Σ chance · gradient of the objective, over equally large batches, one after the other."""
     rows = len(batch.actions) // len(chance)
     starts = range(0, len(batch.actions), rows)
-    judged = [agent.judged(batch.take(slice(start, start + rows))) for start in starts]
-    counts = chance.float().repeat_interleave(rows).unsqueeze(1)
-    demonstrations = batch.demonstrations
-    if demonstrations is not None and judged[0].demonstrations.weights is not None:
-        demonstrations = replace(
-            demonstrations,
-            weights=counts * torch.cat([one.demonstrations.weights for one in judged]),
-        )
-    whole = replace(
-        batch,
-        advantages=torch.cat([one.advantages for one in judged]),
-        targets=torch.cat([one.targets for one in judged]),
-        weights=counts * torch.cat([one.weights for one in judged]),
-        demonstrations=demonstrations,
-    )
+    parts = [agent.with_advantages(batch.take(slice(start, start + rows))) for start in starts]
+    whole = _joined(batch, parts, chance.float().repeat_interleave(rows).unsqueeze(1))
     return _slopes(agent.policy, -agent.loss(whole)[0])
+
+
+def _joined(batch: Rollout, parts: Sequence[LearningBatch], chance: Tensor) -> LearningBatch:
+    """Return a batch with what was computed in its parts, whose weights are multiplied by their chance."""
+    fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("advantages", "targets")}
+    fields["weights"] = chance * torch.cat([part.weights for part in parts])
+    given = [part.demonstrations for part in parts if part.demonstrations is not None]
+    whole = {"demonstrations": _joined(batch.demonstrations, given, chance)} if batch.demonstrations else {}
+    return LearningBatch(**{**vars(batch), **fields, **whole})
 
 
 def _slopes(policy: Any, objective: Tensor) -> dict[str, Tensor]:

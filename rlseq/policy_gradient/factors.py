@@ -1,9 +1,9 @@
-"""The factors of policy gradients by name, and what may be combined with what."""
+"""The factors of policy gradients by name, and the checks of their combinations and of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,29 +11,19 @@ from torch import Tensor
 from rlseq.engine.decode import Decode
 from rlseq.engine.references import check_references
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.policy_gradient.baselines import (
-    Baseline,
-    GreedyReturn,
-    MovingAverage,
-    Regression,
-    Value,
-    group_mean,
-    leave_one_out,
-    mean,
-    none,
-)
+from rlseq.policy_gradient.agent import SCHEDULES
+from rlseq.policy_gradient.baselines import BASELINES, Factor, Value, group_mean, leave_one_out
 from rlseq.policy_gradient.credit import CREDITS, Completions, Lambda, NStep, Stepwise
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import Rollout, SteppedEnv
 from rlseq.utils.arguments import shown
-from rlseq.utils.errors import pick
 from rlseq.utils.modules import eval_mode
-from rlseq.utils.stateful import Stateful
+from rlseq.utils.stateful import TensorState
 
 
 def check_samples(decode: Any) -> None:
-    """Refuse to train on texts that are no samples of the policy."""
+    """Refuse a decoder whose texts are no samples of the policy."""
     if not isinstance(decode, Decode):
         raise TypeError(
             f"decode must choose tokens, as Sample(temperature) or Greedy(), got {shown(decode)}; "
@@ -45,51 +35,38 @@ Scale = Callable[[Tensor, Rollout], Tensor]
 
 
 def as_it_is(advantages: Tensor, batch: Rollout) -> Tensor:
-    """A."""
+    """Return A."""
     return advantages
 
 
 def by_group(advantages: Tensor, batch: Rollout) -> Tensor:
-    """A / (s + 10⁻⁴), s the standard deviation of the K returns of the context (GRPO)."""
+    """Return A / (s + 10⁻⁴), s the standard deviation of the K returns of the context (GRPO)."""
     spread = batch.returns.view(-1, batch.samples).std(1) + 1e-4
     return advantages / spread.repeat_interleave(batch.samples).unsqueeze(1)
 
 
 def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
-    """(A − mean) / (s + 10⁻⁸) over all real tokens of the batch ("whitening")."""
+    """Return (A − mean) / (s + 10⁻⁸) over all real tokens of the batch ("whitening")."""
     real = batch.mask / batch.mask.sum().clamp(min=1)
     centred = advantages - (advantages * real).sum()
     return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
 
 
 def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
-    """A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
+    """Return A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
     real = batch.mask / batch.mask.sum(0).clamp(min=1)
     return advantages / (advantages * real).sum(0).clamp(min=1e-12) - 1
 
 
 def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
-    """σ(12 (½ − rank / B)) − ½ of every step, the best of B rows has rank 1 (LeakGAN, Guo et al. 2018).
+    """Return σ(12 (½ − rank / B)) − ½ of every step; the best of B rows has rank 1 (LeakGAN).
 
-    Only the order counts, so no step is silent, whatever the judge's scale. Their code subtracts no ½.
+    Guo et al. 2018. Only the order counts, not the scale of rewards. The authors' code subtracts no ½.
     """
     low = torch.finfo(advantages.dtype).min
     order = advantages.where(batch.mask, low).argsort(stable=True, dim=0, descending=True)
     rank = order.argsort(0) + 1
     return torch.sigmoid(12 * (0.5 - rank / batch.mask.sum(0).clamp(min=1))) - 0.5
-
-
-BASELINES: dict[str, Callable[[], Baseline]] = {
-    "none": lambda: none,
-    "mean": lambda: mean,
-    "moving_average": MovingAverage,
-    "value": Value,
-    "regression": Regression,
-    "greedy": GreedyReturn,
-    "greedy_corrected": lambda: Regression(beside=GreedyReturn()),
-    "leave_one_out": lambda: leave_one_out,
-    "group_mean": lambda: group_mean,
-}
 
 
 SCALES: dict[str, Scale] = {
@@ -107,32 +84,33 @@ GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the 
 LOOK_AT_VALUES = (Value, Lambda, NStep)
 
 
-JUDGED_WHOLE = (Completions, Stepwise)  # credits that are made of judgements, not of rewards along the way
+SCORED_WHOLE = (Completions, Stepwise)  # credits made of scores of texts, not of rewards along the way
 
 
-_NAMES: dict[str, Mapping[str, Any]] = {
+FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
     "credit": CREDITS,
     "baseline": BASELINES,
-    "scale": {name: (lambda scale=scale: scale) for name, scale in SCALES.items()},
-    "aggregate": {name: (lambda way=way: way) for name, way in AGGREGATES.items()},
-    "divergence": {name: (lambda kind=kind: kind) for name, kind in DIVERGENCES.items()},
+    "scale": SCALES,
+    "aggregate": AGGREGATES,
+    "divergence": DIVERGENCES,
+    "schedule": SCHEDULES,
 }
 
 
-def name_factors(agent: Any) -> None:
-    """Replace the names among an agent's factors by what they name."""
-    for factor, known in _NAMES.items():
-        given = getattr(agent, factor)
-        if isinstance(given, str):
-            setattr(agent, factor, pick(known, given, factor)())
-
-
 def check_factors(agent: Any) -> None:
-    """Refuse, before anything is sampled, what cannot be combined."""
+    """Refuse factors that cannot be combined, before anything is sampled."""
+    for name in ("credit", "baseline"):
+        factor = getattr(agent, name)
+        lost = [method for method in ("prepare", "learn", "forget") if hasattr(factor, method)]
+        if lost and not isinstance(factor, Factor):
+            raise TypeError(
+                f"{name} {shown(factor)} has `{lost[0]}`, which is called only on a Factor; derive "
+                f"{type(factor).__name__} from rlseq.policy_gradient.baselines.Factor"
+            )
     check_samples(agent.decode)
-    if isinstance(agent.credit, JUDGED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
+    if isinstance(agent.credit, SCORED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
-            f"{type(agent.credit).__name__} credits actions with judgements, beyond gamma and kl_reward; "
+            f"{type(agent.credit).__name__} credits actions with scores of texts, not with rewards; "
             f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
         )
     grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
@@ -150,13 +128,13 @@ def check_factors(agent: Any) -> None:
 
 
 def _lacks_values(policy: Any) -> bool:
-    """Whether a policy of ours was made without V; what another's `evaluate` gives is not known yet."""
+    """Return whether a policy of rlseq was made without V; of any other policy that is not known yet."""
     head = getattr(policy, "head", policy)
     return None in (getattr(head, "value", head), getattr(policy, "critic", policy))
 
 
 def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
-    """Refuse, before anything is sampled, a task that an agent cannot learn from."""
+    """Refuse a task that an agent cannot learn from, before anything is sampled."""
     if isinstance(env, SteppedEnv):
         env.check(agent)
         return
@@ -179,7 +157,7 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
 
 
 def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
-    """The reference policy must write the words of the task: ask it for one."""
+    """Refuse a reference policy that does not write the words of the task."""
     first = torch.zeros(1, dtype=torch.int64, device=env.device)
     with torch.no_grad(), eval_mode(reference):
         state = reference.start({**env.contexts(first), "index": first})
@@ -191,14 +169,16 @@ def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
         )
 
 
-class Shuffle(Stateful):
-    """The order in which rows are learned from: another every time, and the same in every run."""
+class Shuffle(TensorState):
+    """The order in which rows are learned from: another at every call, the same in every run."""
+
+    tensors: ClassVar = ("times",)
 
     def __init__(self) -> None:
         self.times = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, batch: Rollout, parts: int) -> Iterator[Tensor]:
-        """All rows in `parts` parts, the texts of a context together."""
+        """Return the rows in `parts` parts, the texts of a context together."""
         self.times = self.times + 1
         contexts = len(batch.actions) // batch.samples
         order = torch.randperm(contexts, generator=torch.Generator().manual_seed(int(self.times)))

@@ -1,4 +1,4 @@
-"""Policy losses, each a pure function of `[B, T]` tensors; and how much every token counts in their sum.
+"""Policy losses, pure functions of `[B, T]` tensors, and the weights of tokens in their sum.
 
 A loss is Σ weights · loss over all tokens. The weights are made from the mask of the whole batch, so that a
 batch learned from in several parts gives the gradient of the whole.
@@ -15,7 +15,7 @@ Aggregate = Callable[[Tensor], Tensor]  # the mask [B, T] -> how much every toke
 
 
 def per_sequence(mask: Tensor) -> Tensor:
-    """Σ over the tokens of a text, mean over texts: the gradient is that of the expected reward."""
+    """Sum over the tokens of a text, mean over texts: the gradient is that of the expected reward."""
     return mask / len(mask)
 
 
@@ -30,7 +30,7 @@ def per_text(mask: Tensor) -> Tensor:
 
 
 def per_step(mask: Tensor) -> Tensor:
-    """Σ over tokens, divided by B·T whatever was written: `per_sequence` up to a constant (Dr. GRPO)."""
+    """Sum over tokens, divided by B·T whatever the lengths: `per_sequence` up to a constant (Dr. GRPO)."""
     return mask / mask.numel()
 
 
@@ -43,14 +43,14 @@ AGGREGATES: dict[str, Aggregate] = {
 
 
 def score_function(log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """−A · log π(a): its gradient is the score-function estimator (Williams 1992)."""
+    """Return −A · log π(a), whose gradient is the score-function estimator (Williams 1992)."""
     return -advantages.detach() * log_probs
 
 
 def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """−min(ρA, clip(ρ, 1−low, 1+high) A),   ρ = π(a) / π_old(a)   (Schulman et al. 2017).
+    """Return −min(ρA, clip(ρ, 1−low, 1+high) A),   ρ = π(a) / π_old(a)   (Schulman et al. 2017).
 
-    No gain is left in moving ρ further than that; the min keeps the gradient where ρ is on the wrong side.
+    Beyond the clip nothing is gained by moving ρ; the min keeps the gradient where ρ is on the wrong side.
     `high > low` lets unlikely tokens grow ("clip-higher", Yu et al. 2025).
     """
     ratio, advantages = (log_probs - old).exp(), advantages.detach()
@@ -58,23 +58,25 @@ def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high
 
 
 def out_of_clip(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """True where `clipped` has no gradient: ρ is beyond the clip on the side to which A pushes."""
+    """Return True where `clipped` has no gradient: ρ is beyond the clip on the side to which A pushes."""
     ratio = (log_probs - old).exp()
     return ratio * advantages > ratio.clamp(1 - low, 1 + high) * advantages
 
 
 def ratio_weighted(log_probs: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
-    """−ρA: the off-policy surrogate, which something else must keep near the old policy."""
+    """Return −ρA, the off-policy surrogate; something else must keep it near the old policy."""
     return -(log_probs - old).exp() * advantages.detach()
 
 
 def minimum_risk(scores: Tensor, returns: Tensor, samples: int) -> Tensor:
-    """−K Qₖ Rₖ of every text, `[B]`; Q = softmax of the scores of a context's K texts (Shen et al. 2016)."""
+    """Return −K Qₖ Rₖ of every text, `[B]`; Q = softmax of the scores of K texts (Shen et al. 2016)."""
     q = scores.view(-1, samples).softmax(1).flatten()
     return -samples * q * returns
 
 
-def distance(log_probs: Tensor, old: Tensor) -> Tensor:
-    """KL(π_old ‖ π), estimated from what π_old wrote:  ρ − 1 − log ρ with ρ = π(a) / π_old(a)."""
-    log_ratio = log_probs - old
+def kl_estimate(log_ratio: Tensor) -> Tensor:
+    """Return ρ − 1 − log ρ of log ρ = log p(a) − log q(a): an estimate of KL(q ‖ p) from samples of q.
+
+    It is unbiased and never negative (Schulman 2020).
+    """
     return torch.expm1(log_ratio) - log_ratio

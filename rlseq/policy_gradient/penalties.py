@@ -1,7 +1,7 @@
-"""What is added to a surrogate: the error of V, and what keeps a policy in place.
+"""Penalties that are added to a surrogate: the error of V, and what keeps a policy in place.
 
-Pure functions of a policy's second look, `[B, T]` each. Kullback–Leibler divergences compare the policy
-(`seen`) with another one (`anchor`) at the same prefixes.
+Pure functions of a policy's evaluation of a batch, `[B, T]` each. Kullback–Leibler divergences compare the
+policy's `evaluation` with that of a `reference` policy at the same prefixes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
-from rlseq.types import Evaluation, Logits, Metrics, Rollout
+from rlseq.policy_gradient.losses import kl_estimate
+from rlseq.types import Evaluation, LearningBatch, Logits, Metrics
 
 Divergence = Callable[[Evaluation, Evaluation], Tensor]
 
 
-def penalties(agent: Any, seen: Evaluation, batch: Rollout) -> tuple[Tensor, Metrics]:
-    """Every penalty that an agent asks for: their weighted sum over a batch, and each alone, per token."""
-    total, metrics = seen.log_probs.new_zeros(()), {}
+def penalties(agent: Any, evaluation: Evaluation, batch: LearningBatch) -> tuple[Tensor, Metrics]:
+    """Return the weighted sum of an agent's penalties over a batch, and each of them per token."""
+    total, metrics = evaluation.log_probs.new_zeros(()), {}
 
     def add(name: str, weight: float, values: Tensor, counts: Tensor) -> None:
         nonlocal total
@@ -28,70 +29,65 @@ def penalties(agent: Any, seen: Evaluation, batch: Rollout) -> tuple[Tensor, Met
         total = total + weight * amount
         metrics[name] = amount.detach() / counts.sum().clamp(min=1e-12)
 
-    if agent.value_weight and batch.values is not None and seen.values is not None:
-        add("value_loss", agent.value_weight, (seen.values - batch.targets).square() / 2, batch.weights)
+    if agent.value_weight and batch.values is not None and evaluation.values is not None:
+        errors = (evaluation.values - batch.targets).square() / 2
+        add("value_loss", agent.value_weight, errors, batch.weights)
     if agent.entropy:
-        total = total - agent.entropy * (seen.entropy * batch.weights).sum()
+        total = total - agent.entropy * (evaluation.entropy * batch.weights).sum()
     if agent.l2:
-        add("l2_logits", agent.l2, l2_logits(seen), batch.weights)
+        add("l2_logits", agent.l2, l2_logits(evaluation), batch.weights)
     if agent.kl:
-        anchor = evaluate_frozen(agent.reference, batch)
-        add("kl_reference", agent.kl, agent.divergence(seen, anchor), batch.weights)
+        reference = evaluate_frozen(agent.reference, batch)
+        add("kl_reference", agent.kl, agent.divergence(evaluation, reference), batch.weights)
     if agent.mle and batch.demonstrations is not None:
-        demonstrations = batch.demonstrations
-        add(
-            "nll",
-            agent.mle,
-            -evaluate_actions(agent.policy, demonstrations).log_probs,
-            demonstrations.weights,
-        )
+        nll = -evaluate_actions(agent.policy, batch.demonstrations).log_probs
+        add("nll", agent.mle, nll, batch.demonstrations.weights)
     return total, metrics
 
 
-def l2_logits(seen: Evaluation) -> Tensor:
-    """Mean over the vocabulary of z², which keeps softmax from saturating."""
-    return _logits(seen).reduce(lambda z: z.where(z > FORBIDDEN / 2, 0.0).square().mean(-1))
+def l2_logits(evaluation: Evaluation) -> Tensor:
+    """Return the mean over the vocabulary of z², which keeps softmax from saturating."""
+    return _logits(evaluation).reduce(lambda z: z.where(z > FORBIDDEN / 2, 0.0).square().mean(-1))
 
 
-def smoothed(seen: Evaluation, share: float) -> Tensor:
-    """−log π of a target: the written token, but for a `share` spread over all (Szegedy et al. 2016)."""
+def smoothed(evaluation: Evaluation, share: float) -> Tensor:
+    """Return −log π of the target: the token, but for a `share` spread over all (Szegedy et al. 2016)."""
     if not share:
-        return -seen.log_probs
-    others = _logits(seen).reduce(lambda z: -z.log_softmax(-1).mean(-1))
-    return share * others - (1 - share) * seen.log_probs
+        return -evaluation.log_probs
+    others = _logits(evaluation).reduce(lambda z: -z.log_softmax(-1).mean(-1))
+    return share * others - (1 - share) * evaluation.log_probs
 
 
-def exact(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """KL(π ‖ π_anchor) = Σₐ π(a) (log π(a) − log π_anchor(a)), over the whole vocabulary."""
-    return _logits(seen).divergence(_logits(anchor))
+def full_kl(evaluation: Evaluation, reference: Evaluation) -> Tensor:
+    """Return KL(π ‖ π_ref) = Σₐ π(a) (log π(a) − log π_ref(a)), summed over the whole vocabulary."""
+    return _logits(evaluation).divergence(_logits(reference))
 
 
-def k1(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """Log π(a) − log π_anchor(a) of what was written: unbiased as a number, of zero mean as a gradient."""
-    return seen.log_probs - anchor.log_probs
+def k1(evaluation: Evaluation, reference: Evaluation) -> Tensor:
+    """Return log π(a) − log π_ref(a) of the sampled tokens: unbiased, but its mean gradient is 0."""
+    return evaluation.log_probs - reference.log_probs
 
 
-def k2(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """½ (log π(a) − log π_anchor(a))²: biased as a number, its mean gradient is that of `exact`."""
-    return (seen.log_probs - anchor.log_probs).square() / 2
+def k2(evaluation: Evaluation, reference: Evaluation) -> Tensor:
+    """Return ½ (log π(a) − log π_ref(a))²: a biased number whose mean gradient is that of `full_kl`."""
+    return (evaluation.log_probs - reference.log_probs).square() / 2
 
 
-def k3(seen: Evaluation, anchor: Evaluation) -> Tensor:
-    """ρ − 1 − log ρ, ρ = π_anchor(a) / π(a): an unbiased, never negative number (Schulman 2020; GRPO).
+def k3(evaluation: Evaluation, reference: Evaluation) -> Tensor:
+    """Return ρ − 1 − log ρ with ρ = π_ref(a) / π(a): unbiased, never negative (Schulman 2020; GRPO).
 
-    As a gradient it is another divergence's: E[(1 − ρ) ∇log π] = ∇KL(π_anchor ‖ π).
+    Its gradient is that of another divergence: E[(1 − ρ) ∇log π] = ∇KL(π_ref ‖ π).
     """
-    log_ratio = anchor.log_probs - seen.log_probs
-    return log_ratio.exp() - 1 - log_ratio
+    return kl_estimate(reference.log_probs - evaluation.log_probs)
 
 
-DIVERGENCES: dict[str, Divergence] = {"exact": exact, "k1": k1, "k2": k2, "k3": k3}
+DIVERGENCES: dict[str, Divergence] = {"full_kl": full_kl, "k1": k1, "k2": k2, "k3": k3}
 
 
-def _logits(seen: Evaluation) -> Logits:
-    if seen.logits is None:
+def _logits(evaluation: Evaluation) -> Logits:
+    if evaluation.logits is None:
         raise ValueError(
             "this needs the probability of every token: let the policy's `evaluate` return `logits` "
-            '(rlseq.types.Evaluation), or use an estimate from what was written, such as divergence="k3"'
+            '(rlseq.types.Evaluation), or use an estimate from sampled tokens, such as divergence="k3"'
         )
-    return seen.logits
+    return evaluation.logits

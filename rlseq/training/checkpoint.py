@@ -1,4 +1,4 @@
-"""Checkpoints: a tree of tensors and plain values as safetensors and JSON. No pickle is ever read.
+"""Checkpoints: a tree of tensors and plain values as safetensors and JSON, never as pickle.
 
 `00000100.safetensors` holds the tensors of a tree, `00000100.json` the rest of it, and checksums of both.
 Each is written beside its place and renamed, the JSON last: a checkpoint is there when its JSON is. What is
@@ -7,19 +7,23 @@ cut off or changed later is noticed by its checksum, and the checkpoint before i
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.metrics.algebra import Composite
 from rlseq.utils.files import (
     START_ANEW,
     Damaged,
@@ -29,6 +33,7 @@ from rlseq.utils.files import (
     remove_drafts,
     write_whole,
 )
+from rlseq.utils.stateful import Stateful
 
 Tree = Any
 """Nested dicts, lists and tuples of tensors, numbers, strings, booleans and None."""
@@ -120,16 +125,16 @@ def _numbered(folder: Path, suffix: str) -> list[Path]:
     return [path for path in folder.glob(f"{'[0-9]' * 8}*.{suffix}") if path.stem.isdecimal()]
 
 
-# ── what there is to remember ────────────────────────────────────────────────────────────────────────────
+# ── the state of a run ────────────────────────────────────────────────────────────────────────────
 
 
 def state_of(agent: Any, env: Any) -> Tree:
-    """Everything that later updates depend on: the agent's state, and every random generator."""
+    """Return everything that later updates depend on: the states of agent, task and random numbers."""
     legacy: Any = np.random.get_state()
     return {
         "policy": agent.policy.state_dict(),
         "agent": agent.state_dict(),
-        "generators": {path: _generator_state(found) for path, found in _generators(agent, env)},
+        "env": env.state_dict(),
         "torch": torch.get_rng_state(),
         "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
         "python": random.getstate(),
@@ -138,15 +143,10 @@ def state_of(agent: Any, env: Any) -> Tree:
 
 
 def restore(agent: Any, env: Any, state: Tree) -> None:
-    """Put an agent, its environment and all random generators back to where `state_of` saw them."""
-    found = dict(_generators(agent, env))
-    if set(found) != set(state["generators"]):
-        differ = ", ".join(sorted(set(found) ^ set(state["generators"])))
-        raise ValueError(f"random generators are not those of the checkpoint: {differ}")
+    """Put an agent, its task and all random numbers back to where `state_of` saw them."""
     agent.policy.load_state_dict(state["policy"])
     agent.load_state_dict(state["agent"])
-    for path, generator in found.items():
-        _set_generator(path, generator, state["generators"][path])
+    env.load_state_dict(state["env"])
     torch.set_rng_state(state["torch"])
     for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda, device)
@@ -155,58 +155,43 @@ def restore(agent: Any, env: Any, state: Tree) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
 
-def _generators(agent: Any, env: Any) -> Iterator[tuple[str, Any]]:
-    """Random generators of an agent, of an environment, and of its rewards, by where they are."""
-    seen: set[int] = set()
-    yield from _walk(agent, "agent", seen, 5)
-    yield from _walk(env, "env", seen, 5)
+def check_saved(agent: Any, env: Any) -> None:
+    """Refuse a part of an agent, a task or a reward with a state that checkpoints would lose."""
+    saved = {id(part) for part in (agent.policy, *agent.stateful_parts().values())}
+    for name, part in vars(agent).items():
+        if isinstance(part, Stateful) and id(part) not in saved:
+            raise TypeError(
+                f"the agent's {name} has a state that checkpoints would lose; let the agent's "
+                "`stateful_parts` return it (rlseq.policy_gradient.agent.Agent)"
+            )
+        _check_generators(f"the agent's {name}", part)
+    for name, reward in getattr(env, "parts", {}).items():
+        _check_generators(f"the reward {name!r}", reward)
+    if isinstance(env, SequenceEnv) and type(env).state_dict is SequenceEnv.state_dict:
+        own = {name: value for name, value in vars(env).items() if name not in ("generator", "_np_random")}
+        _check_generators("the task", SimpleNamespace(**own))
 
 
-def _walk(thing: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    if id(thing) in seen or depth < 0:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, (torch.Generator, np.random.Generator)):
-        yield path, thing
-        return
-    if isinstance(thing, Mapping):
-        parts = [(name, part) for name, part in thing.items() if isinstance(name, str)]
-    elif isinstance(thing, (list, tuple)):
-        parts = [(str(i), part) for i, part in enumerate(thing[:100])]
-    elif isinstance(thing, (Tensor, nn.Module, torch.optim.Optimizer, type)) or not hasattr(
-        thing, "__dict__"
-    ):
-        return
-    else:
-        parts = sorted(vars(thing).items())
-    for name, part in parts:
-        yield from _walk(part, f"{path}.{name}", seen, depth - 1)
+def _check_generators(name: str, part: Any) -> None:
+    """Refuse something with a random generator, but without a `state_dict` of its own."""
+    if isinstance(part, Composite):
+        for inner, reward in part.components.items():
+            _check_generators(f"{name}, {inner!r},", reward)
+    elif not isinstance(part, Stateful):
+        for held, value in _held(part):
+            if isinstance(value, (torch.Generator, np.random.Generator, random.Random)):
+                raise TypeError(
+                    f"{name} has a random generator ({held}) that checkpoints would lose; give it "
+                    "`state_dict()` and `load_state_dict(state)`, as docs/runs.md shows"
+                )
 
 
-def _generator_state(generator: Any) -> Tree:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return json.dumps(_plain(generator.bit_generator.state))
-
-
-def _set_generator(path: str, generator: Any, state: Tree) -> None:
-    if isinstance(generator, torch.Generator):
-        try:
-            generator.set_state(state)
-        except RuntimeError as error:  # the state of another kind of device
-            raise ValueError(
-                f"the state of the random generator {path} does not fit one on {generator.device} ({error}); "
-                "go on with the run on the kind of device that it was begun on"
-            ) from error
-    else:
-        generator.bit_generator.state = json.loads(state)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+def _held(part: Any) -> Iterable[tuple[str, Any]]:
+    """Return the attributes of an object, or the variables that a function uses, by name."""
+    if isinstance(part, FunctionType):
+        used = inspect.getclosurevars(part)
+        return {**used.nonlocals, **used.globals}.items()
+    return [("itself", part), *getattr(part, "__dict__", {}).items()]
 
 
 # ── trees as JSON ────────────────────────────────────────────────────────────────────────────────────────

@@ -132,7 +132,7 @@ class _Run:
 
     def done(self, unit: str) -> int:
         """The number of updates, or of tokens, so far."""
-        return self.updates if unit == "updates" else self.env.counts.numbers()["tokens"]
+        return self.updates if unit == "updates" else self.env.counts.as_dict()["tokens"]
 
     def learn(self) -> None:
         """Make one update. Its metrics stay tensors."""
@@ -170,7 +170,7 @@ class _Run:
             self.flush()
         else:
             scores, lines = self.scored()
-            spent = {name: float(value) for name, value in self.env.counts.numbers().items()}
+            spent = {name: float(value) for name, value in self.env.counts.as_dict().items()}
             self.flush({**spent, **{f"eval_{name}": value for name, value in scores.items()}})
             if self.best is None or scores["reward"] > self.best[0]:
                 self.best = scores["reward"], self.updates
@@ -200,7 +200,7 @@ class _Run:
             state = {
                 "seconds": self.seconds,
                 "best": self.best,
-                "counts": self.env.counts.numbers(),
+                "counts": self.env.counts.as_dict(),
                 "metrics": self.folder.metrics.mark(),
                 "samples": self.samples,
                 "alarms": self.watch.state_dict(),
@@ -223,7 +223,7 @@ class _Run:
                 "status": status,
                 "error": error,
                 "updates": self.updates,
-                **self.env.counts.numbers(),
+                **self.env.counts.as_dict(),
                 "seconds": round(self.seconds, 3),
                 "selection": self.selection(),
                 "best": None if self.best is None else {"reward": self.best[0], "update": self.best[1]},
@@ -295,6 +295,7 @@ def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> 
     folder = out if isinstance(out, RunFolder) else RunFolder(out)
     resume, project = run.config.resume, run.config.wandb_project
     service = wandb_service(project)
+    checkpoint.check_saved(run.agent, run.env)
     config = folder.configured(describe(run.agent, run.env))
     folder.check(config, resume)
     stack.callback(folder.close)

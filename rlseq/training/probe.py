@@ -16,7 +16,7 @@ from rlseq.metrics.diversity import DistinctN
 from rlseq.metrics.ngrams import PAD
 from rlseq.policy_gradient import exact
 from rlseq.policy_gradient.baselines import GreedyReturn
-from rlseq.policy_gradient.losses import distance, per_token
+from rlseq.policy_gradient.losses import kl_estimate, per_token
 from rlseq.types import Metrics, Rollout
 
 
@@ -63,7 +63,7 @@ class PolicyProbe:
 
     def moved(self, batch: Rollout) -> Metrics:
         """KL(π ‖ π_start), nats per token, estimated from what π wrote."""
-        moved = distance(evaluate_frozen(self.start, batch).log_probs, batch.log_probs)
+        moved = kl_estimate(evaluate_frozen(self.start, batch).log_probs - batch.log_probs)
         return {"kl_start": (moved * per_token(batch.mask)).sum()}
 
     def texts(self, batch: Rollout) -> Metrics:
@@ -78,7 +78,7 @@ class PolicyProbe:
 
         A group is never divided; of a single one there is nothing to tell.
         """
-        batch = self.agent.judged(batch)
+        batch = self.agent.with_advantages(batch)
         groups = torch.arange(len(batch.actions), device=batch.actions.device).view(-1, batch.samples)
         if len(groups) < 2:
             return {}

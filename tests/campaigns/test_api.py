@@ -105,7 +105,7 @@ class World:
         return [
             *(t.clone() for t in (env.tokens, env.length, env.done, *self.policy.parameters())),
             *(env.generator.get_state(), torch.get_rng_state()),
-            torch.tensor([*env.counts.numbers().values()]),
+            torch.tensor([*env.counts.as_dict().values()]),
         ]
 
     def targets(self) -> dict[str, tuple[Callable[..., Any], dict[str, Any], set[str]]]:
@@ -155,7 +155,6 @@ class World:
         add("generate", rlseq.generate, {**pair, "sources": ["a b"]}, {"sources", "decode", "n"})
         add("preflight", rlseq.preflight, {"env": env, "policy": policy}, {"limit"})
         add("train", rlseq.train, training, {*signature(rlseq.train).parameters} - {*training, "out"})
-        add("scheduled", schedules.scheduled, {}, {"schedule"})
         for schedule in schedules.SCHEDULES.values():
             add(f"schedule {schedule.__name__}", schedule, {"done": 0.5}, {"done"})
         plan = {"envs": "rlseq/Copy-v0", "agents": "reinforce", "control": "no such control"}

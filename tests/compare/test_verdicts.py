@@ -116,7 +116,7 @@ def _interval(end: float) -> Any:
 
 
 def curve(*rows: tuple[float, float]) -> list[dict[str, float]]:
-    return [{"tokens": t, "judged": t / 4, "seconds": t / 100, "reward": r} for t, r in rows]
+    return [{"tokens": t, "episodes": t / 4, "seconds": t / 100, "reward": r} for t, r in rows]
 
 
 def test_a_missing_evaluation_shifts_no_other() -> None:
@@ -126,7 +126,7 @@ def test_a_missing_evaluation_shifts_no_other() -> None:
         points = _curve(curves)
         assert [p["tokens"] for p in points] == [0, 100, 200, 300]
         assert [p["estimate"] for p in points] == pytest.approx([0, 0.1, 0.2, 0.3])
-        assert [p["judged"] for p in points] == pytest.approx([0, 25, 50, 75])
+        assert [p["episodes"] for p in points] == pytest.approx([0, 25, 50, 75])
 
 
 def test_seeds_are_joined_by_what_they_spent() -> None:
