@@ -18,7 +18,7 @@ from rlseq.agents.ppo import PPO
 from rlseq.agents.seqgan import REGS, SeqGAN, follow
 from rlseq.discriminators import Adversary, make_discriminator
 from rlseq.discriminators.texts import rewarded
-from rlseq.policy_gradient.baselines import MovingAverage
+from rlseq.policy_gradient.baselines import MovingAverage, none
 from rlseq.policy_gradient.credit import Completions, Stepwise, own_credit
 from rlseq.policy_gradient.factors import bootstrapped, self_normalised
 from rlseq.types import Context, Rollout
@@ -182,7 +182,7 @@ def gradients(credit: Any = own_credit, **options: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"baseline": "none", "every": 2}], ids=["mean baseline", "every second prefix"]
+    "options", [{}, {"baseline": none, "every": 2}], ids=["mean baseline", "every second prefix"]
 )
 def test_a_frozen_discriminator_gives_an_unbiased_policy_gradient(options: Any) -> None:
     assert gradients(**options) > 1e-4

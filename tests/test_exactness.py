@@ -30,13 +30,14 @@ from rlseq.policy_gradient.baselines import (
     Factor,
     GreedyReturn,
     group_mean,
+    leave_one_out,
     none,
     past_rewards,
 )
-from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise, reward_to_go
+from rlseq.policy_gradient.credit import Increments, Lambda, NStep, Stepwise, immediate, reward_to_go
 from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.policy_gradient.factors import as_it_is
-from rlseq.policy_gradient.losses import per_sequence
+from rlseq.policy_gradient.losses import per_sequence, per_token
 from rlseq.types import Behaviour, Context, Evaluation, LearningBatch, Rollout
 
 EQUAL, WRONG = 1e-4, 0.02  # relative errors: rounding stays below the one, no mistake below the other
@@ -65,7 +66,8 @@ def test_baselines_leave_the_gradient_alone(tiny: Any, baseline: Any, reward: An
     env, policy = tiny(sources=sources)
     env.parts = env.parts if reward is None else {"dense": reward}
     samples = 2 if baseline == "leave_one_out" else 1
-    agent = taught(REINFORCE(policy, baseline=baseline, samples=samples, value_weight=0.0), env)
+    hyper = {"baseline": baseline, "samples": samples, "value_weight": 0.0}
+    agent = taught(rlseq.make_agent("reinforce", policy, **hyper), env)
     assert tiny.error(expected_gradient(agent, env, rows=2), gradient(policy, env)) < EQUAL
 
 
@@ -234,14 +236,14 @@ class RatioUpsideDown(GRPO):
 class TokenMean(RLOO):
     """The mean over tokens weighs a text by its batch's length."""
 
-    aggregate: Any = "per_token"
+    aggregate: Any = per_token
 
 
 @dataclass(eq=False)
 class ImmediateReward(RLOO):
     """An action is credited only with what it is paid at once (SCOPE A12)."""
 
-    credit: Any = "immediate"
+    credit: Any = immediate
 
 
 @dataclass(eq=False)
@@ -273,7 +275,7 @@ def test_a_wrong_estimator_fails(tiny: Any, agent: Any, wrong: bool) -> None:
     if agent is GradientThroughTheBaseline:
         hyper |= {"samples": 1, "lam": 1.0}
     if agent is RatioUpsideDown:
-        hyper |= {"kl": 0.0, "scale": "none", "aggregate": "per_sequence", "baseline": "leave_one_out"}
+        hyper |= {"kl": 0.0, "scale": as_it_is, "aggregate": per_sequence, "baseline": leave_one_out}
     bias = tiny.error(expected_gradient(agent(policy, **hyper), env), gradient(policy, env))
     assert bias > WRONG if wrong else bias < EQUAL
 
