@@ -140,7 +140,7 @@ def _train(words: Sequence[str]) -> None:
 def _evaluate(
     run: Path,
     /,
-    decode: Literal["greedy", "sample", "beam"] = "greedy",
+    decode: str = "greedy",
     metrics: tuple[str, ...] = (),
     pooled: tuple[str, ...] = (),
     texts: int | None = None,
@@ -153,7 +153,7 @@ def _evaluate(
 
     Args:
         run: the folder of a run.
-        decode: how texts are written.
+        decode: how texts are written: greedy, sample or beam.
         metrics: what to report beside the reward, means over items; the task's own when not given.
         pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
         texts: the most items, drawn at random by a fixed seed; all when not given.
@@ -170,7 +170,7 @@ def _generate(
     texts: tuple[str, ...] = (),
     /,
     n: int = 1,
-    decode: Literal["greedy", "sample", "beam"] = "beam",
+    decode: str = "beam",
     width: int = 5,
     temperature: float = 1.0,
     best: bool = False,
@@ -182,7 +182,7 @@ def _generate(
         run: the folder of a run.
         texts: sources.
         n: how many texts a source, best first, with their log-probabilities.
-        decode: how texts are written.
+        decode: how texts are written: greedy, sample or beam.
         width: of the beam.
         temperature: of samples.
         best: the best checkpoint instead of the last.

@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,7 @@ from rlseq.cli.options import (
 from rlseq.compare.plan import OF_MACHINE, STOCK, ComparisonConfig
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import run as run_comparison
-from rlseq.engine.beam import Beam
-from rlseq.engine.decode import Greedy, Sample
-from rlseq.engine.evaluation import evaluate_texts, selection
+from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.generation import generate as generate_texts
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
@@ -135,11 +133,13 @@ def generate(
 ) -> None:
     """Texts of a run's policy, one a line; of several also their place and score."""
     policy, env, _ = load_run(run, best)
-    ways: dict[str, Any] = {"beam": Beam(max(width, n)), "greedy": Greedy(), "sample": Sample(temperature)}
+    decoder: Any = pick(DECODERS, decode, "decoder")
+    typed = {"width": max(width, n), "temperature": temperature}
+    decoder = replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
     sources: Sequence[str] | None = texts or None
     if env.source_vocab is not None and not texts:
         sources = _lines()
-    for found in generate_texts(policy, env, sources, ways[decode], n):
+    for found in generate_texts(policy, env, sources, decoder, n):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
 
