@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlseq.agents import AGENTS
-from rlseq.metrics.registry import BY_NAME
+from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
 from rlseq.training.run_folder import read_job
 from tests.campaigns.test_command_line import typed
@@ -26,8 +26,12 @@ from dataclasses import dataclass
 import rlseq
 from rlseq.agents import AGENTS, REINFORCE
 from rlseq.envs.copy import Copy
-from rlseq.metrics.registry import BY_NAME
 from rlseq.policies import POLICIES
+
+
+def agreement(tokens, mask, context):
+    """The share of a text that its mask covers."""
+    return mask.float().mean(1)
 
 
 class Shout(Copy):
@@ -44,7 +48,7 @@ class Mine(REINFORCE):
 rlseq.register("own/Shout-v0", Shout)
 AGENTS["mine"] = Mine
 POLICIES["whisper"] = POLICIES["gru"]
-BY_NAME["agreement"] = BY_NAME["bleu"]
+rlseq.metrics.register("agreement", agreement)
 '''
 TASK = (
     "--env",
@@ -68,8 +72,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield "own_parts"
     sys.modules.pop("own_parts", None)
-    for table, name in ((AGENTS, "mine"), (POLICIES, "whisper"), (BY_NAME, "agreement")):
-        table.pop(name, None)  # type: ignore[attr-defined]
+    tables: Any = ((AGENTS, "mine"), (POLICIES, "whisper"), (METRICS, "agreement"))
+    for table, name in tables:
+        table.pop(name, None)
 
 
 def command(*words: str, **more: Any) -> str:
@@ -78,7 +83,7 @@ def command(*words: str, **more: Any) -> str:
         [sys.executable, "-m", "rlseq", *words], capture_output=True, text=True, check=False, **more
     )
     assert found.returncode == 0, found.stderr
-    return found.stdout
+    return str(found.stdout)
 
 
 def test_own_components_are_listed_trained_and_used_again(module: str, tmp_path: Path) -> None:
