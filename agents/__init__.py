@@ -1,30 +1,39 @@
-"""Agents: one algorithm a file; `make_agent` makes them by name."""
+"""Agents: one algorithm a file; `make_agent` makes them by name, `register` names one of your own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from rlseq.agents.a2c import A2C
-from rlseq.agents.adversarial import Adversarial
-from rlseq.agents.e2e import E2E, UNROLLS
-from rlseq.agents.grpo import DAPO, GRPO, DrGRPO
-from rlseq.agents.mixer import MIXER
-from rlseq.agents.mle import MLE
-from rlseq.agents.mrt import MRT, MRTCorrected
-from rlseq.agents.pg_bleu import PGBLEU
-from rlseq.agents.ppo import PPO, PPOKL
-from rlseq.agents.reinforce import REINFORCE
-from rlseq.agents.rloo import RLOO
-from rlseq.agents.scheduled_sampling import READINGS, ScheduledSampling
-from rlseq.agents.scst import SCST
-from rlseq.agents.seqgan import REGS, MaliGAN, RankGAN, SeqGAN
+from rlseq.agents.a2c import A2C as A2C
+from rlseq.agents.adversarial import Adversarial as Adversarial
+from rlseq.agents.e2e import E2E as E2E
+from rlseq.agents.e2e import UNROLLS
+from rlseq.agents.grpo import DAPO as DAPO
+from rlseq.agents.grpo import GRPO as GRPO
+from rlseq.agents.grpo import DrGRPO as DrGRPO
+from rlseq.agents.mixer import MIXER as MIXER
+from rlseq.agents.mle import MLE as MLE
+from rlseq.agents.mrt import MRT as MRT
+from rlseq.agents.mrt import MRTCorrected as MRTCorrected
+from rlseq.agents.pg_bleu import PGBLEU as PGBLEU
+from rlseq.agents.ppo import PPO as PPO
+from rlseq.agents.ppo import PPOKL as PPOKL
+from rlseq.agents.reinforce import REINFORCE as REINFORCE
+from rlseq.agents.rloo import RLOO as RLOO
+from rlseq.agents.scheduled_sampling import READINGS
+from rlseq.agents.scheduled_sampling import ScheduledSampling as ScheduledSampling
+from rlseq.agents.scst import SCST as SCST
+from rlseq.agents.seqgan import REGS as REGS
+from rlseq.agents.seqgan import MaliGAN as MaliGAN
+from rlseq.agents.seqgan import RankGAN as RankGAN
+from rlseq.agents.seqgan import SeqGAN as SeqGAN
 from rlseq.policy_gradient import factors
-from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.agent import Agent as Agent
 from rlseq.utils.arguments import checked_arguments
-from rlseq.utils.errors import check_options, pick
+from rlseq.utils.errors import check_options, enter, pick
 
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
@@ -83,30 +92,17 @@ def _function(field: str, value: Any) -> Any:
     return deepcopy(pick(FACTORS[field], value, field))  # a copy, because a baseline may learn
 
 
-__all__ = [
-    "A2C",
-    "AGENTS",
-    "DAPO",
-    "E2E",
-    "FACTORS",
-    "GRPO",
-    "MIXER",
-    "MLE",
-    "MRT",
-    "PGBLEU",
-    "PPO",
-    "PPOKL",
-    "REGS",
-    "REINFORCE",
-    "RLOO",
-    "SCST",
-    "Adversarial",
-    "DrGRPO",
-    "MRTCorrected",
-    "MaliGAN",
-    "RankGAN",
-    "ScheduledSampling",
-    "SeqGAN",
-    "function_name",
-    "make_agent",
-]
+def register(name: str, agent: type[Agent]) -> None:
+    """Make an agent known by its name, to `make_agent`, comparisons and the command line.
+
+    Args:
+        name: letters, digits and `_ + . -`.
+        agent: a dataclass, and a subclass of `Agent`; its fields are the hyper-parameters.
+    """
+    if not (isinstance(agent, type) and issubclass(agent, Agent) and is_dataclass(agent)):
+        raise TypeError(
+            f"an agent must be a subclass of rlseq.agents.Agent with @dataclass(eq=False), got {agent!r:.80}"
+        )
+    if name == "start" or name.startswith("sb3-"):
+        raise ValueError(f"{name!r} means something else in comparisons; choose another name")
+    enter(AGENTS, name, agent, "agent", agent)

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from rlseq.discriminators.adversary import Adversary as Adversary
-from rlseq.discriminators.network import AttentiveReader, CNNReader, Reader, RecurrentReader
+from rlseq.discriminators.network import AttentiveReader, CNNReader, RecurrentReader
 from rlseq.discriminators.network import Discriminator as Discriminator
+from rlseq.discriminators.network import Reader as Reader
 from rlseq.discriminators.ranker import Ranker as Ranker
 from rlseq.discriminators.testing import check_discriminator as check_discriminator
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.utils.arguments import Seed, checked_arguments
-from rlseq.utils.errors import check_options, pick
+from rlseq.utils.errors import check_options, enter, pick
 
 READERS: dict[str, Callable[..., Reader]] = {
     "cnn": CNNReader,
@@ -54,6 +55,18 @@ def built(name: str, words: TokenSpec, seed: int, **sizes: Any) -> Discriminator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Discriminator(words, reading, **{s: value for s, value in sizes.items() if s in own})
+
+
+def register(name: str, reader: Callable[..., Reader]) -> None:
+    """Make a discriminator known by the name of its reader, to `make_discriminator` and agents.
+
+    Args:
+        name: letters, digits and `_ + . -`.
+        reader: a subclass of `Reader`, or a function that returns one; its keyword-only parameters are sizes.
+    """
+    if isinstance(reader, type) and not issubclass(reader, Reader):
+        raise TypeError(f"a reader must be a subclass of rlseq.discriminators.Reader, got {reader!r:.80}")
+    enter(READERS, name, reader, "discriminator", getattr(reader, "func", reader))
 
 
 def _options(build: Callable[..., Any]) -> set[str]:

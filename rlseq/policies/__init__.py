@@ -21,7 +21,7 @@ from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.policies.transformer import Transformer as Transformer
 from rlseq.utils.arguments import Seed, checked_arguments
-from rlseq.utils.errors import check_options, pick
+from rlseq.utils.errors import check_options, enter, pick
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
     "lstm": partial(Recurrent, nn.LSTM),
@@ -39,7 +39,7 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
 
     Args:
         name: "lstm", "gru", "seq2seq", "transformer" or "captioner" for texts, "mlp" for
-            `rlseq.adapters.GymEnv`.
+            `rlseq.adapters.GymEnv`, or one that was registered.
         env: the task; it decides vocabularies, source and device.
         seed: of the initial weights; the task's own seed when not given.
         **sizes: `hidden`, `embedding`, `layers`, `dropout`, `value=True` for a value head; of a transformer
@@ -59,6 +59,23 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
 def _reads(build: Callable[..., nn.Module], env: Any) -> ControlSpec | TokenSpec:
     """What a policy must know of a task."""
     return ControlSpec.of(env) if build is MLP else TokenSpec.of(sequence_env(env))
+
+
+def register(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make a policy of texts known by its name, to `make_policy`, comparisons and the command line.
+
+    Args:
+        name: letters, digits and `_ + . -`.
+        build: a class or function of a `TokenSpec`; its keyword-only parameters are the sizes.
+    """
+    try:
+        inspect.signature(build).bind(None)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "a policy is built from a TokenSpec, with its sizes as keywords, build(tokens, *, hidden=64); "
+            f"{build!r:.80} cannot be called so: {error}"
+        ) from None
+    enter(POLICIES, name, build, "policy", getattr(build, "func", build))
 
 
 def size_names(build: Callable[..., nn.Module]) -> set[str]:

@@ -40,10 +40,10 @@ def enter(table: MutableMapping[str, T], name: str, value: T, what: str, made: A
         made: the user's class or function.
     """
     if not re.fullmatch(r"\w[\w+.-]*", name):
-        raise ValueError(f"the name of a {what} has letters, digits and _ + . - only, got {name!r}")
+        raise ValueError(f"the name of the {what} must be of letters, digits and _ + . -, got {name!r}")
     place = getattr(made, "__module__", ""), getattr(made, "__qualname__", "")
     if name in table and _PLACES.get((what, name)) != place:
-        raise ValueError(f"there is a {what} {name!r} already; register yours by another name")
+        raise ValueError(f"the {what} {name!r} exists already; register yours by another name")
     _PLACES[what, name] = place
     table[name] = value
 
