@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -159,19 +159,16 @@ class Corpus:
             at = torch.arange(int(ends[-1])) + (sources.ends[which] - ends[:-1]).repeat_interleave(lengths)
             sources = Ragged(sources.ids[at], ends)
         starts = torch.cat([left.new_zeros(1), left[items].cumsum(0)])
-        return Corpus(
-            *(self.vocab, self.source_vocab, sources, self.references, self.order[fits], starts),
-            oov_words=self.oov_words,
-            notes=self.notes,
-        )
+        return replace(self, sources=sources, order=self.order[fits], starts=starts)
 
     def to(self, device: torch.device) -> Corpus:
         """Return the corpus with its arrays on a device."""
-        return Corpus(
-            *(self.vocab, self.source_vocab, self.sources and self.sources.to(device)),
-            *(self.references.to(device), self.order.to(device), self.starts.to(device)),
-            oov_words=self.oov_words,
-            notes=self.notes,
+        return replace(
+            self,
+            sources=self.sources and self.sources.to(device),
+            references=self.references.to(device),
+            order=self.order.to(device),
+            starts=self.starts.to(device),
         )
 
     def contexts(self, index: Tensor, source_width: int, width: int) -> dict[str, Tensor]:
