@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.references import check_references, drawn
+from rlseq.engine.references import check_references, draw_references
 from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import handed_over
@@ -61,7 +61,7 @@ class MIXER(PolicyGradient):
     def gather(self, env: Any) -> Rollout:
         """Return the first words of references with what the policy writes after them."""
         env = sequence_env(env)
-        demonstrations = drawn(env)
+        demonstrations = draw_references(env)
         steps = (
             demonstrations.lengths - handed_over(self.done, self.xent_share, env.max_len, self.delta)
         ).clamp(min=0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from rlseq.engine.categorical import FORBIDDEN, drawn, inverse_cdf
+from rlseq.engine.categorical import FORBIDDEN, inverse_cdf, sample_from_logits
 from rlseq.engine.compiled import quietly
 from rlseq.engine.decode import Greedy, Sample, acting_logits
 from rlseq.types import Behaviour
@@ -94,8 +94,11 @@ def test_compiled_code_draws_the_same(words: int) -> None:
     logits[1, : words // 2], logits[2, (words + 1) // 2 :] = -math.inf, FORBIDDEN
     logits[3, :-1], logits[4], logits[5, 0] = FORBIDDEN, logits[4] + 1e4, math.nan
     with torch.no_grad(), quietly():
-        compiled = torch.compile(drawn, dynamic=False, options={"cpp_wrapper": True})
-        (token, log_norm), (again, log_norm_again) = drawn(logits, uniform), compiled(logits, uniform)
+        compiled = torch.compile(sample_from_logits, dynamic=False, options={"cpp_wrapper": True})
+        (token, log_norm), (again, log_norm_again) = (
+            sample_from_logits(logits, uniform),
+            compiled(logits, uniform),
+        )
     sane = [row for row in range(32) if row != 5]
     assert token[sane].tolist() == again[sane].tolist()
     torch.testing.assert_close(log_norm, logits.logsumexp(-1), equal_nan=True)

@@ -15,8 +15,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 import rlseq
+from rlseq.engine.checks import named_functions
 from rlseq.engine.evaluation import subset
-from rlseq.mdp.checks import named_functions
 
 ITEMS = 50  # at a time, at most
 

@@ -21,7 +21,7 @@ from rlseq.discriminators.texts import (
     remembered,
     written,
 )
-from rlseq.mdp.checks import checked_judgement
+from rlseq.engine.checks import checked_floats
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Metrics
 from rlseq.utils.arguments import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
@@ -93,7 +93,9 @@ class Adversary:
         """The discriminator's answer for whole texts, `[B, outputs]`, checked."""
         with unchanged("the discriminator", texts.context, tokens=texts.tokens, mask=texts.mask):
             answer = self.discriminator(*texts)
-        return checked_judgement(answer, (len(texts.tokens), self.discriminator.head.out_features))
+        shape = len(texts.tokens), self.discriminator.head.out_features
+        wanted = f"a discriminator must return float logits [B, outputs] = {shape}"
+        return checked_floats(wanted, answer, shape)
 
     def _prefixes(self, texts: TextBatch) -> Tensor:
         return self.value(self.discriminator.steps(*texts))

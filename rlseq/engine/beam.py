@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,55 +14,23 @@ from rlseq.engine.rollout import finished_rollout
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
-from rlseq.types import RAW, Behaviour, Policy, Rollout, State
+from rlseq.types import RAW, Behaviour, Policy, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PositiveInt, check_fields, checked_arguments
 from rlseq.utils.modules import eval_mode
 
 
-def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
-    """Lengths of the prefixes to complete."""
-    if prefixes is not None and len(prefixes) >= longest:  # before a range is written out
-        raise ValueError(
-            f"prefixes must be at most {longest - 1} lengths, 1 … {longest - 1}, got {len(prefixes):,}"
-        )
-    lengths = list(range(1, longest)) if prefixes is None else list(prefixes)
-    if not lengths or lengths != sorted(set(lengths)) or not 1 <= lengths[0] <= lengths[-1] < longest:
-        raise ValueError(f"prefixes must be lengths in ascending order, 1 … {longest - 1}, got {lengths}")
-    return lengths
-
-
-def _under_way(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:
-    """Texts of a batch as they were after their first `length` tokens."""
-    context = {name: value[text] for name, value in batch.context.items()}
-    whole = batch.lengths[text]
-    kept = torch.minimum(whole, length)
-    episodes = Episodes.of(context, batch.actions[text], kept, whole <= length, env.vocab.pad)
-    return env.replace(episodes=episodes)
-
-
-def _read(policy: Policy, env: SequenceEnv, batch: Rollout) -> tuple[Tensor, list[State]]:
-    """For every proper prefix: its last token `[T−1, B]`, still to be read, and the state before that."""
-    state = checked_state(policy.start(batch.context), len(batch.actions))
-    token = torch.full_like(batch.actions[:, 0], env.vocab.bos)
-    states = []
-    for t in range(env.max_len - 1):
-        _, state = policy.step(token, state)
-        token = batch.actions[:, t]
-        states.append(state)
-    return batch.actions[:, :-1].t(), states
-
-
 @dataclass(frozen=True)
 class Beam:
-    """The likeliest texts, found by going on with the `width` best prefixes (`beam_search`).
+    """A search that goes on with the `width` likeliest prefixes at every step (`beam_search`).
 
     Texts are ranked by log p / ((5 + length) / 6)^α, with α the length penalty (Wu et al. 2016, eq. 14).
 
     Args:
         width: prefixes kept.
         length_penalty: α; 0 ranks by probability, 1 by about the mean per token.
-        groups: into which the width is split; each avoids what the ones before it write (Vijayakumar 2016).
-        diversity: what a group pays, in nats, for each earlier group that writes the same token.
+        groups: number of groups that share the width, each penalised for the tokens of the groups before it
+            (diverse beam search, Vijayakumar et al. 2016).
+        diversity: the penalty, in nats, for each earlier group that writes the same token.
     """
 
     width: PositiveInt = 5
@@ -77,7 +44,7 @@ class Beam:
             raise ValueError(f"groups must divide width={self.width}, got {self.groups}")
 
     def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
-        """The first of the n best of every row, judged."""
+        """Return the best text of every row with its rewards."""
         found = beam_search(policy, env, self, repeat=repeat, index=index)
         tokens, mask = found.tokens[:, 0], found.mask[:, 0]
         done = torch.ones_like(mask[:, 0])
@@ -99,11 +66,11 @@ class NBest(NamedTuple):
 def beam_search(
     policy: Policy, env: Any, beam: Beam = Beam(), *, repeat: PositiveInt = 1, index: Any = None
 ) -> NBest:
-    """Search every row's likeliest texts, all rows and all prefixes together.
+    """Search the likeliest texts of every row, all rows and all prefixes together.
 
     Args:
-        policy: whose probabilities they are.
-        env: is begun; its episodes stay empty.
+        policy: the policy that gives the probabilities.
+        env: the task; it is begun, and its episodes stay empty.
         beam: width, length penalty, groups.
         repeat: as in `rollout`.
         index: the items to write about, drawn at random when not given.
@@ -117,7 +84,7 @@ def beam_search(
     lane = torch.arange(env.num_envs, device=env.device).repeat_interleave(beam.width)
     lanes = env.take(lane)
     total = torch.full((env.num_envs, beam.width), -torch.inf, device=env.device)
-    total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are still one, which counts once in a group
+    total[:, :: beam.width // beam.groups] = 0.0  # all prefixes are empty; one counts in each group
     log_probs = torch.zeros(len(lane), env.max_len, device=env.device)
     with eval_mode(policy):
         state = fork(checked_state(policy.start(context), env.num_envs), lane)
@@ -126,7 +93,7 @@ def beam_search(
             logits, state = policy.step(token, state)
             log_p = acting_logits(logits, Behaviour(1.0, lanes.allowed())).log_softmax(-1)
             log_p.masked_fill_(log_p < FORBIDDEN / 2, -torch.inf)
-            log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text goes on in one way: it stays
+            log_p[:, 0].masked_fill_(lanes.done, 0.0)  # a finished text has one continuation: itself
             log_p[:, 1:].masked_fill_(lanes.done.unsqueeze(1), -torch.inf)
             parent, token, total = _best(total, log_p, lanes, beam)
             log_probs, state, lanes = log_probs[parent], fork(state, parent), lanes.take(parent)
@@ -141,12 +108,12 @@ def beam_search(
 
 
 def _best(total: Tensor, log_p: Tensor, lanes: SequenceEnv, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:
-    """The lanes to go on from, what each of them writes, both `[B·width]`, and log p so far `[B, width]`."""
+    """Choose the lanes to go on from and their next tokens, `[B·width]` each, with log p `[B, width]`."""
     (rows, width), words, each = total.shape, log_p.shape[1], total.shape[1] // beam.groups
     sums = (total.view(-1, 1) + log_p).view(rows, width, words)
     length = lanes.length + ~lanes.done
     ranks = sums / _penalty(length, beam).view(rows, width, 1)
-    live = (~lanes.done).view(rows, width).float()  # a finished text writes nothing that others could avoid
+    live = (~lanes.done).view(rows, width).float()  # finished texts write nothing
     written = torch.zeros(rows, 1, words, device=total.device)
     chosen = []
     for start in range(0, width, each):
@@ -165,7 +132,7 @@ def _penalty(length: Tensor, beam: Beam) -> Tensor:
 
 
 def _count(env: SequenceEnv) -> int:
-    """Number of texts that can be written."""
+    """Return the number of texts that can be written."""
     words, steps = len(env.vocab), env.max_len
     unending = words - (env.vocab.eos is not None)  # words that do not end a text
     every: int = unending**steps

@@ -1,8 +1,8 @@
-"""Draw tokens from a large vocabulary with one uniform number each: the inverse CDF, in two levels.
+"""Sampling from a large vocabulary with one uniform number per token: the inverse CDF, in two levels.
 
 Tokens lie in blocks of about √V: first the block is found into which the number falls, then the token inside
-it. That is one pass over V to sum the blocks, and O(√V) for the rest; drawing V noise values (Gumbel,
-`torch.multinomial`) costs more than the network that made the weights.
+it. That is one pass over V to sum the blocks, and O(√V) for the rest; drawing V random numbers per token
+(Gumbel, `torch.multinomial`) takes longer than the network that computes the logits.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FORBIDDEN = torch.finfo(torch.float32).min  # a logit that is as good as −∞, yet 0 · FORBIDDEN is not NaN
-
-
+FORBIDDEN = torch.finfo(torch.float32).min  # the logit of a masked token: as −∞, but 0 · FORBIDDEN is not NaN
 Summed = tuple[Tensor, Callable[[Tensor], Tensor]]  # the sum of every block; of a block, its tokens' weights
 
 
@@ -26,38 +24,38 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     return _crossed(*_stored(weights), uniform)[0].clamp(max=weights.shape[1] - 1)
 
 
-def drawn(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def sample_from_logits(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Sample a token of every row of softmax(logits), `[B]`; also return log Σ exp(logits), `[B]`."""
     compiled = torch.compiler.is_compiling()
     token, weight, total = _crossed(*(_fused(logits) if compiled else _stored(logits.softmax(-1))), uniform)
-    token = token.clamp(max=logits.shape[1] - 1)  # where a logit is NaN, which will be said later
-    # Whatever factor the weights of a row may lack, z − log w is the same for all its tokens.
+    token = token.clamp(max=logits.shape[1] - 1)  # where a logit is NaN, which is refused after the rollout
+    # z − log w is the same for all tokens of a row, whatever factor its weights lack.
     log_norm = logits.gather(1, token.unsqueeze(1)).squeeze(1) - weight.log() + total.log()
     return token, log_norm.to(logits.dtype)
 
 
 def _stored(weights: Tensor) -> Summed:
-    """Blocks of weights that have been written: sums, and rows."""
+    """Return the sums of blocks of weights that are stored, and a function that reads one block."""
     blocks = _in_blocks(weights, 0.0)
     return blocks.sum(-1), lambda which: _rows(blocks, which)
 
 
 def _fused(logits: Tensor) -> Summed:
-    """The same of exp(logits), to be compiled: one pass that stores nothing, each block by its own maximum.
+    """Return the same for exp(logits), to be compiled: one pass that stores no weights.
 
-    Softmax is the fastest kernel otherwise. Compiled, the maximum of a row would be one long chain, and a
-    weight that is looked up later a reason to write them all.
+    Uncompiled, softmax is the fastest kernel. Compiled, the maximum of a whole row would be one long chain of
+    operations, and weights that are read again would have to be stored; so each block has its own maximum.
     """
     blocks = _in_blocks(logits, FORBIDDEN)
     tops = blocks.amax(-1, keepdim=True)
     top = tops.amax(1)
     sums = (blocks - tops).exp().sum(-1) * (tops.squeeze(-1) - top).exp()
-    sums = sums.masked_fill(tops.squeeze(-1) == -math.inf, 0.0)  # −∞ − (−∞) is no number
+    sums = sums.masked_fill(tops.squeeze(-1) == -math.inf, 0.0)  # −∞ − (−∞) is NaN
     return sums, lambda which: (_rows(blocks, which) - top).exp()
 
 
 def _in_blocks(values: Tensor, spare: float) -> Tensor:
-    """`[B, V]` as `[B, blocks, width]`, filled up."""
+    """Return `[B, V]` as `[B, blocks, width]`, filled up."""
     size = values.shape[1]
     width = _block_width(size)
     if size % width:
@@ -66,12 +64,12 @@ def _in_blocks(values: Tensor, spare: float) -> Tensor:
 
 
 def _rows(blocks: Tensor, which: Tensor) -> Tensor:
-    """One block of each row, `[B, width]`."""
+    """Return one block of each row, `[B, width]`."""
     return blocks[torch.arange(len(blocks), device=blocks.device), which]
 
 
 def _crossed(sums: Tensor, inside: Callable[[Tensor], Tensor], uniform: Tensor) -> tuple[Tensor, ...]:
-    """The token, its weight, and the sum of all weights in double precision, `[B]` each."""
+    """Return the token, its weight, and the sum of all weights in double precision, `[B]` each."""
     sums = sums.cumsum(-1, dtype=torch.float64)
     target = uniform.double().unsqueeze(1) * sums[:, -1:]
     block = _crossing(sums, target)
@@ -84,7 +82,7 @@ def _crossed(sums: Tensor, inside: Callable[[Tensor], Tensor], uniform: Tensor) 
 
 @lru_cache
 def _block_width(size: int) -> int:
-    """Tokens in a block: a divisor near 2√V, so that nothing must be filled up, or else 2√V.
+    """Return the number of tokens in a block: a divisor near 2√V, to which nothing is added, or else 2√V.
 
     √V would balance both levels; but short blocks waste the lanes of vector instructions.
     """
@@ -94,7 +92,7 @@ def _block_width(size: int) -> int:
 
 
 def _crossing(running: Tensor, target: Tensor) -> Tensor:
-    """Index at which the running sums `[B, n]` first exceed `target` `[B, 1]`.
+    """Return the index at which the running sums `[B, n]` first exceed `target` `[B, 1]`.
 
     The target stays below the last of them whatever was rounded, so that an index of weight zero is never
     chosen.

@@ -1,20 +1,21 @@
-"""Checks of policies, forced tokens and logits before and after a rollout."""
+"""Checks of policies, of what they answer, of forced tokens and of metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlseq.mdp.checks import _integers, kind_of
-from rlseq.types import Evaluation, State
+from rlseq.mdp.checks import checked_integers
+from rlseq.types import Evaluation, Reward, State
 from rlseq.utils.arguments import shown
 
 
 def check_device(policy: Any, device: torch.device) -> None:
-    """Refuse a policy that is elsewhere than the task."""
+    """Refuse a policy on another device than the task."""
     home = next(policy.parameters(), None) if isinstance(policy, torch.nn.Module) else None
     if home is not None and home.device != device:
         raise ValueError(
@@ -23,22 +24,50 @@ def check_device(policy: Any, device: torch.device) -> None:
         )
 
 
+def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
+    """Refuse a policy of rlseq that was made for a task with another number of words."""
+    words: Any = getattr(policy, "words", None)
+    if not isinstance(getattr(words, "written", None), int):
+        return  # any other policy is checked at its first step
+    if words.written != len(vocab):
+        raise ValueError(
+            f"the policy writes {words.written} words, the task has {len(vocab)}; "
+            "use the task that it was made for, or rlseq.make_policy(name, env)"
+        )
+    if source_vocab is not None and words.source not in (None, source_vocab.num_ids):
+        raise ValueError(
+            f"the policy reads sources of {words.source} ids, the task has {source_vocab.num_ids}; "
+            "use the task that it was made for, or rlseq.make_policy(name, env)"
+        )
+
+
+def check_takes_behaviour(policy: Any) -> None:
+    """Refuse a policy whose `evaluate` takes no behaviour, where one has to be scored."""
+    if len(signature(policy.evaluate).parameters) < 3:
+        raise TypeError(
+            f"{type(policy).__name__}.evaluate(actions, context) cannot score what was written with a "
+            "temperature, top-k, top-p or a task's mask; let it take `behaviour` too (rlseq.types.Behaviour)"
+        )
+
+
 def checked_forcing(
     forced: Any, steps: Any, shape: tuple[int, int], words: int, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:
-    """Forced tokens `[B, F]`, and where they are forced, bool `[B, F]`; `shape` is `(B, T)`."""
+    """Return forced tokens `[B, F]`, and where they are forced, bool `[B, F]`; `shape` is `(B, T)`."""
     if forced is None:
         if steps is not None:
             raise ValueError(f"forced_steps={shown(steps)} without forced tokens; pass forced=[B, F]")
         return None
-    tokens = _integers("forced", "token ids", forced).to(device)
+    tokens = checked_integers("forced", "token ids", forced).to(device)
     if tokens.ndim != 2 or len(tokens) != shape[0] or tokens.shape[1] > shape[1]:
         raise ValueError(
             f"forced must be [B, F] with B={shape[0]} rows and F ≤ T={shape[1]} tokens, "
             f"got {tuple(tokens.shape)}"
         )
     longest = tokens.shape[1]
-    steps = _integers("forced_steps", "numbers of tokens", longest if steps is None else steps).to(device)
+    steps = checked_integers("forced_steps", "numbers of tokens", longest if steps is None else steps).to(
+        device
+    )
     if steps.shape not in ((), (shape[0],)):
         raise ValueError(f"forced_steps must be one number or ({shape[0]},), got {tuple(steps.shape)}")
     if ((steps < 0) | (steps > longest)).any():
@@ -52,7 +81,7 @@ def checked_forcing(
 
 
 def check_written(log_probs: Tensor, support: Tensor | None, mask: Tensor) -> None:
-    """Refuse texts that came from logits that are no numbers, or where nothing was allowed."""
+    """Refuse texts whose logits held NaN or infinity, or that went on where no token was allowed."""
     if not log_probs.isfinite().all():
         rows = (~log_probs.isfinite().all(1)).nonzero().flatten().tolist()
         raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
@@ -62,44 +91,42 @@ def check_written(log_probs: Tensor, support: Tensor | None, mask: Tensor) -> No
         raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
 
 
-def check_takes_behaviour(policy: Any) -> None:
-    """Refuse a policy that could only score itself, where another distribution acted."""
-    if len(signature(policy.evaluate).parameters) < 3:
-        raise TypeError(
-            f"{type(policy).__name__}.evaluate(actions, context) cannot score what was written with a "
-            "temperature, top-k, top-p or a task's mask; let it take `behaviour` too (rlseq.types.Behaviour)"
-        )
-
-
 def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:
-    """Return the logits of the next token and the new state, if that is the answer of a policy's `step`.
-
-    Values are not looked at, because that would wait for the device.
-    """
+    """Return the logits of the next token and the new state, if that is the answer of a policy's `step`."""
     wanted = f"a policy's step must return (logits, state) with float logits [B, V] = {(rows, words)}"
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise TypeError(f"{wanted}, got {type(answer).__name__}")
-    logits, state = answer
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"{wanted}, got {kind_of(logits)}")
-    if logits.shape != (rows, words):
-        raise ValueError(f"{wanted}, got {tuple(logits.shape)}")
-    return logits, state
+    return checked_floats(wanted, answer[0], (rows, words)), answer[1]
 
 
 def checked_evaluation(answer: Any, shape: tuple[int, ...]) -> Evaluation:
-    """Return the answer of a policy's `evaluate`, if it holds floats `[B, T]`; values are not looked at."""
+    """Return the answer of a policy's `evaluate`, if it holds floats `[B, T]`."""
     if not isinstance(answer, Evaluation):
         raise TypeError(
             f"a policy's evaluate must return rlseq.types.Evaluation, got {type(answer).__name__}"
         )
     for name in ("log_probs", "entropy", "values", "top"):
         value = getattr(answer, name)
-        if value is None and name in ("values", "top"):
-            continue
-        wanted = f"{name} of a policy's evaluate must be floats [B, T] = {shape}"
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise TypeError(f"{wanted}, got {kind_of(value)}")
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{wanted}, got {tuple(value.shape)}")
+        if value is not None or name in ("log_probs", "entropy"):
+            checked_floats(f"{name} of a policy's evaluate must be floats [B, T] = {shape}", value, shape)
     return answer
+
+
+def checked_floats(wanted: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return floats of a shape; values are not looked at, because that would wait for the device."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{wanted}, got {got}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{wanted}, got {tuple(value.shape)}")
+    return value
+
+
+def named_functions(metrics: Any) -> Mapping[str, Reward]:
+    """Return metrics, if they are functions by name."""
+    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
+        raise TypeError(
+            'metrics must be a dict of name → function, such as {"bleu": rlseq.metrics.BLEU(references)}, '
+            f"got {shown(metrics)}"
+        )
+    return metrics

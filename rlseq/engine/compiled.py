@@ -1,12 +1,12 @@
-"""`rollout(…, compile=True)`: the same steps, with less between them.
+"""`rollout(…, compile=True)`: the same steps, compiled on a CPU, or as one captured graph on a GPU.
 
-On a processor `torch.compile` fuses what a step does (policy, sampler, transition). It takes seconds for each
+On a CPU, `torch.compile` fuses what a step does (policy, sampler, transition). It takes seconds for each
 number of rows, once in a process; parameters are read anew at every step. Where there is no compiler, the
-steps run as they are, after one warning.
+steps run uncompiled, after one warning.
 
 On a GPU all steps become one graph, captured once for each number of rows and steps, and replayed: nothing is
-launched from the host, and it never waits. What a captured step reads must stay where it is in memory:
-parameters that move (not: that change) are noticed, and captured again.
+launched from the host, and it never waits. A captured step reads its inputs at fixed addresses: where
+parameters have been moved (not merely changed), the steps are captured again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,10 @@ from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Policy
 
 Decoded = tuple[Tensor, Tensor | None]
-
-
 Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
-
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps
-
-
-SIZES = 64  # numbers of rows that are compiled, before the rest run as they are
+SIZES = 64  # numbers of rows that are compiled; further ones run uncompiled
 
 
 _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
@@ -73,7 +68,7 @@ def in_whole_blocks(
     at_work: Sequence[int],
     *rest: Any,
 ) -> Decoded:
-    """Let no block of rows shrink while it is written: each number of rows would be compiled by itself."""
+    """Keep blocks of rows at their size while they are written, as each size would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
     with quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
@@ -82,7 +77,7 @@ def in_whole_blocks(
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what PyTorch's compiler has to say about PyTorch."""
+    """Suppress the warnings of PyTorch's compiler about PyTorch itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*lru_cache")
@@ -91,7 +86,7 @@ def quietly() -> Iterator[None]:
 
 @lru_cache
 def compiler_works(device: str) -> bool:
-    """Try it once; warn if it does not."""
+    """Return whether torch.compile works on a device type; warn, once, if it does not."""
     try:
         with quietly():
             torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
@@ -111,7 +106,7 @@ def compiler_works(device: str) -> bool:
 
 
 class _Graph:
-    """What `decode_loop` does, on memory of its own: inputs are copied in, and results out."""
+    """A captured `decode_loop` with memory of its own: inputs are copied in, and results out."""
 
     def __init__(self, loop: Callable[..., Decoded], env: SequenceEnv, rest: Any, capture: Capture) -> None:
         own = env.take(torch.arange(env.num_envs, device=env.device))
@@ -152,7 +147,7 @@ def replayed(
 
 
 def captured(run: Callable[[], Decoded]) -> tuple[Decoded, Callable[[], Any]]:
-    """Capture what a function launches; its result, and how to launch it again."""
+    """Capture what a function launches; return its result and a function that launches it again."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # libraries make their workspaces at first use, which cannot be captured

@@ -1,4 +1,4 @@
-"""Completions: write every prefix of a batch to its end, from copied states."""
+"""`complete`: go on from every prefix of a batch of texts to an end, from copied states."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlseq.engine.beam import _lengths, _read, _under_way
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.device import casting
 from rlseq.engine.rollout import draw_uniforms, finished_rollout, make_decode_loop
-from rlseq.engine.state import pick_rows
-from rlseq.mdp.sequence_env import sequence_env
+from rlseq.engine.state import checked_state, pick_rows
+from rlseq.mdp.episodes import Episodes
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import CELL
-from rlseq.types import Behaviour, Policy, Rollout
+from rlseq.types import Behaviour, Policy, Rollout, State
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.memory import check_fits
 from rlseq.utils.modules import eval_mode
@@ -40,7 +41,7 @@ def complete(
 
     Args:
         policy: writes the completions.
-        env: the task of the texts; its episodes are left alone.
+        env: the task of the texts; its episodes are not changed.
         batch: B finished texts.
         samples: N, completions of each prefix.
         prefixes: lengths of those that are completed, in ascending order; 1 … T−1 when not given.
@@ -63,13 +64,46 @@ def complete(
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
-    lanes = _under_way(env, batch, text, prefix + 1)
+    lanes = _cut(env, batch, text, prefix + 1)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
-        read, states = _read(policy, env, batch)
+        states = _states(policy, env, batch)
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
         at_work = [rows * samples * number for number in unfinished]
-        token, uniform = read[prefix, text], draw_uniforms(lanes, len(at_work))
+        token, uniform = batch.actions[text, prefix], draw_uniforms(lanes, len(at_work))
         with env.counts.writing(lanes):
             written = make_decode_loop(policy, decode, compile)(lanes, token, state, at_work, uniform)
         return finished_rollout(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
+
+
+def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
+    """Return the lengths of the prefixes to complete, checked."""
+    if prefixes is not None and len(prefixes) >= longest:  # before a range is written out
+        raise ValueError(
+            f"prefixes must be at most {longest - 1} lengths, 1 … {longest - 1}, got {len(prefixes):,}"
+        )
+    lengths = list(range(1, longest)) if prefixes is None else list(prefixes)
+    if not lengths or lengths != sorted(set(lengths)) or not 1 <= lengths[0] <= lengths[-1] < longest:
+        raise ValueError(f"prefixes must be lengths in ascending order, 1 … {longest - 1}, got {lengths}")
+    return lengths
+
+
+def _cut(env: SequenceEnv, batch: Rollout, text: Tensor, length: Tensor) -> SequenceEnv:
+    """Return the task with the texts of a batch as they were after their first `length` tokens."""
+    context = {name: value[text] for name, value in batch.context.items()}
+    whole = batch.lengths[text]
+    kept = torch.minimum(whole, length)
+    episodes = Episodes.of(context, batch.actions[text], kept, whole <= length, env.vocab.pad)
+    return env.replace(episodes=episodes)
+
+
+def _states(policy: Policy, env: SequenceEnv, batch: Rollout) -> list[State]:
+    """Return for every proper prefix the state before its last token, which is still to be read."""
+    state = checked_state(policy.start(batch.context), len(batch.actions))
+    token = torch.full_like(batch.actions[:, 0], env.vocab.bos)
+    states = []
+    for t in range(env.max_len - 1):
+        _, state = policy.step(token, state)
+        token = batch.actions[:, t]
+        states.append(state)
+    return states

@@ -1,4 +1,4 @@
-"""What depends on the device: how many rows go together, precision, and when the host may look."""
+"""Choices that depend on the device: rows per block, precision, and when the host looks at results."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 21  # logits of one step that a processor's caches still hold; more rows go block by block
-
-
+BLOCK = 1 << 21  # logits of one step that the caches of a CPU still hold; more rows go block by block
 LOOK_EVERY = 8  # steps between two looks at whether all rows are done
 
 
 def blocks(rows: int, words: int, device: torch.device) -> list[slice]:
-    """All rows at once on an accelerator; on a processor as many as its caches hold the logits of."""
+    """Return the blocks of rows: all at once on an accelerator, on a CPU as many as its caches hold."""
     count = 1
     if device.type == "cpu":
         count = -(-rows * words // BLOCK)
@@ -28,16 +26,16 @@ def blocks(rows: int, words: int, device: torch.device) -> list[slice]:
 
 @lru_cache(1)
 def keep_freed_memory() -> None:
-    """Let the allocator keep what is freed, or every step faults its logits in anew: half of its time.
+    """Let the allocator keep freed memory; otherwise page faults for new logits take half of a step's time.
 
-    glibc hands back what exceeds twice the largest block that it has mapped and freed, up to 32 MiB: so one
-    such block is made and dropped. Elsewhere it does nothing.
+    glibc returns freed memory beyond twice the largest block that it has mapped and freed, up to 32 MiB, so
+    one such block is allocated and freed. With other allocators this does nothing.
     """
     torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
 def casting(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
-    """Autocast to a type; None leaves everything as it is."""
+    """Return a context that autocasts to a type; None changes nothing."""
     if dtype is None:
         return nullcontext()
     if dtype not in (torch.bfloat16, torch.float16):
@@ -46,7 +44,7 @@ def casting(dtype: torch.dtype | None, device: torch.device) -> AbstractContextM
 
 
 class AllDone:
-    """Whether all rows are done, as far as can be known without waiting for the device.
+    """A test whether all rows are done, as far as is known without waiting for the device.
 
     On an accelerator the answer is copied while later steps run, and read when it has arrived.
     """
@@ -56,7 +54,7 @@ class AllDone:
         self._answer: tuple[Tensor, torch.cuda.Event] | None = None
 
     def __call__(self, done: Tensor) -> bool:
-        """To be asked after every step; False means only that it is not known."""
+        """Return True if all rows are known to be done; to be called after every step."""
         self.steps += 1
         if not self.possible or self.steps % LOOK_EVERY:
             return False

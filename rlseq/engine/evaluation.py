@@ -1,4 +1,4 @@
-"""Score what a policy writes: one text for every item of a task."""
+"""`evaluate`: the scores of a policy's texts, one for every item of a task."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.beam import Beam
+from rlseq.engine.checks import named_functions
 from rlseq.engine.decode import Decode, Greedy, Sample, Search
 from rlseq.engine.rollout import rollout
-from rlseq.mdp.checks import checked_reward, named_functions
+from rlseq.mdp.checks import checked_reward
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
@@ -24,14 +25,12 @@ DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sam
 
 
 SUBSET_SEED = 0  # of the items that are tested where a limit leaves some out
-
-
 SINGLE = 1000  # texts of a task that has one item only
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedTexts:
-    """A policy's texts, one row each, and their scores."""
+    """The texts of a policy, one row each, and their scores."""
 
     index: Tensor  # [N], the items
     actions: Tensor  # [N, T]
@@ -40,11 +39,11 @@ class EvaluatedTexts:
     scores: dict[str, Tensor]  # [N] each
 
     def means(self) -> dict[str, float]:
-        """The mean of every score."""
+        """Return the mean of every score."""
         return {name: float(value.double().sum()) / len(self.index) for name, value in self.scores.items()}
 
     def pooled(self, env: Any, metrics: Sequence[str]) -> dict[str, float]:
-        """Figures of all texts at once, by the reference definition of each metric (`rlseq.metrics`)."""
+        """Compute metrics of all texts together, by their reference definitions (`rlseq.metrics`)."""
         from rlseq.metrics import evaluate as figures
 
         lines = self.lines(env)
@@ -55,7 +54,7 @@ class EvaluatedTexts:
         )
 
     def lines(self, env: Any) -> list[dict[str, Any]]:
-        """Every text as it is read by people: item, source, references, text, scores."""
+        """Return the item, source, references, text and scores of every row, as text and numbers."""
         written = env.texts(self.actions, self.mask)
         scores = {name: value.tolist() for name, value in self.scores.items()}
         return [
@@ -66,7 +65,7 @@ class EvaluatedTexts:
                 "scores": {name: values[row] for name, values in scores.items()},
             }
             for row, (item, about, text) in enumerate(
-                zip(self.index.tolist(), _about(env, self.index), written, strict=True)
+                zip(self.index.tolist(), _described(env, self.index), written, strict=True)
             )
         ]
 
@@ -79,14 +78,14 @@ def evaluate(
     metrics: Mapping[str, Reward] | None = None,
     limit: PositiveInt | None = None,
 ) -> dict[str, float]:
-    """Mean scores of a policy's texts, one for every item of the task.
+    """Compute the mean scores of a policy's texts, one for every item of the task.
 
     Args:
-        policy: writes.
-        env: the task; its episodes and random numbers are left as they were found.
+        policy: the policy that writes.
+        env: the task; its episodes, counts and random numbers are restored.
         decode: "greedy", "sample", "beam", or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
-            A metric reports its own figure: an edit distance, not the 1 − rate that it pays as a reward.
+            A metric reports its own value: an edit distance, not the reward 1 − rate that is made of it.
         limit: the largest number of items, drawn at random by a fixed seed, the same for every policy; all
             items when not given. Where the task has one item only, the number of texts, 1,000 when not given;
             of a `rlseq.adapters.GymEnv`, which starts afresh, the number of episodes, 100 when not given.
@@ -111,20 +110,22 @@ def evaluate_texts(
     metrics: Mapping[str, Reward] | None = None,
     limit: PositiveInt | None = None,
 ) -> EvaluatedTexts:
-    """As `evaluate`: the texts themselves, and the scores of each."""
+    """Return the texts that `evaluate` scores, and the scores of each."""
     env = sequence_env(env)
     decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)
     with env.preserved():
-        found = [_judged(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)]
+        found = [
+            _evaluate_batch(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)
+        ]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
     return EvaluatedTexts(items, actions, mask, log_probs, scores)
 
 
 def items_tested(size: int, limit: int | None = None) -> Tensor:
-    """The items of an evaluation: all of them in order, or as many as the limit allows, drawn at random.
+    """Return the items of an evaluation: all in order, or as many as the limit allows, drawn at random.
 
     They are drawn without replacement and by a fixed seed, so that every policy is tested on the same items,
     each of them once. Only a task that has a single item is tested on it several times.
@@ -141,12 +142,12 @@ def items_tested(size: int, limit: int | None = None) -> Tensor:
 
 
 def subset(size: int, most: int, seed: int = SUBSET_SEED) -> Tensor:
-    """All of 0 … size−1 in order, or `most` of them, drawn without replacement where there are more."""
+    """Return 0 … size−1 in order, or `most` of them, drawn without replacement, where there are more."""
     return torch.arange(size) if most >= size else torch.tensor(Random(seed).sample(range(size), most))
 
 
 def selection(size: int, limit: int | None = None) -> dict[str, Any]:
-    """The record of which items an evaluation tests, for a results file.
+    """Return the record of which items an evaluation tests, for a results file.
 
     Returns:
         "size", the number of items that the task has; "texts", the number of texts; "seed", by which the
@@ -163,10 +164,10 @@ def selection(size: int, limit: int | None = None) -> dict[str, Any]:
     }
 
 
-def _judged(
+def _evaluate_batch(
     policy: Any, env: Any, decode: Decode | Search, metrics: Mapping[str, Reward], items: Tensor
 ) -> tuple[Any, ...]:
-    """One batch of items: texts and their scores; the last batch is filled up and cut."""
+    """Write and score the texts of one batch of items; the last batch is filled up, and cut afterwards."""
     n = len(items)
     index = torch.cat([items, items.new_zeros(env.num_envs - n)])
     batch = rollout(policy, env, decode=decode, index=index)
@@ -175,15 +176,15 @@ def _judged(
     if len(env.parts) > 1:
         scores |= {name: part.sum(1) for name, part in env.reward_parts(tokens, mask, batch.context).items()}
     for name, metric in metrics.items():
-        metric = getattr(metric, "value", metric)  # an edit distance's own figure, not what it is as a reward
+        metric = getattr(metric, "value", metric)  # an edit distance, not the reward made of it
         value = checked_reward(name, metric(tokens, mask, batch.context), mask, mask[:, 0])
         scores[name] = value if value.ndim == 1 else value.sum(1)
     scores = {name: value[:n] for name, value in scores.items()}
     return tokens[:n], mask[:n], batch.log_probs[:n], scores
 
 
-def _about(env: Any, index: Tensor) -> list[dict[str, Any]]:
-    """Source and references of items, as text, where the task has any."""
+def _described(env: Any, index: Tensor) -> list[dict[str, Any]]:
+    """Return the source and the references of items as text, where the task has any."""
     context = env.contexts(index)
     found: list[dict[str, Any]] = [{} for _ in index]
     if "source" in context and env.source_vocab is not None:

@@ -1,4 +1,4 @@
-"""References as rollouts: what likelihood learns from.
+"""References as rollouts, from which likelihood learns.
 
 A task with references has two tensors among its items: `references` `[N, R, T]`, ids padded with any id, and
 `reference_lengths` `[N, R]`, EOS counted. An item with fewer than R has them in its first places, and length
@@ -17,20 +17,20 @@ from rlseq.utils.masks import last_of
 
 
 def sample_references(env: SequenceEnv, context: Context | None = None) -> Rollout:
-    """One reference of every context, drawn at random, as if acted; they are not judged.
+    """Draw one reference of every context at random, as a rollout without rewards, and count its tokens.
 
     Args:
         env: the task.
         context: of which rows; a fresh batch when not given.
     """
     env = sequence_env(env)
-    found = drawn(env, context)
+    found = draw_references(env, context)
     env.counts.reference_tokens += found.mask.sum()
     return found
 
 
-def drawn(env: SequenceEnv, context: Context | None = None) -> Rollout:
-    """As `demonstrations`, without counting the tokens as read."""
+def draw_references(env: SequenceEnv, context: Context | None = None) -> Rollout:
+    """Draw references as `sample_references` does, without counting their tokens."""
     check_references(env)
     context = env.begin() if context is None else context
     lengths = context["reference_lengths"]
@@ -51,7 +51,7 @@ def length_bucket(env: SequenceEnv) -> Context | None:
 
 
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
-    """As wide as the longest text and the longest source of a batch, which saves the work on padding."""
+    """Return a batch as wide as its longest text and its longest source, to save work on padding."""
     context = dict(batch.context)
     vocab = sequence_env(env).source_vocab
     if vocab is not None:

@@ -1,4 +1,4 @@
-"""Which tokens were allowed in a rollout: one mask `[V]` where it was always the same, else `[B, T, V]`."""
+"""`rollout`: the loop in which a policy writes texts in a task, and their evaluation under a policy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from rlseq.engine.checks import (
     check_device,
     check_takes_behaviour,
+    check_words,
     check_written,
     checked_evaluation,
     checked_forcing,
@@ -22,7 +23,6 @@ from rlseq.engine.compiled import compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
-from rlseq.mdp.checks import check_words
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
@@ -32,7 +32,9 @@ from rlseq.utils.modules import eval_mode
 
 
 class SupportRecorder:
-    """Gathers, step by step, which tokens could be chosen; all of them where nothing else is said.
+    """The record of which tokens were allowed at each step of a rollout.
+
+    It is one mask `[V]` as long as the task answers with the same tensor, and `[B, T, V]` from then on.
 
     Args:
         rows: B.
@@ -40,23 +42,23 @@ class SupportRecorder:
     """
 
     def __init__(self, rows: int, steps: int) -> None:
-        self._shape, self._first = (rows, steps + 1), True  # what is done writes into a spare column
+        self._shape, self._first = (rows, steps + 1), True  # finished rows write into a spare column
         self._mask: Tensor | None = None
-        self._said: Tensor | None = None  # the task's own tensor, where there was one mask so far,
+        self._given: Tensor | None = None  # the task's own tensor, where there was one mask so far,
         self._version = 0  # and how often it had been written
 
     @property
     def mask(self) -> Tensor | None:
-        """`[V]` or `[B, T, V]`; None where everything was allowed."""
+        """The tokens allowed, `[V]` or `[B, T, V]`; None where all were."""
         return self._mask[:, :-1] if self._mask is not None and self._mask.ndim == 3 else self._mask
 
     def note(self, rows: Tensor, place: Tensor, support: Tensor | None) -> None:
-        """Keep what was allowed in some rows `[n]` in their places `[n]`: `[V]`, `[n, V]` or None."""
-        same = support is self._said and (support is None or support._version == self._version)
+        """Record the tokens allowed, `[V]`, `[n, V]` or None, of some rows `[n]` at their places `[n]`."""
+        same = support is self._given and (support is None or support._version == self._version)
         if self._first and support is not None and support.ndim == 1:
-            self._said, self._version = support, support._version
+            self._given, self._version = support, support._version
             self._mask = support.clone()  # as a task may write its next mask into this one
-        elif not same:  # whether its values differ could only be waited for
+        elif not same:  # to compare values, the host would have to wait for the device
             if self._mask is None or self._mask.ndim == 1:
                 words = (self._mask if support is None else support).shape[-1]  # type: ignore[union-attr]
                 before = place.new_ones((), dtype=torch.bool) if self._mask is None else self._mask
@@ -85,11 +87,11 @@ def rollout(
     compile: bool = False,
     autocast: torch.dtype | None = None,
 ) -> Rollout:
-    """Write one text per row and judge them all.
+    """Write one text per row and compute the rewards.
 
     Args:
-        policy: writes; in evaluation mode and without gradients.
-        env: is written to; all its rows start afresh.
+        policy: the policy that writes, in evaluation mode and without gradients.
+        env: the task; all its rows start afresh.
         decode: how tokens are chosen, `Sample(temperature, top_k, top_p)`, `Greedy()` or `Beam(width)`.
         forced: `[B, F]` tokens written instead of the policy's choice, with their probability under it.
         forced_steps: how many of them to force, one number or one per row `[B]`; all F when not given.
@@ -125,7 +127,7 @@ def rollout(
 
 
 def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
-    """All random numbers of some steps at once: one per token, whatever the vocabulary."""
+    """Draw the random numbers of all steps at once, `[steps, B]`: one per token, whatever the vocabulary."""
     shape = steps, env.num_envs
     return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
 
@@ -133,7 +135,7 @@ def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
 def finished_rollout(
     env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour
 ) -> Rollout:
-    """The episodes of an environment in which every row is finished, judged."""
+    """Return the episodes of a task in which every row is finished, with their rewards."""
     mask = env.mask
     log_probs = log_probs.where(mask, 0.0)
     check_written(log_probs, support, mask)
@@ -151,7 +153,7 @@ def finished_rollout(
 
 
 def make_decode_loop(policy: Policy, decode: Decode, compile: bool = False) -> Callable[..., Decoded]:
-    """`decode_loop`, with the steps of a policy and a decoder."""
+    """Return `decode_loop` with the steps of a policy and a decoder."""
     if compile:
         return compiled(decode_loop, decode_step, policy, decode)
     return partial(decode_loop, partial(decode_step, policy, decode))
@@ -167,7 +169,7 @@ def decode_step(
     legal: Tensor | None,
     forced: Sequence[Tensor] | None,
 ) -> tuple[Tensor, State, Tensor, Tensor | None]:
-    """Read the last token of every row, choose the next, append it: (token, state, log-prob, support)."""
+    """Read the last tokens, choose and append the next; return (token, state, log-probability, support)."""
     logits, state = checked_step(policy.step(token, state), len(token), len(env.vocab))
     logits = acting_logits(logits, Behaviour(decode.temperature, legal))
     support = decode.support(logits)
@@ -190,18 +192,24 @@ def decode_loop(
     uniform: Tensor,
     forcing: tuple[Tensor, Tensor] | None = None,
 ) -> Decoded:
-    """Go on writing in all rows until they are done: the one loop of the house, block by block of rows.
+    """Write in all rows until they are done, one block of rows after the other.
 
-    `token` `[B]` is still to be read, and `state` is the policy's before it. At step t only the first
-    `at_work[t]` rows may have something to write.
+    Args:
+        step: `decode_step` of a policy and a decoder.
+        env: the task, with texts under way.
+        token: the last token of every row, `[B]`, which the policy has not read yet.
+        state: the policy's state before that token.
+        at_work: for every step t, the number of first rows that may have something to write.
+        uniform: random numbers, one per step and row.
+        forcing: tokens to force and where to force them.
     """
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     lane, allowed = torch.arange(env.num_envs, device=env.device), SupportRecorder(env.num_envs, env.max_len)
-    for block in blocks(env.num_envs, len(env.vocab), env.device):  # views: what is written in them stays
+    for block in blocks(env.num_envs, len(env.vocab), env.device):  # these are views of `env`
         counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
         part, word, past = env.take(block), token[block], fork(state, block)
         place = part.length.unsqueeze(1) + torch.arange(len(counts), device=env.device)
-        place.clamp_(max=env.max_len)  # a row that is done goes on writing where nobody looks
+        place.clamp_(max=env.max_len)  # finished rows go on writing in a spare column
         done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), part.num_envs)
         for t, n in enumerate(counts):
             if n < part.num_envs:
@@ -227,7 +235,7 @@ def evaluate_actions(
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
     behaviour = batch.behaviour
-    more: tuple[Any, ...] = ()  # a policy that never meets a behaviour needs no third argument
+    more: tuple[Any, ...] = ()  # a policy that is always scored as it is needs no third argument
     if batch.inputs is not None:
         more = behaviour, batch.inputs
     elif behaviour._replace(autocast=None) != RAW:
@@ -237,7 +245,7 @@ def evaluate_actions(
     with casting(behaviour.autocast, batch.actions.device), mode(policy), given:
         answer = policy.evaluate(batch.actions, batch.context, *more)
     evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
-    if behaviour.support is not None:  # padding may stand where it was not allowed: −∞ · 0 is no number
+    if behaviour.support is not None:  # the token of the padding may not be allowed: −∞ · 0 is NaN
         evaluation = evaluation._replace(log_probs=evaluation.log_probs.where(batch.mask, 0.0))
     return evaluation
 

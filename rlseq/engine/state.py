@@ -1,4 +1,4 @@
-"""A policy's state as a tree of tensors with B rows; and its mode."""
+"""A policy's state: a tree of tensors with B rows, which can be copied by row."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rlseq.types import State
 
 
 def fork(state: State, rows: Tensor | slice) -> State:
-    """The given rows: indices copy them, in that order and as often as named; a slice shares memory."""
+    """Return some rows: indices copy them, in that order and as often as named; a slice shares memory."""
     if isinstance(state, Tensor):
         return state[rows]
     return tuple(fork(part, rows) for part in state)
 
 
 def checked_state(state: State, rows: int) -> State:
-    """A policy's first state, if its rows can be forked; lists become tuples."""
+    """Return a policy's first state, if its rows can be forked; lists become tuples."""
     if isinstance(state, Tensor):
         if state.ndim and len(state) == rows:
             return state
@@ -35,7 +35,7 @@ def checked_state(state: State, rows: int) -> State:
 
 
 def pick_rows(states: Sequence[State], which: Tensor, rows: Tensor) -> State:
-    """Copies of rows of several states: row `rows[i]` of state `which[i]`."""
+    """Return copies of rows of several states: row `rows[i]` of state `which[i]`."""
     first = states[0]
     if not isinstance(first, Tensor):
         return tuple(pick_rows([s[i] for s in states], which, rows) for i in range(len(first)))

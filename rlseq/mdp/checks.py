@@ -1,4 +1,4 @@
-"""Checks at the boundary: a mistake is refused before it changes anything, and says how to mend it."""
+"""Checks of what a task is given and of what its own functions answer, before anything is changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits i
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device, if this machine has it."""
+    """Return the device, if this machine has it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -27,7 +27,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def autoreset_mode_of(mode: str | AutoresetMode) -> AutoresetMode:
-    """Gymnasium's autoreset mode from its name."""
+    """Return Gymnasium's autoreset mode from its name."""
     if isinstance(mode, AutoresetMode):
         return mode
     for known in AutoresetMode:
@@ -38,15 +38,28 @@ def autoreset_mode_of(mode: str | AutoresetMode) -> AutoresetMode:
 
 
 def checked_rows(num_envs: Any) -> int:
-    """A number of rows."""
+    """Return a number of rows as an int."""
     if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
         raise ValueError(f"num_envs must be an integer ≥ 1, got {shown(num_envs)}")
     return int(num_envs)
 
 
+def checked_integers(name: str, what: str, values: Any) -> Tensor:
+    """Return integers of any kind as int64; `name` and `what` say in an error which they are."""
+    if not isinstance(values, Tensor):
+        if isinstance(values, range):  # the array is large where the range is long
+            check_fits(8 * max(abs(values.start), abs(values.stop)), **{name: values.stop})
+        array = np.asarray(values)
+        values = torch.from_numpy(array.astype(np.int64)) if array.dtype.kind in "iu" else array
+    if values.dtype not in _INTEGERS:
+        raise TypeError(f"{name} must be integers ({what}), got {values.dtype}")
+    integers: Tensor = values.to(torch.int64)
+    return integers
+
+
 def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -> Tensor:
-    """Tokens `[B]` as int64 on the device."""
-    tokens = _integers("actions", "token ids", actions)
+    """Return tokens `[B]` as int64 on the device."""
+    tokens = checked_integers("actions", "token ids", actions)
     if tokens.shape != (rows,):
         raise ValueError(f"actions must have shape ({rows},), one token per row, got {tuple(tokens.shape)}")
     wrong = (tokens < 0) | (tokens >= words)
@@ -57,7 +70,7 @@ def checked_actions(actions: Any, rows: int, words: int, device: torch.device) -
 
 
 def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.device) -> Tensor | None:
-    """Items to start from, `[rows / repeat]`, each 0 … size−1; one number will do for one."""
+    """Return the items to start from, `[rows / repeat]`, each 0 … size−1; a single one may be a number."""
     if not isinstance(repeat, (int, np.integer)) or repeat < 1 or rows % repeat:
         raise ValueError(
             f"repeat must be an integer ≥ 1 that divides num_envs={rows}, got {shown(repeat)}; "
@@ -65,7 +78,7 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
         )
     if index is None:
         return None
-    items = _integers("index", "item numbers", index)
+    items = checked_integers("index", "item numbers", index)
     items = items.reshape(1) if items.ndim == 0 else items
     if items.shape != (rows // repeat,):
         raise ValueError(f"index must have shape ({rows // repeat},), got {tuple(items.shape)}")
@@ -75,7 +88,7 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
 
 
 def checked_context(given: Any, index: Tensor, source_vocab: Any) -> dict[str, Tensor]:
-    """Contexts as a task's `contexts` gave them, tensors with one row per index, and the index itself."""
+    """Return what a task's `contexts` answered, tensors with one row per index, and the index itself."""
     if not isinstance(given, Mapping):
         raise TypeError(f"`contexts` must return a dict of tensors, got {type(given).__name__}")
     context: dict[str, Any] = {**given, "index": index}
@@ -93,31 +106,14 @@ def checked_context(given: Any, index: Tensor, source_vocab: Any) -> dict[str, T
         raise TypeError(f"context 'source' must be integers (token ids), got {context['source'].dtype}")
     if "source" in context and source_vocab is None:
         raise ValueError(
-            "contexts gives a source, but items has none, so that nobody would read it; "
-            "pass items={'source': …} too (one row will do), so that its width is known"
+            "contexts gives a source, but items has none, so no policy would read it; "
+            "pass items={'source': …} too (one row will do), from which its width is known"
         )
     return context
 
 
-def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
-    """Refuse a policy of ours that was made for a task with other numbers of words."""
-    words: Any = getattr(policy, "words", None)
-    if not isinstance(getattr(words, "written", None), int):
-        return  # what a policy of another make writes is seen when it writes
-    if words.written != len(vocab):
-        raise ValueError(
-            f"the policy writes {words.written} words, the task has {len(vocab)}; "
-            "use the task that it was made for, or rlseq.make_policy(name, env)"
-        )
-    if source_vocab is not None and words.source not in (None, source_vocab.num_ids):
-        raise ValueError(
-            f"the policy reads sources of {words.source} ids, the task has {source_vocab.num_ids}; "
-            "use the task that it was made for, or rlseq.make_policy(name, env)"
-        )
-
-
 def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Tensor | None:
-    """The tokens that a task allows, as its `legal` answers; no look at values, which would wait for them."""
+    """Return what a task's `legal` answered; values are not looked at, as that would wait for the device."""
     wanted = (words,), (rows, words)
     if legal is None or (
         isinstance(legal, Tensor)
@@ -140,46 +136,8 @@ def reward_functions(reward: Any) -> dict[str, Reward]:
     return parts
 
 
-def named_functions(metrics: Any) -> Mapping[str, Reward]:
-    """Metrics by name."""
-    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
-        raise TypeError(
-            'metrics must be a dict of name → function, such as {"bleu": rlseq.metrics.BLEU(references)}, '
-            f"got {shown(metrics)}"
-        )
-    return metrics
-
-
-def _integers(name: str, what: str, values: Any) -> Tensor:
-    """Integers of any kind as int64."""
-    if not isinstance(values, Tensor):
-        if isinstance(values, range):  # which is short however long what it stands for is
-            check_fits(8 * max(abs(values.start), abs(values.stop)), **{name: values.stop})
-        array = np.asarray(values)
-        values = torch.from_numpy(array.astype(np.int64)) if array.dtype.kind in "iu" else array
-    if values.dtype not in _INTEGERS:
-        raise TypeError(f"{name} must be integers ({what}), got {values.dtype}")
-    integers: Tensor = values.to(torch.int64)
-    return integers
-
-
-def checked_judgement(answer: Any, shape: tuple[int, int]) -> Tensor:
-    """Return the answer of a discriminator, if it holds floats `[B, outputs]`; values are not looked at."""
-    wanted = f"a discriminator must return float logits [B, outputs] = {shape}"
-    if not isinstance(answer, Tensor) or not answer.is_floating_point():
-        raise TypeError(f"{wanted}, got {kind_of(answer)}")
-    if tuple(answer.shape) != shape:
-        raise ValueError(f"{wanted}, got {tuple(answer.shape)}")
-    return answer
-
-
-def kind_of(value: Any) -> str:
-    """The type of a value, and of its elements."""
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-
-
 def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
-    """What a reward returned: finite floats `[B]` where `due`, or `[B, T]` where `mask`; 0 elsewhere."""
+    """Return what a reward answered: finite floats `[B]` where `due`, `[B, T]` where `mask`; else 0."""
     if not isinstance(value, Tensor):
         raise TypeError(f"reward {name!r} must return a torch.Tensor, got {type(value).__name__}")
     wanted = (tuple(mask.shape[:1]), tuple(mask.shape))

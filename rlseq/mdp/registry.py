@@ -1,4 +1,4 @@
-"""Ids: `register` a task once, and `gym.make`, `gym.make_vec` and `rlseq.make` all know it."""
+"""Ids of tasks: `register` one, and `gym.make`, `gym.make_vec` and `rlseq.make` all know it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(id: str, task: str | type) -> None:
         id,
         entry_point="rlseq.mdp.registry:make_one",
         vector_entry_point="rlseq.mdp.registry:make_many",
-        order_enforce=False,  # the task says it itself, with the mend
+        order_enforce=False,  # the task's own error says what to call
         kwargs={"task": task},
     )
 
@@ -38,7 +38,7 @@ def register(id: str, task: str | type) -> None:
 def make(
     id: str, num_envs: PositiveInt = 1, device: Any = "cpu", seed: int | None = 0, **options: Any
 ) -> Any:
-    """Make a task that speaks tensors on `device`: a `SequenceEnv` of `num_envs` episodes in lock-step.
+    """Make a task with tensors on `device`: a `SequenceEnv` of `num_envs` episodes in lock-step.
 
     Args:
         id: a registered id; `rlseq.envs` lists them.
@@ -52,13 +52,13 @@ def make(
 
 
 def task_class(id: str) -> type:
-    """The class of a registered task."""
+    """Return the class of a registered task."""
     task = _registered(id)["task"]
     return task if isinstance(task, type) else _load(task)
 
 
 def _registered(id: str) -> dict[str, Any]:
-    """What `gym.register` was told of a task of ours."""
+    """Return the keywords with which a task was registered."""
     spec = gym.registry.get(id)
     if spec is None or "task" not in spec.kwargs:
         raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
@@ -66,25 +66,23 @@ def _registered(id: str) -> dict[str, Any]:
 
 
 def ids() -> list[str]:
-    """All registered ids that `make` knows."""
+    """Return all registered ids that `make` knows."""
     return sorted(name for name, spec in gym.registry.items() if "task" in spec.kwargs)
 
 
 def make_many(task: str | type, num_envs: int = 1, **options: Any) -> Any:
-    """Entry point of `gym.make_vec`: the same class, handing NumPy across the boundary."""
+    """Make a task for `gym.make_vec`: the same class, with NumPy arrays in and out."""
     return _build(task, options, num_envs=num_envs, tensors=False)
 
 
 def make_one(task: str | type, **options: Any) -> Any:
-    """Entry point of `gym.make`: one row of the same class."""
+    """Make a task for `gym.make`: one row of the same class."""
     from rlseq.mdp.single import SingleEnv
 
     for name in ("num_envs", "autoreset_mode", "tensors"):
         if name in options:
             raise TypeError(f"gym.make makes one episode; {name} belongs to gym.make_vec or rlseq.make")
-    if (
-        options.get("render_mode") == "rgb_array"
-    ):  # stable-baselines3 asks for it, and goes on after this error
+    if options.get("render_mode") == "rgb_array":  # stable-baselines3 tries it, and catches this error
         raise TypeError("a text has no picture: render_mode must be 'ansi', 'human' or None, not 'rgb_array'")
     return SingleEnv(_build(task, options, tensors=False, autoreset_mode="Disabled"))
 
@@ -103,7 +101,7 @@ def _load(task: str) -> type:
 
 
 def option_names(cls: type) -> set[str]:
-    """Keyword options of a task: its own, and, where it passes them on, those of every task."""
+    """Return the keyword options of a task: its own, and those of every task where it passes them on."""
     from rlseq.mdp.sequence_env import EnvOptions
 
     parameters = inspect.signature(cls).parameters.values()

@@ -1,7 +1,8 @@
 """`SequenceEnv`: a task with the interface of Gymnasium's vector environments.
 
-`step` appends one token a row, returns this step's reward, and starts rows again as `autoreset_mode` says. It
-uses the same `append` and the same `reward_parts` as the engine, which never comes here (`Task`).
+`step` appends one token per row, returns the reward of this step, and starts finished rows again as
+`autoreset_mode` says. It uses `append` and `reward_parts` of `Task`, as the engine does, which itself calls
+neither `reset` nor `step`.
 """
 
 from __future__ import annotations
@@ -113,8 +114,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         Other options: `{"repeat": K}` gives K consecutive rows the same context, `{"index": items}`
         chooses the contexts.
 
-        All rows share one generator, which `seed` sets, so a row has no seed of its own: a list of seeds is
-        refused.
+        All rows share one generator, which `seed` sets, so a list of seeds is refused.
         """
         options = dict(options or {})
         rows = options.pop("reset_mask", None)
@@ -135,7 +135,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
             return observation, info
 
     def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, Info]:
-        """Write one token per row; rows that end are judged, and start again as `autoreset_mode` says."""
+        """Write one token per row; finished rows start again as `autoreset_mode` says."""
         self._require_reset()
         actions = checked_actions(actions, self.num_envs, len(self.vocab), self.device)
         finished = self.done.clone()
@@ -152,17 +152,17 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
             if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
                 info = self._under_final(ended, info)
                 self._restart(ended)
-            truncated = torch.zeros_like(ended)  # the horizon belongs to the task: it terminates
+            truncated = torch.zeros_like(ended)  # max_len is part of the task, so reaching it terminates
             outcome = (self._out(x) for x in (reward, ended, truncated))
             return self._observe(), *outcome, {**self._info(), **info}
 
     def action_masks(self) -> Any:
-        """Legal tokens of every row, bool `[B, V]`, as sb3-contrib asks for them."""
+        """Return the legal tokens of every row, bool `[B, V]`, under the name that sb3-contrib calls."""
         self._require_reset()
         return self._out(self._legal_rows().clone())  # the caller may write to it
 
     def render(self) -> Any:
-        """Source and prefix of every row as text; `human` prints them."""
+        """Return the source and the prefix of every row as text, or print them if the mode is `human`."""
         self._require_reset()
         written = self.texts(self.tokens, self.mask)
         lines = tuple(f"{s} → {w}▏" if s else f"{w}▏" for s, w in zip(self.sources(), written, strict=True))
@@ -172,7 +172,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         return None
 
     def _show(self) -> None:
-        """What Gymnasium means by "human": every state is shown, unasked."""
+        """Print the state if the render mode is `human`, as Gymnasium does after every reset and step."""
         if self.render_mode == "human":
             self.render()
 
@@ -183,7 +183,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         self.episodes = self.episodes.where(rows, before)
 
     def _step_reward(self, ended: Tensor, live: Tensor) -> tuple[Tensor, Info]:
-        """This step's reward `[B]`: dense rewards of live rows, terminal ones of rows that just ended."""
+        """Return the reward of this step `[B]`: dense ones of live rows, others of rows that just ended."""
         reward = torch.zeros(self.num_envs, device=self.device)
         rows = (live if self.dense is not False else ended).nonzero().flatten()
         if len(rows) == 0:
@@ -196,7 +196,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         return reward, self._final_info(ended, rows, parts) if ended.any() else {}
 
     def _final_info(self, ended: Tensor, rows: Tensor, parts: Mapping[str, Tensor]) -> Info:
-        """What the last `info` of an episode carries: its text, and the parts of its return."""
+        """Return the last `info` of the episodes that ended: their texts, and the parts of their returns."""
         just = ended.nonzero().flatten().tolist()
         texts = object_array(self.texts(self.tokens[just], self.mask[just]), just, self.num_envs)
         returns = {}
@@ -206,7 +206,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         return with_masks({"text": texts, "reward_parts": returns}, self._out(ended))
 
     def _under_final(self, ended: Tensor, info: Info) -> Info:
-        """Same-step autoreset: the last observation and info move under `final_…`."""
+        """Return the last observation and info under `final_…`, as same-step autoreset asks for."""
         seen, just = self._observe(), ended.nonzero().flatten().tolist()
         last = [{name: value[row] for name, value in seen.items()} for row in just]
         final = {"final_obs": object_array(last, just, self.num_envs), "final_info": {**self._info(), **info}}

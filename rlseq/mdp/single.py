@@ -1,4 +1,4 @@
-"""The one-row view of a task: what `gym.make` returns."""
+"""`SingleEnv`: a task of one row, which `gym.make` returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
 
 class SingleEnv(gym.Env[Observation, int]):
-    """Row 0 of a `SequenceEnv` of one row, as an ordinary Gymnasium environment."""
+    """A `SequenceEnv` of one row as an ordinary Gymnasium environment."""
 
     def __init__(self, batch: SequenceEnv) -> None:
         self.batch = batch
@@ -31,7 +31,7 @@ class SingleEnv(gym.Env[Observation, int]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Start an episode; `options={"index": [item]}` chooses what it is about."""
-        observation, info = self.batch.reset(seed=seed, options=options)  # may refuse, and change nothing
+        observation, info = self.batch.reset(seed=seed, options=options)  # first, as it may raise an error
         super().reset(seed=seed)
         return row_of(observation, 0), row_of(info, 0)
 
@@ -47,10 +47,10 @@ class SingleEnv(gym.Env[Observation, int]):
         )
 
     def action_masks(self) -> Any:
-        """Legal tokens, bool `[V]`."""
+        """Return the legal tokens, bool `[V]`."""
         return self.batch.action_masks()[0]
 
     def render(self) -> Any:
-        """Source and prefix as text."""
+        """Return the source and the prefix as text, or print them."""
         lines = self.batch.render()
         return lines if lines is None else lines[0]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.engine.checks import check_words
 from rlseq.engine.evaluation import evaluate, evaluate_texts, selection
-from rlseq.mdp.checks import check_words
 from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
