@@ -222,10 +222,10 @@ class CorpusWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name, self.items = folder, name, 0
-        written = {name: kind for name, kind in COLUMNS.items() if name not in ("order", "starts")}
+        written = "sources", "source_ends", "references", "reference_ends", "item"
         self.columns = {
-            column: cache.Column(folder / f"{name}.{column}", kind)
-            for column, kind in {**written, "item": torch.int64}.items()
+            column: cache.Column(folder / f"{name}.{column}", COLUMNS.get(column, torch.int64))
+            for column in written
         }
         for ends in ("source_ends", "reference_ends"):
             self.columns[ends].extend([0])
