@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +17,7 @@ from typing_extensions import Unpack
 from rlseq.data import coco
 from rlseq.data import scenes as rendered
 from rlseq.data.corpus import Corpus
-from rlseq.data.images import Images, Pictures
+from rlseq.data.images import Images, Pictures, read_image
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.metrics.fitting import LazyMetric, ReadTokens
@@ -107,6 +109,15 @@ class Captions(CorpusTask):
     def length_bucket(self, rows: int) -> Tensor:
         """Items at random: the captions of a picture are of many lengths."""
         return torch.randint(self.size, (rows,), generator=self.generator, device=self.device)
+
+    def as_source(self, source: Any) -> Any:
+        """Return a picture as an array: one that is given, or an image file, cut to a square and scaled."""
+        if not isinstance(source, (str, PathLike)):
+            return source
+        (item,) = self.observed
+        if item != Images.item:
+            raise ValueError(f"{type(self).__name__} reads {item}: arrays, not files, got {source!r:.80}")
+        return read_image(Path(source), self.items[item].shape[-1])
 
     def sources(self) -> list[str]:
         """The names of the pictures."""

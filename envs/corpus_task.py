@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from rlseq.data.corpus import Corpus
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric, rewards_of
 from rlseq.types import Context, Reward
 
@@ -27,6 +28,8 @@ class CorpusTask(SequenceEnv):
         own: rewards of this task alone, by name.
         items: what contexts have beside sources and references.
         max_len: T, EOS included; the longest reference when not given. Longer references are left out.
+        words: vocabularies and sizes of a trained policy, in place of those of the corpus; longer references
+            are left out, longer sources are cut.
         stream: leave tokens in their file, and fit metrics on the items of each batch.
         **options: see `EnvOptions`.
     """
@@ -40,21 +43,30 @@ class CorpusTask(SequenceEnv):
         own: Mapping[str, Reward] | None = None,
         items: Context | None = None,
         max_len: int | None = None,
+        words: TaskSpec | None = None,
         stream: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
         parts = corpus.notes["parts"].values()
         longest = max(part["longest"] for part in parts)
-        corpus = corpus if max_len is None or max_len >= longest else fitting(corpus, max_len)
+        longest_source = max(part["longest_source"] for part in parts)
+        max_len = max_len or (longest if words is None else words.max_len)
+        corpus = corpus if max_len >= longest else fitting(corpus, max_len)
         corpus = replace(corpus, stream=True) if stream else corpus
-        self.source_width = max(part["longest_source"] for part in parts)
+        self.source_width = longest_source if words is None else words.source_length
+        if self.source_width < longest_source:
+            warnings.warn(
+                f"sources have up to {longest_source} tokens, the policy reads {self.source_width} at most: "
+                "longer sources are cut",
+                stacklevel=3,
+            )
         items = dict(items or {})
         if corpus.sources is not None:
             items["source"] = torch.zeros(1, self.source_width, dtype=torch.int64)
         super().__init__(
             vocab=corpus.vocab,
             source_vocab=corpus.source_vocab,
-            max_len=max_len or longest,
+            max_len=max_len,
             reward=rewards_of(reward, corpus, own),
             items=items,
             **options,

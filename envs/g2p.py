@@ -20,6 +20,7 @@ from rlseq.data.formats import dictionary
 from rlseq.data.locate import Origin, expand, missing
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveInt, checked_arguments
@@ -40,6 +41,7 @@ class G2P(CorpusTask):
         reward: a name of `rlseq metrics`, such as "edit" or "exact", or any reward.
         max_len: T, EOS included; the longest pronunciation when not given.
         skip_bad: pass over lines that cannot be used; False refuses them.
+        words: vocabularies and sizes of a trained policy, in place of those of the training part.
         **options: see `EnvOptions`.
     """
 
@@ -55,14 +57,27 @@ class G2P(CorpusTask):
         reward: str | Reward | Mapping[str, Reward] = "edit",
         max_len: PositiveInt | None = None,
         skip_bad: bool = False,
+        words: TaskSpec | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
         file = the_dictionary() if path is None else expand(path)
         if not isfile(file):
             raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
-        corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad), by_index)
-        super().__init__(corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, **options)
+        corpus = load(
+            origins,
+            split,
+            Reading(("char", "word"), skip_bad=skip_bad, words=words),
+            by_index,
+        )
+        super().__init__(
+            corpus,
+            reward=reward,
+            metrics=("edit_distance", "per"),
+            max_len=max_len,
+            words=words,
+            **options,
+        )
         right = named_metric("exact", corpus)
 
         def wer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -71,9 +86,9 @@ class G2P(CorpusTask):
 
         self.metrics["wer"] = wer
 
-    def as_source(self, text: str) -> str:
-        """As in the dictionary: small letters."""
-        return super().as_source(text).lower()
+    def as_source(self, source: str) -> str:
+        """Return a word as the dictionary spells it: in small letters."""
+        return str(super().as_source(source)).lower()
 
 
 def by_index(keys: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, Where, find
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.types import Reward
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
@@ -35,6 +36,7 @@ class Parallel(CorpusTask):
         min_count: words that training has less often are unknown.
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
+        words: vocabularies and sizes of a trained policy, in place of those of the training part.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
         **options: see `EnvOptions`.
     """
@@ -53,15 +55,24 @@ class Parallel(CorpusTask):
         min_count: int = 1,
         vocab_size: PositiveInt | None = None,
         skip_bad: bool = False,
+        words: TaskSpec | None = None,
         stream: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_pairs()))} if path is None else find(path)
-        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad)
+        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=words)
         corpus = load(origins, split, reading)
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
-        super().__init__(corpus, reward=reward, metrics=REPORTED, max_len=max_len, stream=stream, **options)
+        super().__init__(
+            corpus,
+            reward=reward,
+            metrics=REPORTED,
+            max_len=max_len,
+            words=words,
+            stream=stream,
+            **options,
+        )
 
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────

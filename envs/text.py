@@ -17,6 +17,7 @@ from rlseq.data.formats import Pair
 from rlseq.data.locate import TEXTS, Origin, Where, find
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
 from rlseq.types import Context, Reward
@@ -40,6 +41,7 @@ class Text(CorpusTask):
         min_count: words that training has less often are unknown.
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
+        words: vocabularies and sizes of a trained policy, in place of those of the training part.
         **options: see `EnvOptions`.
     """
 
@@ -57,14 +59,23 @@ class Text(CorpusTask):
         min_count: int = 1,
         vocab_size: PositiveInt | None = None,
         skip_bad: bool = False,
+        words: TaskSpec | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
-        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad))
+        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=words))
         own: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
         own["copied"] = partial(copied, corpus)
         reported = ("bleu_2", "bleu_3", "bleu_4", "distinct_2", "copied")
-        super().__init__(corpus, reward=reward, metrics=reported, own=own, max_len=max_len, **options)
+        super().__init__(
+            corpus,
+            reward=reward,
+            metrics=reported,
+            own=own,
+            max_len=max_len,
+            words=words,
+            **options,
+        )
 
 
 class AgainstAll:

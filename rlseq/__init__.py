@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rlseq.policies import make_policy as make_policy
     from rlseq.training.config import TrainConfig as TrainConfig
     from rlseq.training.loop import train as train
+    from rlseq.training.model import Model as Model
+    from rlseq.training.model import load as load
     from rlseq.training.preflight import Preflight as Preflight
     from rlseq.training.preflight import preflight as preflight
     from rlseq.types import Rollout as Rollout
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Beam": "rlseq.engine.beam",
     "Greedy": "rlseq.engine.decode",
+    "Model": "rlseq.training.model",
     "Preflight": "rlseq.training.preflight",
     "Rollout": "rlseq.types",
     "Sample": "rlseq.engine.decode",
@@ -47,6 +50,7 @@ _HOMES = {
     "complete": "rlseq.engine.completions",
     "evaluate": "rlseq.engine.evaluation",
     "generate": "rlseq.engine.generation",
+    "load": "rlseq.training.model",
     "make_agent": "rlseq.agents",
     "make_discriminator": "rlseq.discriminators",
     "make_policy": "rlseq.policies",

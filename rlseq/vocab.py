@@ -186,6 +186,11 @@ def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwo
 LEVELS: dict[str, Make] = {"char": characters, "word": whole_words, "bpe": subwords}
 
 
+def level_of(vocab: Vocab) -> str:
+    """The level of a vocabulary that was made from texts."""
+    return "bpe" if isinstance(vocab, Subwords) else "word" if vocab.separator else "char"
+
+
 def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) -> Vocab:
     """Words by falling count, those of a count by name, after the special ones."""
     check_options(min_count, size)

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import rlseq
 
@@ -69,7 +71,11 @@ def test_a_task_without_sources_writes_from_nothing() -> None:
             r"the greedy text is one, got n=2; use Beam\(2\)",
         ),
         ({"sources": ["a"], "n": 6}, r"a beam of width 5 finds as many texts, got n=6; use Beam\(6\)"),
-        ({"sources": ["a b c d e"]}, "reads at most 3 words, got a source of 5"),
+        (
+            {"sources": ["a b c d e"], "too_long": "refuse"},
+            "the longest source of training has 3 words, got a source of 5",
+        ),
+        ({"sources": ["a"], "too_long": "ignore"}, "unknown too_long 'ignore'"),
         ({"sources": ["a", " \t"]}, "source 2 is empty"),
         ({"sources": ["a z"]}, r"unknown words \['z'\]"),
     ],
@@ -91,12 +97,25 @@ def test_sources_are_read_as_the_data_are(tmp_path: Path) -> None:
     assert plain == capitals == ends
     with pytest.warns(UserWarning, match=r"characters that G2P never read in training: 'a!b', 'xy'$"):
         rlseq.generate(policy, env, ["a!b", "ab", "xy"])
-    with pytest.raises(ValueError, match=r"the task reads at most 3 characters, got a source of 4"):
-        rlseq.generate(policy, env, ["abba"])
+    with pytest.warns(
+        UserWarning, match="the longest source of training has 3 characters, got a source of 4"
+    ):
+        cut = rlseq.generate(policy, env, ["abba"])
+    assert cut == rlseq.generate(policy, env, ["abb"])
 
 
-def test_a_picture_is_no_text() -> None:
+def test_a_picture_is_an_array_or_a_file(tmp_path: Path) -> None:
     env = rlseq.make("rlseq/Captions-v0", scenes=20)
     policy = rlseq.make_policy("captioner", env, hidden=8, embedding=8)
-    with pytest.raises(ValueError, match="Captions writes about image, which no text can stand for"):
+    with pytest.raises(
+        ValueError, match="Captions reads a source; give image as a list of sources, got None"
+    ):
         rlseq.generate(policy, env)
+    with pytest.raises(ValueError, match=r"source 1 must have shape \(3, 36, 36\), got \(3, 9, 9\)"):
+        rlseq.generate(policy, env, [np.zeros((3, 9, 9))])
+    item = torch.tensor([4])
+    image = env.contexts(item)["image"][0]
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "scene.png")
+    ((array,), (file,)) = rlseq.generate(policy, env, [image, tmp_path / "scene.png"], rlseq.Greedy())
+    written = rlseq.rollout(policy, env.replace(num_envs=1), decode=rlseq.Greedy(), index=item)
+    assert array.text == file.text == env.texts(written.actions, written.mask)[0]

@@ -50,7 +50,7 @@ def test_a_run_leaves_a_folder(tmp_path: Path) -> None:
     history = run(tmp_path / "run")
     results, rows = numbers(tmp_path / "run")
     assert rows == history
-    assert results["schema"] == "rlseq.run/3"
+    assert results["schema"] == "rlseq.run/4"
     assert results["status"] == "finished"
     assert results["updates"] == 6
     assert results["episodes"] == 6 * 8
@@ -286,7 +286,7 @@ def damage_checkpoints(folder: Path) -> None:
 
 def of_another_version(folder: Path) -> None:
     path = folder / "config.json"
-    path.write_text(path.read_text("utf-8").replace("rlseq.run/3", "rlseq.run/9"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("rlseq.run/4", "rlseq.run/9"), "utf-8")
 
 
 REFUSALS: list[tuple[str, Callable[[Path], Any], dict[str, Any]]] = [
@@ -309,7 +309,7 @@ def test_a_refused_run_changes_no_byte(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     run(tmp_path)
-    (tmp_path / ".job.json.0011.draft").write_text("left by a kill", "utf-8")
+    (tmp_path / ".run.json.0011.draft").write_text("left by a kill", "utf-8")
     damage(tmp_path)
     before = hashed(tmp_path)
     with pytest.raises(ValueError, match=message):

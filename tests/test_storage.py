@@ -74,17 +74,17 @@ LINKS: list[Any] = [
 
 
 @pytest.mark.parametrize("plant", LINKS)
-@pytest.mark.parametrize("name", ["job.json", ".job.json.draft", ".job.json.0123456789abcdef.draft"])
+@pytest.mark.parametrize("name", ["run.json", ".run.json.draft", ".run.json.0123456789abcdef.draft"])
 def test_links_in_the_place_of_a_file_or_its_draft_do_no_harm(
     tmp_path: Path, victim: Path, name: str, plant: Any
 ) -> None:
     plant(tmp_path / name, victim)
-    write_sealed(tmp_path / "job.json", CONTENT)
-    assert read_sealed(tmp_path / "job.json") == CONTENT
-    assert not (tmp_path / "job.json").is_symlink()
+    write_sealed(tmp_path / "run.json", CONTENT)
+    assert read_sealed(tmp_path / "run.json") == CONTENT
+    assert not (tmp_path / "run.json").is_symlink()
     remove_drafts(tmp_path)
     assert victim.read_text("utf-8") == "precious"
-    assert {path.name for path in tmp_path.iterdir()} == {"job.json", "victim"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "victim"}
 
 
 @pytest.mark.parametrize("plant", LINKS)

@@ -140,6 +140,7 @@ def _train(words: Sequence[str]) -> None:
 def _evaluate(
     run: Path,
     /,
+    option: tuple[str, ...] = (),
     decode: str = "greedy",
     metrics: tuple[str, ...] = (),
     pooled: tuple[str, ...] = (),
@@ -152,7 +153,8 @@ def _evaluate(
     A line of standard error says on which.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or a saved model.
+        option: of the task, path=new.tsv, to test on other data; the words stay those of the run.
         decode: how texts are written: greedy, sample or beam.
         metrics: what to report beside the reward, means over items; the task's own when not given.
         pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
@@ -162,7 +164,7 @@ def _evaluate(
     """
     from rlseq.cli import commands
 
-    commands.evaluate(run, decode, metrics or None, pooled, texts, best)
+    commands.evaluate(run, option, decode, metrics or None, pooled, texts, best)
 
 
 def _generate(
@@ -175,22 +177,39 @@ def _generate(
     temperature: float = 1.0,
     best: bool = False,
     imports: Imports = (),
+    too_long: Literal["cut", "refuse"] = "cut",
 ) -> None:
-    """Text in, text out: one source an argument, or a line of standard input.
+    """Write texts about sources: one source an argument, or a line of standard input.
+
+    Neither the data nor the task of the run are needed.
 
     Args:
-        run: the folder of a run.
-        texts: sources.
+        run: the folder of a run, or a saved model.
+        texts: sources; files of images where the policy reads these.
         n: how many texts a source, best first, with their log-probabilities.
         decode: how texts are written: greedy, sample or beam.
         width: of the beam.
         temperature: of samples.
         best: the best checkpoint instead of the last.
         imports: modules of your own to import first.
+        too_long: cut sources that are longer than any in training, with a warning, or refuse them.
     """
     from rlseq.cli import commands
 
-    commands.generate(run, texts, n, decode, width, temperature, best)
+    commands.generate(run, texts, n, decode, width, temperature, best, too_long)
+
+
+def _save(run: Path, path: Path, /, best: bool = False) -> None:
+    """Write the model of a run to a folder or a .zip: policy and words, without optimiser and history.
+
+    Args:
+        run: the folder of a run.
+        path: of the model, which `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load` read.
+        best: the best checkpoint instead of the last.
+    """
+    from rlseq.cli import commands
+
+    commands.save(run, path, best)
 
 
 def _compare(words: Sequence[str]) -> None:
@@ -271,6 +290,7 @@ COMMANDS: dict[str, Any] = {
     "train": _train,
     "evaluate": _evaluate,
     "generate": _generate,
+    "save": _save,
     "compare": _compare,
     "report": _report,
     "data": _data,

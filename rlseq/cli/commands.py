@@ -10,8 +10,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlseq.agents import AGENTS
 from rlseq.cli.options import (
     TypedTokens,
@@ -29,16 +27,16 @@ from rlseq.compare.plan import OF_MACHINE, STOCK, ComparisonConfig
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import run as run_comparison
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
-from rlseq.engine.generation import generate as generate_texts
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES, size_names
 from rlseq.training.config import TrainConfig
-from rlseq.training.experiment import RunConfig, build
-from rlseq.training.experiment_envs import metric, number_tested, tested_on
-from rlseq.training.fingerprint import configuration, describe, differences
-from rlseq.training.loop import train as train_agent
-from rlseq.training.run_folder import RunFolder, read_results, read_state
+from rlseq.training.experiment import inherited, run
+from rlseq.training.experiment_envs import ALWAYS, held_out_options, metric, number_tested, tested_on
+from rlseq.training.fingerprint import configuration, describe_task
+from rlseq.training.model import Model, load
+from rlseq.training.run_config import RunConfig
+from rlseq.training.run_folder import read_results
 from rlseq.utils.arguments import checked, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -60,7 +58,7 @@ def train(name: str, words: Sequence[str]) -> None:
     own = list(flags(cls, {}, without=("policy",)))
     flags_of_train = form(
         "Train",
-        [flag("policy", Words, descriptions(RunConfig)["policy"], RunConfig.policy)],  # a name, and sizes
+        [flag("policy", Words, descriptions(RunConfig)["policy"])],  # a name, and sizes
         flags(RunConfig, FLAGS_OF_RUN, NO_FLAGS_OF_RUN),
         flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
         own,
@@ -68,9 +66,10 @@ def train(name: str, words: Sequence[str]) -> None:
     check_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0]
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
-    if not given.env:
+    start = None if given.start is None else load(given.start)
+    if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
-    policy, *sizes = _named(given.policy)
+    policy, *sizes = given.policy or ("" if start else RunConfig.policy,)
     job = RunConfig(
         **fields_of(RunConfig, given, FLAGS_OF_RUN)
         | {
@@ -82,64 +81,84 @@ def train(name: str, words: Sequence[str]) -> None:
             "sizes": settings(sizes, "policy"),
         }
     )
-    torch.manual_seed(job.seed)  # of what an agent makes for itself, a discriminator, say
-    agent, env, fresh = build(job)
-    folder = Path(job.folder)
-    if job.start:
-        load_weights(Path(job.start), agent, env, best=False)
-    config = TrainConfig(
-        **fields_of(TrainConfig, given, FLAGS_OF_TRAINING)
-        | {
-            "eval_every": max(1, job.budget_tokens // job.evaluations),
-            "budget_tokens": job.budget_tokens,
-            "out": RunFolder(folder, job.plain(), _yaml(asdict(given))),
-            "eval_texts": job.texts,
-        }
-    )
-    train_agent(agent, env, eval_env=fresh, config=config)
+    job, folder = job if start is None else inherited(job, start), Path(job.folder)
+    training = fields_of(TrainConfig, given, FLAGS_OF_TRAINING)
+    training = {name: value for name, value in training.items() if name not in NO_FLAGS_OF_TRAINING}
+    first, fresh = run(job, start, first_test=start is not None, command=_yaml(asdict(given)), **training)
     final = read_results(folder)["final"]
     lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items())
-    _say_tested(given.env, fresh, job.texts)
+    _say_tested(job.env, fresh, job.texts)
+    if first is not None:
+        sys.stderr.write(f"rlseq: reward {first['reward']:.4f} before, {final['reward']:.4f} after\n")
     sys.stdout.write(f"{lines}{folder}\n")
 
 
-def _say_tested(id: str, env: Any, texts: int | None) -> None:
+def _say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
     """Say on which items a policy was tested, beside the scores, which other programs may read."""
-    sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{tested_on(id)}\n")
+    items = f"items of {other}" if other else tested_on(id)
+    sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{items}\n")
 
 
 def evaluate(
     run: Path,
+    option: Sequence[str],
     decode: str,
     metrics: Sequence[str] | None,
     pooled: Sequence[str],
     texts: int | None,
     best: bool,
 ) -> None:
-    """Scores of a run's policy."""
-    policy, env, id = load_run(run, best)
-    chosen = None if metrics is None else {name: metric(env, name) for name in metrics}
-    found = evaluate_texts(policy, env, decode, chosen, texts)
+    """Print the scores of a run's policy, on the data that its task holds out or on other data."""
+    model, other = load(run, best=best), settings(option, "option")
+    env = model.task(**{**held_out_options(model.run.env), **other})
+    metrics = model.run.metrics if metrics is None else metrics
+    chosen = None if metrics is None else {name: metric(env, name) for name in metrics if name not in ALWAYS}
+    found = evaluate_texts(model.policy, env, decode, chosen, texts)
     scores = found.means()
     if pooled:
         scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
     lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items())
-    _say_tested(id, env, texts)
+    _say_tested(model.run.env, env, texts, " ".join(option))
+    if not other:
+        _say_changed(run, model)
     sys.stdout.write(lines)
 
 
+def _say_changed(run: Path, model: Model) -> None:
+    """Say where the data of a run are others by now than those that it was trained on."""
+    if not (run / "config.json").exists():
+        return
+    env = model.task(**model.run.training_options)
+    if configuration(run)["env"].get("data") != describe_task(env).get("data"):
+        sys.stderr.write(
+            f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
+        )
+
+
+def save(run: Path, path: Path, best: bool) -> None:
+    """Write the model of a run without optimiser and history."""
+    sys.stdout.write(f"{load(run, best=best).save(path)}\n")
+
+
 def generate(
-    run: Path, texts: Sequence[str], n: int, decode: str, width: int, temperature: float, best: bool
+    run: Path,
+    sources: Sequence[str],
+    n: int,
+    decode: str,
+    width: int,
+    temperature: float,
+    best: bool,
+    too_long: str,
 ) -> None:
-    """Texts of a run's policy, one a line; of several also their place and score."""
-    policy, env, _ = load_run(run, best)
+    """Print texts of a run's policy, one a line; of several also their place and score."""
+    model = load(run, best=best)
     decoder: Any = pick(DECODERS, decode, "decoder")
     typed = {"width": max(width, n), "temperature": temperature}
     decoder = replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
-    sources: Sequence[str] | None = texts or None
-    if env.source_vocab is not None and not texts:
-        sources = _lines()
-    for found in generate_texts(policy, env, sources, decoder, n):
+    given: Sequence[str] | None = sources or None
+    if model.reads and not sources:
+        given = _lines()
+    for found in model.generate(given, decoder, n, too_long=too_long):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
 
@@ -264,44 +283,6 @@ def _named(policy: Sequence[str]) -> Sequence[str]:
 def tokens(name: str, number: float) -> int:
     """A number of tokens as it was typed, 1e6, say."""
     return int(checked(name, number, rule_of(TypedTokens)))
-
-
-def load_run(run: Path, best: bool) -> tuple[Any, Any, str]:
-    """The policy of a run, its task as it is tested, and the id of the task."""
-    if not (run / "job.json").exists():
-        raise ValueError(f"{run} is no run of rlseq train or rlseq compare: it has no job.json")
-    job = RunConfig.read(run)
-    agent, env, fresh = build(job)
-    there, here = load_weights(run, agent, env, best)
-    if there != here:
-        sys.stderr.write(
-            f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
-        )
-    return agent.policy, fresh, job.env
-
-
-def load_weights(run: Path, agent: Any, env: Any, best: bool) -> tuple[Any, Any]:
-    """Give an agent the weights of a run; refuses those that are of another policy, or for other words.
-
-    Returns:
-        What the data of the run were, and what those of `env` are.
-    """
-    state = read_state(run, best)["policy"]
-    there, here = configuration(run), describe(agent, env)
-    differ = [f"\n  {line}" for line in differences(_meaning(there), _meaning(here), "run")]
-    if differ:
-        raise ValueError(
-            f"the weights of {run} are of another policy, or for other words:{''.join(differ[:SHOWN])}\n"
-            "use its policy with its sizes and the data that it was trained on, or another run"
-        )
-    agent.policy.load_state_dict(state)
-    return there["env"].get("data"), here["env"].get("data")
-
-
-def _meaning(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What gives weights a meaning: their shapes, and which words have which ids."""
-    words = {name: config["env"].get(name) for name in ("vocab", "source_vocab")}
-    return {"policy": config["policy"], **words}
 
 
 def _config(words: list[str]) -> tuple[list[str], str, dict[str, Any]]:

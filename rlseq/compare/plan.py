@@ -13,8 +13,9 @@ import torch
 
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
-from rlseq.training.experiment import RunConfig, build
+from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
+from rlseq.training.run_config import RunConfig
 from rlseq.utils.arguments import Checked, PositiveInt, Tokens
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules

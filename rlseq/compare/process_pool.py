@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from rlseq.compare.folders import clear
-from rlseq.training.experiment import RunConfig, run
+from rlseq.training.experiment import compared
+from rlseq.training.run_config import RunConfig
 from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
@@ -139,7 +140,7 @@ def _child(job: RunConfig, threads: int) -> None:
     (folder / "error.txt").unlink(missing_ok=True)
     if job.stock:  # stock agents do not say where they were, so they begin again
         clear(folder)
-        write_sealed(folder / "job.json", job.plain())
+        write_sealed(folder / "run.json", job.plain())
     handle = opened(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with os.fdopen(handle, "a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
@@ -148,7 +149,7 @@ def _child(job: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            run(job)
+            compared(job)
         except BaseException:
             with suppress(OSError):  # the disk may be full
                 write_whole(

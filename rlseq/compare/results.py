@@ -15,10 +15,11 @@ import numpy as np
 from rlseq.compare.statistics import BESIDE_MEAN, Range, Tree, as_tree, mean, within
 from rlseq.compare.verdicts import across, compared, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, row_of
-from rlseq.training.experiment import TEMPERATURES, RunConfig
+from rlseq.training.experiment import TEMPERATURES
 from rlseq.training.experiment_envs import held_out, tested_on
 from rlseq.training.fingerprint import configuration, machine
 from rlseq.training.reward_hacking import reward_hacking_alarms
+from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_metrics, read_results, read_samples
 from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places

@@ -12,8 +12,8 @@ from rlseq.compare.folders import check_inside
 from rlseq.compare.plan import ComparisonConfig, Names, check
 from rlseq.compare.process_pool import processors, run_all
 from rlseq.compare.results import Comparison, collect_results
-from rlseq.training.experiment import RunConfig
 from rlseq.training.fingerprint import differences
+from rlseq.training.run_config import RunConfig
 from rlseq.utils.errors import check_options
 from rlseq.utils.files import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
 from rlseq.utils.progress import progress
@@ -54,7 +54,7 @@ def run(config: ComparisonConfig) -> Comparison:
         for job in runs:
             make_folder(Path(job.folder))
             remove_drafts(Path(job.folder))
-            write_sealed(Path(job.folder) / "job.json", job.plain())
+            write_sealed(Path(job.folder) / "run.json", job.plain())
         write_json(folder / "config.json", config.plain())
         processes = min(config.jobs or processors(), len(runs))
         with progress("compare", len(runs), "runs") as advance:
@@ -67,7 +67,7 @@ def run(config: ComparisonConfig) -> Comparison:
 def _agree(runs: Sequence[RunConfig]) -> None:
     """Refuse folders that hold other runs than these."""
     for job in runs:
-        path = Path(job.folder) / "job.json"
+        path = Path(job.folder) / "run.json"
         there = read_sealed(path) if path.exists() else job.plain()
         differ = "".join(f"\n  {line}" for line in differences(there, job.plain(), "run"))
         if differ:

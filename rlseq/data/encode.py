@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
 from rlseq.utils.version import __version__
-from rlseq.vocab import LEVELS, Make, Vocab, check_options
+from rlseq.vocab import LEVELS, Make, Vocab, check_options, level_of
 
 MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
 SHOWN = 5  # problems that a message names
@@ -33,6 +33,18 @@ HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be 
 VERSION = 5  # of what the cache holds
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
 Level = str | tuple[str, str] | None
+
+
+class Words(Protocol):
+    """Vocabularies that are given, those of a trained policy, say."""
+
+    @property
+    def vocab(self) -> Vocab:
+        """The words of references."""
+
+    @property
+    def source_vocab(self) -> Vocab | None:
+        """The words of sources."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Reading:
         vocab_size: the most frequent words that are kept.
         seed: divides what files do not divide.
         skip_bad: pass over lines that cannot be used; they are counted, and a warning says so.
+        words: vocabularies in place of those of the training part.
     """
 
     level: Level = None
@@ -53,6 +66,7 @@ class Reading:
     vocab_size: int | None = None
     seed: int = 0
     skip_bad: bool = False
+    words: Words | None = None
 
     def __post_init__(self) -> None:
         given: Any = self.level
@@ -205,9 +219,13 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     make = [pick(LEVELS, name, "level") for name in level]
     words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
     conditional = any(seen.conditional for seen in surveys.values())
-    sources = (str(pair.source) for pair, part, _, first in rows() if part == 0 and first)
-    source_vocab = words(make[0], sources) if conditional else None
-    vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
+    if reading.words is not None:
+        vocab, source_vocab = reading.words.vocab, reading.words.source_vocab
+        level = level_of(source_vocab or vocab), level_of(vocab)
+    else:
+        sources = (str(p.source) for p, part, _, first in rows() if part == 0 and first)
+        source_vocab = words(make[0], sources) if conditional else None
+        vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
     oov_words: dict[str, int] = {}
     writers = [CorpusWriter(folder, name) for name in PARTS]
     for pair, part, item, first in rows():

@@ -75,7 +75,7 @@ class ImageFiles(Images):
         """Return the images of items `[B]`, and decode those that are asked for the first time."""
         items = index.cpu()
         for item in sorted(set(items[~self.known[items]].tolist())):
-            self.table[item] = _decoded(self.files[item], self.shape[-1])
+            self.table[item] = read_image(self.files[item], self.shape[-1])
             self.known[item] = True
         return super().__call__(items).to(index.device)
 
@@ -90,7 +90,8 @@ def check_image(file: Path) -> None:
             raise ValueError("wanted 8 or 16 bits a channel, got floats, whose range is not known")
 
 
-def _decoded(file: Path, side: int) -> Tensor:
+def read_image(file: Path, side: int) -> Tensor:
+    """Return the middle square of an image file, uint8 `[3, side, side]`."""
     with _opened(file) as image:
         width, height = image.size
         edge = min(width, height)

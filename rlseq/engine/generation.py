@@ -16,7 +16,9 @@ from rlseq.mdp.sequence_env import sequence_env
 from rlseq.mdp.task import CELL
 from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
+from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
+from rlseq.utils.modules import eval_mode
 from rlseq.vocab import Subwords
 
 SHOWN = 3  # sources that a warning names
@@ -29,23 +31,30 @@ class Candidate(NamedTuple):
     score: float
 
 
+Source = Any  # a text, or what else the task observes: an array, or the path of a picture
+
+
 @checked_arguments
 @torch.no_grad()
 def generate(
     policy: Any,
     env: Any,
-    sources: Sequence[str] | None = None,
+    sources: Sequence[Source] | None = None,
     decode: Decode | Beam = Beam(),
     n: PositiveInt = 1,
+    *,
+    too_long: str = "cut",
 ) -> list[list[Candidate]]:
-    """The n best texts for every source; nothing is judged, so no references are needed.
+    """Return the n best texts for every source; no reward is computed, so that no references are needed.
 
     Args:
         policy: writes.
         env: the task, for its words; its episodes are left alone.
-        sources: texts; of a task without sources None, for n texts from nothing.
+        sources: texts, or pictures of a task that observes these; None of a task that reads nothing.
         decode: `Beam(width)`, `Sample(temperature)` for n different draws, or `Greedy()`.
         n: texts a source.
+        too_long: "cut" shortens sources that are longer than any in training, with a warning; "refuse" is an
+            error.
     """
     env = sequence_env(env)
     decode = checked_decoder(decode)
@@ -53,7 +62,8 @@ def generate(
         raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
     if isinstance(decode, Beam) and n > decode.width:
         raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
-    rows, task = _reading(env, sources)
+    task = about(env, sources, too_long)
+    rows = task.num_envs
     check_fits(rows * n * env.max_len * CELL, n=n, max_len=env.max_len)
     if isinstance(decode, Beam):
         found = beam_search(
@@ -71,68 +81,152 @@ def generate(
     ]
 
 
-def _reading(env: Any, sources: Sequence[str] | None) -> tuple[int, Any]:
-    """The task about these sources, one row each."""
-    task = env.replace(reward={"unjudged": _unjudged}, counts=Counts())
-    if env.source_vocab is None:
-        first = torch.zeros(1, dtype=torch.int64, device=env.device)
-        seen = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
-        if seen:
+@checked_arguments
+@torch.no_grad()
+def score(
+    policy: Any, env: Any, sources: Sequence[Source] | None, targets: Sequence[str], *, too_long: str = "cut"
+) -> list[float]:
+    """Return log p(target | source) of every target, its end included, unless it has max_len tokens without.
+
+    Args:
+        policy: scores.
+        env: the task, for its words.
+        sources: one for each target; None of a task that reads nothing.
+        targets: texts.
+        too_long: "cut" or "refuse", of sources; a target that the task cannot write is always refused.
+    """
+    env = sequence_env(env)
+    if sources is not None and len(sources) != len(targets):
+        raise ValueError(
+            f"every target needs its source, got {len(sources)} sources and {len(targets)} targets"
+        )
+    if not targets:
+        return []
+    strange = next((target for target in targets if not isinstance(target, str)), None)
+    if strange is not None:
+        raise TypeError(f"targets must be texts, got {shown(strange)}")
+    coded = [env.vocab.encode(target) for target in targets]
+    _warn_of_unknown(env, env.vocab, targets, coded)
+    eos, most = env.vocab.eos, env.max_len
+    for target, ids in zip(targets, coded, strict=True):
+        if len(ids) > most or (eos is None and len(ids) < most):
             raise ValueError(
-                f"{type(env).__name__} writes about {', '.join(sorted(seen))}, which no text can stand for; "
+                f"the task writes {'exactly' if eos is None else 'at most'} {most} {_units(env.vocab)}, got "
+                f"a target of {len(ids)}: {target[:80]!r}"
+            )
+    coded = [ids if len(ids) == most else [*ids, eos] for ids in coded]
+    task = about(env, sources if sources is not None else [None] * len(targets), too_long)
+    context = task.begin(index=torch.zeros(len(targets), dtype=torch.int64, device=env.device))
+    actions = torch.tensor(
+        [ids + [env.vocab.pad] * (env.max_len - len(ids)) for ids in coded], device=env.device
+    )
+    mask = torch.arange(env.max_len, device=env.device) < torch.tensor(
+        [[len(ids)] for ids in coded], device=env.device
+    )
+    with eval_mode(policy):
+        found = policy.evaluate(actions, context).log_probs
+    return torch.where(mask, found, 0).sum(1).tolist()
+
+
+def about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> Any:
+    """Return the task with one row about each source, and without a reward.
+
+    Args:
+        env: the task; a task that reads nothing has one row where sources are None.
+        sources: texts, arrays, or paths of pictures.
+        too_long: "cut" or "refuse".
+    """
+    pick({"cut": None, "refuse": None}, too_long, "too_long")
+    read = _read(env, sources, too_long)
+    rows = len(next(iter(read.values()))) if read else len(sources or [None])
+
+    def contexts(index: Tensor) -> dict[str, Tensor]:
+        """The sources in their order, each as often as rows are asked for."""
+        return {name: value.repeat_interleave(len(index) // rows, 0) for name, value in read.items()}
+
+    return env.replace(reward={"none": _no_reward}, counts=Counts(), num_envs=rows, contexts=contexts)
+
+
+def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str, Tensor]:
+    """Sources as contexts, `[rows, …]`."""
+    name = type(env).__name__
+    if env.source_vocab is None and not env.observed:
+        if sources is not None and any(source is not None for source in sources):
+            raise ValueError(f"{name} writes from nothing; leave sources out")
+        first = torch.zeros(1, dtype=torch.int64, device=env.device)
+        needed = set(env.contexts(first)) - {"index", "references", "reference_lengths"}
+        if needed:
+            raise ValueError(
+                f"{name} writes about {', '.join(sorted(needed))}, which it does not declare as observed; "
                 "rlseq.rollout(policy, env, decode=…, index=…) writes about its items"
             )
-        if sources is not None:
-            raise ValueError(f"{type(env).__name__} writes from nothing; leave sources out")
-        return 1, task.replace(num_envs=1, contexts=lambda index: {})
-    if not sources:
-        raise ValueError(f"{type(env).__name__} reads a source; give texts to write about as sources")
-    width, pad = env.items["source"].shape[1], env.source_vocab.pad
+        return {}
+    wanted = "texts to write about" if env.source_vocab is not None else " and ".join(sorted(env.observed))
+    if isinstance(sources, (str, bytes)) or not isinstance(sources, Sequence) or not len(sources):
+        raise ValueError(f"{name} reads a source; give {wanted} as a list of sources, got {shown(sources)}")
+    if env.source_vocab is not None and env.observed:
+        raise ValueError(f"{name} reads a text and {', '.join(env.observed)}; use rlseq.rollout(…, index=…)")
+    if env.source_vocab is not None:
+        return {"source": _texts(env, sources, too_long)}
+    if len(env.observed) > 1:
+        raise ValueError(f"{name} observes {wanted}; use rlseq.rollout(policy, env, decode=…, index=…)")
+    (item,) = env.observed
+    one = env.items[item][0]
+    read = [torch.as_tensor(env.as_source(source)) for source in sources]
+    for place, array in enumerate(read, 1):
+        if array.shape != one.shape:
+            raise ValueError(f"source {place} must have shape {tuple(one.shape)}, got {tuple(array.shape)}")
+    return {item: torch.stack(read).to(env.device, one.dtype)}
+
+
+def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
+    """Texts as ids `[rows, S]`."""
+    vocab, width = env.source_vocab, env.items["source"].shape[1]
     strange = next((source for source in sources if not isinstance(source, str)), None)
     if strange is not None:
         raise TypeError(f"sources must be texts, got {shown(strange)}")
     texts = [env.as_source(text) for text in sources]
     if not all(texts):
         raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")
-    coded = [env.source_vocab.encode(text) for text in texts]
-    _say_unknown(env, texts, coded)
+    coded = [vocab.encode(text) for text in texts]
+    _warn_of_unknown(env, vocab, texts, coded)
     longest = max(map(len, coded))
     if longest > width:
-        raise ValueError(f"the task reads at most {width} {_units(env)}, got a source of {longest}")
-    table = torch.tensor([row + [pad] * (width - len(row)) for row in coded], device=env.device)
-    repeats = len(coded)
+        said = f"the longest source of training has {width} {_units(vocab)}, got a source of {longest}"
+        if too_long == "refuse":
+            raise ValueError(f"{said}; shorten it, or choose too_long='cut'")
+        warnings.warn(f"{said}: longer sources are cut", stacklevel=5)
+    return torch.tensor(
+        [(row + [vocab.pad] * (width - len(row)))[:width] for row in coded], device=env.device
+    )
 
-    def contexts(index: Tensor) -> dict[str, Tensor]:
-        return {"source": table.repeat_interleave(len(index) // repeats, 0)}
 
-    return repeats, task.replace(num_envs=repeats, contexts=contexts)
-
-
-def _say_unknown(env: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
-    """What the task has no word for is read as one and the same word; that is worth a warning."""
-    unknown = env.source_vocab.unk
-    strange = [text for text, ids in zip(texts, coded, strict=True) if unknown in ids]
+def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
+    """Warn of texts with words that the vocabulary does not have, which are all read as one and the same."""
+    strange = [text for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
     if strange:
         named = ", ".join(map(repr, strange[:SHOWN])) + (", …" if len(strange) > SHOWN else "")
         warnings.warn(
-            f"{_units(env)} that {type(env).__name__} never read in training: {named}", stacklevel=3
+            f"{_units(vocab)} that {type(env).__name__} never read in training: {named}", stacklevel=5
         )
 
 
-def _units(env: Any) -> str:
-    if isinstance(env.source_vocab, Subwords):
+def _units(vocab: Any) -> str:
+    """The name of the tokens of a vocabulary."""
+    if isinstance(vocab, Subwords):
         return "pieces"
-    return "words" if env.source_vocab.separator else "characters"
+    return "words" if vocab.separator else "characters"
 
 
 def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
-    rows, task = task.num_envs, task.replace(num_envs=task.num_envs * n)
+    rows = task.num_envs
     nothing = torch.zeros(rows, dtype=torch.int64, device=task.device)
-    batch = rollout(policy, task, decode=decode, repeat=n, index=nothing)
+    batch = rollout(policy, task.replace(num_envs=rows * n), decode=decode, repeat=n, index=nothing)
     shape = rows, n, task.max_len
     return batch.actions.view(shape), batch.mask.view(shape), batch.log_probs.view(shape).sum(2)
 
 
-def _unjudged(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+def _no_reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """Zero for every text."""
     return torch.zeros(len(tokens), device=tokens.device)

@@ -91,7 +91,9 @@ def _build(task: str | type, options: dict[str, Any], **fixed: Any) -> Any:
     cls = task if isinstance(task, type) else _load(task)
     options = {name: value for name, value in options.items() if name != "task"}
     check_options(options, option_names(cls), cls.__name__)
-    return cls(**{**options, **fixed})
+    env = cls(**{**options, **fixed})
+    env.made_from = next(id for id in ids() if gym.registry[id].kwargs["task"] == task), options
+    return env
 
 
 @cache

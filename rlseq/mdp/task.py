@@ -111,9 +111,9 @@ class Task:
         set_generator(self.generator, state["generator"])
         load_states(self.parts, state["rewards"], "task's rewards")
 
-    def as_source(self, text: str) -> str:
-        """Return a text in the form in which the task reads its sources: without blanks around it."""
-        return text.strip()
+    def as_source(self, source: Any) -> Any:
+        """Return a source in the form in which the task reads it: a text without blanks around it."""
+        return source.strip() if isinstance(source, str) else source
 
     # ── the episodes ─────────────────────────────────────────────────────────────────────────────────
 

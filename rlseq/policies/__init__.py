@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,9 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
 }
 
+PARTS: dict[Any, Any] = {part.__name__: part for part in (Learned, Rotary, Att2in, Transformer)}
+PARTS_OF = ("positions", "decoder")  # sizes that are a part, which may be given by its name
+
 
 @checked_arguments
 def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) -> Any:
@@ -46,14 +49,34 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
             also `heads` and `positions` (`Learned` or `Rotary`); of a captioner `decoder` (`Att2in` or
             `Transformer`); of an mlp those of `rlseq.policies.mlp.MLP`.
     """
-    build = pick(POLICIES, name, "policy")
     env = unwrap_task(env)
+    reads = _reads(pick(POLICIES, name, "policy"), env)
+    return build_policy(name, reads, env.seed if seed is None else seed, env.device, sizes)
+
+
+def build_policy(
+    name: str, reads: ControlSpec | TokenSpec, seed: int, device: Any, sizes: Mapping[str, Any]
+) -> Any:
+    """A policy by name, for a task of which the sizes are known.
+
+    Args:
+        name: see `make_policy`.
+        reads: the ids that it reads and writes, or observations and actions.
+        seed: of the initial weights.
+        device: where its weights are.
+        sizes: see `make_policy`.
+    """
+    build = pick(POLICIES, name, "policy")
     check_options(sizes, size_names(build), f"policy {name!r}")
-    reads = _reads(build, env)
     check_sizes(reads.read if isinstance(reads, TokenSpec) else reads.width, sizes)
+    parts = {
+        size: PARTS[part] for size in PARTS_OF if isinstance(part := sizes.get(size), str) and part in PARTS
+    }
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(env.seed if seed is None else seed)
-        return build(reads, **sizes).to(env.device)
+        torch.manual_seed(seed)
+        policy: Any = build(reads, **{**sizes, **parts}).to(device)
+    policy.made_from = name, dict(sizes)  # with which `rlseq.load` makes it again
+    return policy
 
 
 def _reads(build: Callable[..., nn.Module], env: Any) -> ControlSpec | TokenSpec:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from rlseq.mdp.registry import make, option_names, task_class
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import Constant, Shuffled
 from rlseq.metrics.fitting import HasReferences, named_metric, named_reward, references_of
 from rlseq.metrics.registry import CONTROLS as CONTROLS
@@ -33,6 +34,11 @@ def held_out(id: str) -> dict[str, Any]:
     return dict(declared or {})
 
 
+def held_out_options(id: str) -> dict[str, Any]:
+    """The options with which a task is tested."""
+    return {**held_out(id), "num_envs": 250, "seed": 0}
+
+
 def tested_on(id: str) -> str:
     """The kind of items that a task is tested on, in words."""
     return HELD_OUT if held_out(id) else TRAINING
@@ -44,7 +50,42 @@ def number_tested(selection: Mapping[str, Any]) -> str:
     return f"{texts:,} of {size:,} " if texts < size else f"{size:,} " if size > 1 else ""
 
 
-def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: int) -> Any:
+def task_with_words(id: str, options: Mapping[str, Any], words: TaskSpec | None) -> Any:
+    """Return a task; of given words and sizes where it is to go with a trained policy.
+
+    Args:
+        id: of the task.
+        options: of the task.
+        words: vocabularies and sizes of the policy. A task that makes its vocabularies from data takes these
+            instead; another must have the same ones.
+    """
+    if words is None:
+        return make(id, **options)
+    known = option_names(task_class(id))
+    given = {"words": words} if "words" in known else {"vocab": words.vocab, "max_len": words.max_len}
+    env = make(id, **{**{name: value for name, value in given.items() if name in known}, **options})
+    for name in ("vocab", "source_vocab"):
+        if getattr(env, name) != getattr(words, name):
+            raise ValueError(
+                f"{id} has another {name} than the policy was made for: {_lacking(env, words, name)}; use "
+                "options of the task that give the same words, or train a policy on this task"
+            )
+    return env
+
+
+def _lacking(env: Any, words: TaskSpec, name: str) -> str:
+    """The difference of two vocabularies in words."""
+    here, there = (set(getattr(found, name).words if getattr(found, name) else ()) for found in (env, words))
+    only = min(here ^ there, default=None)
+    example = (
+        "" if only is None else f", and {only!r} is only in {'the task' if only in here else 'training'}"
+    )
+    return f"{len(here):,} words in place of {len(there):,}{example}"
+
+
+def training_env(
+    id: str, options: Mapping[str, Any], reward: str | None, seed: int, words: TaskSpec | None = None
+) -> Any:
     """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
     tested = held_out(id)
     if tested and tested.items() <= options.items():
@@ -53,7 +94,7 @@ def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: 
             f"{same} is what {id} is tested on; leave it out, so that other items are trained on"
         )
     options = {"num_envs": 64, **options, "seed": seed}
-    env = make(id, **options)
+    env = task_with_words(id, options, words)
     if reward == "constant":
         env.parts = {"constant": Constant()}
     elif reward == "shuffled":
@@ -61,18 +102,22 @@ def training_env(id: str, options: Mapping[str, Any], reward: str | None, seed: 
     elif reward is not None:
         if "reward" in option_names(task_class(id)):
             with suppress(ValueError):  # a task may know fewer names
-                return make(id, **{**options, "reward": reward})
+                return task_with_words(id, {**options, "reward": reward}, words)
         env.parts = {reward: named_reward(reward, _references(env, reward), env.metrics)}
     return env
 
 
-def testing_env(id: str, options: Mapping[str, Any], metrics: Sequence[str] | None) -> Any:
+def testing_env(
+    id: str,
+    options: Mapping[str, Any],
+    metrics: Sequence[str] | None,
+    words: TaskSpec | None = None,  # noqa: PT028
+) -> Any:
     """The task as it is tested, with its own reward and the metrics asked for.
 
     Its items are those that it holds out, or its training items where it declares no held-out data.
     """
-    own = {**options, **held_out(id), "num_envs": 250, "seed": 0}
-    env = make(id, **own)
+    env = task_with_words(id, {**options, **held_out_options(id)}, words)
     if metrics is not None:
         env.metrics = {name: metric(env, name) for name in metrics if name not in ALWAYS}
     return env

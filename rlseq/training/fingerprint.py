@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -26,17 +26,11 @@ from rlseq.utils.files import (
 )
 from rlseq.utils.places import command_line
 
-SCHEMA = "rlseq.run/3"
+SCHEMA = "rlseq.run/4"
 
 
-FREE = (
-    "budget_tokens",
-    "evaluations",
-    "texts",
-    "metrics",
-    "imports",
-)  # of a job: what may differ when it goes on
-COMPARED = ("agent", "env", "policy", "job")  # what must be the same for a run to go on
+FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what may differ when a run goes on
+COMPARED = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
 
 
 def fixed(job: Mapping[str, Any]) -> Tree:
@@ -55,7 +49,7 @@ def configuration(folder: Path) -> Tree:
 def check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose run is of another configuration."""
     there = configuration(folder)
-    parts = [part for part in COMPARED if config.get(part) is not None]  # a call from Python has no job
+    parts = [part for part in COMPARED if config.get(part) is not None]  # a call from Python has no run
     differ = [line for part in parts for line in differences(there.get(part), config[part], part)]
     if differ:
         raise ValueError(
@@ -83,8 +77,8 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
-        "env": env.describe() if isinstance(env, SteppedEnv) else _env(env),
-        "policy": _policy(agent.policy),
+        "env": describe_task(env),
+        "policy": described_policy(agent.policy),
         "seed": env.seed,
         "machine": machine(),
         "command": command_line(sys.argv),
@@ -134,7 +128,10 @@ def _named(value: Any) -> Any:
     return str(getattr(value, "signature", name_of(value)))
 
 
-def _env(env: Any) -> dict[str, Any]:
+def describe_task(env: Any) -> dict[str, Any]:
+    """The description of a task: its class, sizes, seed, reward, and checksums of its data and its words."""
+    if isinstance(env, SteppedEnv):
+        return env.describe()
     return {
         "class": type(env).__name__,
         "num_envs": env.num_envs,
@@ -151,10 +148,16 @@ def _env(env: Any) -> dict[str, Any]:
 
 
 def _words(vocab: Any) -> dict[str, Any]:
-    return {"words": len(vocab), "sha256": _digest("\n".join(vocab.words).encode())}
+    return {"words": len(vocab), "sha256": digest_of_words(vocab.words)}
 
 
-def _policy(policy: Any) -> dict[str, Any]:
+def digest_of_words(words: Iterable[str]) -> str:
+    """The checksum of a vocabulary's words in their order."""
+    return _digest("\n".join(words).encode())
+
+
+def described_policy(policy: Any) -> dict[str, Any]:
+    """The class of a policy and the shapes of its parameters."""
     shapes = {name: list(value.shape) for name, value in policy.state_dict().items()}
     return {"class": type(policy).__name__, "parameters": shapes}
 

@@ -24,6 +24,7 @@ from rlseq.training.fingerprint import describe
 from rlseq.training.preflight import reward_warnings
 from rlseq.training.probe import PolicyProbe
 from rlseq.training.reward_hacking import diversity_metrics
+from rlseq.training.run_config import run_of, words_of
 from rlseq.training.run_folder import Row, RunFolder, Sink
 from rlseq.training.sinks import tensorboard, wandb, wandb_service
 from rlseq.types import Metrics, SteppedEnv
@@ -303,7 +304,7 @@ def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> 
     folder.check(config, resume)  # another process may have begun a run meanwhile
     run.folder = folder
     run.restore()
-    folder.begin(config)
+    folder.begin(config, run_of(run.agent, run.env), words_of(run.env))
     for told in (tensorboard(folder.path, run.updates), wandb(service, config, project)):
         if told is not None:
             sink, close = told

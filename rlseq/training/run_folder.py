@@ -19,6 +19,7 @@ from rlseq.training.fingerprint import (
     check_same,
     configuration,
     differences,
+    digest_of_words,
     fixed,
 )
 from rlseq.utils.files import (
@@ -48,18 +49,20 @@ class RunFolder:
 
     Args:
         path: is made where it does not exist.
-        job: what the run was asked for, as plain values, kept in `job.json`.
+        run: the configuration of the run as plain values, kept in `run.json` (`rlseq.training.run_config`).
         command: its settings as they were given, kept in `command.yaml`.
+        first: the scores of the policy before training, kept in `start.json`.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        job: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
         command: bytes | None = None,
+        first: Mapping[str, float] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.job, self.command = job, command
+        self.run, self.command, self.first = run, command, first
         self.checkpoints = self.path / "checkpoints"
         self.metrics = Journal(self.path / "metrics.jsonl")
         self._lock: TextIOWrapper | None = None
@@ -70,8 +73,8 @@ class RunFolder:
         return (self.path / "config.json").exists() or bool(checkpoint.steps(self.checkpoints))
 
     def configured(self, config: Mapping[str, Any]) -> Tree:
-        """A configuration with what the job adds to it."""
-        return {**config, "job": None if self.job is None else fixed(self.job)}
+        """A configuration with the part of `run.json` that must stay the same."""
+        return {**config, "run": None if self.run is None else fixed(self.run)}
 
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
         """Refuse a folder that holds a run which must not, or cannot, go on with this configuration."""
@@ -88,16 +91,24 @@ class RunFolder:
         make_folder(self.path)
         self._lock = locked(self.path / "lock")
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Write what the run is, and cut off the metrics that will be written again."""
+    def begin(self, config: Mapping[str, Any], run: Mapping[str, Any], words: Mapping[str, Any]) -> None:
+        """Write the description of the run, and cut off the metrics that will be written again.
+
+        Args:
+            config: by which a later call knows the run again.
+            run: the configuration as plain values, where the folder was not given one.
+            words: the vocabularies and sizes of the task, in full.
+        """
         assert self._lock is not None
         sign(self._lock)
         remove_drafts(self.path)
         remove_drafts(self.path / "samples")
         if not self.started:
+            write_sealed(self.path / "words.json", words)
+            if self.first is not None:
+                write_sealed(self.path / "start.json", self.first)
             write_sealed(self.path / "config.json", config)
-        if self.job is not None:
-            write_sealed(self.path / "job.json", self.job)
+        write_sealed(self.path / "run.json", self.run if self.run is not None else run)
         if self.command is not None:
             write_whole(self.path / "command.yaml", self.command)
         self.metrics.open()
@@ -133,16 +144,28 @@ class RunFolder:
         write_sealed(self.path / "results.json", {"schema": SCHEMA, **results})
 
 
-def read_job(folder: Path) -> Tree:
-    """The job of a run, which must be the one that the run was begun with."""
-    path = folder / "job.json"
-    job = read_sealed(path)
-    differ = "".join(f"\n  {line}" for line in differences(configuration(folder)["job"], fixed(job), "job"))
+def read_run(folder: Path) -> Tree:
+    """The configuration of a run as plain values, which must be the one that the run was begun with."""
+    path = folder / "run.json"
+    run = read_sealed(path)
+    begun = configuration(folder)["run"]
+    differ = "".join(f"\n  {line}" for line in differences(begun or fixed(run), fixed(run), "run"))
     if differ:
         raise Damaged(
             f"{path} is not what the run was begun with:{differ}\nput back a copy of it, or use another run"
         )
-    return job
+    return run
+
+
+def read_words(folder: Path) -> Tree:
+    """The vocabularies of a run, which must be those that its configuration names."""
+    path = folder / "words.json"
+    words = read_sealed(path)
+    for name in ("vocab", "source_vocab"):
+        known, found = configuration(folder)["env"].get(name), words.get(name)
+        if known is not None and (found is None or digest_of_words(found["words"]) != known["sha256"]):
+            raise Damaged(f"{path} holds another {name} than the run was begun with; put back a copy of it")
+    return words
 
 
 def read_results(folder: Path) -> Tree:

@@ -190,7 +190,7 @@ def planted(place: Path) -> None:
     """Files of every kind that a command may be pointed to."""
     (place / "file").write_text("a b\tc d\n", "utf-8")
     (place / "folder").mkdir()
-    (place / "folder" / "job.json").write_text("[]", "utf-8")
+    (place / "folder" / "run.json").write_text("[]", "utf-8")
     (place / "broken.yaml").write_text("a: [1\nb: }", "utf-8")
     (place / "list.yaml").write_text("- 1\n- 2\n", "utf-8")
     bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

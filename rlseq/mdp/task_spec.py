@@ -1,0 +1,141 @@
+"""A task without its data: the words and sizes with which a trained policy reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.types import Context
+from rlseq.vocab import Vocab, from_json
+
+
+class Observed(NamedTuple):
+    """An observed item that is no text, an image, say: its shape, type, least and largest number."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """The vocabularies of a task in full, and its sizes; it is written beside every run.
+
+    Args:
+        vocab: the words that are written.
+        max_len: T, the largest number of tokens of a text.
+        source_vocab: the words that are read; None where there is no source text.
+        source_length: S, the largest number of tokens of a source.
+        observed: items that are observed beside the source text.
+    """
+
+    vocab: Vocab
+    max_len: int
+    source_vocab: Vocab | None = None
+    source_length: int = 0
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, env: SequenceEnv) -> TaskSpec:
+        """The specification of a task."""
+        observed = {
+            name: Observed(
+                tuple(env.items[name].shape[1:]), str(env.items[name].dtype).removeprefix("torch."), *range
+            )
+            for name, range in env.observed.items()
+        }
+        length = env.items["source"].shape[1] if env.source_vocab is not None else 0
+        return cls(env.vocab, env.max_len, env.source_vocab, length, observed)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs, as plain values."""
+        return {
+            "vocab": self.vocab.to_json(),
+            "max_len": self.max_len,
+            "source_vocab": self.source_vocab and self.source_vocab.to_json(),
+            "source_length": self.source_length,
+            "observed": {name: seen._asdict() for name, seen in self.observed.items()},
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> TaskSpec:
+        """The specification that `to_json` has written."""
+        source = stored["source_vocab"]
+        observed = {
+            name: Observed(tuple(seen["shape"]), seen["dtype"], seen["low"], seen["high"])
+            for name, seen in stored["observed"].items()
+        }
+        return cls(
+            from_json(stored["vocab"]),
+            stored["max_len"],
+            source and from_json(source),
+            stored["source_length"],
+            observed,
+        )
+
+    def env(self, task: type[SequenceEnv] = SequenceEnv, **options: Any) -> SequenceEnv:
+        """Return a task with these words and sizes, without items and without a reward.
+
+        Args:
+            task: its class, which may override `as_source` and `legal`.
+            **options: see `EnvOptions`.
+        """
+        made: SequenceEnv = type(task.__name__, (_WithoutData, task), {"__doc__": task.__doc__})(
+            self, **options
+        )
+        return made
+
+    def items(self) -> dict[str, Tensor]:
+        """One item of zeros, from which a task learns shapes and types."""
+        zeros = {
+            name: torch.zeros(1, *seen.shape, dtype=getattr(torch, seen.dtype))
+            for name, seen in self.observed.items()
+        }
+        if self.source_vocab is not None:
+            zeros["source"] = torch.zeros(1, self.source_length, dtype=torch.int64)
+        return zeros
+
+
+class _WithoutData(SequenceEnv):
+    """A task that has no items: sources are given to `rlseq.generate`."""
+
+    def __init__(self, spec: TaskSpec, **options: Any) -> None:
+        self.observed = {name: (seen.low, seen.high) for name, seen in spec.observed.items()}
+        SequenceEnv.__init__(
+            self,
+            vocab=spec.vocab,
+            max_len=spec.max_len,
+            reward=_no_reward,
+            items=spec.items(),
+            source_vocab=spec.source_vocab,
+            **options,
+        )
+
+    @property
+    def size(self) -> int:
+        """One item, which is nothing."""
+        return 1
+
+    def contexts(self, index: Tensor) -> dict[str, Tensor]:
+        """The empty context of a task that reads nothing; other tasks have none without data."""
+        if self.items:
+            raise ValueError(
+                f"this {type(self).__name__} was loaded without data, so that it has no items; give sources "
+                "to generate and score, or make the task with data: model.task(path=…)"
+            )
+        return {}
+
+    def data_tensors(self) -> dict[str, Tensor]:
+        """Nothing: there are no data."""
+        return {}
+
+
+def _no_reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """Zero for every text."""
+    return torch.zeros(len(tokens), device=tokens.device)

@@ -1,0 +1,324 @@
+"""`load`: a trained model that stands on its own, without the data and the task of its training."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor
+
+from rlseq.engine.beam import Beam
+from rlseq.engine.decode import Decode
+from rlseq.engine.generation import Candidate, Source, generate, score
+from rlseq.mdp.registry import ids, task_class
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.task_spec import TaskSpec
+from rlseq.policies import build_policy
+from rlseq.policies.mlp import ControlSpec
+from rlseq.policies.spec import TokenSpec
+from rlseq.training.experiment_envs import task_with_words
+from rlseq.training.fingerprint import configuration, described_policy, differences
+from rlseq.training.run_config import RunConfig
+from rlseq.training.run_folder import read_run, read_state, read_words
+from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.files import (
+    Damaged,
+    Tree,
+    checksum,
+    make_folder,
+    read_json,
+    unsealed,
+    write_sealed,
+    write_whole,
+)
+from rlseq.utils.files import canonical as canonical_json
+from rlseq.utils.imports import import_modules
+from rlseq.utils.version import __version__
+
+SCHEMA = "rlseq.model/1"
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"  # the two files of a saved model
+SHOWN = 5  # differences that a message names
+VALUE_HEAD = ("head.value.weight", "head.value.bias")  # which a policy may lack
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained policy with its vocabularies, as `rlseq.load` returns it.
+
+    Args:
+        policy: the network.
+        env: the task without its data, for which the policy writes; None for a policy that acts in another
+            Gymnasium environment.
+        run: the configuration of the run: id and options of the task, agent, name and sizes of the policy.
+        words: the vocabularies and sizes of the task as plain values.
+    """
+
+    policy: Any
+    env: SequenceEnv | None
+    run: RunConfig
+    words: Mapping[str, Any]
+
+    def generate(
+        self,
+        sources: Sequence[Source] | None = None,
+        decode: Decode | Beam = Beam(),
+        n: PositiveInt = 1,
+        *,
+        too_long: str = "cut",
+    ) -> list[list[Candidate]]:
+        """Return the n best texts for every source; see `rlseq.generate`."""
+        return generate(self.policy, self._writes(), sources, decode, n, too_long=too_long)
+
+    def score(
+        self, sources: Sequence[Source] | None, targets: Sequence[str], *, too_long: str = "cut"
+    ) -> list[float]:
+        """Return log p(target | source) of every target; sources are None where the task reads nothing."""
+        return score(self.policy, self._writes(), sources, targets, too_long=too_long)
+
+    def task(self, **options: Any) -> SequenceEnv:
+        """Return a task with data and with the same words: to test the policy, or to train it further.
+
+        Args:
+            **options: of the task, in place of those of the run: `path="new.tsv", split="test"`, say.
+        """
+        self._writes()
+        if not self.run.env:
+            raise ValueError(
+                "the task of this run was not made by rlseq.make, so that its id is not known; make it, and "
+                "use model.policy"
+            )
+        needed = [name for name in self.run.unrecorded if name not in options]
+        if needed:
+            raise ValueError(
+                f"the task of this run was made with {', '.join(needed)}, which no file can hold; give it "
+                f"again: task({needed[0]}=…)"
+            )
+        options = {"device": next(self.policy.parameters()).device, **self.run.options, **options}
+        made: SequenceEnv = task_with_words(self.run.env, options, self.spec)
+        return made
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the model without optimiser and history: a folder, or a file where the path ends with `.zip`.
+
+        Returns:
+            The path, from which `rlseq.load` reads the model wherever rlseq is installed.
+        """
+        path = Path(path)
+        state = {
+            name: value.detach().cpu().contiguous().clone()
+            for name, value in self.policy.state_dict().items()
+        }
+        weights = write_tensors({name: value.cpu().clone().contiguous() for name, value in state.items()})
+        description = {
+            "schema": SCHEMA,
+            "rlseq": __version__,
+            "run": self.run.plain(),
+            "words": dict(self.words),
+            "policy": described_policy(self.policy),
+            "weights": checksum(weights),
+        }
+        if path.suffix == ".zip":
+            _check_replaceable(path, path.exists() and not zipfile.is_zipfile(path))
+            make_folder(path.parent)
+            write_whole(path, _zipped(description, weights))
+        else:
+            _check_replaceable(path, path.exists() and not (path.is_dir() and _is_model_or_empty(path)))
+            make_folder(path)
+            write_whole(path / WEIGHTS, weights)
+            write_sealed(path / DESCRIPTION, description)
+        return path
+
+    def give_weights(self, policy: Any) -> None:
+        """Have another policy of the same kind take the weights; a value head without weights stays new."""
+        give_weights(str(self.run.folder), self.policy.state_dict(), policy, VALUE_HEAD)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The vocabularies and sizes of the task."""
+        self._writes()
+        return TaskSpec.from_json(self.words)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the policy reads a source, a text or a picture, before it writes."""
+        env = self._writes()
+        return env.source_vocab is not None or bool(env.observed)
+
+    def _writes(self) -> SequenceEnv:
+        """The task without data; refuses a policy that writes no texts."""
+        if self.env is None:
+            raise ValueError(
+                "the policy acts in a Gymnasium environment and writes no texts; use model.policy"
+            )
+        return self.env
+
+
+@checked_arguments
+def load(
+    path: str | PathLike[str],
+    *,
+    best: bool = False,
+    policy: Any = None,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """Return the trained model of a run's folder, or of a folder or `.zip` that `Model.save` has written.
+
+    Neither the data nor the task of the training are needed.
+
+    Args:
+        path: the folder of a run, or a saved model.
+        best: the weights of the run's best evaluation, in place of its last ones.
+        policy: a network that takes the weights, where the policy was not made by `rlseq.make_policy`.
+        device: where the model is.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(2, "there is no such run or saved model", str(path))
+    if path.is_dir() and not (path / DESCRIPTION).exists():
+        found = _of_run(path, best)
+    elif best:
+        raise ValueError(
+            f"{path} is a saved model, which has one set of weights; best belongs to a run's folder"
+        )
+    else:
+        found = _saved(path)
+    import_modules(found.run.imports)
+    env = None if "control" in found.words else _without_data(found, device)
+    if policy is None:
+        policy = _policy(found, env, device)
+    give_weights(str(found.path), found.weights, policy)
+    return Model(policy.eval(), env, found.run, found.words)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The content of a run's folder, or of a saved model."""
+
+    path: Path
+    run: RunConfig
+    words: Tree
+    policy: Tree  # class and shapes
+    weights: Mapping[str, Tensor]
+
+
+def _of_run(path: Path, best: bool) -> _Found:
+    """The model in the folder of a run."""
+    if not (path / "config.json").exists():
+        raise ValueError(f"{path} is no run and no saved model: it has neither config.json nor {DESCRIPTION}")
+    config = configuration(path)
+    run = RunConfig.of(read_run(path), path / "run.json")
+    return _Found(path, run, read_words(path), config["policy"], read_state(path, best)["policy"])
+
+
+def _saved(path: Path) -> _Found:
+    """The model that `Model.save` has written."""
+    if path.is_dir():
+        described = unsealed(read_json(path / DESCRIPTION), path / DESCRIPTION)
+        try:
+            weights = (path / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise Damaged(f"{path / WEIGHTS} cannot be read ({error.strerror})") from error
+    else:
+        described, weights = _unzipped(path)
+    if described.get("schema") != SCHEMA:
+        raise Damaged(
+            f"{path} has schema {described.get('schema')!r}, this version of rlseq reads {SCHEMA!r}"
+        )
+    if described["weights"] != checksum(weights):
+        raise Damaged(f"{path}: {WEIGHTS} was changed after it was written (its checksum differs)")
+    run = RunConfig.of(described["run"], path)
+    return _Found(path, run, described["words"], described["policy"], read_tensors(weights))
+
+
+def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv:
+    """The task of a model, without items."""
+    cls = task_class(found.run.env) if found.run.env in ids() else SequenceEnv
+    return TaskSpec.from_json(found.words).env(cls, device=device, seed=found.run.seed)
+
+
+def _policy(found: _Found, env: SequenceEnv | None, device: str | torch.device) -> Any:
+    """A policy with the name and the sizes of the run's."""
+    if found.run.stock:
+        from rlseq.adapters.sb3_agent import stock_agent
+
+        return stock_agent(found.run.algorithm, env, **found.run.hyper).policy
+    if not found.run.policy:
+        raise ValueError(
+            f"the policy of {found.path}, a {found.policy['class']}, was not made by rlseq.make_policy; make "
+            "it, and pass it: rlseq.load(path, policy=…)"
+        )
+    reads = ControlSpec(**found.words["control"]) if env is None else TokenSpec.of(env)
+    return build_policy(found.run.policy, reads, found.run.seed, device, found.run.policy_sizes)
+
+
+def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Sequence[str] = ()) -> None:
+    """Have a policy take weights, or refuse those that are of another policy.
+
+    Args:
+        path: names the weights in the error.
+        weights: by parameter.
+        policy: takes them.
+        new: parameters that may keep their initial weights, where there are no others.
+    """
+    own = policy.state_dict()
+    weights = {**{name: own[name] for name in new if name in own and name not in weights}, **weights}
+    stored = {name: list(value.shape) for name, value in weights.items()}
+    differ = [f"\n  {line}" for line in differences(stored, described_policy(policy)["parameters"], "policy")]
+    if differ:
+        raise ValueError(
+            f"the weights of {path} are of another policy:{''.join(differ[:SHOWN])}\n"
+            "use the policy and the sizes that it was trained with"
+        )
+    policy.load_state_dict(weights)
+
+
+def _check_replaceable(path: Path, other: bool) -> None:
+    """Refuse to write over something that is no model."""
+    if other:
+        raise FileExistsError(
+            17, "there is something else than a saved model; choose another path", str(path)
+        )
+
+
+def _is_model_or_empty(folder: Path) -> bool:
+    return (folder / DESCRIPTION).exists() or not any(folder.iterdir())
+
+
+def _zipped(description: Tree, weights: bytes) -> bytes:
+    """A saved model in one file, uncompressed."""
+    import json
+
+    sealed = {**description, "checksum": checksum(canonical_json(description))}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in ((DESCRIPTION, json.dumps(sealed, indent=2).encode()), (WEIGHTS, weights)):
+            archive.writestr(
+                zipfile.ZipInfo(name), data
+            )  # without a date, so that equal models are equal files
+    return file.getvalue()
+
+
+def _unzipped(path: Path) -> tuple[Tree, bytes]:
+    """Description and weights of a saved model in one file."""
+    import json
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            missing = {DESCRIPTION, WEIGHTS} - entries.keys()
+            if missing or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+                raise Damaged(f"{path} is no saved model: {', '.join(sorted(missing)) or 'it is compressed'}")
+            described, weights = json.loads(archive.read(DESCRIPTION)), archive.read(WEIGHTS)
+    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, RecursionError, EOFError) as error:
+        raise Damaged(f"{path} is no saved model, or was changed after it was written ({error})") from error
+    if not isinstance(described, dict):
+        raise Damaged(f"{path} is no saved model: {DESCRIPTION} holds no object")
+    return unsealed(described, path), weights

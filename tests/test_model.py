@@ -1,0 +1,322 @@
+"""A run that stands on its own: it generates, scores, is saved and is tested without the data of training."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rlseq
+from rlseq.cli import main
+from rlseq.policies import Rotary
+from rlseq.utils.files import read_sealed, write_sealed
+
+SIZES = ("hidden=8", "embedding=8")
+
+
+def typed(*words: object) -> int:
+    """The status of a command."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def in_python(env: Any, out: Path, policy: str = "gru", **sizes: Any) -> Any:
+    """A run of two updates, made in Python; its policy."""
+    made = rlseq.make_policy(policy, env, **{"hidden": 8, "embedding": 8, **sizes})
+    rlseq.train(rlseq.make_agent("reinforce", made), env, 2, out=out)
+    return made
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{n:03d}\t{n % 7}{n % 5}{n % 3}{n % 2}\n" for n in range(100)), "utf-8")
+    return path
+
+
+def test_a_run_of_the_command_needs_neither_its_data_nor_its_folder(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    train = ("train", "mle", "--env", "rlseq/Parallel-v0", "--option", f"path={pairs}", "num_envs=8")
+    assert typed(*train, "--policy", "seq2seq", *SIZES, "--budget-tokens", 64, "--out", run) == 0
+    assert typed("generate", run, "012") == 0
+    before = capsys.readouterr().out.splitlines()[-1]
+    pairs.unlink()
+    monkeypatch.chdir(elsewhere)
+    assert typed("generate", run, "012") == 0
+    assert capsys.readouterr().out.splitlines() == [before]
+    model = rlseq.load(run)
+    ((best,),) = model.generate(["012"])
+    assert best.text == before
+    assert model.score(["012"], [best.text])[0] <= 0
+    assert typed("evaluate", run) == 2
+    assert "no such file" in capsys.readouterr().err
+    new = tmp_path / "new.tsv"
+    new.write_text("".join(f"{n:03d}\t{n % 5}{n % 3}{n % 2}{n % 5}\n" for n in range(40)), "utf-8")
+    assert typed("evaluate", run, "--option", f"path={new}", "split=train") == 0
+    assert "tested on 34 items of path=" in capsys.readouterr().err
+    assert (
+        typed(
+            "train", "scst", "--start", run, "--option", f"path={new}", "--budget-tokens", 64, "--out", "next"
+        )
+        == 0
+    )
+    out, err = capsys.readouterr()
+    assert "before," in err
+    assert "next" in out
+    assert rlseq.load("next").run.sizes == model.run.sizes
+
+
+def copying() -> Any:
+    return rlseq.make("rlseq/Copy-v0", num_envs=4, items=20)
+
+
+def reading_files(tmp_path: Path) -> Any:
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"a {'b ' * (n % 3)}c{n}\n" for n in range(30)), "utf-8")
+    return rlseq.make("rlseq/Text-v0", num_envs=4, path=path)
+
+
+@pytest.mark.parametrize(
+    ("make", "policy", "sources"),
+    [
+        (lambda _: copying(), "transformer", ["a b", "c"]),
+        (reading_files, "lstm", None),
+        (
+            lambda _: rlseq.make("rlseq/Captions-v0", num_envs=4, scenes=20),
+            "captioner",
+            [np.zeros((3, 36, 36))],
+        ),
+        (lambda _: rlseq.make("rlseq/Numbers-v0", num_envs=4, below=100), "seq2seq", ["twelve"]),
+    ],
+)
+def test_runs_made_in_python_load_with_the_same_outputs(
+    make: Callable[[Path], Any], policy: str, sources: Any, tmp_path: Path
+) -> None:
+    env = make(tmp_path)
+    trained = in_python(env, tmp_path / "run", policy)
+    for file in tmp_path.glob("*.txt"):
+        file.unlink()
+    wanted = rlseq.generate(trained, env, sources, n=2)
+    likeliest = rlseq.generate(trained, env, sources, rlseq.Beam(1, length_penalty=0))
+    texts, scores = zip(*(found[0] for found in likeliest), strict=True)
+    run = rlseq.load(tmp_path / "run")
+    for place in (tmp_path / "run", run.save(tmp_path / "m"), run.save(tmp_path / "m.zip")):
+        model = rlseq.load(place)
+        assert model.generate(sources, n=2) == wanted
+        assert model.score(sources, texts) == pytest.approx(scores, abs=1e-4)
+
+
+def test_the_score_of_a_text_is_the_sum_of_its_log_probabilities(tmp_path: Path) -> None:
+    env = copying()
+    policy = in_python(env, tmp_path / "run")
+    batch = rlseq.rollout(policy, env)
+    texts = env.texts(batch.actions, batch.mask)
+    ended = [i for i, row in enumerate(batch.actions.tolist()) if env.vocab.eos in row]
+    assert ended
+    sources = [env.sources()[i] for i in ended]
+    with torch.no_grad():
+        wanted = (policy.evaluate(batch.actions, batch.context).log_probs * batch.mask).sum(1)[ended]
+    assert rlseq.load(tmp_path / "run").score(sources, [texts[i] for i in ended]) == pytest.approx(
+        wanted.tolist(), abs=1e-5
+    )
+
+
+def test_sizes_that_are_parts_are_kept_by_name(tmp_path: Path) -> None:
+    policy = in_python(copying(), tmp_path, "transformer", positions=Rotary, value=True)
+    loaded = rlseq.load(tmp_path).policy
+    assert type(loaded.positions) is type(policy.positions)
+    assert loaded.state_dict().keys() == policy.state_dict().keys()
+
+
+def test_other_data_are_read_with_the_words_of_the_run(pairs: Path, tmp_path: Path) -> None:
+    env = rlseq.make("rlseq/Parallel-v0", num_envs=4, path=pairs, level="char")
+    in_python(env, tmp_path / "run")
+    other = tmp_path / "other.tsv"
+    other.write_text("".join(f"z{n}{n}\t{n % 9}x\n" for n in range(40)), "utf-8")
+    model = rlseq.load(tmp_path / "run")
+    with pytest.warns(UserWarning, match="sources have up to 5 tokens, the policy reads 3 at most"):
+        task = model.task(path=other)
+    assert (task.vocab, task.source_vocab, task.max_len) == (env.vocab, env.source_vocab, env.max_len)
+    assert rlseq.rollout(model.policy, task).rewards.shape == (1, env.max_len)
+    with pytest.raises(ValueError, match="another vocab than the policy was made for: 5 words in place of"):
+        rlseq.load(in_run(copying(), tmp_path / "copy")).task(vocab_size=5)
+
+
+def in_run(env: Any, out: Path) -> Path:
+    in_python(env, out)
+    return out
+
+
+class Own(nn.Module):
+    """A policy of a user's own make."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(words))
+
+    def start(self, context: Any) -> Any:
+        return (context["index"],)
+
+    def step(self, token: Any, state: Any) -> Any:
+        return self.logits.expand(len(token), -1), state
+
+    def evaluate(self, actions: Any, context: Any, behaviour: Any = None) -> Any:
+        log_probs = self.logits.log_softmax(0)
+        return rlseq.types.Evaluation(
+            log_probs[actions], -(log_probs.exp() * log_probs).sum().expand(actions.shape)
+        )
+
+
+def test_a_policy_of_ones_own_is_given(tmp_path: Path) -> None:
+    env = copying()
+    policy = Own(len(env.vocab))
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, 2, out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"an? Own, was not made by rlseq.make_policy; make it, and pass it"):
+        rlseq.load(tmp_path / "run")
+    model = rlseq.load(tmp_path / "run", policy=Own(len(env.vocab)))
+    assert torch.equal(model.policy.logits, policy.logits)
+    assert len(model.generate(["a b"])[0]) == 1
+    with pytest.raises(ValueError, match=r"policy\.logits was"):
+        rlseq.load(tmp_path / "run", policy=Own(3))
+
+
+def short(tokens: torch.Tensor, mask: torch.Tensor, context: Any) -> torch.Tensor:
+    return -mask.sum(1).float()
+
+
+def test_a_reward_function_must_be_given_again(tmp_path: Path) -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=4, items=20, reward=short)
+    policy = rlseq.make_policy("gru", env, hidden=8)
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, 2, out=tmp_path, alarms="ignore")
+    model = rlseq.load(tmp_path)
+    assert model.generate(["a b"])
+    with pytest.raises(ValueError, match=r"reward, which no file can hold; give it again: task\(reward=…\)"):
+        model.task()
+    assert model.task(reward=short).vocab == env.vocab
+
+
+def test_a_policy_that_acts_in_another_environment_loads_and_writes_nothing(tmp_path: Path) -> None:
+    env = rlseq.adapters.GymEnv("CartPole-v1", num_envs=2, steps=4)
+    policy = rlseq.make_policy("mlp", env, hidden=4, value=True)
+    rlseq.train(rlseq.make_agent("a2c", policy), env, 2, out=tmp_path / "run")
+    model = rlseq.load(rlseq.load(tmp_path / "run").save(tmp_path / "m.zip"))
+    for name, value in policy.state_dict().items():
+        assert torch.equal(model.policy.state_dict()[name], value)
+    with pytest.raises(ValueError, match="acts in a Gymnasium environment and writes no texts"):
+        model.generate()
+
+
+def test_a_value_head_that_the_start_lacks_is_added(pairs: Path, tmp_path: Path, capsys: Any) -> None:
+    env = rlseq.make("rlseq/Parallel-v0", num_envs=4, path=pairs)
+    in_python(env, tmp_path / "run")
+    words = ("train", "a2c", "--start", tmp_path / "run", "--budget-tokens", 64, "--out", tmp_path / "next")
+    assert typed(*words) == 2
+    assert "value" in capsys.readouterr().err
+    assert not (tmp_path / "next").exists()
+    assert typed(*words, "--policy", "gru", "value=true") == 0
+
+
+# ── damage ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def edited(name: str, **changes: Any) -> Callable[[Path], None]:
+    def edit(run: Path) -> None:
+        write_sealed(run / name, {**read_sealed(run / name), **changes})
+
+    return edit
+
+
+def swapped(run: Path) -> None:
+    """The words of another task, whole and with their checksum."""
+    in_python(rlseq.make("rlseq/Copy-v0", num_envs=4, vocab_size=5, items=20), run.parent / "other")
+    (run / "words.json").write_bytes((run.parent / "other" / "words.json").read_bytes())
+
+
+def flipped(name: str) -> Callable[[Path], None]:
+    def flip(run: Path) -> None:
+        data = bytearray((run / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (run / name).write_bytes(data)
+
+    return flip
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("words.json"), "words.json"),
+        (without("run.json"), "run.json"),
+        (without("config.json"), "it has neither config.json nor model.json"),
+        (without("checkpoints/00000002.safetensors"), "00000002.safetensors"),
+        (flipped("words.json"), "words.json"),
+        (flipped("run.json"), "run.json"),
+        (flipped("checkpoints/00000002.safetensors"), "00000002.safetensors was changed"),
+        (swapped, "words.json holds another vocab than the run was begun with"),
+        (edited("config.json", schema="rlseq.run/2"), "schema 'rlseq.run/2'"),
+        (edited("run.json", sizes={"hidden": 9, "embedding": 8, "value": False}), "are of another policy"),
+        (edited("run.json", policy="nothing"), "unknown policy 'nothing'"),
+        (edited("run.json", colour=1), "run.json has other fields than a run"),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line(
+    damage: Callable[[Path], None], message: str, tmp_path: Path, capsys: Any
+) -> None:
+    in_python(copying(), tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        rlseq.load(tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert typed("generate", tmp_path / "run", "a") == 2
+    assert message in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
+    model = rlseq.load(in_run(copying(), tmp_path / "run"))
+    file, folder = model.save(tmp_path / "m.zip"), model.save(tmp_path / "m")
+    assert model.save(tmp_path / "again.zip").read_bytes() == file.read_bytes()
+    for damage, message in (
+        (flipped("weights.safetensors"), "weights.safetensors was changed"),
+        (without("weights.safetensors"), "weights.safetensors cannot be read"),
+        (edited("model.json", schema="rlseq.model/9"), "schema 'rlseq.model/9'"),
+        (flipped("model.json"), "model.json"),
+    ):
+        model.save(folder)
+        damage(folder)
+        with pytest.raises(ValueError, match=message):
+            rlseq.load(folder)
+    for data in (b"", b"PK", file.read_bytes()[:200]):
+        (tmp_path / "cut.zip").write_bytes(data)
+        with pytest.raises(ValueError, match=r"cut\.zip is no saved model"):
+            rlseq.load(tmp_path / "cut.zip")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.json", json.dumps({}))
+        archive.writestr("weights.safetensors", bytes(10**6))
+    with pytest.raises(ValueError, match=r"bomb\.zip is no saved model: it is compressed"):
+        rlseq.load(tmp_path / "bomb.zip")
+    with pytest.raises(FileNotFoundError, match="no such run or saved model"):
+        rlseq.load(tmp_path / "nothing")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine", "utf-8")
+    for other in (tmp_path / "notes", tmp_path / "notes" / "mine.txt"):
+        with pytest.raises(OSError, match="something else than a saved model"):
+            model.save(other)
+    with pytest.raises(ValueError, match="best belongs to a run's folder"):
+        rlseq.load(file, best=True)
