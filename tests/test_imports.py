@@ -15,7 +15,7 @@ import pytest
 from rlseq.agents import AGENTS
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
-from rlseq.training.run_folder import read_job
+from rlseq.training.run_folder import read_run
 from tests.campaigns.test_command_line import typed
 
 MODULE = '''
@@ -99,7 +99,7 @@ def test_own_components_are_listed_trained_and_used_again(module: str, tmp_path:
     status, out, err = typed(words)
     assert status == 0, err
     assert "agreement" in out
-    assert read_job(Path("run"))["imports"] == [module]
+    assert read_run(Path("run"))["imports"] == [module]
     assert "agreement" in command("evaluate", "run", "--metrics", "agreement", "--texts", "4")
     assert len(command("generate", "run", "a b c").splitlines()) == 1
     command("train", "mine", "--config", "run/command.yaml", "--out", "again")
