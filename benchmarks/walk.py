@@ -49,13 +49,18 @@ def walk(what: Any) -> list[str]:
     return seen
 
 
-def main() -> int:
-    """Print the walk of one update; fail above the bars."""
+def walk_of_update() -> list[str]:
+    """Return the walk of one update of REINFORCE."""
     env = rlseq.make("rlseq/Copy-v0", num_envs=8)
     agent = rlseq.make_agent("reinforce", rlseq.make_policy("lstm", env, hidden=8, embedding=4))
     agent.update(agent.collect(env))  # imports and caches
     batch = agent.collect(env)
-    seen = walk(lambda: agent.update(batch))
+    return walk(lambda: agent.update(batch))
+
+
+def main() -> int:
+    """Print the walk of one update; fail above the bars."""
+    seen = walk_of_update()
     print(" → ".join(seen))
     print(f"{len(set(seen))} packages (at most {PACKAGES}), {len(seen) - 1} switches (at most {SWITCHES})")
     return int(len(set(seen)) > PACKAGES or len(seen) - 1 > SWITCHES)

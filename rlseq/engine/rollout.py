@@ -244,7 +244,7 @@ def evaluate_actions(
     given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
     with casting(behaviour.autocast, batch.actions.device), mode(policy), given:
         answer = policy.evaluate(batch.actions, batch.context, *more)
-    evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
+        evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
     if behaviour.support is not None:  # the token of the padding may not be allowed: −∞ · 0 is NaN
         evaluation = evaluation._replace(log_probs=evaluation.log_probs.where(batch.mask, 0.0))
     return evaluation

@@ -125,8 +125,8 @@ def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behavi
     flat = _with_one(features.reshape(-1, features.shape[-1]))
     flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
     arguments = flat, weight, actions.reshape(-1), behaviour.temperature, support
-    scores = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
-    return tuple(score.view(shape) for score in scores)
+    log_probs, entropy, top = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
+    return log_probs.view(shape), entropy.view(shape), top.view(shape)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:

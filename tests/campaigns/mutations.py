@@ -78,22 +78,22 @@ MUTATIONS = [
         (
             "baseline-learns-twice",
             "rlseq/policy_gradient/algorithm.py",
-            "self.baseline.learn(batch.targets, self.acted(batch))",
-            "self.baseline.learn(2 * batch.targets, self.acted(batch))",
+            "self.baseline.learn(learned.targets, self.acted(learned))",
+            "self.baseline.learn(2 * learned.targets, self.acted(learned))",
             "update mixer",
         ),
         (
             "baseline-never-learns",
             "rlseq/policy_gradient/algorithm.py",
-            'if hasattr(self.baseline, "learn"):',
-            'if hasattr(self.baseline, "learns"):',
+            "if isinstance(self.baseline, Factor):",
+            "if isinstance(self.baseline, str):",
             "update",
         ),
         (
             "no-penalty",
             "rlseq/policy_gradient/algorithm.py",
-            "* batch.weights).sum() + penalty",
-            "* batch.weights).sum()",
+            "* learned.weights).sum() + penalty",
+            "* learned.weights).sum()",
             "exactness",
         ),
         ("same-order", "rlseq/policy_gradient/factors.py", "self.times = self.times + 1", "pass", "update"),
@@ -185,7 +185,7 @@ MUTATIONS = [
         ),
         (
             "at-last-first",
-            "rlseq/policy_gradient/returns.py",
+            "rlseq/utils/masks.py",
             "mask.sum(1, keepdim=True) - 1",
             "mask.sum(1, keepdim=True) - 2",
             "returns env",
@@ -193,7 +193,7 @@ MUTATIONS = [
         (
             "stepwise-unpaid",
             "rlseq/policy_gradient/credit.py",
-            "return replace(batch, credit=judged - paid(batch))",
+            "return replace(batch, credit=judged - past_rewards(batch))",
             "return replace(batch, credit=judged)",
             "update",
         ),
@@ -236,22 +236,22 @@ MUTATIONS = [
         (
             "k3-reversed",
             "rlseq/policy_gradient/penalties.py",
-            "log_ratio = anchor.log_probs - seen.log_probs",
-            "log_ratio = seen.log_probs - anchor.log_probs",
+            "kl_estimate(reference.log_probs - evaluation.log_probs)",
+            "kl_estimate(evaluation.log_probs - reference.log_probs)",
             "objectives losses",
         ),
         (
             "k2-unhalved",
             "rlseq/policy_gradient/penalties.py",
-            "(seen.log_probs - anchor.log_probs).square() / 2",
-            "(seen.log_probs - anchor.log_probs).square()",
+            "(evaluation.log_probs - reference.log_probs).square() / 2",
+            "(evaluation.log_probs - reference.log_probs).square()",
             "objectives losses",
         ),
         (
             "smoothing-reversed",
             "rlseq/policy_gradient/penalties.py",
-            "share * others - (1 - share) * seen.log_probs",
-            "(1 - share) * others - share * seen.log_probs",
+            "share * others - (1 - share) * evaluation.log_probs",
+            "(1 - share) * others - share * evaluation.log_probs",
             "losses objectives",
         ),
         # ── agents ──
@@ -259,8 +259,8 @@ MUTATIONS = [
         (
             "grpo-clip-high",
             "agents/grpo.py",
-            "clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)",
-            "clipped(seen.log_probs, batch.log_probs, batch.advantages, self.clip_high, self.clip)",
+            "clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)",
+            "clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip_high, self.clip)",
             "objectives agents equivalences losses",
         ),
         (
@@ -317,8 +317,8 @@ MUTATIONS = [
         (
             "e2e-detached",
             "agents/e2e.py",
-            "Soft(top.indices, top.values.softmax(-1))",
-            "Soft(top.indices, top.values.softmax(-1).detach())",
+            "SoftTokens(top.indices, top.values.softmax(-1))",
+            "SoftTokens(top.indices, top.values.softmax(-1).detach())",
             "e2e",
         ),
         (
@@ -352,15 +352,15 @@ MUTATIONS = [
         (
             "scheduled-unread",
             "agents/scheduled_sampling.py",
-            "return replace(batch, written=read)",
+            "return replace(batch, inputs=read)",
             "return replace(batch, actions=read)",
             "scheduled_sampling",
         ),
         (
             "seqgan-baseline",
             "agents/seqgan.py",
-            '= "none"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper',
-            '= "mean"  # b (rlseq.baselines, rlseq.policy_gradient.baselines); the paper',
+            "= none  # b (rlseq.baselines); the paper",
+            "= mean  # b (rlseq.baselines); the paper",
             "adversarial",
         ),
         (
