@@ -23,6 +23,7 @@ from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.metrics.fitting import LazyMetric, ReadTokens
 from rlseq.metrics.registry import METRICS
 from rlseq.types import Reward
+from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.errors import pick
 from rlseq.vocab import EOS, UNK, Vocab, whole_words
 
@@ -58,6 +59,7 @@ class Captions(CorpusTask):
 
     held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
 
+    @checked_arguments
     def __init__(
         self,
         *,
@@ -67,21 +69,16 @@ class Captions(CorpusTask):
         split: str = "train",
         reward: str | Reward | Mapping[str, Reward] = "cider_d",
         vocab: Vocab | None = None,
-        min_count: int = 1,
-        max_len: int | None = None,
-        image_size: int = 64,
+        min_count: PositiveInt = 1,
+        max_len: PositiveInt | None = None,
+        image_size: PositiveInt = 64,
         skip_bad: bool = False,
-        scenes: int = 1000,
-        data_seed: int = 0,
+        scenes: PositiveInt = 1000,
+        data_seed: Seed = 0,
         **options: Unpack[EnvOptions],
     ) -> None:
-        longest = 1 if max_len is None else max_len
-        _check_numbers(1, min_count=min_count, image_size=image_size, scenes=scenes, max_len=longest)
-        _check_numbers(0, data_seed=data_seed)
-        if vocab is not None and (not isinstance(vocab, Vocab) or vocab.eos is None):
-            raise ValueError(
-                f"vocab must be an rlseq.Vocab with an end, such as train.vocab, got {vocab!r:.80}"
-            )
+        if vocab is not None and vocab.eos is None:
+            raise ValueError(f"vocab must be a Vocab with an end, got {vocab!r:.80}; take that of training")
         if path is None:
             if images is not None or features is not None:
                 raise ValueError("images and features belong to an annotation file; pass path=FILE.json, too")
@@ -180,9 +177,3 @@ def _files(
         longest=max(len(text.split()) for text in learned),
         skipped=bad.skipped,
     )
-
-
-def _check_numbers(least: int, **numbers: Any) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise ValueError(f"{name} must be an integer ≥ {least}, got {number!r}")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class CorpusTask(SequenceEnv):
         *,
         reward: str | Reward | Mapping[str, Reward],
         metrics: Sequence[str] = (),
-        own: Mapping[str, Reward] | None = None,
+        own: Mapping[str, Reward] = MappingProxyType({}),
         items: Context | None = None,
         max_len: int | None = None,
         words: TaskSpec | None = None,

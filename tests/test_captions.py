@@ -133,8 +133,8 @@ def test_metrics_are_fitted_when_they_are_asked() -> None:
         ({"split": "all"}, "unknown split of scenes 'all'"),
         ({"images": "folder"}, "belong to an annotation file; pass path"),
         ({"scenes": 0}, "scenes must be an integer ≥ 1, got 0"),
-        ({"data_seed": -1}, "data_seed must be an integer ≥ 0, got -1"),
-        ({"max_len": -3}, "max_len must be an integer ≥ 1, got -3"),
+        ({"data_seed": -1}, r"data_seed must be an integer in \[0.*, got -1"),
+        ({"max_len": -3}, "max_len must be an integer ≥ 1 or None, got -3"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -214,9 +214,7 @@ def test_the_vocabulary_is_that_of_training_in_every_split(data: Path) -> None:
 
 @pytest.mark.parametrize("vocab", ["x", rlseq.Vocab(("a", "dog"), eos=None)])
 def test_what_is_no_vocabulary_for_captions(data: Path, vocab: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"vocab must be an rlseq.Vocab with an end, such as train.vocab, got"
-    ):
+    with pytest.raises((TypeError, ValueError), match="vocab must be a Vocab (or None|with an end), got"):
         files(data, features=str(data / "all.npz"), vocab=vocab)
 
 

@@ -300,7 +300,7 @@ class Constant(Composable):
         return torch.full(mask.shape[:1], self.value, device=mask.device)
 
 
-class Shuffled(Composite):
+class Shuffled(OfReward):
     """Rewards dealt out at random within the batch: same distribution, no information."""
 
     @checked_arguments
@@ -316,11 +316,6 @@ class Shuffled(Composite):
             raise ValueError(f"Shuffled needs a reward [B], got {list(value.shape)}; shuffle before dense()")
         order = torch.randperm(len(value), generator=self.generator)
         return value[order.to(value.device)]
-
-    @property
-    def components(self) -> dict[str, Reward]:
-        """The shuffled reward."""
-        return {"reward": self.reward}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the random generator, and of the reward."""

@@ -7,7 +7,9 @@ fitted once on all items, or, where these are too many or endless, on those of e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -75,40 +77,70 @@ class WithoutFirst:
 
 
 class Reader(Protocol):
-    """How a metric reads what is written, and what it is compared with."""
+    """A way of reading what is written, and what it is compared with."""
 
-    corpus: HasReferences
-    options: dict[str, Any]  # what a metric is told when it is made
+    @property
+    def corpus(self) -> HasReferences:
+        """The references."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options with which the metric is made."""
 
     def references(self, index: Tensor | None) -> Any:
-        """The references of items `[B]`, of all when not given."""
+        """Return the references of items `[B]`, of all when not given."""
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids `[B, L]` and where they are real."""
-
-    def on(self, corpus: HasReferences) -> Reader:
-        """The same way of reading another corpus."""
+        """Return ids `[B, L]` and where they are real."""
 
 
+@dataclass(frozen=True, eq=False)
 class ReadTokens:
     """By tokens; an unknown word of a reference equals nothing that can be written."""
 
-    def __init__(self, corpus: HasReferences) -> None:
-        self.corpus, self.options = corpus, {"eos": corpus.vocab.eos}
+    corpus: HasReferences
 
-    def references(self, index: Tensor | None) -> RefTable:
-        """The references as tokens."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """The end, which is a token too."""
+        return {"eos": self.corpus.vocab.eos}
+
+    def references(self, index: Tensor | None) -> Any:
+        """Return the references as tokens."""
         return self.corpus.table(index)
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens as they are."""
+        """Return the tokens as they are."""
         return tokens, mask
 
-    def on(self, corpus: HasReferences) -> ReadTokens:
-        """Another corpus, by tokens."""
-        return ReadTokens(corpus)
+
+@dataclass(frozen=True, eq=False)
+class ReadTexts(ReadTokens):
+    """By whole texts, for metrics by other programs, which make texts of tokens themselves.
+
+    Args:
+        corpus: has the references.
+        ends: a text's end is the word `eos`, so that a text that breaks off lacks a word.
+    """
+
+    ends: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """From ids to a text."""
+        return {"detokenize": self.text}
+
+    def references(self, index: Tensor | None) -> Any:
+        """Return the references as texts."""
+        return [[text + " eos" * self.ends for text in item] for item in self.corpus.texts(index)]
+
+    def text(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        vocab = self.corpus.vocab
+        return vocab.decode(ids) + " eos" * (self.ends and vocab.eos in ids)
 
 
+@dataclass(frozen=True, eq=False)
 class ReadWords:
     """By words of the text.
 
@@ -118,13 +150,18 @@ class ReadWords:
         ends: a text's end is a word too, as a reward needs it: else one half of a reference is as good.
     """
 
-    def __init__(self, corpus: HasReferences, tokenize: Tokenize, ends: bool) -> None:
-        self.corpus, self.tokenize, self.ends = corpus, tokenize, ends
-        self.options = {"eos": 0 if ends else None}
-        self.ids: dict[str, int] = {}
+    corpus: HasReferences
+    tokenize: Tokenize
+    ends: bool
+    ids: dict[str, int] = field(default_factory=dict, init=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The end, if it is a word."""
+        return {"eos": 0 if self.ends else None}
 
     def references(self, index: Tensor | None) -> RefTable:
-        """References as words; new ones get an id."""
+        """Return the references as words; new ones get an id."""
         items = self.corpus.texts(index)
         rows = [self._ids(text, self.ids, 1, True) for item in items for text in item]
         counts = torch.tensor([len(item) for item in items])
@@ -133,7 +170,7 @@ class ReadWords:
         return RefTable(*pad(rows), item, slot, len(items), int(counts.max()))
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Texts as words; those of no reference get ids of their own."""
+        """Return the texts as words; those of no reference get ids of their own."""
         lengths = mask.sum(1)
         texts = self.corpus.vocab.decode_batch(tokens.tolist(), lengths.tolist())
         last = tokens.gather(1, (lengths - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
@@ -145,10 +182,6 @@ class ReadWords:
         ids = ids.to(tokens.device)
         return ids.clamp(min=0), ids >= 0
 
-    def on(self, corpus: HasReferences) -> ReadWords:
-        """Another corpus, by the same words."""
-        return ReadWords(corpus, self.tokenize, self.ends)
-
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         known = self.ids
         ids = [
@@ -156,37 +189,6 @@ class ReadWords:
             for word in self.tokenize(text)
         ]
         return [*ids, 0] if end and self.ends else ids
-
-
-class ReadTexts:
-    """As whole texts, for metrics by other programs.
-
-    Args:
-        corpus: has the references.
-        ends: a text's end is the word `eos`, so that a text that breaks off lacks a word.
-    """
-
-    def __init__(self, corpus: HasReferences, ends: bool) -> None:
-        self.corpus, self.ends = corpus, ends
-        self.options = {"detokenize": self.text}
-
-    def references(self, index: Tensor | None) -> list[list[str]]:
-        """References as texts."""
-        end = " eos" if self.ends else ""
-        return [[text + end for text in item] for item in self.corpus.texts(index)]
-
-    def text(self, ids: list[int]) -> str:
-        """The text of ids."""
-        vocab = self.corpus.vocab
-        return vocab.decode(ids) + (" eos" if self.ends and vocab.eos in ids else "")
-
-    def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens as they are, of which the metric makes texts."""
-        return tokens, mask
-
-    def on(self, corpus: HasReferences) -> ReadTexts:
-        """Another corpus, by texts."""
-        return ReadTexts(corpus, self.ends)
 
 
 class LazyMetric(Composable):
@@ -228,7 +230,7 @@ class LazyMetric(Composable):
 
     def without_first_reference(self, items: Tensor) -> Reward:
         """The same metric, fitted on the other references of items `[n]`, whose texts it then judges."""
-        read = self.read.on(WithoutFirst(self.read.corpus, items))
+        read = replace(self.read, corpus=WithoutFirst(self.read.corpus, items))  # type: ignore[type-var]
         left = LazyMetric(self.name, self.make, read, scale=self.scale)
         return lambda tokens, mask, context: left(
             tokens, mask, {"index": torch.arange(len(tokens), device=tokens.device)}
@@ -272,7 +274,7 @@ def texts_of(table: RefTable, vocab: Vocab, oov_words: Sequence[str] = ()) -> li
 
 
 def references_of(env: Any) -> HasReferences | None:
-    """The corpus of a task, or the references of all its contexts; None where there are none."""
+    """Return the corpus of a task, or the references of all its contexts; None where there are none."""
     corpus: HasReferences | None = getattr(env, "corpus", None)
     if corpus is not None:
         return corpus
@@ -283,14 +285,16 @@ def references_of(env: Any) -> HasReferences | None:
 def rewards_of(
     reward: str | Reward | Mapping[str, Reward],
     corpus: HasReferences | None,
-    own: Mapping[str, Reward] | None = None,
+    own: Mapping[str, Reward] = MappingProxyType({}),
 ) -> Reward | Mapping[str, Reward]:
-    """A task's reward as `SequenceEnv` takes it, where it may be a name."""
+    """Return a task's reward as `SequenceEnv` takes it, where it may be a name."""
     return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
 
 
-def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] | None = None) -> Reward:
-    """A reward by name, 1 at best, to which a text's end counts.
+def named_reward(
+    name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = MappingProxyType({})
+) -> Reward:
+    """Return a reward by name, 1 at best, to which a text's end counts.
 
     A metric of words reads the tokens themselves where these are words.
 
@@ -299,38 +303,32 @@ def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Rewa
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own rewards.
     """
-    if own and name in own:
-        return own[name]
-    row = _row(name, "reward", own or ())
-    as_words = corpus is not None and corpus.vocab.separator == " " and row.reads == "words"
-    cut = whitespace if row.reads == "words" else row.tokenize
-    return _made(row, corpus, "tokens" if as_words else row.reads, cut, ends=True)
+    return own[name] if name in own else _made(_row(name, "reward", own), corpus, ends=True)
 
 
-def named_metric(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] | None = None) -> Reward:
-    """A metric by name, as it is reported: of the text alone, as its reference implementation cuts it.
+def named_metric(
+    name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = MappingProxyType({})
+) -> Reward:
+    """Return a metric by name, as it is reported: of the text alone, cut as by its reference implementation.
 
     Args:
         name: of the task's own metrics, or of any other.
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own metrics.
     """
-    if own and name in own:
-        return own[name]
-    row = _row(name, "metric", own or ())
-    return _made(row, corpus, row.reads, row.tokenize, ends=False)
+    return own[name] if name in own else _made(_row(name, "metric", own), corpus, ends=False)
 
 
 def _row(name: str, what: str, own: Iterable[str]) -> MetricRow:
-    """The row of a name."""
+    """Return the row of a name."""
     known = {n: row for n, row in METRICS.items() if row.make is not None}
     if name not in known:
         raise ValueError(f"unknown {what} {name!r}{hint(name, {*known, *own})}")
     return known[name]
 
 
-def _made(row: MetricRow, corpus: HasReferences | None, reads: str, cut: Tokenize, *, ends: bool) -> Reward:
-    """The metric of a row for a corpus, read in one of the three ways."""
+def _made(row: MetricRow, corpus: HasReferences | None, *, ends: bool) -> Reward:
+    """Return the metric of a row for a corpus; a reward, to which a text's end counts, is scaled."""
     if not row.needs_references:
         judge: Reward = row.fit(eos=corpus and corpus.vocab.eos)
         return judge
@@ -338,14 +336,20 @@ def _made(row: MetricRow, corpus: HasReferences | None, reads: str, cut: Tokeniz
         raise ValueError(f"{row.name} needs references, which this task does not have")
     if row.all_items and corpus.stream:
         raise ValueError(f"{row.name} weighs words by all items, which are not all in memory; choose another")
-    if reads == "texts" and "detokenize" not in row.options:
-        raise ValueError(f"{row.name} judges texts (rlseq.metrics.evaluate), not what a task writes")
-    read: Reader = ReadTokens(corpus)
-    if reads == "texts":
-        read = ReadTexts(corpus, ends)
-    elif reads != "tokens":
-        read = ReadWords(corpus, cut, ends)
-    made = LazyMetric(row.name, row.fit, read, not corpus.stream, row.scale if ends else 1.0)
-    if reads == "texts" and made.once:
+    made = LazyMetric(
+        row.name, row.fit, _reader(row, corpus, ends), not corpus.stream, row.scale if ends else 1.0
+    )
+    if row.reads == "texts" and made.once:
         made.signature  # noqa: B018  (what is missing, such as Java, is said before anything is trained)
     return made
+
+
+def _reader(row: MetricRow, corpus: HasReferences, ends: bool) -> Reader:
+    """Return the way in which a metric reads a corpus."""
+    if row.reads == "texts":
+        if "detokenize" not in row.options:
+            raise ValueError(f"{row.name} judges texts (rlseq.metrics.evaluate), not what a task writes")
+        return ReadTexts(corpus, ends)
+    if row.reads == "tokens" or (ends and row.reads == "words" and corpus.vocab.separator == " "):
+        return ReadTokens(corpus)
+    return ReadWords(corpus, whitespace if ends and row.reads == "words" else row.tokenize, ends)

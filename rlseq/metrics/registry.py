@@ -9,7 +9,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ from rlseq.metrics.positional import accuracy
 from rlseq.metrics.rouge import ROUGEL, ROUGEN
 from rlseq.metrics.ter import TER
 from rlseq.metrics.tokenize import Tokenize, characters, tercom, whitespace
-from rlseq.utils.arguments import checked_arguments
-from rlseq.utils.errors import enter, pick
+from rlseq.utils.arguments import Checked
+from rlseq.utils.errors import check_options, enter, pick
 
 Make = Callable[..., Any]
 Range = tuple[float, float]
@@ -40,7 +40,7 @@ CONTROLS = ("constant", "shuffled")  # rewards of control runs, which no metric 
 
 
 @dataclass(frozen=True)
-class MetricRow:
+class MetricRow(Checked):
     """What is known about a metric beside its formula.
 
     Args:
@@ -59,7 +59,7 @@ class MetricRow:
     name: str
     make: Make | None = None
     better: Better = "higher"
-    range: Range = NO_RANGE
+    range: tuple[Any, Any] = NO_RANGE
     unit: str = ""
     reads: Reads = "tokens"
     scale: float = 1.0
@@ -157,36 +157,21 @@ _ROWS = (
 METRICS: dict[str, MetricRow] = {row.name: row for row in _ROWS}
 
 
-@checked_arguments
-def register(
-    name: str,
-    metric: Make | None = None,
-    *,
-    better: Better = "higher",
-    range: Range = NO_RANGE,
-    unit: str = "",
-    reads: Reads = "tokens",
-    scale: float = 1.0,
-    all_items: bool = False,
-) -> None:
+def register(name: str, metric: Make | None = None, **facts: Any) -> None:
     """Make a metric known by its name, to tasks, comparisons, reports and the command line.
 
     Args:
         name: letters, digits and `_ + . -`.
         metric: a subclass of `Metric` or of `SetMetric`, or another class whose objects can be called with
             `(tokens, mask, context)`; a `functools.partial` of one; or such a function itself.
-        better: "higher", "lower", or "neither".
-        range: the least and the largest value; intervals in reports end there.
-        unit: of the figure, for lists.
-        reads: "tokens", "words", "characters" or "texts"; see `MetricRow`.
-        scale: factor of the metric as a reward by name.
-        all_items: it cannot be fitted on the references of a batch alone.
+        **facts: `better`, `range`, `unit`, `reads`, `scale` and `all_items`, the fields of `MetricRow`.
     """
+    check_options(facts, [field.name for field in fields(MetricRow)][2:], "register")
+    row = MetricRow(name, metric, **facts)
     if name in ("reward", *CONTROLS):
         raise ValueError(f"{name!r} is the name of something else than a metric; choose another")
-    if not range[0] < range[1]:
-        raise ValueError(f"range must be a least and a larger value, got {range}")
-    row = MetricRow(name, metric, better, range, unit, reads, scale, all_items)
+    if not row.range[0] < row.range[1]:
+        raise ValueError(f"range must be a least and a larger value, got {row.range}")
     _check(row)
     enter(METRICS, name, row, "metric", row.kind)
 
