@@ -214,7 +214,7 @@ def test_the_vocabulary_is_that_of_training_in_every_split(data: Path) -> None:
 
 @pytest.mark.parametrize("vocab", ["x", rlseq.Vocab(("a", "dog"), eos=None)])
 def test_what_is_no_vocabulary_for_captions(data: Path, vocab: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="vocab must be a Vocab (or None|with an end), got"):
+    with pytest.raises((TypeError, ValueError), match=r"vocab must be a Vocab (or None|with an end), got"):
         files(data, features=str(data / "all.npz"), vocab=vocab)
 
 
