@@ -62,27 +62,27 @@ def test_rows_that_are_taken_are_copies_and_slices_share_memory(env: Any) -> Non
 
 
 def test_an_error_inside_leaves_episodes_counts_and_random_numbers(env: Any) -> None:
-    before = env.tokens.clone(), env.generator.get_state(), env.counts.numbers(), env.seed
+    before = env.tokens.clone(), env.generator.get_state(), env.counts.as_dict(), env.seed
 
     def fail() -> None:
         with env.rollback_on_error():
             env.append(torch.tensor([1, 1]))
             env.begin()
             env.reseed(5)
-            env.counts.read += 1
+            env.counts.reference_tokens += 1
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
         fail()
     assert torch.equal(env.tokens, before[0])
     assert torch.equal(env.generator.get_state(), before[1])
-    assert (env.counts.numbers(), env.seed) == before[2:]
+    assert (env.counts.as_dict(), env.seed) == before[2:]
 
 
 def test_what_is_preserved_is_restored_without_an_error_too(env: Any) -> None:
-    episodes, random, counts = env.episodes, env.generator.get_state(), env.counts.numbers()
+    episodes, random, counts = env.episodes, env.generator.get_state(), env.counts.as_dict()
     with env.preserved():
         rlseq.rollout(rlseq.make_policy("gru", env, hidden=4, embedding=4), env)
     assert env.episodes is episodes
     assert torch.equal(env.generator.get_state(), random)
-    assert env.counts.numbers() == counts
+    assert env.counts.as_dict() == counts

@@ -26,7 +26,7 @@ from rlseq.engine.device import blocks
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Policy
 
-Decoded = tuple[Tensor, Tensor | None]
+Decoded = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
 Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps

@@ -22,8 +22,6 @@ from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import pick
 
 DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
-
-
 SUBSET_SEED = 0  # of the items that are tested where a limit leaves some out
 SINGLE = 1000  # texts of a task that has one item only
 

@@ -19,7 +19,7 @@ from rlseq.engine.checks import (
     checked_forcing,
     checked_step,
 )
-from rlseq.engine.compiled import compiled
+from rlseq.engine.compiled import Decoded, compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
@@ -65,9 +65,6 @@ class SupportRecorder:
                 self._mask = before.expand(*self._shape, words).clone()
             self._mask[rows, place] = True if support is None else support
         self._first = False
-
-
-Decoded = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
 
 
 Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `decode_step` of some policy

@@ -12,7 +12,7 @@ from rlseq.types import Context
 
 @dataclass(eq=False)
 class Episodes:
-    """The state of B episodes: everything that `SequenceEnv.begin` sets and `append` changes.
+    """The state of B episodes: everything that `Task.begin` sets and `append` changes.
 
     The buffer has one spare column at the end for finished rows to write in, so that no step needs a branch.
     """

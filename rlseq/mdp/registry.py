@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -11,8 +10,6 @@ import gymnasium as gym
 
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import check_options, hint
-
-PREFIX = "rlseq/"
 
 
 @checked_arguments
@@ -47,22 +44,15 @@ def make(
         seed: of contexts and of sampling; None draws one.
         **options: the task's own, and those of `EnvOptions`.
     """
-    defaults = _registered(id)
-    return _build(defaults["task"], {**defaults, **options}, num_envs=num_envs, device=device, seed=seed)
+    return _build(task_class(id), options, num_envs=num_envs, device=device, seed=seed)
 
 
 def task_class(id: str) -> type:
     """Return the class of a registered task."""
-    task = _registered(id)["task"]
-    return task if isinstance(task, type) else _load(task)
-
-
-def _registered(id: str) -> dict[str, Any]:
-    """Return the keywords with which a task was registered."""
     spec = gym.registry.get(id)
     if spec is None or "task" not in spec.kwargs:
         raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
-    return spec.kwargs
+    return _imported(spec.kwargs["task"])
 
 
 def ids() -> list[str]:
@@ -88,18 +78,20 @@ def make_one(task: str | type, **options: Any) -> Any:
 
 
 def _build(task: str | type, options: dict[str, Any], **fixed: Any) -> Any:
-    cls = task if isinstance(task, type) else _load(task)
-    options = {name: value for name, value in options.items() if name != "task"}
+    cls = _imported(task)
     check_options(options, option_names(cls), cls.__name__)
     env = cls(**{**options, **fixed})
     env.made_from = next(id for id in ids() if gym.registry[id].kwargs["task"] == task), options
     return env
 
 
-@cache
-def _load(task: str) -> type:
+def _imported(task: str | type) -> type:
+    """Return a class as it is, or imported by its name `"module:Class"`."""
+    if isinstance(task, type):
+        return task
     module, name = task.split(":")
-    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    cls: type = getattr(import_module(module), name)
+    return cls
 
 
 def option_names(cls: type) -> set[str]:

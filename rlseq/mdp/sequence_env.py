@@ -41,6 +41,8 @@ class EnvOptions(TypedDict, total=False):
 class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
     """A task: B episodes that write at most `max_len` tokens each.
 
+    A subclass may override the first methods of `Task`: `size`, `contexts`, `legal`, and a few more.
+
     A task declares its held-out data as the class attribute `held_out`: options that make the same task with
     items that are not among its training items, such as `{"split": "test"}`. `rlseq train`,
     `rlseq evaluate` and `rlseq compare` test policies on these. Where it is None, they test policies on the
