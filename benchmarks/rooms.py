@@ -1,6 +1,6 @@
 """Draw the rooms of the package and the arrows between them, as `tests/test_architecture.py` allows them.
 
-    python benchmarks/rooms.py          # writes docs/rooms.svg
+python benchmarks/rooms.py          # writes docs/rooms.svg
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOMS = {  # centre of a room (column, row), and its content in a few words
     "utils": (1.8, 9, "no learning in it"),
 }
 STYLE = """
-  .room { fill: #f4f6f8; stroke: #57606a; } .name { font: 600 14px system-ui, sans-serif; fill: #1f2328; }
+  .room { fill: #f4f6f8; stroke: #57606a; rx: 7px; } .name { font: 600 14px system-ui, sans-serif; fill: #1f2328; }
   .note { font: 11px system-ui, sans-serif; fill: #57606a; } .arrow { stroke: #8c959f; fill: none; }
   .tip { fill: #8c959f; }
   @media (prefers-color-scheme: dark) {
@@ -71,7 +71,7 @@ def box(room: str) -> str:
     """A room, its name and its content."""
     x, y = place(room)
     return (
-        f'<rect class="room" x="{x - BOX / 2:.0f}" y="{y - TALL / 2:.0f}" width="{BOX}" height="{TALL}" rx="7"/>'
+        f'<rect class="room" x="{x - BOX / 2:.0f}" y="{y - TALL / 2:.0f}" width="{BOX}" height="{TALL}"/>'
         f'<text class="name" x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle">{room}</text>'
         f'<text class="note" x="{x:.0f}" y="{y + 14:.0f}" text-anchor="middle">{ROOMS[room][2]}</text>'
     )
@@ -82,8 +82,10 @@ def drawing() -> str:
     arrows = [arrow(room, other) for room, others in below().items() for other in others.split()]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="The rooms of rlseq; an arrow points to a room that is imported from"><style>{STYLE}</style>'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        'aria-label="The rooms of rlseq; an arrow points to a room that is imported from">'
+        f"<style>{STYLE}</style>"
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto">'
         '<path class="tip" d="M0 0 L8 4 L0 8 z"/></marker></defs>'
     )
     return "\n".join([head, *arrows, *map(box, ROOMS), "</svg>\n"])

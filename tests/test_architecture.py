@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,25 @@ def test_relative_imports_are_not_used() -> None:
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module}: use absolute imports"
+
+
+def test_the_drawing_and_the_table_of_the_docs_have_these_arrows() -> None:
+    script = ROOT / "benchmarks" / "rooms.py"
+    made = runpy.run_path(str(script))["drawing"]()
+    assert made == (ROOT / "docs" / "rooms.svg").read_text("utf-8"), "run python benchmarks/rooms.py"
+    rows = re.findall(
+        r"^\| (`[^|]*) \| [^|]* \| ?([^|]*)\|$", (ROOT / "docs" / "design.md").read_text("utf-8"), flags=re.M
+    )
+    found = {
+        room: set(re.findall(r"`(\w+)`", below))
+        for rooms, below in rows
+        for room in re.findall(r"`(\w+)`", rooms)
+    }
+    for room_, below in BELOW.items():
+        assert found[room_] == set(below.split()), room_
+
+
+def test_files_that_the_design_names_exist() -> None:
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    for name in re.findall(r"`((?:rlseq|agents|envs|tests|benchmarks)/[\w/]+\.\w+)`", text):
+        assert (ROOT / name).is_file(), name
