@@ -23,57 +23,57 @@ from rlseq.utils.stateful import load_states, set_generator, states_of
 
 
 class Composable:
-    """Arithmetic for rewards."""
+    """A reward that can be added, scaled and clipped."""
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The reward, [B] or [B, T]."""
+        """Return the reward, [B] or [B, T]."""
         raise NotImplementedError
 
     def __add__(self, other: Reward) -> WeightedSum:
-        """Both rewards, added."""
+        """Return the sum of both rewards."""
         return WeightedSum([*_terms(self), *_terms(other)])
 
     def __radd__(self, other: Reward) -> WeightedSum:
-        """Both rewards, added."""
+        """Return the sum of both rewards."""
         return WeightedSum([*_terms(other), *_terms(self)])
 
     def __sub__(self, other: Reward) -> WeightedSum:
-        """This reward less the other."""
+        """Return the difference of both rewards."""
         return WeightedSum([*_terms(self), *((-w, r) for w, r in _terms(other))])
 
     def __mul__(self, weight: float) -> WeightedSum:
-        """This reward, scaled."""
+        """Return the reward times a number."""
         return WeightedSum([(_number(weight) * w, r) for w, r in _terms(self)])
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> WeightedSum:
-        """This reward, scaled down."""
+        """Return the reward divided by a number."""
         if _number(divisor) == 0:
             raise ValueError("a reward cannot be divided by 0")
         return self * (1 / divisor)
 
     def __neg__(self) -> WeightedSum:
-        """This reward, with the sign changed."""
+        """Return the reward with the other sign."""
         return self * -1.0
 
     def clip(self, low: float, high: float) -> Mapped:
-        """Values below low become low, above high become high."""
+        """Return the reward limited to the range from low to high."""
         if not _number(low) <= _number(high):
             raise ValueError(f"clip needs low ≤ high, got low={low}, high={high}")
         return Mapped(self, lambda x: x.clamp(low, high), f"clip[{low:g},{high:g}]")
 
     def shift(self, offset: float) -> Mapped:
-        """A constant added, as a fixed baseline."""
+        """Return the reward plus a constant, such as a fixed baseline."""
         _number(offset)
         return Mapped(self, lambda x: x + offset, f"shift[{offset:g}]")
 
     def dense(self) -> Dense:
-        """The same reward, paid out token by token as `increments`."""
+        """Return the same reward, paid token by token as `increments`."""
         return Dense(self)
 
     def without_first_reference(self, items: Tensor) -> Reward | None:
-        """The reward of texts of `items` [n], in this order, that does not know the first reference of each.
+        """Return the reward of texts of `items` [n], fitted without the first reference of each.
 
         By default the reward itself, which knows no references but those of the context. One that was fitted
         on references is fitted on the others; None where that cannot be.
@@ -82,11 +82,11 @@ class Composable:
 
 
 class Composite(Composable):
-    """A reward made of other rewards: its state is theirs."""
+    """A reward made of other rewards; its state consists of theirs."""
 
     @property
     def components(self) -> dict[str, Reward]:
-        """The rewards that this one is made of."""
+        """The rewards that it is made of, by name."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class WeightedSum(Composite):
 
     @checked_arguments
     def __init__(self, terms: Iterable[tuple[float, Reward]]) -> None:
-        """Pairs of weight and reward."""
+        """Take pairs of weight and reward."""
         self.terms = [(_number(weight), reward) for weight, reward in terms]
         self.name = " + ".join(f"{w:g}*{name_of(r)}" for w, r in self.terms)
         self.signature = " + ".join(f"{w:g}*{_signature(r)}" for w, r in self.terms)
@@ -127,14 +127,14 @@ class WeightedSum(Composite):
         return {name: WeightedSum([term]) for name, term in zip(self.parts, self.terms, strict=True)}
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B], or [B, T] as soon as one component has a value for each token."""
+        """Return the sum, [B], or [B, T] where a component has a value for each token."""
         values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]
         if any(value.dim() == 2 for value in values):
             values = [value if value.dim() == 2 else at_last(value, mask) for value in values]
         return torch.stack(values).sum(0)
 
     def without_first_reference(self, items: Tensor) -> Reward | None:
-        """The sum of what the components answer."""
+        """Return the sum of the components, each fitted without them; None where one cannot be."""
         terms = [(weight, without_first_reference(part, items)) for weight, part in self.terms]
         left = [(weight, part) for weight, part in terms if part is not None]
         return WeightedSum(left) if len(left) == len(terms) else None
@@ -161,7 +161,7 @@ class OfReward(Composite):
         return dict(getattr(self.reward, "parts", {})) or {name_of(self.reward): self.reward}
 
     def without_first_reference(self, items: Tensor) -> Reward | None:
-        """The same of what the other reward answers."""
+        """Return the same of the other reward, fitted without them; None where it cannot be."""
         left, other = without_first_reference(self.reward, items), copy(self)
         if left is None:
             return None
@@ -173,43 +173,43 @@ class Mapped(OfReward):
     """A function of a reward."""
 
     def __init__(self, reward: Reward, function: Callable[[Tensor], Tensor], name: str) -> None:
-        """`function` works on any shape; `name` is for logs."""
+        """Take a function that works on any shape, and a name for logs."""
         self.reward, self.function = reward, function
         self.name = f"{name}({name_of(reward)})"
         self.signature = f"{name}({_signature(reward)})"
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The function of the reward; padding of a [B, T] reward stays 0."""
+        """Return the function of the reward; padding of a [B, T] reward stays 0."""
         value = self.function(self.reward(tokens, mask, context))
         return value if value.dim() == 1 else torch.where(mask, value, 0)
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Gains of the function of the running sum."""
+        """Return the differences of the function of the running sum, [B, T]."""
         so_far = self.function(increments(self.reward, tokens, mask, context).cumsum(1))
         gains = torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
         return torch.where(mask, gains, 0)
 
 
 class Dense(OfReward):
-    """A reward's increments as the reward, [B, T]."""
+    """The increments of a reward as a reward for every token, [B, T]."""
 
     def __init__(self, reward: Reward) -> None:
-        """A metric, or a sum of metrics."""
+        """Take a metric, or a sum of metrics."""
         if not hasattr(reward, "increments"):
             raise TypeError(f"{name_of(reward)} has no increments, so it cannot be paid per token")
         self.reward = reward
         self.name, self.signature = f"dense({name_of(reward)})", f"dense({_signature(reward)})"
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B, T]."""
+        """Return the reward of every token, [B, T]."""
         return increments(self.reward, tokens, mask, context)
 
 
 class Scorer(Protocol):
-    """What KL shaping asks of a policy."""
+    """A policy as KL shaping needs it."""
 
     def evaluate(self, actions: Tensor, context: Context) -> Any:
-        """Something with `log_probs` [B, T]."""
+        """Return an object with `log_probs` [B, T]."""
 
 
 class KLShaped(OfReward):
@@ -217,7 +217,7 @@ class KLShaped(OfReward):
 
     @checked_arguments
     def __init__(self, reward: Reward, policy: Scorer, reference: Scorer, beta: float) -> None:
-        """`policy` is the live one; `reference` stays as it is."""
+        """Take the policy that learns, a reference that stays as it is, and β."""
         self.reward, self.policy, self.reference, self.beta = (
             reward,
             policy,
@@ -228,7 +228,7 @@ class KLShaped(OfReward):
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B, T]."""
+        """Return the reward of every token, [B, T]."""
         with eval_mode(self.policy), eval_mode(self.reference):
             acted = self.policy.evaluate(tokens, context).log_probs
             gap = acted - self.reference.evaluate(tokens, context).log_probs
@@ -244,37 +244,37 @@ class LengthPenalty(Composable):
 
     @checked_arguments
     def __init__(self, weight: float) -> None:
-        """The price of a token."""
+        """Take the cost of a token."""
         self.weight = _number(weight)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B]."""
+        """Return the reward, [B]."""
         return -self.weight * mask.sum(1).float()
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """−w for each token."""
+        """Return −w for each token."""
         return -self.weight * mask.float()
 
 
 class Overlong(LengthPenalty):
-    """Soft punishment (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on."""
+    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on."""
 
     name = "overlong"
 
     @checked_arguments
     def __init__(self, limit: PositiveInt, margin: PositiveInt, weight: float = 1.0) -> None:
-        """Falls linearly over the last `margin` tokens before `limit`."""
+        """Take the limit; the penalty grows linearly over the last `margin` tokens before it."""
         if margin > limit:
             raise ValueError(f"Overlong needs 0 < margin ≤ limit, got {margin=}, {limit=}")
         super().__init__(weight)
         self.limit, self.margin = limit, margin
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B]."""
+        """Return the reward, [B]."""
         return self._at(mask.sum(1))
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """What each further token costs."""
+        """Return the cost of each further token, [B, T]."""
         so_far = self._at(mask.cumsum(1))
         return torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
 
@@ -292,25 +292,25 @@ class Constant(Composable):
 
     @checked_arguments
     def __init__(self, value: float = 1.0) -> None:
-        """The reward."""
+        """Take the value of the reward."""
         self.value = _number(value)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B]."""
+        """Return the reward, [B]."""
         return torch.full(mask.shape[:1], self.value, device=mask.device)
 
 
 class Shuffled(OfReward):
-    """Rewards dealt out at random within the batch: same distribution, no information."""
+    """A reward permuted at random within the batch: the same distribution without information."""
 
     @checked_arguments
     def __init__(self, reward: Reward, seed: Seed = 0) -> None:
-        """The seed makes runs repeatable."""
+        """Take the reward, and the seed of the permutations."""
         self.reward, self.name = reward, f"shuffled({name_of(reward)})"
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B], permuted."""
+        """Return the permuted reward, [B]."""
         value = self.reward(tokens, mask, context)
         if value.dim() != 1:
             raise ValueError(f"Shuffled needs a reward [B], got {list(value.shape)}; shuffle before dense()")
@@ -328,7 +328,7 @@ class Shuffled(OfReward):
 
 
 def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """[B, T]: the reward's increments; without any, its value at the last token."""
+    """Return the reward's increments, [B, T]; of a reward without any, its value at the last token."""
     if hasattr(reward, "increments"):
         gains: Tensor = reward.increments(tokens, mask, context)
         return gains
@@ -337,12 +337,12 @@ def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -
 
 
 def without_first_reference(reward: Reward, items: Tensor) -> Reward | None:
-    """What `Composable.without_first_reference` answers; a plain function reads the context alone."""
+    """Return `reward.without_first_reference(items)`; a plain function, which reads the context, as it is."""
     return reward.without_first_reference(items) if isinstance(reward, Composable) else reward
 
 
 def name_of(reward: Reward) -> str:
-    """The name for logs: a `name`, or that of the function or class."""
+    """Return the name for logs: a `name`, or that of the function or class."""
     return str(getattr(reward, "name", None) or getattr(reward, "__name__", type(reward).__name__))
 
 

@@ -1,4 +1,4 @@
-"""What all metrics share: fitting, the reward call, scores of texts, and credit for each token."""
+"""The base class of metrics: fitting, the reward call, scores of texts, and credit for each token."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ VERSION = "0.1"
 
 
 class WholeTexts:
-    """B sequences to judge as they ended: ids [B, T] padded with PAD, and the item of each row.
+    """B whole sequences to score: ids [B, T] padded with PAD, and the item of each row.
 
     A metric is written once, in terms of `total` and `last`. Here they look at the whole sequence,
     [B, 1]; in `EveryPrefix` at every prefix, [B, T].
     """
 
     def __init__(self, ids: Tensor, rows: Tensor) -> None:
-        """Ids [B, T] padded with PAD, rows [B]."""
+        """Take ids [B, T] padded with PAD, and rows [B]."""
         self.ids, self.rows = ids, rows
         self.real = ids >= 0
         self.lengths = self.total(self.real)
 
     def total(self, x: Tensor) -> Tensor:
-        """[B, T, …] what each token adds → [B, 1, …] the sum.
+        """Return the sum over tokens, [B, T, …] → [B, 1, …].
 
         Fractions are added from left to right, so that padding cannot change a single bit.
         """
         return x.cumsum(1)[:, -1:] if x.is_floating_point() else x.sum(1, keepdim=True)
 
     def feed(self) -> Tensor:
-        """[B, T] the tokens in the order a recursion reads them: pushed to the right, PAD first."""
+        """Return the tokens [B, T] in the order of a recursion: aligned to the right, PAD first."""
         width = self.ids.shape[1]
         shift = torch.arange(width, device=self.ids.device) - width + self.lengths
         return torch.where(shift >= 0, self.ids.gather(1, shift.clamp(min=0)), PAD)
 
     def last(self, states: Iterable[list[Tensor]]) -> list[Tensor]:
-        """The states of a recursion, after each token [B, …] → the last, [B, 1, …]."""
+        """Return the last of a recursion's states, which are [B, …] after each token, as [B, 1, …]."""
         (final,) = deque(states, maxlen=1)
         return [part[:, None] for part in final]
 
 
 class EveryPrefix(WholeTexts):
-    """The same sequences, judged after every token."""
+    """The same sequences, scored after every token."""
 
     def total(self, x: Tensor) -> Tensor:
-        """[B, T, …] → [B, T, …], the running sum."""
+        """Return the running sum over tokens, [B, T, …] → [B, T, …]."""
         return x.cumsum(1)
 
     def feed(self) -> Tensor:
-        """[B, T] the tokens as they are, PAD last."""
+        """Return the tokens [B, T] as they are, PAD last."""
         return self.ids
 
     def last(self, states: Iterable[list[Tensor]]) -> list[Tensor]:
-        """[B, T, …] all of them."""
+        """Return all states of a recursion, [B, T, …]."""
         return [torch.stack(parts, 1) for parts in zip(*states, strict=True)]
 
 
@@ -96,7 +96,7 @@ class Metric(Composable):
     words: ClassVar[Tokenize] = staticmethod(whitespace)
 
     def __post_init__(self) -> None:
-        """Encodes the references, fits on them, and lets the texts go."""
+        """Encode the references, fit on them, and forget their texts."""
         check_fields(self)
         check_settings(self)
         self.tokenize = self.tokenize or type(self).words
@@ -111,36 +111,36 @@ class Metric(Composable):
         self.fit(table)
 
     def vocabulary(self) -> dict[str, int]:
-        """Words that have ids already, for a metric that shares a table with another."""
+        """Return the words that have ids already, for a metric that shares a table with another."""
         return {}
 
     @abstractmethod
     def fit(self, table: RefTable) -> None:
-        """Precomputes what the references contribute, as tensors in attributes."""
+        """Compute from the references what scores need, as tensors in attributes."""
 
     @abstractmethod
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The score of every sequence [B, 1], or of every prefix [B, T], as `batch` asks."""
+        """Return the score of every sequence [B, 1], or of every prefix [B, T], by the class of `batch`."""
 
     def reward(self, batch: WholeTexts) -> Tensor:
-        """The score as something to maximise, [B, 1] or [B, T]."""
+        """Return the score as a figure to maximise, [B, 1] or [B, T]."""
         return self.judge(batch)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The reward of B sequences, [B]; `context["index"]` names the item of each."""
+        """Return the reward of B sequences, [B]; `context["index"]` names the item of each."""
         ids, rows = self.read(tokens, mask, context)
         return self.chunked(self.reward, WholeTexts, ids, rows)[:, 0]
 
     def without_first_reference(self, items: Tensor) -> None:
-        """None: the references are gone once the metric is fitted."""
+        """Return None: a fitted metric keeps no references to be fitted on again."""
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The metric's own figure, [B], where the reward is another (an edit distance, say)."""
+        """Return the metric's own figure, [B], such as an edit distance, where the reward is another."""
         ids, rows = self.read(tokens, mask, context)
         return self.chunked(self.judge, WholeTexts, ids, rows)[:, 0]
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """What each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
+        """Return what each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
 
         Potential-based shaping (Ng, Harada & Russell 1999): the sum over a row is its reward.
         """
@@ -150,16 +150,16 @@ class Metric(Composable):
         return torch.where(ids >= 0, gains, 0)
 
     def score(self, hypotheses: Sequence[Line]) -> Tensor:
-        """Hypothesis i against references[i], [N]."""
+        """Return the score of hypothesis i against references[i], [N]."""
         return self.chunked(self.judge, WholeTexts, *self.lines(hypotheses))[:, 0]
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """The figure of the whole set: the mean score, unless the metric pools its counts."""
+        """Return the figure of the whole set: the mean score, unless the metric pools its counts."""
         return float(self.score(hypotheses).double().mean())
 
     @property
     def signature(self) -> str:
-        """All that the score depends on, in one string to store beside it."""
+        """Everything that the score depends on, in one string to store beside it."""
         refs = f"{min(self.counts)}-{max(self.counts)}" if len(set(self.counts)) > 1 else f"{self.counts[0]}"
         unit = "ids" if self.encoder.integral else getattr(self.tokenize, "__name__", "custom")
         eos = "" if self.eos is None else f"|eos:{self.eos}"
@@ -167,11 +167,11 @@ class Metric(Composable):
         return f"{self.name}{parts}|tok:{unit}{eos}|refs:{refs}|rlseq:{VERSION}"
 
     def settings(self) -> dict[str, object]:
-        """The metric's own parameters, for the signature."""
+        """Return the metric's own parameters, for the signature."""
         return {}
 
     def to(self: M, device: torch.device | str) -> M:
-        """Moves the fitted tensors; the reward call does so itself when tokens live elsewhere."""
+        """Move the fitted tensors to a device; the reward call does so itself."""
         for key, value in vars(self).items():
             if isinstance(value, Tensor) or hasattr(value, "to"):
                 setattr(self, key, value.to(torch.device(device)))
@@ -183,7 +183,7 @@ class Metric(Composable):
     _device = torch.device("cpu")
 
     def read(self, tokens: Tensor, mask: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Tokens as ids [B, T], PAD outside the mask and after the first EOS; rows [B]."""
+        """Return tokens as ids [B, T], PAD outside the mask and after the first EOS, and rows [B]."""
         if self.encoder.integral is False:
             raise TypeError(
                 f"{self.name} was fitted on words, so token ids mean nothing to it; give "
@@ -202,7 +202,7 @@ class Metric(Composable):
         return scored(tokens, mask, self.eos), rows
 
     def check(self, tokens: Tensor, rows: Tensor) -> None:
-        """Refuses ids and items out of range, on the CPU, where looking costs nothing.
+        """Refuse ids and items out of range, on a CPU, where the check costs nothing.
 
         On a GPU looking would stop the queue at every reward; there an item out of range fails in
         the gather, and an unknown token simply matches nothing.
@@ -227,7 +227,7 @@ class Metric(Composable):
             )
 
     def lines(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
-        """One hypothesis for each item, as ids [N, T] and rows [N]."""
+        """Return one hypothesis for each item, as ids [N, T] and rows [N]."""
         ids, _ = self.encoder.hypotheses(hypotheses)
         check_count(len(hypotheses), self.counts)
         return ids.to(self._device), torch.arange(len(hypotheses), device=self._device)
@@ -240,18 +240,18 @@ class Metric(Composable):
         rows: Tensor,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Judges a bounded number of rows at a time, so that memory stays bounded too."""
+        """Score a bounded number of rows at a time, so that memory stays bounded too."""
         size = max(1, CELLS // self.cells(ids.shape[1]))
         parts = zip(torch.split(ids, size), torch.split(rows, size), strict=True)
         return torch.cat([judge(view(*part)) for part in parts]).to(dtype or self.dtype)
 
     def cells(self, width: int) -> int:
-        """Memory cells that one row of this width asks for."""
+        """Return the memory cells that one row of this width needs."""
         return (width + 1) ** 2
 
 
 def scored(tokens: Tensor, mask: Tensor, eos: int | None) -> Tensor:
-    """[B, T] the tokens that count: those under the mask, up to the first EOS; PAD elsewhere."""
+    """Return the tokens that count, [B, T]: those under the mask, up to the first EOS; PAD elsewhere."""
     if eos is not None:
         is_eos = tokens == eos
         mask = mask & ((is_eos & mask).cumsum(1) - is_eos.long() <= 0)

@@ -1,4 +1,4 @@
-"""Edit distance and longest common subsequence, a whole column of the table at a time.
+"""Edit distance and longest common subsequence by bit-parallel dynamic programming.
 
 Both dynamic programmes move along the hypothesis; one column holds a cell for every token of a
 reference. Neighbouring cells differ by −1, 0 or +1, so that a column is two bit vectors and a step
@@ -31,10 +31,10 @@ Words = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest fir
 
 
 class Patterns:
-    """The references of each item as bit vectors: where in it each token occurs."""
+    """The references of each item as bit vectors: the positions of each token."""
 
     def __init__(self, table: RefTable) -> None:
-        """One bit vector [width, words] for every distinct token of an item."""
+        """Make one bit vector [width, words] for every distinct token of an item."""
         longest = table.ids.shape[1]
         self.bits, dtype = (32, torch.int32) if longest <= 32 else (64, torch.int64)
         self.trie, (level,) = Trie.grow(table.ids, table.item, table.items, 1)
@@ -50,13 +50,13 @@ class Patterns:
         self.ones = low.to(dtype)  # [items, width, words] as many low bits as there are tokens
 
     def matches(self, ids: Tensor, rows: Tensor) -> Iterator[Words]:
-        """For each position of ids [B, T]: where the references hold its token, words [B, R]."""
+        """Yield, for each position of ids [B, T], where the references have its token, words [B, R]."""
         node = next(self.trie.walk(ids, rows))
         for step in take(self.where, node.t().contiguous()):
             yield list(step.unbind(-1))
 
     def distances(self, batch: WholeTexts) -> Tensor:
-        """[B, P, R] the edit distance to each reference."""
+        """Return the edit distance to each reference, [B, P, R]."""
         ones = self.ones.index_select(0, batch.rows)
         ids = batch.feed()
         matches = self.matches(ids, batch.rows)
@@ -70,18 +70,18 @@ class Patterns:
         return climb + batch.lengths[..., None]
 
     def common(self, batch: WholeTexts) -> Tensor:
-        """[B, P, R] the length of the longest common subsequence with each reference."""
+        """Return the length of the longest common subsequence with each reference, [B, P, R]."""
         ones = self.ones.index_select(0, batch.rows).unbind(-1)
         states = common_states(self.matches(batch.feed(), batch.rows), list(ones))
         closed = zip(ones, batch.last(states), strict=True)
         return torch.stack([bit_count(word[:, None] & ~open_) for word, open_ in closed]).sum(0)
 
     def cells(self, width: int) -> int:
-        """A few words for each position and reference."""
+        """Return the memory cells of a row: a few words for each position and reference."""
         return 4 * (width + 1) * self.where[0].numel()
 
     def to(self, device: torch.device) -> Patterns:
-        """The patterns on a device."""
+        """Return the patterns on a device."""
         moved = copy(self)
         moved.trie, moved.where = self.trie.to(device), self.where.to(device)
         moved.lengths, moved.ones = self.lengths.to(device), self.ones.to(device)
@@ -89,23 +89,23 @@ class Patterns:
 
 
 class LongPatterns:
-    """The same of long references, one pair of texts at a time, on the processor."""
+    """The same for long references, one pair of texts at a time, on the processor."""
 
     def __init__(self, table: RefTable) -> None:
-        """The references as they are."""
+        """Keep the references as they are."""
         self.refs = table.spread(table.ids, fill=-1)
         self.lengths = table.spread(table.lengths, fill=-1)
 
     def distances(self, batch: WholeTexts) -> Tensor:
-        """[B, P, R] the edit distance to each reference."""
+        """Return the edit distance to each reference, [B, P, R]."""
         return self._each(edit_column, batch)
 
     def common(self, batch: WholeTexts) -> Tensor:
-        """[B, P, R] the length of the longest common subsequence with each reference."""
+        """Return the length of the longest common subsequence with each reference, [B, P, R]."""
         return self._each(common_column, batch)
 
     def _each(self, column: Column, batch: WholeTexts) -> Tensor:
-        """What `column` gives for every pair of a text and a reference of its item."""
+        """Return the values of `column` for every pair of a text and a reference of its item."""
         refs = [[line[line >= 0].tolist() for line in item] for item in self.refs[batch.rows].cpu()]
         pairs = zip(batch.feed().tolist(), refs, strict=True)
         found = torch.tensor([[column(text, ref) for ref in item] for text, item in pairs])
@@ -113,11 +113,11 @@ class LongPatterns:
         return kept
 
     def cells(self, width: int) -> int:
-        """One number for each position and reference, and the references."""
+        """Return the memory cells of a row: one number for each position and reference."""
         return (width + 1 + self.refs.shape[2]) * self.refs.shape[1]
 
     def to(self, device: torch.device) -> LongPatterns:
-        """The patterns on a device."""
+        """Return the patterns on a device."""
         moved = copy(self)
         moved.refs, moved.lengths = self.refs.to(device), self.lengths.to(device)
         return moved
@@ -129,7 +129,7 @@ def patterns(table: RefTable) -> Patterns | LongPatterns:
 
 
 def edit_column(text: list[int], ref: list[int]) -> list[int]:
-    """The edit distance to `ref` after each token of `text`; PAD changes nothing."""
+    """Return the edit distance to `ref` after each token of `text`; PAD changes nothing."""
     where, full = _positions(ref), (1 << len(ref)) - 1
     rises, falls, read, found = full, 0, 0, []
     for token in text:
@@ -145,7 +145,7 @@ def edit_column(text: list[int], ref: list[int]) -> list[int]:
 
 
 def common_column(text: list[int], ref: list[int]) -> list[int]:
-    """The length of the longest common subsequence with `ref` after each token of `text`."""
+    """Return the length of the longest common subsequence with `ref` after each token of `text`."""
     where, full = _positions(ref), (1 << len(ref)) - 1
     open_, found = full, []
     for token in text:
@@ -156,7 +156,7 @@ def common_column(text: list[int], ref: list[int]) -> list[int]:
 
 
 def _positions(ref: list[int]) -> dict[int, int]:
-    """Each token of a reference with a bit for every position where it stands."""
+    """Return each token of a reference with a bit set for every position of it."""
     at: dict[int, bytearray] = {}
     for position, token in enumerate(ref):
         bits = at.setdefault(token, bytearray(len(ref) // 8 + 1))
@@ -165,7 +165,7 @@ def _positions(ref: list[int]) -> dict[int, int]:
 
 
 def edit_states(matches: Iterator[Words], real: Tensor, ones: Words) -> Iterator[Words]:
-    """After each token: the words where the column rises, then those where it falls.
+    """Yield after each token the bits where the column rises, then those where it falls.
 
     `real` [B, T] is True for tokens; padding leaves a fresh column as it is.
     """
@@ -185,7 +185,7 @@ def edit_states(matches: Iterator[Words], real: Tensor, ones: Words) -> Iterator
 
 
 def common_states(matches: Iterator[Words], ones: Words) -> Iterator[Words]:
-    """After each token: a 0 wherever the longest common subsequence grew."""
+    """Yield after each token bits that are 0 where the longest common subsequence grew."""
     open_ = ones
     for match in matches:
         hit = [o & m for o, m in zip(open_, match, strict=True)]
@@ -195,7 +195,7 @@ def common_states(matches: Iterator[Words], ones: Words) -> Iterator[Words]:
 
 
 def _add(a: Words, b: Words) -> Words:
-    """The sum over all words."""
+    """Return the sum over all words."""
     total = [a[0] + b[0]]
     for k in range(1, len(a)):
         carry = _top((a[k - 1] & b[k - 1]) | ((a[k - 1] | b[k - 1]) & ~total[-1]))
@@ -204,7 +204,7 @@ def _add(a: Words, b: Words) -> Words:
 
 
 def _double(a: Words, low: Tensor | None) -> Words:
-    """Twice a, plus low, over all words, in place."""
+    """Return twice a, plus low, over all words, in place."""
     carries = [low, *(_top(word) for word in a[:-1])]
     for word, carry in zip(a, carries, strict=True):
         word.bitwise_left_shift_(1)
@@ -214,17 +214,17 @@ def _double(a: Words, low: Tensor | None) -> Words:
 
 
 def _top(word: Tensor) -> Tensor:
-    """The highest bit of each word of 64 (words of 32 have no successor), 0 or 1."""
+    """Return the highest bit of each word of 64 (words of 32 have no successor), 0 or 1."""
     return (word >> 63) & 1
 
 
 def _bit(position: Tensor) -> Tensor:
-    """1 << position, also for the sign bit."""
+    """Return 1 << position, also for the sign bit."""
     return torch.ones_like(position) << position
 
 
 def bit_count(words: Tensor) -> Tensor:
-    """How many bits are set in each word, by summing neighbours in parallel."""
+    """Count the bits that are set in each word, by summing neighbours in parallel."""
     x = words.long() & (0xFFFFFFFF if words.dtype == torch.int32 else -1)
     x = x - ((x >> 1) & 0x5555555555555555)
     x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
@@ -233,15 +233,15 @@ def bit_count(words: Tensor) -> Tensor:
 
 
 def least(x: Tensor) -> Tensor:
-    """The minimum over a short last dimension, many times quicker than `amin`."""
+    """Return the minimum over a short last dimension, many times faster than `amin`."""
     return reduce(torch.minimum, x.unbind(-1))
 
 
 def greatest(x: Tensor) -> Tensor:
-    """The maximum over a short last dimension."""
+    """Return the maximum over a short last dimension."""
     return reduce(torch.maximum, x.unbind(-1))
 
 
 def added(x: Tensor) -> Tensor:
-    """The sum over a short last dimension, from left to right whatever its length."""
+    """Return the sum over a short last dimension, from left to right whatever its length."""
     return reduce(torch.add, x.unbind(-1))

@@ -123,7 +123,7 @@ def epsilon(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor)
 
 @dataclass(frozen=True)
 class Definition:
-    """A BLEU that has a name: what a sentence scores, what a corpus scores, and on which scale."""
+    """A named definition of BLEU: the formulas of a sentence and of a corpus, and the scale."""
 
     name: str
     sentence: Formula
@@ -163,31 +163,31 @@ class BLEU(Metric):
     words: ClassVar[Tokenize] = staticmethod(mteval_13a)
 
     def fit(self, table: RefTable) -> None:
-        """For every n-gram of an item, its largest count in one reference."""
+        """Count for every n-gram of an item its most occurrences in one reference."""
         self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
         self.most = largest(levels, self.trie.nodes)
         self.ref_lengths = distinct_lengths(table)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """BLEU of each sentence, or of each prefix."""
+        """Return BLEU of each sentence, or of each prefix."""
         return self.definition.scale * self.definition.sentence(*self.statistics(batch))
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """BLEU of the summed counts of all sentences."""
+        """Return BLEU of the summed counts of all sentences."""
         ids, rows = self.lines(hypotheses)
         pooled = self.chunked(self._packed, WholeTexts, ids, rows, torch.float64).sum(0)
         found, ngrams, lengths = torch.split(pooled, [self.order, self.order, 2])
         return self.definition.scale * float(self.definition.corpus(found, ngrams, *lengths))
 
     def _packed(self, batch: WholeTexts) -> Tensor:
-        """[B, 2·order + 2]: the statistics of a sentence side by side, to be summed."""
+        """Return the statistics of each sentence side by side, to be summed, [B, 2·order + 2]."""
         found, ngrams, length, closest = self.statistics(batch, torch.float64)
         return torch.cat([found, ngrams, length[..., None], closest[..., None]], -1)[:, 0]
 
     def statistics(
         self, batch: WholeTexts, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Matches [B, P, N], n-grams [B, P, N], length [B, P], length of the closest reference."""
+        """Return matches [B, P, N], n-grams [B, P, N], length [B, P], length of the closest reference."""
         walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)
         matches = [batch.total(seen < take(self.most, node)) for node, seen in walk]
         length = batch.lengths
@@ -198,7 +198,7 @@ class BLEU(Metric):
         return found, ngrams.to(found.dtype), length.to(found.dtype), closest.to(found.dtype)
 
     def settings(self) -> dict[str, object]:
-        """Order and definition."""
+        """Return order, definition and scale."""
         return {"n": self.order, "def": self.definition.name, "scale": f"{self.definition.scale:g}"}
 
 
@@ -206,7 +206,7 @@ _FAR = 2**30  # the length of a reference that an item does not have
 
 
 def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
-    """[nodes, width] how often each n-gram occurs in each reference of its item."""
+    """Count how often each n-gram occurs in each reference of its item, [nodes, width]."""
     dtype = _counting(table.ids.shape[1])
     found = torch.zeros(nodes, table.width, dtype=dtype)
     for level in levels:
@@ -217,7 +217,7 @@ def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
 
 
 def largest(levels: Sequence[Tensor], nodes: int) -> Tensor:
-    """[nodes] how often each n-gram occurs at most in one reference, in memory of the tokens' order."""
+    """Return the most occurrences of each n-gram in one reference, [nodes]."""
     most = torch.zeros(nodes, dtype=torch.int64)
     for level in levels:
         row, position = (level > 0).nonzero(as_tuple=True)
@@ -232,7 +232,7 @@ def _counting(longest: int) -> torch.dtype:
 
 
 def distinct_lengths(table: RefTable) -> Tensor:
-    """[items, K] the different lengths of an item's references, `_FAR` where it has fewer than K."""
+    """Return the different lengths of an item's references, [items, K], `_FAR` where it has fewer."""
     pairs = torch.unique(table.item * _FAR + table.lengths)  # sorted by item
     item, lengths = pairs // _FAR, pairs % _FAR
     per_item = torch.bincount(item, minlength=table.items)
@@ -243,6 +243,6 @@ def distinct_lengths(table: RefTable) -> Tensor:
 
 
 def closest_length(length: Tensor, ref_lengths: Tensor) -> Tensor:
-    """[B, P], [B, R] → [B, P] the reference length nearest to the length, the shorter of two."""
+    """Return the reference length nearest to each length, the shorter of two, [B, P], [B, R] → [B, P]."""
     gap = (ref_lengths[:, None, :] - length[..., None]).abs()
     return least((gap << 32) + ref_lengths[:, None, :]) & (2**32 - 1)

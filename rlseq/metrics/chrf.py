@@ -66,30 +66,30 @@ class ChrF(Metric):
     words: ClassVar[Tokenize] = staticmethod(letters)
 
     def fit(self, table: RefTable) -> None:
-        """How often each n-gram occurs in each reference."""
+        """Count how often each n-gram occurs in each reference."""
         self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
         self.count = counts(levels, self.trie.nodes, table)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The best over references."""
+        """Return the best score over references."""
         return greatest(self.each(self.statistics(batch), batch.rows))
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """The figure of the counts summed over all sentences, each with its best reference."""
+        """Return the figure of the counts summed over all sentences, each with its best reference."""
         ids, rows = self.lines(hypotheses)
         pooled = self.chunked(self._best, WholeTexts, ids, rows, torch.float64).sum(0)
         return float(self.f_score(pooled.view(3, self.order)))
 
     def _best(self, batch: WholeTexts) -> Tensor:
-        """[B, 3·order]: the counts against the best reference."""
+        """Return the counts against the best reference, [B, 3·order]."""
         stats = self.statistics(batch, torch.float64)
         best = self.each(stats, batch.rows).argmax(-1)[:, 0]
         stats = stats[:, 0]
         return stats[torch.arange(len(best), device=best.device), best].flatten(1)
 
     def statistics(self, batch: WholeTexts, dtype: torch.dtype | None = None) -> Tensor:
-        """[B, P, R, 3, order]: n-grams of the hypothesis, of the reference, and of both."""
+        """Count the n-grams of the hypothesis, of the reference, and of both, [B, P, R, 3, order]."""
         walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)
         both = [batch.total(seen[..., None] < take(self.count, node)) for node, seen in walk]
         shared = torch.stack(both, -1)
@@ -99,20 +99,20 @@ class ChrF(Metric):
         return torch.stack([own, theirs, shared], -2).to(dtype or self.dtype)
 
     def each(self, stats: Tensor, rows: Tensor) -> Tensor:
-        """[B, P, R, 3, order] → [B, P, R] the score against each reference, −1 where an item has fewer."""
+        """Return the score against each reference, [B, P, R], −1 where an item has fewer references."""
         return torch.where(self.ref_lengths[rows, None] < 0, -1, self.f_score(stats))
 
     def f_score(self, stats: Tensor) -> Tensor:
-        """[..., 3, order] → [...]."""
+        """Return the score of counts, [..., 3, order] → [...]."""
         return 100 * self.mean(stats, self.beta**2)
 
     def settings(self) -> dict[str, object]:
-        """Order, β, and another mean than the default."""
+        """Return order, β, and another mean than the default."""
         mean = "" if self.mean is effective_orders else getattr(self.mean, "__name__", "custom")
         return {"nc": self.order, "beta": f"{self.beta:g}", **({"mean": mean} if mean else {}), "scale": 100}
 
     def cells(self, width: int) -> int:
-        """Pairs of positions, and every position with every reference."""
+        """Return the memory cells of a row: pairs of positions, and every position with every reference."""
         return (width + 1) * (width + 1 + 8 * self.count.shape[1])
 
 
@@ -131,7 +131,7 @@ class ChrFPlusPlus(ChrF):
     name: ClassVar[str] = "chrf++"
 
     def __post_init__(self) -> None:
-        """Fits on characters, and on words."""
+        """Fit on characters, and on words."""
         references = self.references
         super().__post_init__()
         if self.encoder.integral:
@@ -141,18 +141,18 @@ class ChrFPlusPlus(ChrF):
         self.by_word = ChrF(references, order=self.word_order, tokenize=end_marks, dtype=self.dtype)
 
     def score(self, hypotheses: Sequence[Line]) -> Tensor:
-        """Hypothesis i against the best of references[i], [N]."""
+        """Return the score of hypothesis i against the best of references[i], [N]."""
         stats, rows = self._counts(hypotheses, self.dtype)
         return greatest(self.each(stats, rows))[:, 0]
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """The figure of the counts summed over all sentences, each with its best reference."""
+        """Return the figure of the counts summed over all sentences, each with its best reference."""
         stats, rows = self._counts(hypotheses, torch.float64)
         best = self.each(stats, rows).argmax(-1)[:, 0]
         return float(self.f_score(stats[rows, 0, best].sum(0)))
 
     def _counts(self, hypotheses: Sequence[Line], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """[N, 1, R, 3, order + word_order] the counts of characters, then of words; rows 0 … N − 1."""
+        """Count characters, then words, [N, 1, R, 3, order + word_order], of rows 0 … N − 1."""
         parts = []
         for metric in (self, self.by_word):
             ids, rows = metric.lines(hypotheses)
@@ -162,7 +162,7 @@ class ChrFPlusPlus(ChrF):
         return torch.cat(parts, -1), rows
 
     def settings(self) -> dict[str, object]:
-        """As chrF, and the order of words."""
+        """Return the settings of chrF, and the order of words."""
         return {"nw": self.word_order, **super().settings()}
 
 

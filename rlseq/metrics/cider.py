@@ -28,7 +28,7 @@ from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
 @dataclass(frozen=True, eq=False)
 class DocumentFrequency:
-    """In how many items each n-gram of a corpus occurs; shared between splits, saved with runs.
+    """The number of items in which each n-gram of a corpus occurs; splits may share it.
 
     Pass `CIDErD(train).df` as `df=` to score other references by the training corpus.
     """
@@ -41,7 +41,7 @@ class DocumentFrequency:
 
     @classmethod
     def fit(cls, table: RefTable, order: int, words: dict[str, int], fingerprint: str) -> DocumentFrequency:
-        """Counts items, not occurrences; the same references are counted once."""
+        """Count items, not occurrences; the same references are counted once."""
         key = f"{fingerprint}|{order}"
         if key in _FITTED:
             return _FITTED[key]
@@ -56,7 +56,7 @@ class DocumentFrequency:
         return fitted
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All of it as tensors, for a checkpoint."""
+        """Return everything as tensors, for a checkpoint."""
         trie, table = self.trie, self.trie.table
         sizes = [self.items, trie.order, trie.stride, trie.nodes, *table.multipliers]
         texts = {"words": "\n".join(self.words), "fingerprint": self.fingerprint}
@@ -70,7 +70,7 @@ class DocumentFrequency:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> DocumentFrequency:
-        """What `state_dict` described."""
+        """Make it again of what `state_dict` returned."""
         items, order, stride, nodes, *multipliers = state["sizes"].tolist()
         table = Table.filled(state["keys"], state["values"], multipliers)
         text = bytes(state["words"].tolist()).decode()
@@ -79,7 +79,7 @@ class DocumentFrequency:
         return cls(items, Trie(table, order, stride, nodes), state["idf"], words, fingerprint)
 
     def to(self, device: torch.device) -> DocumentFrequency:
-        """The tables on a device."""
+        """Return the tables on a device."""
         return replace(self, trie=self.trie.to(device), idf=self.idf.to(device))
 
 
@@ -101,11 +101,11 @@ class CIDEr(Metric):
     name: ClassVar[str] = "cider"
 
     def vocabulary(self) -> dict[str, int]:
-        """Words are those of the corpus whose frequencies are used."""
+        """Return the words of the corpus whose frequencies are used."""
         return {} if self.df is None else dict(self.df.words)
 
     def fit(self, table: RefTable) -> None:
-        """Document frequencies, and for every n-gram of an item its normalised weight."""
+        """Compute document frequencies, and for every n-gram of an item its normalised weight."""
         self.df = self.df or self._own_frequencies(table)
         self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
         self.count = counts(levels, self.trie.nodes, table)
@@ -125,7 +125,7 @@ class CIDEr(Metric):
         return DocumentFrequency.fit(table, self.order, dict(self.encoder.words), self.fingerprint)
 
     def _reference_norms(self, table: RefTable) -> Tensor:
-        """[items, width, order] the length of the tf-idf vector of each reference."""
+        """Return the length of the tf-idf vector of each reference, [items, width, order]."""
         assert self.df is not None
         root = torch.zeros_like(table.item)
         walk = zip(self.df.trie.walk(table.ids, root), repeats(table.ids, self.order), strict=True)
@@ -135,7 +135,7 @@ class CIDEr(Metric):
         return table.spread(torch.stack([square.sum(1) for square in squares], -1).sqrt())
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The mean over references and orders."""
+        """Return the mean over references and orders."""
         assert self.df is not None
         root = torch.zeros_like(batch.rows)
         total = torch.zeros((), dtype=self.dtype, device=batch.ids.device)
@@ -155,15 +155,15 @@ class CIDEr(Metric):
         return added(total) * self.share[batch.rows, None]
 
     def products(self, count: Tensor, seen: Tensor) -> Tensor:
-        """[B, T, R] what the n-gram at t adds to Σ_ω count_ω(h) · count_ω(r)."""
+        """Return what the n-gram at t adds to Σ_ω count_ω(h) · count_ω(r), [B, T, R]."""
         return count.to(self.dtype)
 
     def penalty(self, batch: WholeTexts) -> Tensor:
-        """A factor for each reference, [B, P, R]."""
+        """Return a factor for each reference, [B, P, R]."""
         return torch.ones((), dtype=self.dtype, device=batch.ids.device)
 
     def settings(self) -> dict[str, object]:
-        """Order, corpus of the document frequencies, scale."""
+        """Return order, corpus of the document frequencies, and scale."""
         assert self.df is not None
         return {"n": self.order, "df": f"corpus:{self.df.items}", "scale": 10}
 
@@ -181,16 +181,16 @@ class CIDErD(CIDEr):
     name: ClassVar[str] = "cider_d"
 
     def products(self, count: Tensor, seen: Tensor) -> Tensor:
-        """The same with min(count_ω(h), count_ω(r)): only so many repeats add anything."""
+        """Return the same of min(count_ω(h), count_ω(r)), so that further repeats add nothing."""
         return (count * (seen[..., None] < count)).to(self.dtype)
 
     def penalty(self, batch: WholeTexts) -> Tensor:
-        """exp(−(l(h) − l(r))² / 2σ²)."""
+        """Return exp(−(l(h) − l(r))² / 2σ²)."""
         gap = (batch.lengths - 1).clamp(min=0)[..., None] - self.bigrams[batch.rows, None]
         return torch.exp(gap * gap / (-2 * self.sigma**2))
 
     def settings(self) -> dict[str, object]:
-        """As CIDEr, and σ."""
+        """Return the settings of CIDEr, and σ."""
         return {"n": self.order, "sigma": f"{self.sigma:g}", **super().settings()}
 
 
@@ -198,6 +198,6 @@ _TINY = 1e-30  # keeps 0/0 at 0: without weight in the norm there is none in the
 
 
 def _squares(seen: Tensor, idf: Tensor, real: Tensor, n: int) -> Tensor:
-    """[B, T] what the (n+1)-gram at t adds to Σ (count · idf)²: k² − (k−1)² times idf²."""
+    """Return what the (n+1)-gram at t adds to Σ (count · idf)², [B, T]: k² − (k−1)² times idf²."""
     whole = real & (torch.arange(real.shape[1], device=real.device) >= n)
     return torch.where(whole, (2 * seen + 1) * idf * idf, 0)

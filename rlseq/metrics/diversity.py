@@ -1,4 +1,4 @@
-"""How varied a set of sequences is: self-BLEU, distinct n-grams, repetition, duplicates, length.
+"""Measures of variety in a set of sequences: self-BLEU, distinct n-grams, repetition, duplicates, length.
 
 These need no references. As rewards they judge each row, some of them against its batch; as
 monitors they show mode collapse and generic answers, which BLEU and CIDEr do not.
@@ -42,28 +42,28 @@ class SetMetric(Composable):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
+        """Check the settings."""
         check_fields(self)
         check_settings(self)
 
     @abstractmethod
     def judge(self, ids: Tensor) -> Tensor:
-        """Ids [N, T], padded with PAD → [N]; shares are float64, and cast to `dtype` at the end."""
+        """Return the figure of each row of ids [N, T], padded with PAD, as [N]; shares in float64."""
 
     def pool(self, ids: Tensor) -> Tensor:
-        """Ids [N, T] → the figure of the set; by default the mean."""
+        """Return the figure of the set of ids [N, T]; by default the mean."""
         return self.judge(ids).double().mean()
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """[B], each row within its batch."""
+        """Return the figure of each row within its batch, [B]."""
         return self.judge(scored(tokens, mask, self.eos)).to(self.dtype)
 
     def score(self, hypotheses: Sequence[Line]) -> Tensor:
-        """[N], each sequence within the set."""
+        """Return the figure of each sequence within the set, [N]."""
         return self.judge(self._ids(hypotheses)).to(self.dtype)
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """The figure of the set."""
+        """Return the figure of the set."""
         return float(self.pool(self._ids(hypotheses)))
 
     def _ids(self, hypotheses: Sequence[Line]) -> Tensor:
@@ -76,18 +76,18 @@ class SetMetric(Composable):
         return f"{self.name}{parts}|tok:{getattr(self.tokenize, '__name__', 'custom')}|rlseq:{VERSION}"
 
     def settings(self) -> dict[str, object]:
-        """The metric's own parameters."""
+        """Return the metric's own parameters."""
         return {}
 
 
 @dataclass(eq=False)
 class Length(SetMetric):
-    """Tokens of a sequence; the mean of a set."""
+    """Number of tokens of a sequence; the mean of a set."""
 
     name: ClassVar[str] = "length"
 
     def judge(self, ids: Tensor) -> Tensor:
-        """[N]."""
+        """Return the number of tokens of each row, [N]."""
         return (ids >= 0).sum(1)
 
 
@@ -104,19 +104,19 @@ class DistinctN(SetMetric):
     name: ClassVar[str] = "distinct"
 
     def judge(self, ids: Tensor) -> Tensor:
-        """[N]; a sequence without n-grams counts as 0."""
+        """Return the share of each row, [N]; 0 for a sequence without n-grams."""
         *_, seen = repeats(ids, self.order)
         whole = _whole(ids, self.order)
         return (whole & (seen == 0)).sum(1).double() / whole.sum(1).clamp(min=1)
 
     def pool(self, ids: Tensor) -> Tensor:
-        """Distinct n-grams of the set over all its n-grams."""
+        """Return the distinct n-grams of the set over all its n-grams."""
         _, (*_, level) = Trie.grow(ids.cpu(), torch.zeros(len(ids), dtype=torch.int64), 1, self.order)
         whole = level > 0
         return torch.tensor(len(torch.unique(level[whole])) / max(1, int(whole.sum())), dtype=torch.float64)
 
     def settings(self) -> dict[str, object]:
-        """The order."""
+        """Return the order."""
         return {"n": self.order}
 
 
@@ -129,29 +129,29 @@ class Repetition(DistinctN):
     name: ClassVar[str] = "repetition"
 
     def judge(self, ids: Tensor) -> Tensor:
-        """[N]; 0 without n-grams."""
+        """Return the share of each row, [N]; 0 for a sequence without n-grams."""
         *_, seen = repeats(ids, self.order)
         return (seen > 0).sum(1).double() / _whole(ids, self.order).sum(1).clamp(min=1)
 
     def pool(self, ids: Tensor) -> Tensor:
-        """The mean over sequences."""
+        """Return the mean over sequences."""
         return self.judge(ids).double().mean()
 
 
 @dataclass(eq=False)
 class Commonness(SetMetric):
-    """Share of the set that equals a sequence; of a set the largest: its generic answer."""
+    """Share of the set that equals a sequence; of a set the share of its most frequent sequence."""
 
     name: ClassVar[str] = "commonness"
 
     def judge(self, ids: Tensor) -> Tensor:
-        """[N], at least 1/N."""
+        """Return the share of each row, [N], at least 1/N."""
         _, which, count = torch.unique(ids, dim=0, return_inverse=True, return_counts=True)
         share: Tensor = count[which].double() / max(1, len(ids))
         return share
 
     def pool(self, ids: Tensor) -> Tensor:
-        """The share of the most frequent sequence."""
+        """Return the share of the most frequent sequence."""
         return self.judge(ids).double().amax()
 
 
@@ -170,7 +170,7 @@ class SelfBLEU(SetMetric):
     name: ClassVar[str] = "self_bleu"
 
     def judge(self, ids: Tensor) -> Tensor:
-        """[N]; in one pass: of each n-gram only the two sequences richest in it matter."""
+        """Return BLEU of each row, [N], in one pass: of each n-gram only the two largest counts matter."""
         if len(ids) < 2:
             raise ValueError(f"SelfBLEU compares sequences with each other, got {len(ids)}")
         row = torch.arange(len(ids), device=ids.device)
@@ -187,17 +187,17 @@ class SelfBLEU(SetMetric):
         return self.definition.scale * self.definition.sentence(*(s.to(self.dtype) for s in stats))
 
     def settings(self) -> dict[str, object]:
-        """Order and definition."""
+        """Return order, definition and scale."""
         return {"n": self.order, "def": self.definition.name, "scale": f"{self.definition.scale:g}"}
 
 
 def _whole(ids: Tensor, order: int) -> Tensor:
-    """[N, T] where an n-gram of this order ends."""
+    """Return where an n-gram of this order ends, [N, T]."""
     return (ids != PAD) & (torch.arange(ids.shape[1], device=ids.device) >= order - 1)
 
 
 def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
-    """[N, T] the largest count of the n-gram at each position in any one other row."""
+    """Return the largest count of the n-gram at each position in any one other row, [N, T]."""
     rows = len(level)
     row = torch.arange(rows, device=level.device)[:, None].expand_as(level)
     rank = torch.where(level > 0, (seen.long() + 1) * rows + row, 0)  # count first, then row
@@ -210,7 +210,7 @@ def _most_elsewhere(level: Tensor, seen: Tensor, nodes: int) -> Tensor:
 
 
 def _closest_other(length: Tensor) -> Tensor:
-    """[N] the length, among all other sequences, closest to one's own; the shorter of two."""
+    """Return the length closest to each sequence's own among all others, [N]; the shorter of two."""
     sizes: Tensor
     sizes, which, count = torch.unique(length, return_inverse=True, return_counts=True)
     alone = torch.diag(count == 1)  # the only sequence of a length is not another one

@@ -26,7 +26,7 @@ def f_measure(precision: Tensor, recall: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def recall_only(precision: Tensor, recall: Tensor) -> Tensor:
-    """Recall, ROUGE-N as first published."""
+    """Return the recall, which is ROUGE-N as first published."""
     return recall
 
 
@@ -44,22 +44,22 @@ class ROUGEL(Metric):
     words: ClassVar[Tokenize] = staticmethod(single_space)
 
     def fit(self, table: RefTable) -> None:
-        """Where each token occurs in each reference."""
+        """Record where each token occurs in each reference."""
         self.patterns = patterns(table)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """Best precision and best recall, not necessarily against the same reference."""
+        """Return F_β of the best precision and the best recall, maybe against different references."""
         common = self.patterns.common(batch).to(self.dtype)
         ref_lengths = self.patterns.lengths[batch.rows, None].clamp(min=1)
         precision = greatest(common) / batch.lengths.clamp(min=1)
         return f_measure(precision, greatest(common / ref_lengths), self.beta)
 
     def cells(self, width: int) -> int:
-        """As the patterns need."""
+        """Return the memory cells that the patterns need."""
         return self.patterns.cells(width)
 
     def settings(self) -> dict[str, object]:
-        """β."""
+        """Return β."""
         return {"beta": f"{self.beta:g}"}
 
 
@@ -78,13 +78,13 @@ class ROUGEN(Metric):
     name: ClassVar[str] = "rouge_n"
 
     def fit(self, table: RefTable) -> None:
-        """How often each n-gram occurs in each reference."""
+        """Count how often each n-gram occurs in each reference."""
         self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
         self.count = counts(levels, self.trie.nodes, table)
         self.ngrams = table.spread((table.lengths - self.order + 1).clamp(min=0))
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The best over references."""
+        """Return the best score over references."""
         *_, node = self.trie.walk(batch.ids, batch.rows)
         *_, seen = repeats(batch.ids, self.order)
         matches = batch.total(seen[..., None] < take(self.count, node)).to(self.dtype)
@@ -93,7 +93,7 @@ class ROUGEN(Metric):
         return greatest(self.combine(matches / own, matches / theirs))
 
     def settings(self) -> dict[str, object]:
-        """N and the combination."""
+        """Return N and the combination."""
         return {"n": self.order, "value": self.combine.__name__}
 
 

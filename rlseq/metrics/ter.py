@@ -34,7 +34,7 @@ _AT_ONCE = 2**21  # cells of the tables priced at a time
 
 
 class Pairs(NamedTuple):
-    """P hypotheses, each beside one reference."""
+    """P pairs of a hypothesis and a reference."""
 
     hyp: Tensor  # [P, H]
     hyp_length: Tensor  # [P]
@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
     ref_length: Tensor  # [P]
 
     def take(self, index: Tensor) -> Pairs:
-        """A selection of pairs."""
+        """Return a selection of pairs."""
         return Pairs(*(part[index] for part in self))
 
 
@@ -57,32 +57,32 @@ class TER(Metric):
     words: ClassVar[Tokenize] = staticmethod(lowercase)
 
     def fit(self, table: RefTable) -> None:
-        """The references as they are, and their mean length."""
+        """Keep the references, and their mean length."""
         self.refs = table.spread(table.ids, fill=PAD)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
         total = self.ref_lengths.clamp(min=0).sum(1)
         self.mean_length = total.double() / torch.tensor(self.counts)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """[B, 1]."""
+        """Return the rate, [B, 1]."""
         edits, length = self.edits(batch).unbind(1)
         return _rate(edits, length)[:, None]
 
     def reward(self, batch: WholeTexts) -> Tensor:
-        """1 − TER/100."""
+        """Return 1 − TER/100."""
         return 1 - self.judge(batch) / 100
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """All edits over all mean reference lengths."""
+        """Return all edits over all mean reference lengths."""
         pooled = self.chunked(self.edits, WholeTexts, *self.lines(hypotheses), torch.float64).sum(0)
         return float(_rate(pooled[0], pooled[1]))
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Not offered: a shift looks at the whole sentence."""
+        """Refuse: a shift looks at the whole sentence."""
         raise TypeError("TER has no increments; EditDistance has them and differs only by the shifts")
 
     def edits(self, batch: WholeTexts) -> Tensor:
-        """[B, 2] fewest edits to a reference, and the mean reference length."""
+        """Return the fewest edits to a reference, and the mean reference length, [B, 2]."""
         refs, lengths = self.refs[batch.rows], self.ref_lengths[batch.rows]
         row, slot = (lengths >= 0).nonzero(as_tuple=True)
         pairs = Pairs(batch.ids[row], batch.lengths[row, 0], refs[row, slot], lengths[row, slot])
@@ -91,17 +91,17 @@ class TER(Metric):
         return torch.stack([found.amin(1).double(), self.mean_length[batch.rows]], 1)
 
     def cells(self, width: int) -> int:
-        """The table of every reference."""
+        """Return the memory cells of a row: the table of every reference."""
         return (width + 1) * (self.refs.shape[2] + 1) * self.refs.shape[1]
 
 
 def _rate(edits: Tensor, length: Tensor) -> Tensor:
-    """100 · edits / length; against empty references 100 for any words, 0 for none."""
+    """Return 100 · edits / length; against empty references 100 for any words, 0 for none."""
     return 100 * torch.where(length > 0, edits / length.clamp(min=1e-9), (edits > 0).double())
 
 
 def shifted_edits(pairs: Pairs) -> Tensor:
-    """[P] the number of shifts and edits that turn each hypothesis into its reference."""
+    """Return the number of shifts and edits that turn each hypothesis into its reference, [P]."""
     shifts = torch.zeros_like(pairs.hyp_length)
     tried = torch.zeros_like(pairs.hyp_length)
     hyp, active = pairs.hyp.clone(), torch.arange(len(shifts), device=shifts.device)
@@ -117,7 +117,7 @@ def shifted_edits(pairs: Pairs) -> Tensor:
 
 
 def edit_rows(pairs: Pairs) -> Iterator[Tensor]:
-    """Rows 0 … H of the edit-distance table, [P, L + 1]; shorter hypotheses repeat their last."""
+    """Yield rows 0 … H of the edit-distance table, [P, L + 1]; shorter hypotheses repeat their last."""
     hyp, hyp_length, ref, ref_length = pairs
     column = torch.arange(ref.shape[1] + 1, device=ref.device)
     slope = ref_length.double() / hyp_length.clamp(min=1)
@@ -138,20 +138,20 @@ def edit_rows(pairs: Pairs) -> Iterator[Tensor]:
 
 
 def _distance(pairs: Pairs) -> Tensor:
-    """[P] edit distances, from the last row of the table, the only one that is kept."""
+    """Return edit distances, [P], from the last row of the table, the only one that is kept."""
     (last,) = deque(edit_rows(pairs), maxlen=1)
     return last.gather(1, pairs.ref_length[:, None])[:, 0]
 
 
 def _price(pairs: Pairs) -> Tensor:
-    """[P] edit distances, a bounded number of tables at a time."""
+    """Return edit distances, [P], from a bounded number of tables at a time."""
     size = max(1, _AT_ONCE // (pairs.ref.shape[1] + 1))
     parts = zip(*(torch.split(p, size) for p in pairs), strict=True)
     return torch.cat([_distance(Pairs(*part)) for part in parts])
 
 
 def align(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The cheapest edits, traced back: replacing before deleting before inserting.
+    """Trace the cheapest edits back: replacing before deleting before inserting.
 
     Returns:
         The distance [P]; for each reference position the number of hypothesis words used up to it
@@ -191,7 +191,7 @@ class Shifts(NamedTuple):
 
 
 def _best_shift(pairs: Pairs, tried: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One round: which pairs get shorter by a shift [P], these pairs' new words, candidates [P]."""
+    """Try one round of shifts: the pairs that improve [P], their new words, and candidates [P]."""
     before, used, wrong_ref, wrong_hyp = align(pairs)
     shifts = _candidates(pairs, used, wrong_ref, wrong_hyp)
     count = torch.bincount(shifts.pair, minlength=len(before))
@@ -210,7 +210,7 @@ def _best_shift(pairs: Pairs, tried: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _distinct(shifts: Shifts, side: int) -> Shifts:
-    """Equal shifts, found by way of several reference positions, once."""
+    """Return equal shifts, found from several reference positions, once."""
     pair, start, length, to = shifts
     key = torch.unique(((pair * side + start) * (_LONGEST + 1) + length) * (side + 1) + to)
     rest, to = key // (side + 1), key % (side + 1)
@@ -219,7 +219,7 @@ def _distinct(shifts: Shifts, side: int) -> Shifts:
 
 
 def _candidates(pairs: Pairs, used: Tensor, wrong_ref: Tensor, wrong_hyp: Tensor) -> Shifts:
-    """Phrases that the reference has elsewhere, with an error on both sides, and targets."""
+    """Find phrases that the reference has elsewhere, with an error on both sides, and their targets."""
     run = _nearby_matches(pairs)
     hyp_errors, ref_errors = _running(wrong_hyp), _running(wrong_ref)
     found = []
@@ -239,7 +239,7 @@ def _candidates(pairs: Pairs, used: Tensor, wrong_ref: Tensor, wrong_hyp: Tensor
 
 
 def _nearby_matches(pairs: Pairs) -> Tensor:
-    """[P, H, L] equal words not too far apart."""
+    """Return where equal words are not too far apart, [P, H, L]."""
     h = torch.arange(pairs.hyp.shape[1], device=pairs.hyp.device)
     r = torch.arange(pairs.ref.shape[1], device=pairs.hyp.device)
     near = (h[:, None] - r).abs() <= _FARTHEST
@@ -248,7 +248,7 @@ def _nearby_matches(pairs: Pairs) -> Tensor:
 
 
 def _targets(used: Tensor, pair: Tensor, start: Tensor, at: Tensor, length: int) -> Shifts:
-    """Where the phrase may go: beside the word before its match, and beside each word of it."""
+    """List the targets of a phrase: beside the word before its match, and beside each word of it."""
     offset = torch.arange(length + 1, device=used.device)
     to = used[pair[:, None], at[:, None] + offset]
     fresh = torch.ones_like(to, dtype=torch.bool)
@@ -258,7 +258,7 @@ def _targets(used: Tensor, pair: Tensor, start: Tensor, at: Tensor, length: int)
 
 
 def _move(pairs: Pairs, shifts: Shifts) -> Tensor:
-    """[C, H] the words after each shift."""
+    """Return the words after each shift, [C, H]."""
     _, start, length, to = (part[:, None] for part in shifts)
     end = start + length
     # a target inside the phrase means as many words to the right of the phrase
@@ -273,5 +273,5 @@ def _move(pairs: Pairs, shifts: Shifts) -> Tensor:
 
 
 def _running(flags: Tensor) -> Tensor:
-    """[P, T] → [P, T + 1] how many are set before each position."""
+    """Count the flags that are set before each position, [P, T] → [P, T + 1]."""
     return torch.nn.functional.pad(flags.cumsum(1), (1, 0))

@@ -1,4 +1,4 @@
-"""From plain text to words, as the reference implementations cut it.
+"""Tokenisers: from plain text to words, as the reference implementations do it.
 
 A tokeniser is any function from a text to a list of words (or of token ids), so a new one needs
 no registration: pass it as `tokenize=`.
@@ -14,27 +14,27 @@ Tokenize = Callable[[str], Sequence[str] | Sequence[int]]
 
 
 def whitespace(text: str) -> list[str]:
-    """Words between any run of white space."""
+    """Return words between runs of white space."""
     return text.split()
 
 
 def single_space(text: str) -> list[str]:
-    """Words between single blanks, empty ones too, as pycocoevalcap's ROUGE-L has them."""
+    """Return words between single blanks, empty ones too, as pycocoevalcap's ROUGE-L does."""
     return text.split(" ")
 
 
 def characters(text: str) -> list[str]:
-    """Every character, blanks included: the unit of the character error rate."""
+    """Return all characters, blanks included: the unit of the character error rate."""
     return list(text)
 
 
 def letters(text: str) -> list[str]:
-    """Every character that is not white space: the unit of chrF."""
+    """Return all characters that are not white space: the unit of chrF."""
     return list("".join(text.split()))
 
 
 def lowercase(text: str) -> list[str]:
-    """Lower-cased words between white space: the default of TER (Tercom)."""
+    """Return lower-cased words between white space: the default of TER (Tercom)."""
     return text.lower().split()
 
 
@@ -42,7 +42,7 @@ _ASCII_MARKS = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 def end_marks(text: str) -> list[str]:
-    """Words between white space, a mark at their end, or else at their start, apart: the words of chrF++."""
+    """Return the words of chrF++: between white space, a mark at the end, or else at the start, apart."""
     words: list[str] = []
     for word in text.split():
         if len(word) > 1 and word[-1] in _ASCII_MARKS:
@@ -63,7 +63,7 @@ _DASH_AFTER_DIGIT = re.compile(r"([0-9])(-)")
 
 
 def mteval_13a(text: str) -> list[str]:
-    """The tokenisation "13a" of WMT's mteval script, sacreBLEU's default."""
+    """Return the tokens "13a" of WMT's mteval script, sacreBLEU's default."""
     text = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, symbol in _ENTITIES:
         text = text.replace(entity, symbol)

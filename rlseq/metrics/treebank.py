@@ -92,38 +92,38 @@ _SYMBOLS = (
 
 
 def _whole(match: re.Match[str]) -> Sequence[str]:
-    """The match as one word."""
+    """Return the match as one word."""
     return [match.group()]
 
 
 def _parts(match: re.Match[str]) -> Sequence[str]:
-    """Every group that took part as a word."""
+    """Return every group that matched as a word."""
     return [part for part in match.groups() if part is not None]
 
 
 def _ending(match: re.Match[str]) -> Sequence[str]:
-    """An ending such as 's or n't, with a typewriter's apostrophe."""
+    """Return an ending such as 's or n't, with a straight apostrophe."""
     return [re.sub(f"{_APOS}|[`‘‛]", "'", match.group())]
 
 
 def _written(match: re.Match[str]) -> Sequence[str]:
-    """A currency or a fraction as the treebank writes it, brackets by name."""
+    """Return a currency or a fraction as the treebank writes it, brackets by name."""
     text = _WRITTEN.get(match.group(), match.group())
     return ["".join(_BRACKETS.get(letter, letter) for letter in text)]
 
 
 def _plain(match: re.Match[str]) -> Sequence[str]:
-    """The match, with the characters that its entities stand for."""
+    """Return the match, with the characters that its entities stand for."""
     return [html.unescape(match.group().lower())]
 
 
 def _quoted(match: re.Match[str]) -> Sequence[str]:
-    """Several quotation marks in a row as one word of a typewriter's marks."""
+    """Return several quotation marks in a row as one word of straight marks."""
     return ["".join(_QUOTES[mark] for mark in match.group())]
 
 
 def _nothing(match: re.Match[str]) -> Sequence[str]:
-    """Punctuation."""
+    """Return no word, for punctuation."""
     return []
 
 
@@ -181,7 +181,7 @@ _SPLIT = {"cannot", "gonna", "gotta", "lemme", "gimme", "wanna"}
 
 
 def penn_treebank(text: str) -> list[str]:
-    """Lower-cased Penn Treebank words without punctuation, as captions are prepared for CIDEr.
+    """Return lower-cased Penn Treebank words without punctuation, as captions are prepared for CIDEr.
 
     As pycocoevalcap runs Stanford's PTBTokenizer, on plain English; no Java. Brackets stay, as "-lrb-" and
     so on: pycocoevalcap means to drop them but looks for capitals. A token with a blank, such as "3 1/2",
@@ -208,7 +208,7 @@ _PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "-
 
 
 def _longest(rules: Sequence[Rule], text: str, at: int) -> tuple[re.Match[str], Tokens]:
-    """The longest match of all rules, the first of equally long ones."""
+    """Return the longest match of all rules, the first of equally long ones."""
     best: tuple[re.Match[str], Tokens] | None = None
     extent = -1
     for pattern, tokens, _ in rules:

@@ -1,4 +1,4 @@
-"""Before training on a reward: does it know good from bad? A look at what it pays to texts of known worth."""
+"""Checks of a reward before training: its values of texts of known quality, and warnings about them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Text = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
 
 @dataclass
 class Preflight:
-    """Rewards of known kinds of text, `[N]` each, and what is wrong with them; print it."""
+    """Rewards of known kinds of text, `[N]` each, and warnings about them; print it."""
 
     rewards: dict[str, Tensor]
     constant: str
@@ -33,7 +33,7 @@ class Preflight:
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean reward by kind."""
+        """The mean reward of each kind."""
         return {name: float(values.mean()) for name, values in self.rewards.items()}
 
     def __rich__(self) -> Any:
@@ -61,7 +61,7 @@ class Preflight:
 @checked_arguments
 @torch.no_grad()
 def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
-    """Judge references, the policy's texts and worthless texts; warn where the order makes no sense.
+    """Compute the rewards of references, of the policy's texts and of worthless texts; warn of a wrong order.
 
     The task and its random numbers stay as they are.
 
@@ -87,7 +87,7 @@ def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
 
 @torch.no_grad()
 def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
-    """What makes no sense about a reward, at the price of two batches: `train` asks before it begins.
+    """Return warnings about a reward, at the cost of two batches; `train` calls it before it begins.
 
     Args:
         env: the task.
@@ -101,7 +101,7 @@ def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
 
 
 def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict[str, Tensor]]:
-    """The task by itself, some of its contexts, their references, and what these are paid."""
+    """Return the task by itself, some of its contexts, their references, and the rewards of these."""
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
     references = _references(task, context)
@@ -112,7 +112,7 @@ def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict
 def _worthless(
     task: SequenceEnv, policy: Any, context: Context, references: Text | None
 ) -> dict[str, Tensor]:
-    """What is paid to samples of a policy, to random text, and to nothing."""
+    """Return the rewards of samples of a policy, of random text, and of an empty text."""
     samples = rollout(policy, task, decode=Sample(), index=context["index"])
     random = _random(task, references or (samples.actions, samples.mask))
     paid = {"samples": samples.returns, "random": _judged(task, *random, context)}
@@ -126,7 +126,7 @@ def _spreads(rewards: dict[str, Tensor]) -> tuple[float, float]:
 
 
 def preflight_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
-    """What makes no sense about mean rewards, with the spread among samples, and among random texts."""
+    """Return warnings about mean rewards, by the spread among samples, and among random texts."""
     found = reward_only_warnings(mean, spread, noise)
     if mean["best constant"] > mean["greedy"]:
         found.append(
@@ -139,7 +139,7 @@ def preflight_warnings(mean: dict[str, float], spread: float, noise: float) -> l
 
 
 def reward_only_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
-    """The same, of the reward alone, whatever the policy writes."""
+    """Return those warnings that concern the reward alone, whatever the policy writes."""
     floor = mean["random"] + noise / 2
     best = mean.get("references")
     found = []
@@ -163,7 +163,7 @@ def _empty_pays(empty: float) -> str:
 
 
 def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
-    """The same task with episodes and random numbers of its own."""
+    """Return the same task with episodes and random numbers of its own."""
     return env.replace(
         num_envs=min(limit, max(env.size, 32)),
         generator=torch.Generator(env.device).manual_seed(env.seed),
@@ -176,7 +176,7 @@ def _judged(task: SequenceEnv, tokens: Tensor, mask: Tensor, context: Context) -
 
 
 def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
-    """Texts as wide as the task writes them; what is longer is cut."""
+    """Return texts as wide as the task writes them; what is longer is cut."""
     room = task.max_len - tokens.shape[1]
     tokens = torch.nn.functional.pad(tokens, (0, max(room, 0)))[:, : task.max_len]
     mask = torch.arange(task.max_len, device=tokens.device) < lengths.clamp(min=1).unsqueeze(1)
@@ -184,14 +184,14 @@ def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
 
 
 def _references(task: SequenceEnv, context: Context) -> Text | None:
-    """The first reference of every item."""
+    """Return the first reference of every item."""
     if "references" not in context:
         return None
     return _fitted(task, context["references"][:, 0], context["reference_lengths"][:, 0])
 
 
 def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
-    """Every item's first reference judged by its others; None where that cannot be."""
+    """Return the rewards of every item's first reference by its others; None where that cannot be."""
     if "references" not in context:
         return None
     several = (context["reference_lengths"] > 0).sum(1) > 1
@@ -208,7 +208,7 @@ def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
 
 
 def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[str, Tensor]:
-    """Of the most frequent and some other texts, the one that earns most if it is always written."""
+    """Return the text that earns most if it is always written, and its rewards, of the most frequent ones."""
     tokens, mask = texts
     rows, counts = torch.unique(tokens.where(mask, -1), dim=0, return_counts=True)
     rows = rows[counts.argsort(descending=True, stable=True)[:CANDIDATES]]
@@ -223,7 +223,7 @@ def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[st
 
 
 def _random(task: SequenceEnv, texts: Text) -> Text:
-    """Random words, as many as the given texts have, which end as these do."""
+    """Draw random words, as many as the given texts have, which end as these do."""
     tokens, mask = texts
     drawn = torch.randint(len(task.vocab), tokens.shape, generator=task.generator, device=task.device)
     if task.vocab.eos is not None:
@@ -234,7 +234,7 @@ def _random(task: SequenceEnv, texts: Text) -> Text:
 
 
 def _empty(task: SequenceEnv, eos: int) -> Text:
-    """Nothing but the end."""
+    """Return texts that end at once."""
     tokens = torch.zeros(task.num_envs, task.max_len, dtype=torch.int64, device=task.device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     tokens[:, 0], mask[:, 0] = eos, True
