@@ -24,6 +24,7 @@ from rlseq.data.corpus import Corpus
 from rlseq.data.encode import MOST, Reading, assign_parts, load, scan
 from rlseq.data.formats import DataError, Pair
 from rlseq.data.locate import Origin, by_seed, find
+from rlseq.utils.files import Damaged
 
 
 def origin(*pairs: tuple[str | None, str], line: bool = False) -> Origin:
@@ -314,7 +315,7 @@ def test_a_cache_that_is_damaged_again_and_again_is_left_alone(
     path = write(tmp_path, "a\tb\nc\td\n")
 
     def refuse(folder: Path, names: Any) -> None:
-        raise cache.Damaged(f"{folder} is damaged")
+        raise Damaged(f"{folder} is damaged")
 
     monkeypatch.setattr(cache, "check", refuse)
     with pytest.warns(UserWarning, match="it is removed, and made again") as said:

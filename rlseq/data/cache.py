@@ -29,6 +29,8 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from rlseq.utils.files import Damaged
+
 WORTH = 1 << 20  # bytes of text from which on it pays
 SEAL = "checksums.txt"  # of the other files of a folder
 DRAFT = f"rlseq-draft-{crc32(platform.node().encode()):08x}-"  # locks may hold for one machine only
@@ -48,9 +50,7 @@ def key_of(files: Sequence[Path], settings: Mapping[str, Any]) -> str:
     digest = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for path in files:
         digest.update(str(path.stat().st_size).encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        _update(digest, path)
     return digest.hexdigest()
 
 
@@ -120,10 +120,6 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class Damaged(ValueError):
-    """An error: a folder of the cache does not hold what was written."""
-
-
 def check(folder: Path, names: Iterable[str]) -> None:
     """Refuse a folder in which one of these files is not what was written; a file that never was is passed.
 
@@ -168,10 +164,15 @@ def _checksum(path: Path, unchanged: tuple[int, ...]) -> str:
 
 def _digest(path: Path) -> str:
     digest = sha256()
+    _update(digest, path)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, path: Path) -> None:
+    """Add the content of a file to a checksum, a block at a time."""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
 
 
 def _writable() -> Path | None:

@@ -20,6 +20,7 @@ from rlseq.data import cache
 from rlseq.metrics.encode import RefTable, table_of
 from rlseq.metrics.fitting import texts_of
 from rlseq.metrics.ngrams import PAD
+from rlseq.utils.files import Damaged
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import UNK, Vocab, from_json
 
@@ -87,7 +88,7 @@ class Corpus:
                 return None
             arrays = {name: cache.mapped(folder / f"{part}.{name}", dtype) for name, dtype in COLUMNS.items()}
         except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
-            raise cache.Damaged(f"{folder} is damaged ({error})") from error
+            raise Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
         source_vocab = notes.pop("source_vocab")
         return cls(

@@ -24,6 +24,7 @@ from rlseq.data.corpus import COLUMNS, Corpus, CorpusWriter
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
+from rlseq.utils.files import Damaged
 from rlseq.utils.version import __version__
 from rlseq.vocab import LEVELS, Make, Vocab, check_options, level_of
 
@@ -165,7 +166,7 @@ def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus
                 if stays:
                     cache.check(folder, ("notes.json", *(f"{part}.{name}" for name in COLUMNS)))
                 return Corpus.open(folder, part, mapped=stays)
-        except cache.Damaged as error:
+        except Damaged as error:
             warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
             cache.forget(str(key))
     with cache.kept(None, build) as (folder, _):
