@@ -31,7 +31,8 @@ ROOMS = {  # centre of a room (column, row), and its content in a few words
     "utils": (1.8, 9, "no learning in it"),
 }
 STYLE = """
-  .room { fill: #f4f6f8; stroke: #57606a; rx: 7px; } .name { font: 600 14px system-ui, sans-serif; fill: #1f2328; }
+  .room { fill: #f4f6f8; stroke: #57606a; rx: 7px; }
+  .name { font: 600 14px system-ui, sans-serif; fill: #1f2328; }
   .note { font: 11px system-ui, sans-serif; fill: #57606a; } .arrow { stroke: #8c959f; fill: none; }
   .tip { fill: #8c959f; }
   @media (prefers-color-scheme: dark) {

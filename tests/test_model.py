@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import nn
 import rlseq
 from rlseq.cli import main
 from rlseq.policies import Rotary
+from rlseq.training.convert import convert
 from rlseq.utils.files import read_sealed, write_sealed
 
 SIZES = ("hidden=8", "embedding=8")
@@ -320,3 +323,38 @@ def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
             model.save(other)
     with pytest.raises(ValueError, match="best belongs to a run's folder"):
         rlseq.load(file, best=True)
+
+
+# ── runs of earlier versions ─────────────────────────────────────────────────────────────────────────────
+
+EARLIER = Path(__file__).parent / "data" / "runs"
+
+
+@pytest.mark.parametrize("name", ["run-2", "run-3"])
+def test_runs_of_earlier_versions_are_refused_by_name_and_converted(
+    name: str, tmp_path: Path, capsys: Any
+) -> None:
+    old = EARLIER / name
+    with pytest.raises(ValueError, match=rf"another version .* `rlseq convert {re.escape(str(old))} NEW`"):
+        rlseq.load(old)
+    assert typed("convert", old, tmp_path / "m.zip") == 0
+    state = rlseq.checkpoint.read(old / "checkpoints", 4)["policy"]
+    model = rlseq.load(tmp_path / "m.zip")
+    assert all(torch.equal(value, state[key]) for key, value in model.policy.state_dict().items())
+    assert model.generate(["a b c"])
+    assert typed("convert", tmp_path / "m.zip", tmp_path / "again") == 2
+
+
+def test_a_run_of_an_earlier_version_needs_the_words_of_its_data(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(EARLIER / "run-3", old)
+    job = json.loads((old / "job.json").read_text("utf-8"))
+    (old / "job.json").write_text(
+        json.dumps({**job, "options": {**job["options"], "vocab_size": 5}}), "utf-8"
+    )
+    with pytest.raises(ValueError, match="has another vocab than the run had"):
+        convert(old, tmp_path / "new")
+    (old / "job.json").unlink()
+    with pytest.raises(ValueError, match="was made in Python by an earlier version"):
+        convert(old, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -212,6 +212,19 @@ def _save(run: Path, path: Path, /, best: bool = False) -> None:
     commands.save(run, path, best)
 
 
+def _convert(folder: Path, path: Path, /, best: bool = False) -> None:
+    """Write the model of a run that an earlier version of rlseq has made; its data must still be there.
+
+    Args:
+        folder: of the run.
+        path: of the model, a new folder or a .zip.
+        best: the best checkpoint instead of the last.
+    """
+    from rlseq.cli import commands
+
+    commands.convert(folder, path, best)
+
+
 def _compare(words: Sequence[str]) -> None:
     """Train agents with equal budgets and several seeds, and compare them: a table, and a page.
 
@@ -291,6 +304,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": _evaluate,
     "generate": _generate,
     "save": _save,
+    "convert": _convert,
     "compare": _compare,
     "report": _report,
     "data": _data,

@@ -135,6 +135,13 @@ def _say_changed(run: Path, model: Model) -> None:
         )
 
 
+def convert(folder: Path, path: Path, best: bool) -> None:
+    """Write the model of a run that an earlier version has made."""
+    from rlseq.training.convert import convert
+
+    sys.stdout.write(f"{convert(folder, path, best)}\n")
+
+
 def save(run: Path, path: Path, best: bool) -> None:
     """Write the model of a run without optimiser and history."""
     sys.stdout.write(f"{load(run, best=best).save(path)}\n")

@@ -27,6 +27,7 @@ from rlseq.utils.files import (
 from rlseq.utils.places import command_line
 
 SCHEMA = "rlseq.run/4"
+EARLIER = ("rlseq.run/2", "rlseq.run/3")  # schemas of which `rlseq convert` makes models
 
 
 FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what may differ when a run goes on
@@ -63,9 +64,10 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse a run whose configuration another version has written: its files have other fields."""
     there = config.get("schema")
     if there != SCHEMA:
+        advice = f"; `rlseq convert {folder} NEW` makes a model of it" if there in EARLIER else ""
         raise ValueError(
-            f"{folder} was made by another version of rlseq (schema {there!r} in config.json, "
-            f"here {SCHEMA!r}); use that version, or another folder"
+            f"{folder} was made by another version of rlseq (schema {there!r} in config.json, here "
+            f"{SCHEMA!r}){advice}; to go on with it, use that version, or write to another folder"
         )
 
 
