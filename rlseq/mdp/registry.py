@@ -44,15 +44,21 @@ def make(
         seed: of contexts and of sampling; None draws one.
         **options: the task's own, and those of `EnvOptions`.
     """
-    return _build(task_class(id), options, num_envs=num_envs, device=device, seed=seed)
+    return _build(_registered(id), options, num_envs=num_envs, device=device, seed=seed)
 
 
 def task_class(id: str) -> type:
     """Return the class of a registered task."""
+    return _imported(_registered(id))
+
+
+def _registered(id: str) -> str | type:
+    """Return what `register` was given."""
     spec = gym.registry.get(id)
     if spec is None or "task" not in spec.kwargs:
         raise ValueError(f"unknown id {id!r}{hint(id, ids())}")
-    return _imported(spec.kwargs["task"])
+    task: str | type = spec.kwargs["task"]
+    return task
 
 
 def ids() -> list[str]:
