@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from rlseq.discriminators.texts import check_pool, real, rewarded
+from rlseq.discriminators.texts import check_pool, real_texts, rewarded
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.metrics import BLEU
 from rlseq.policy_gradient.algorithm import PolicyGradient
@@ -55,7 +55,7 @@ class PGBLEU(PolicyGradient):
         if env.source_vocab is not None:
             return BLEU(references_of(env), order=self.order, eos=env.vocab.eos) / 100
         # By the task's seed alone, so that a resumed run compares with the same texts.
-        drawn = real(env.replace(generator=generator_of(env)), self.references)
+        drawn = real_texts(env.replace(generator=generator_of(env)), self.references)
         lines = [row[keep].tolist() for row, keep in zip(drawn.tokens, drawn.mask, strict=True)]
         bleu = BLEU([lines], order=self.order, eos=env.vocab.eos) / 100
         return lambda tokens, mask, context: bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])})

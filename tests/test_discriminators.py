@@ -30,7 +30,7 @@ from rlseq.discriminators.objectives import (
     wgan,
 )
 from rlseq.discriminators.ranker import rank
-from rlseq.discriminators.texts import TextBatch, mismatched, real
+from rlseq.discriminators.texts import TextBatch, mismatched, real_texts
 from rlseq.types import Context, SoftTokens
 
 
@@ -70,7 +70,7 @@ def test_soft_words_are_read_and_pass_a_gradient_on(task: Any) -> None:
     """What relaxations of sampling need: D of a distribution over words."""
     env = task()
     d = small("cnn", env).eval()
-    texts = real(env, 8)
+    texts = real_texts(env, 8)
     weights = F.one_hot(texts.tokens, len(env.vocab)).float().requires_grad_()
     every = torch.arange(len(env.vocab)).expand_as(weights)
     logits = d(SoftTokens(every, weights), texts.mask, texts.context)
@@ -218,7 +218,7 @@ class Linear(nn.Module):
 
 def test_the_gradient_penalty_by_hand() -> None:
     env, d = copying(), Linear(6)
-    texts = real(env, 8)
+    texts = real_texts(env, 8)
     slope = float(d.head.weight.detach().norm()) * 5**0.5  # five words each
     penalty = GradientPenalty(10.0)(d, texts, texts.take(torch.arange(7)))  # type: ignore[arg-type]
     assert float(penalty.detach()) == pytest.approx(10 * (slope - 1) ** 2, rel=1e-4)
@@ -229,7 +229,7 @@ def test_the_gradient_penalty_by_hand() -> None:
 def test_the_penalty_on_the_output_is_on_nothing_else() -> None:
     env = copying()
     d = small("gru", env)
-    texts = real(env, 4)
+    texts = real_texts(env, 4)
     wanted = 0.1 * float((d.head.weight.square().sum() + d.head.bias.square().sum()).detach())
     assert float(OutputL2(0.2)(d, texts, texts).detach()) == pytest.approx(wanted)
 
@@ -276,7 +276,7 @@ def test_a_critic_with_a_gradient_penalty_learns_too() -> None:
 
 def gap(adversary: Adversary, env: Any) -> tuple[Tensor, Tensor]:
     """Mean logits of real pairs and of mismatched ones."""
-    texts = real(env, 300)
+    texts = real_texts(env, 300)
     wrong = mismatched(texts)
     with torch.no_grad():
         return adversary.discriminator(*texts).mean(0), adversary.discriminator(*wrong).mean(0)
@@ -315,7 +315,7 @@ def test_with_two_outputs_a_wrong_source_lowers_only_the_match() -> None:
     right, wrong = gap(adversary, env)
     assert float(right[1] - wrong[1]) > 3
     assert abs(float(right[0] - wrong[0])) < 0.3 * float(right[1] - wrong[1])
-    texts = real(env, 50)
+    texts = real_texts(env, 50)
     assert float(adversary(*texts).mean() - adversary(*mismatched(texts)).mean()) > 0.2
 
 
@@ -359,7 +359,7 @@ def test_a_frozen_one_does_not_move() -> None:
 def test_alarms_fire_on_a_collapsed_generator_and_on_no_other() -> None:
     env = oracle()
     collapse = Adversary(small("gru", env)).collapse
-    texts, others = real(env, 256), real(env, 256)
+    texts, others = real_texts(env, 256), real_texts(env, 256)
     figures = collapse(texts, others)  # no warning, or pytest fails
     assert figures["distinct_texts"] > 0.6
     one = others.take(torch.zeros(256, dtype=torch.int64))
@@ -373,7 +373,7 @@ def test_alarms_fire_on_a_collapsed_generator_and_on_no_other() -> None:
 
 def test_alike_but_not_equal_texts_alarm_by_self_bleu_alone() -> None:
     env = oracle()
-    texts = real(env, 256)
+    texts = real_texts(env, 256)
     one = texts.tokens[:1].repeat(256, 1)
     one[:, 0] = torch.arange(256) % 20
     one[:, 5] = torch.arange(256) // 20
@@ -401,17 +401,17 @@ def test_a_ranker_learns_that_real_texts_rank_higher() -> None:
     ranker = Ranker(small("cnn", env), lr=3e-3, texts=500)
     ranker.learn(policy, env, epochs=3)
     assert ranker.learn(policy, env)["d_order"] > 0.7
-    judged = ranker(*real(env, 10))
+    judged = ranker(*real_texts(env, 10))
     assert judged.shape == (10,)
     assert (judged < 0).all()
-    steps = ranker.steps(*real(env, 10))
+    steps = ranker.steps(*real_texts(env, 10))
     assert steps.shape == (10, 6)
 
 
 def test_a_ranker_says_what_it_needs() -> None:
     env = oracle()
     with pytest.raises(ValueError, match=r"call its `begin\(env\)` or `learn` first"):
-        Ranker(small("cnn", env))(*real(env, 10))
+        Ranker(small("cnn", env))(*real_texts(env, 10))
     with pytest.raises(ValueError, match="source=False"):
         Ranker(small("cnn", copying()))
 

@@ -1,4 +1,4 @@
-"""From what a policy says to what an environment does: choices and vectors."""
+"""Actions in the spaces of Gymnasium, made from the output of a policy: choices and vectors."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from rlseq.types import Behaviour
 
 
 class Actions(Protocol):
-    """How to act in a space; `said` is what a policy's `step` returned."""
+    """How actions of a space are sampled and scored; `said` is what a policy's `step` returned."""
 
     def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """All random numbers of a stretch, `[T, B, …]`."""
+        """Return the random numbers of T steps, `[T, B, …]`."""
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """An action of every row, and, if not all were allowed, those that were."""
+        """Return an action of every row, and the allowed ones if not all were allowed."""
 
     def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
-        """Of actions `[B, T, …]`, `[B, T]`."""
+        """Return the log-probabilities `[B, T]` of actions `[B, T, …]`."""
 
     def outward(self, actions: Tensor) -> Any:
-        """As the environment wants them."""
+        """Return actions as the environment takes them."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """One of n; what a policy says are logits. argmax (z + Gumbel noise) is a sample of softmax(z)."""
+    """Choices of one of n, by logits: argmax (z + Gumbel noise) is a sample of softmax(z)."""
 
     space: gym.spaces.Discrete
     decode: Sample | Greedy
 
     def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """−log E, with E exponential: Gumbel noise for every choice; for the likeliest none is needed."""
+        """Return Gumbel noise for every choice, −log E with E exponential; zeros for the likeliest choice."""
         shape = steps, rows, int(self.space.n)
         if isinstance(self.decode, Greedy):
             return torch.zeros(shape, device=generator.device)
         return -torch.empty(shape, device=generator.device).exponential_(generator=generator).log()
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The likeliest, noise included."""
+        """Return the choice with the largest sum of logit and noise."""
         logits = acting_logits(said, Behaviour(self.decode.temperature))
         support = self.decode.support(logits)
         if support is not None:
@@ -56,18 +56,18 @@ class Choices:
         return (logits + random).argmax(-1), support
 
     def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
-        """Log softmax."""
+        """Return the log-softmax of the actions."""
         log_p = acting_logits(said, behaviour).log_softmax(-1)
         return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def outward(self, actions: Tensor) -> Any:
-        """Counted from where the space starts."""
+        """Return choices counted from where the space starts."""
         return actions.cpu().numpy() + self.space.start
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Numbers; what a policy says are μ and log σ.
+    """Vectors of numbers, drawn from N(μ, σ²); a policy returns μ and log σ.
 
     −1 … 1 stands for the bounds of the space, where it has any. What is stored and scored is what was drawn;
     only what is done is clipped to the bounds.
@@ -77,36 +77,36 @@ class Vectors:
     spread: float  # how many σ a unit of noise is
 
     def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """Normal noise."""
+        """Return normal noise."""
         shape = steps, rows, math.prod(self.space.shape)
         return torch.randn(shape, generator=generator, device=generator.device)
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """μ + noise."""
+        """Return μ + σ · noise."""
         mean, log_std = said.unbind(-2)
         return torch.addcmul(mean, log_std.exp(), random, value=self.spread), None
 
     def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
-        """The density's."""
+        """Return the log-density of the actions."""
         mean, log_std = said.unbind(-2)
         return log_density(mean, tempered(log_std, behaviour), actions)
 
     def outward(self, actions: Tensor) -> Any:
-        """Scaled, and clipped to the bounds."""
+        """Return vectors scaled and clipped to the bounds."""
         centre, half = self._scale
         given = actions.cpu().numpy().reshape(-1, *self.space.shape)
         return (centre + half * given).clip(self.space.low, self.space.high).astype(self.space.dtype)
 
     @cached_property
     def _scale(self) -> tuple[Any, Any]:
-        """The middle of the space, and how far its bounds are from it; 0 and 1 where there are none."""
+        """The middle of the space and the distance of its bounds from it; 0 and 1 where there are none."""
         low, high = self.space.low, self.space.high
         bounded = np.isfinite(low) & np.isfinite(high)
         return np.where(bounded, low + high, 0.0) / 2, np.where(bounded, high - low, 2.0) / 2
 
 
 def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
-    """How actions of a space are chosen."""
+    """Return how actions of a space are chosen."""
     if not isinstance(decode, (Sample, Greedy)):
         raise TypeError(f"actions are chosen by Sample(…) or Greedy(), got {decode!r:.60}")
     if isinstance(space, gym.spaces.Discrete):

@@ -14,14 +14,14 @@ Advanced = tuple[
 
 
 def next_step(env: Any, actions: Any) -> Advanced:
-    """The step after an episode's last only resets."""
+    """Step; the step after an episode's last one only resets."""
     observed, rewards, terminated, truncated, _ = env.step(actions)
     observed = own(observed)
     return observed, observed, rewards, terminated, truncated
 
 
 def same_step(env: Any, actions: Any) -> Advanced:
-    """The last step of an episode shows the first observation of the next; its own is in the info."""
+    """Step; the last step of an episode has the first observation of the next, and its own in the info."""
     observed, rewards, terminated, truncated, info = env.step(actions)
     reached = observed = own(observed)
     ends = terminated | truncated
@@ -33,7 +33,7 @@ def same_step(env: Any, actions: Any) -> Advanced:
 
 
 def disabled(env: Any, actions: Any) -> Advanced:
-    """We reset."""
+    """Step, and reset the rows that ended."""
     observed, rewards, terminated, truncated, _ = env.step(actions)
     reached = observed = own(observed)
     ends = terminated | truncated
@@ -50,5 +50,5 @@ ADVANCES: dict[AutoresetMode, Callable[[Any, Any], Advanced]] = {
 
 
 def own(observed: Any) -> Any:
-    """A copy, which the environment cannot write over."""
+    """Return a copy, which the environment cannot write over."""
     return np.array(observed, np.float32)

@@ -40,12 +40,12 @@ REPORTED = 100  # episodes, the last ones, whose mean is the reward that is repo
 
 
 def as_paid(rewards: Tensor, ends: Tensor) -> Tensor:
-    """The environment's own."""
+    """Return the rewards of the environment."""
     return rewards
 
 
 class Episode(NamedTuple):
-    """What an episode came to."""
+    """The result of an episode."""
 
     reward: float  # its return
     length: int
@@ -53,7 +53,7 @@ class Episode(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What B rows did; arrays have B rows."""
+    """One step of B rows; arrays have B rows."""
 
     observed: Any
     said: Tensor  # what the policy's `step` returned
@@ -106,7 +106,7 @@ class GymEnv(SteppedEnv):
         self._begin(seed)
 
     def check(self, agent: Any) -> None:
-        """Refuse an agent that compares texts, or imitates them."""
+        """Refuse an agent that compares texts of a context, or imitates texts."""
         if agent.samples != 1 or agent.mle:
             raise ValueError(
                 f"{type(agent).__name__} (samples={agent.samples}, mle={agent.mle}) compares texts of a "
@@ -119,7 +119,7 @@ class GymEnv(SteppedEnv):
             )
 
     def describe(self) -> dict[str, Any]:
-        """What a run's folder keeps of it."""
+        """Return the description that a run keeps."""
         spec = getattr(self.env, "spec", None)
         return {
             "class": type(self).__name__,
@@ -143,7 +143,7 @@ class GymEnv(SteppedEnv):
         load_states({"rewards": self.rewards}, state["rewards"], "task's rewards")
 
     def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Rollout:
-        """The next T steps of every row."""
+        """Return the next T steps of every row."""
         for name in [name for name, value in texts.items() if value is not None] + ["repeat"] * (repeat != 1):
             raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
         actions = chosen(self.single_action_space, decode)
@@ -157,10 +157,10 @@ class GymEnv(SteppedEnv):
             return self._valued(segment, policy, steps)
 
     def evaluate(self, policy: Any, decode: Decode, limit: int | None = None) -> dict[str, float]:
-        """Mean return and length of `limit` (100) episodes: of every row the same number, or one more.
+        """Return the mean return and length of `limit` (100) episodes, as many of every row, or one more.
 
-        The first to end, whichever row they are in, would be the short ones. What is under way is broken off,
-        so an evaluation wants an environment of its own.
+        The first episodes to end, whatever their row, would be the short ones. Episodes under way are broken
+        off, so use an environment of its own for evaluations.
         """
         actions, limit = chosen(self.single_action_space, decode), 100 if limit is None else limit
         if limit < 1:
@@ -224,7 +224,7 @@ class GymEnv(SteppedEnv):
         self.episodes = EpisodeStats(returns, lengths, cut > 0)
 
     def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Rollout:
-        """All but V."""
+        """Return the rollout of the steps, without V."""
         acts, said = (torch.stack(parts, 1) for parts in ([s.action for s in steps], [s.said for s in steps]))
         supports = [step.support for step in steps if step.support is not None]
         behaviour = Behaviour(temperature, torch.stack(supports, 1) if supports else None)
@@ -249,7 +249,7 @@ class GymEnv(SteppedEnv):
         )
 
     def _valued(self, segment: Rollout, policy: Any, steps: Sequence[Step]) -> Rollout:
-        """With V of every state, and of those that were reached where a row is cut off."""
+        """Add V of every state, and of the states reached where a row is cut off."""
         terminated = self._stacked([step.terminated for step in steps])
         cut = segment.ends.clone()
         cut[:, -1] = True
@@ -264,7 +264,7 @@ class GymEnv(SteppedEnv):
         return replace(segment, values=now.view_as(cut), bootstrap=bootstrap)
 
     def _stacked(self, arrays: Sequence[Any]) -> Tensor:
-        """`[T]` arrays of B rows as `[B, T, …]`."""
+        """Return `[T]` arrays of B rows as `[B, T, …]`."""
         return torch.from_numpy(np.stack(arrays, 1)).to(self.device)
 
 
@@ -278,7 +278,7 @@ def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
 
 
 def checked_env(env: Any, num_envs: int | None, options: dict[str, Any]) -> Any:
-    """A vector environment that says how it resets, and whose observations are arrays of one size."""
+    """Return a vector environment that says how it resets, and whose observations are arrays of one size."""
     if isinstance(env, str):
         env = gym.make_vec(env, checked_rows(1 if num_envs is None else num_envs), **options)
     elif not isinstance(env, gym.vector.VectorEnv):

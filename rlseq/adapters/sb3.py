@@ -1,4 +1,4 @@
-"""The bridge to stable-baselines3: its stock agents on any task of ours.
+"""A bridge to stable-baselines3: its agents on any task of rlseq.
 
 ```python
 from stable_baselines3 import PPO
@@ -29,12 +29,12 @@ from rlseq.types import Context, State
 
 
 def as_vec_env(env: Any) -> VecMonitor:
-    """A `VecEnv` with the rows of a task; episode returns and lengths are logged as SB3 expects."""
+    """Return a `VecEnv` with the rows of a task, which logs episode returns and lengths as SB3 expects."""
     return VecMonitor(SequenceVecEnv(env))
 
 
 class SequenceVecEnv(VecEnv):
-    """SB3 wants NumPy, rows that start again in the same step, and the last observation in `infos`."""
+    """A task as a `VecEnv`: NumPy, rows restart in the same step, the last observation is in `infos`."""
 
     def __init__(self, env: Any) -> None:
         self.env = sequence_env(env).with_view(tensors=False, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -49,11 +49,11 @@ class SequenceVecEnv(VecEnv):
         return observation
 
     def step_async(self, actions: Any) -> None:
-        """Remember the actions."""
+        """Keep the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> Any:
-        """One step of every row."""
+        """Take one step in every row."""
         observation, rewards, terminated, truncated, info = self.env.step(self._actions)
         infos = [row_of(info, row) for row in range(self.num_envs)]
         for ended in infos:
@@ -65,36 +65,36 @@ class SequenceVecEnv(VecEnv):
         return observation, rewards, terminated | truncated, infos
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to free."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The same for every row."""
+        """Return the attribute, which is the same for every row."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Rows share one environment, so only all of them together can be set."""
+        """Set an attribute of all rows together, since they share one environment."""
         if len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError(f"rows share one environment; set {attr_name!r} for all of them")
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method once; a result with one entry per row (`action_masks`) is dealt out."""
+        """Call a method once; a result with one entry per row (`action_masks`) is split over rows."""
         rows = list(self._get_indices(indices))
         result = getattr(self.env, method_name)(*args, **kwargs)
         by_row = isinstance(result, (Sequence, np.ndarray)) and len(result) == self.num_envs
         return [result[row] if by_row else result for row in rows]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No row is."""
+        """Return False for every row."""
         return [False] * len(list(self._get_indices(indices)))
 
     def get_images(self) -> Sequence[Any]:
-        """Texts have no pictures."""
+        """Return no images."""
         return [None] * self.num_envs
 
 
 class StockPolicy(nn.Module):
-    """What an SB3 agent has learned, as a policy that can write; it reads the whole prefix every time.
+    """The policy of an SB3 agent, as a policy that can write; it reads the whole prefix every time.
 
     Args:
         policy: `model.policy`.
@@ -106,14 +106,14 @@ class StockPolicy(nn.Module):
         self.policy, self.max_len = policy, max_len
 
     def start(self, context: Context) -> State:
-        """Nothing is written, and not even read: the token that starts a text comes first."""
+        """Return an empty prefix, before the token that starts a text."""
         index = context["index"]
         prefix = torch.zeros(len(index), self.max_len + 1, dtype=torch.int64, device=index.device)
         source = (context["source"],) if "source" in context else ()
         return prefix, torch.full_like(index, -1), *source
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits after one more token."""
+        """Return the logits after one more token."""
         prefix, length, *source = state
         longer = prefix.scatter(1, length.clamp(min=0).unsqueeze(1), token.unsqueeze(1))
         prefix = torch.where((length >= 0).unsqueeze(1), longer, prefix)
@@ -126,7 +126,7 @@ class StockPolicy(nn.Module):
 
 
 def as_policy(model: Any, env: Any) -> Any:
-    """A stock agent as a policy of ours, for `rollout`, `evaluate` and `SelfCritical`; it cannot score.
+    """Return an SB3 agent as a policy for `rollout`, `evaluate` and `SelfCritical`; it has no `evaluate`.
 
     Args:
         model: a stable-baselines3 agent with a categorical policy, such as PPO or A2C, or its policy.
@@ -147,14 +147,14 @@ def as_policy(model: Any, env: Any) -> Any:
 
 
 class TokenExtractor(BaseFeaturesExtractor):
-    """Reads the source, then the prefix, with embeddings and a GRU each.
+    """A network that reads the source, then the prefix, with embeddings and a GRU each.
 
-    SB3 would hand a policy the token ids as floats, or one-hot over vocabulary × length. What else is
-    observed, such as an image, is mapped linearly to where the reading of the prefix starts.
+    SB3 would pass token ids as floats, or one-hot over vocabulary × length. Other observations, such as an
+    image, are mapped linearly to the first state of the GRU that reads the prefix.
 
     Args:
-        observation_space: of a task of ours.
-        features_dim: width of what it returns.
+        observation_space: of a task.
+        features_dim: width of the features.
         embedding: width of the embeddings.
         source_pad: id that fills up short sources.
     """
@@ -171,13 +171,14 @@ class TokenExtractor(BaseFeaturesExtractor):
         self.readers, self.others = nn.ModuleDict(), nn.ModuleDict()
         for name, space in observation_space.spaces.items():
             if name in ("source", "prefix"):
-                ids = int(space.high.max()) + 1  # type: ignore[attr-defined]
+                assert isinstance(space, gym.spaces.Box)
+                ids = int(space.high.max()) + 1
                 self.readers[name] = _Reader(ids, embedding, features_dim)
             elif name != "length":
                 self.others[name] = nn.Linear(flatdim(space), features_dim)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features `[B, features_dim]` of preprocessed (float) observations."""
+        """Return features `[B, features_dim]` of preprocessed (float) observations."""
         start: Tensor | None = None
         if "source" in self.readers:
             source = observations["source"].long()

@@ -1,4 +1,4 @@
-"""Discriminators: rewards that learn. `make_discriminator(name, env, **sizes)`."""
+"""Discriminators: networks that tell generated texts from real ones, as rewards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READERS: dict[str, Callable[..., Reader]] = {
 
 @checked_arguments
 def make_discriminator(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) -> Discriminator:
-    """A discriminator by name, on the task's device.
+    """Make a discriminator by name, on the task's device.
 
     Args:
         name: "cnn", "gru", "lstm" or "transformer".
@@ -46,7 +46,7 @@ def make_discriminator(name: str, env: Any, *, seed: Seed | None = None, **sizes
 
 
 def built(name: str, words: TokenSpec, seed: int, **sizes: Any) -> Discriminator:
-    """A discriminator of texts made of these words."""
+    """Make a discriminator of texts made of these words."""
     reader = pick(READERS, name, "discriminator")
     own, its = _options(Discriminator), _options(reader) - _options(Discriminator)
     check_options(sizes, own | its, f"discriminator {name!r}")

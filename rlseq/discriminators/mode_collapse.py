@@ -1,4 +1,4 @@
-"""Mode collapse, seen and said: the generated texts beside as many real ones."""
+"""Mode collapse: statistics of generated texts beside as many real ones, and warnings."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from rlseq.utils.arguments import Checked, PositiveInt, Share
 
 
 class ModeCollapse(UserWarning):
-    """A generator repeats itself."""
+    """A warning that a generator repeats itself."""
 
 
 @dataclass(frozen=True)
 class Collapse(Checked):
-    """Measures the share of distinct texts, and how alike texts are (Self-BLEU, Zhu et al. 2018).
-
-    What is little depends on the task, so real texts are the measure.
+    """The share of distinct texts, and their Self-BLEU (Zhu et al. 2018), compared with real texts.
 
     Args:
-        texts: looked at, of each kind.
-        distinct: the alarm goes off below this part of the distinct share of real texts,
+        texts: the number of texts that are compared, of each kind.
+        distinct: warn below this part of the share of distinct real texts,
         alike: or when Self-BLEU has come this part of the way from that of real texts to 100.
     """
 
@@ -35,7 +33,7 @@ class Collapse(Checked):
     alike: Share = 0.5
 
     def __call__(self, real: TextBatch, generated: TextBatch) -> Metrics:
-        """Both figures of the generated texts; a warning where they alarm."""
+        """Return both figures of the generated texts, and warn where they are too low or too high."""
         number = min(self.texts, len(real.tokens), len(generated.tokens))
         if number < 2:
             return {}
@@ -55,6 +53,6 @@ class Collapse(Checked):
 
 
 def varied(texts: TextBatch) -> tuple[Tensor, Tensor]:
-    """The share of distinct texts, and their mean Self-BLEU."""
+    """Return the share of distinct texts, and their mean Self-BLEU."""
     rows = torch.cat([texts.tokens.where(texts.mask, 0), texts.mask.sum(1, keepdim=True)], 1)
     return torch.tensor(len(torch.unique(rows, dim=0)) / len(rows)), SelfBLEU()(*texts).mean()

@@ -1,6 +1,6 @@
-"""Readers: what is known after each word of a text, `[B, T, E] -> [B, T, F]`; none looks ahead.
+"""Networks of discriminators: readers map embedded texts `[B, T, E]` to features `[B, T, F]`.
 
-Looking back only costs a judge of whole texts nothing, and lets the same weights judge unfinished ones.
+No reader looks ahead, so that the same weights score whole and unfinished texts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Reader(nn.Module):
     width: int  # F
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What is known after each word, `[B, T, F]`."""
+        """Return features after each word, `[B, T, F]`."""
         raise NotImplementedError
 
     def end(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What is known after the last, `[B, F]`."""
+        """Return features after the last word, `[B, F]`."""
         return last_state(self(x, mask), mask)
 
 
@@ -70,16 +70,18 @@ class CNNReader(Reader):
         self.highway = Highway(self.width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """A window counts from its last word on."""
+        """Return features after each word; a window counts from its last word on."""
         found = [F.pad(f, (mask.shape[1] - f.shape[2], 0)).cummax(2).values for f in self._found(x, mask)]
-        return self.highway(torch.cat(found, 1).transpose(1, 2))  # type: ignore[no-any-return]
+        features: Tensor = self.highway(torch.cat(found, 1).transpose(1, 2))
+        return features
 
     def end(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The maximum over all windows within the text; 0, the least there is, where none fits."""
-        return self.highway(torch.cat([f.amax(2) for f in self._found(x, mask)], 1))  # type: ignore[no-any-return]
+        """Return the maximum over all windows within the text; 0, the least value, where none fits."""
+        features: Tensor = self.highway(torch.cat([f.amax(2) for f in self._found(x, mask)], 1))
+        return features
 
     def _found(self, x: Tensor, mask: Tensor) -> list[Tensor]:
-        """relu(w·x + b) of every window that ends on a real word, `[B, n, T − width + 1]` each."""
+        """Return relu(w·x + b) of every window that ends on a real word, `[B, n, T − width + 1]` each."""
         x, real = x.transpose(1, 2), mask.unsqueeze(1).to(x.dtype)
         found = (f(x).relu_() for f in self.filters)
         return [f * real[:, :, -f.shape[2] :] for f in found]
@@ -94,7 +96,7 @@ class Highway(nn.Module):
         nn.init.constant_(self.gate.bias, -2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """Return features of the same shape."""
         return torch.lerp(x, self.change(x).relu(), self.gate(x).sigmoid())
 
 
@@ -118,7 +120,7 @@ class RecurrentReader(Reader):
         self.recurrence = Recurrence(cell, embedding, hidden, layers)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """H."""
+        """Return the hidden states."""
         return self.recurrence.unroll(x)
 
 
@@ -150,11 +152,12 @@ class AttentiveReader(Reader):
         self.layers = nn.ModuleList(Layer(hidden, heads, 0.0, False) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Padding comes last, where nobody sees it."""
+        """Return features after each word; padding comes last, so that no word sees it."""
         x, turn = self.positions(self.enter(x), torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         for layer in self.layers:
             x = layer(x, turn)
-        return self.norm(x)  # type: ignore[no-any-return]
+        features: Tensor = self.norm(x)
+        return features
 
 
 class Discriminator(nn.Module):
@@ -169,7 +172,7 @@ class Discriminator(nn.Module):
         embedding: E, width of the embeddings.
         outputs: 1, or 2 where there is a source.
         dropout: share of what was read that is dropped in training.
-        source: whether to look at the source, where there is one; a judge that does not, never can match.
+        source: whether to look at the source, where there is one.
     """
 
     @checked_arguments
@@ -193,35 +196,35 @@ class Discriminator(nn.Module):
         self.words = words
         self.embedding = Embedding(words.read, embedding)
         nn.init.uniform_(self.embedding.weight, -1, 1)  # as published
-        self.glance = Glance(words, embedding) if self.conditional else None
+        self.attention = SourceAttention(words, embedding) if self.conditional else None
         self.reader = reader(3 * embedding if self.conditional else embedding, words.length)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.reader.width, outputs)
 
     def forward(self, tokens: Tensor | SoftTokens, mask: Tensor, context: Context) -> Tensor:
-        """Logits of whole texts, `[B, outputs]`."""
+        """Return the logits of whole texts, `[B, outputs]`."""
         return self.judge(self.embed(tokens, context), mask)
 
     def steps(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Logits of every prefix, `[B, T, outputs]`."""
+        """Return the logits of every prefix, `[B, T, outputs]`."""
         logits: Tensor = self.head(self.dropout(self.reader(self.embed(tokens, context), mask)))
         return logits
 
     def embed(self, tokens: Tensor | SoftTokens, context: Context) -> Tensor:
-        """Words as vectors `[B, T, E]`, each beside what it sees of the source.
+        """Return words as vectors `[B, T, E]`, each beside what it attends to in the source.
 
-        Several words in one place, weighted, may be read too: through these a gradient reaches a generator.
+        Weighted words in one place (`SoftTokens`) are read too; through these a gradient reaches a generator.
         """
         x: Tensor = self.embedding(tokens)
-        return x if self.glance is None else self.glance(x, context["source"])
+        return x if self.attention is None else self.attention(x, context["source"])
 
     def judge(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Logits of embedded texts, `[B, outputs]`."""
+        """Return the logits of embedded texts, `[B, outputs]`."""
         logits: Tensor = self.head(self.dropout(self.features(x, mask)))
         return logits
 
     def features(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What is known at the end of embedded texts, `[B, F]`."""
+        """Return features at the end of embedded texts, `[B, F]`."""
         return self.reader.end(x, mask)
 
     def check(self, env: SequenceEnv) -> None:
@@ -241,10 +244,10 @@ class Discriminator(nn.Module):
             )
 
 
-class Glance(nn.Module):
-    """Beside every word y: a, what it sees of the source, and y∘a, in which likeness shows.
+class SourceAttention(nn.Module):
+    """Attention to the source: beside every word y stand a, what it attends to, and the product y∘a.
 
-    a = softmax(q·kᵀ/√E) v;  queries and keys know word and place, values the word alone.
+    a = softmax(q·kᵀ/√E) v;  queries and keys are made of word and place, values of the word alone.
     """
 
     def __init__(self, words: TokenSpec, embedding: int) -> None:
@@ -258,7 +261,7 @@ class Glance(nn.Module):
         self.value = nn.Linear(embedding, embedding)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """`[B, T, E]`, `[B, S]` -> `[B, T, 3E]`."""
+        """Return `[B, T, 3E]` of words `[B, T, E]` and a source `[B, S]`."""
         s = self.source(source)
         queries, keys = x + self.places.weight[: x.shape[1]], s + self.source_places.weight[: s.shape[1]]
         present = self.words.present(source).unsqueeze(1)

@@ -1,4 +1,7 @@
-"""What a discriminator's logits `[…, outputs]` pay, `[…]`. With two outputs D is the product of both."""
+"""Rewards of a discriminator's logits `[…, outputs]`, its losses and its constraints.
+
+With two outputs D is the product of both.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +22,29 @@ Value = Callable[[Tensor], Tensor]
 
 
 def probability(logits: Tensor) -> Tensor:
-    """D, in [0, 1] (SeqGAN)."""
+    """Return D, in [0, 1] (SeqGAN)."""
     return logits.sigmoid().prod(-1)
 
 
 def log_probability(logits: Tensor) -> Tensor:
-    """Log D: steep where texts are bad; never above 0, so short texts lose less."""
+    """Return log D: steep where texts are bad; never above 0, so short texts lose less."""
     return F.logsigmoid(logits).sum(-1)
 
 
 def surprise(logits: Tensor) -> Tensor:
-    """−log(1 − D): steep where texts are good; never below 0, so long texts gain more."""
+    """Return −log(1 − D): steep where texts are good; never below 0, so long texts gain more."""
     if logits.shape[-1] == 1:
         return F.softplus(logits).squeeze(-1)
     return -torch.log1p(-probability(logits).clamp(max=1 - 1e-6))
 
 
 def logit(logits: Tensor) -> Tensor:
-    """Log D/(1 − D), which is the sum of the two above; also the output of a critic without sigmoid."""
+    """Return log D/(1 − D), the sum of the two above; also the output of a critic without sigmoid."""
     return logits.sum(-1)
 
 
 def odds(logits: Tensor) -> Tensor:
-    """D / (1 − D), an estimate of p_data / π (MaliGAN); above 10⁴ it says no more."""
+    """Return D / (1 − D), an estimate of p_data / π (MaliGAN), at most 10⁴."""
     return logits.sum(-1).clamp(max=9.21).exp()
 
 
@@ -62,18 +65,18 @@ class GAN(Checked):
     smoothing: Annotated[float, Range(0, 0.5, open_high=True)] = 0.0
 
     def __call__(self, high: Tensor, low: Tensor) -> Tensor:
-        """softplus(−z) is −log σ(z), softplus(z) is −log(1 − σ(z))."""
+        """Return the loss: softplus(−z) is −log σ(z), softplus(z) is −log(1 − σ(z))."""
         missed = (1 - self.smoothing) * F.softplus(-high) + self.smoothing * F.softplus(high)
         return missed.mean() + F.softplus(low).mean()
 
 
 def lsgan(high: Tensor, low: Tensor) -> Tensor:
-    """Mean (D(high) − 1)² + mean D(low)², of a linear output (Mao et al. 2017)."""
+    """Return mean (D(high) − 1)² + mean D(low)², of a linear output (Mao et al. 2017)."""
     return (high - 1).square().mean() + low.square().mean()
 
 
 def wgan(high: Tensor, low: Tensor) -> Tensor:
-    """Mean D(low) − mean D(high), of a linear output; D must be kept Lipschitz (Arjovsky et al. 2017)."""
+    """Return mean D(low) − mean D(high) of a linear output; D must stay Lipschitz (Arjovsky et al. 2017)."""
     return low.mean() - high.mean()
 
 
@@ -84,7 +87,7 @@ class OutputL2(Checked):
     weight: NonNegativeFloat = 0.2
 
     def __call__(self, discriminator: Discriminator, real: TextBatch, generated: TextBatch) -> Tensor:
-        """Of weights and biases."""
+        """Return the penalty of weights and biases."""
         head = discriminator.head
         return self.weight / 2 * (head.weight.square().sum() + head.bias.square().sum())
 
@@ -96,7 +99,7 @@ class GradientPenalty(Checked):
     weight: NonNegativeFloat = 10.0
 
     def __call__(self, discriminator: Discriminator, real: TextBatch, generated: TextBatch) -> Tensor:
-        """Text by text, as far as the longer of the two goes."""
+        """Return the penalty, text by text, up to the end of the longer of the two."""
         rows = min(len(real.tokens), len(generated.tokens))
         real, generated = real.take(slice(rows)), generated.take(slice(rows))
         ends = [discriminator.embed(texts.tokens, texts.context).detach() for texts in (real, generated)]
@@ -116,13 +119,13 @@ class ClipWeights(Checked):
 
     @torch.no_grad()
     def __call__(self, discriminator: nn.Module) -> None:
-        """All weights."""
+        """Clip all weights."""
         for weight in discriminator.parameters():
             weight.clamp_(-self.limit, self.limit)
 
 
 def spectral(discriminator: Discriminator) -> Discriminator:
-    """Every linear map and filter divided by its largest singular value, for good (Miyato et al. 2018)."""
+    """Divide every linear map and filter by its largest singular value, from now on (Miyato et al. 2018)."""
     for module in list(discriminator.modules()):
         if isinstance(module, (nn.Linear, nn.Conv1d)):
             spectral_norm(module)
@@ -130,4 +133,4 @@ def spectral(discriminator: Discriminator) -> Discriminator:
 
 
 def unconstrained(discriminator: nn.Module) -> None:
-    """Weights are what the optimiser makes them."""
+    """Leave the weights as they are."""

@@ -1,4 +1,4 @@
-"""Proof that a discriminator of your own judges what it should, and nothing else."""
+"""A check of discriminators of your own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.discriminators.texts import TextBatch, mismatched, real
+from rlseq.discriminators.texts import TextBatch, mismatched, real_texts
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.utils.modules import eval_mode
 
@@ -16,14 +16,14 @@ ROWS = 32
 
 @torch.no_grad()
 def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -> None:
-    """Raise `AssertionError` unless it judges each text by itself, by what was written, and by its source.
+    """Raise `AssertionError` unless a discriminator scores each text by its tokens and its source alone.
 
-    Checks, on real texts of the task, that a row depends neither on its batch-mates nor on what follows its
-    end; that `steps` judges every prefix as if it were a text; and, where the task has a source, that the
-    judgement changes with it: a judge that ignores the source teaches a generator to ignore it, too.
+    Checks, on real texts of the task, that a row depends neither on other rows nor on what follows its end;
+    that `steps` scores every prefix as a text; and, where the task has a source, that the score changes with
+    it: a discriminator that ignores the source teaches a generator to ignore it, too.
     """
     env = sequence_env(env)
-    texts = real(env, ROWS)
+    texts = real_texts(env, ROWS)
     with eval_mode(discriminator):
         judged = discriminator(*texts)
         _same(discriminator(*texts.take(slice(1, 2))), judged[1:2], tolerance, "batch-mates matter")

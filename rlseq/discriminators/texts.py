@@ -1,4 +1,4 @@
-"""Texts that a discriminator compares: real ones, generated ones, real ones under a wrong source."""
+"""Batches of texts for discriminators: real ones, generated ones, real ones under a wrong source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Reward, Rollout
 
-WRITTEN = 1024  # rows written together, so that memory does not grow with the number of texts
+ROWS = 1024  # texts that are written together, so that memory does not grow with their number
 
 
 class TextBatch(NamedTuple):
-    """B texts, and what each is about."""
+    """B texts and their contexts."""
 
     tokens: Tensor  # [B, T]
     mask: Tensor  # [B, T]
@@ -25,24 +25,24 @@ class TextBatch(NamedTuple):
 
     @classmethod
     def of(cls, batch: Rollout) -> TextBatch:
-        """Those of a rollout."""
+        """Return the texts of a rollout."""
         return cls(batch.actions, batch.mask, batch.context)
 
     def take(self, rows: Tensor | slice) -> TextBatch:
-        """Some of them."""
+        """Return some of the texts."""
         context = {name: value[rows] for name, value in self.context.items()}
         return TextBatch(self.tokens[rows], self.mask[rows], context)
 
 
 def joined(parts: Sequence[TextBatch]) -> TextBatch:
-    """Several batches as one."""
+    """Return several batches as one."""
     first = parts[0].context
     context = {name: torch.cat([part.context[name] for part in parts]) for name in first}
     return TextBatch(torch.cat([p.tokens for p in parts]), torch.cat([p.mask for p in parts]), context)
 
 
-def remembered(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | None:
-    """Texts of a checkpoint, on the device of the module that reads them."""
+def restored(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | None:
+    """Return texts from a checkpoint, on the device of the module that reads them."""
     if state is None:
         return None
     device = next(module.parameters()).device
@@ -50,20 +50,20 @@ def remembered(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch 
     return TextBatch(state["tokens"].to(device), state["mask"].to(device), context)
 
 
-def written(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
-    """What a policy writes now; nobody judges it."""
+def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
+    """Return texts of a policy, for which no reward is computed."""
     env = rewarded(env, _nothing)
-    sizes = [min(WRITTEN, number - start) for start in range(0, number, WRITTEN)]
+    sizes = [min(ROWS, number - start) for start in range(0, number, ROWS)]
     return joined([TextBatch.of(rollout(policy, env.replace(num_envs=size))) for size in sizes])
 
 
-def real(env: SequenceEnv, number: int) -> TextBatch:
-    """References of random items."""
+def real_texts(env: SequenceEnv, number: int) -> TextBatch:
+    """Return references of random items."""
     return TextBatch.of(sample_references(env.replace(num_envs=number)))
 
 
 def mismatched(texts: TextBatch) -> TextBatch:
-    """Every text under the source of another, where the two sources differ (Reed et al. 2016)."""
+    """Return texts with the source of another, where the two sources differ (Reed et al. 2016)."""
     context = {name: value.roll(1, 0) for name, value in texts.context.items()}
     differs = (context["source"] != texts.context["source"]).flatten(1).any(1)
     if not differs.any():

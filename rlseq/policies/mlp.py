@@ -40,7 +40,8 @@ class ControlSpec:
             )
         if isinstance(space, gym.spaces.Discrete):
             return cls(math.prod(observed.shape), int(space.n), False)
-        return cls(math.prod(observed.shape), math.prod(space.shape), True)  # type: ignore[union-attr]
+        assert isinstance(space, gym.spaces.Box)  # a GymEnv refuses other spaces
+        return cls(math.prod(observed.shape), math.prod(space.shape), True)
 
 
 class MLP(BasePolicy):
@@ -114,7 +115,8 @@ class MLP(BasePolicy):
     def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
         """Of every trunk `[n, H]`: the first for π, the last for V."""
         x = self._scaled(observed)
-        return self.trunks(x).unbind()  # type: ignore[no-any-return]  # unbind: one gradient, not a sum of two
+        trunks: tuple[Tensor, ...] = self.trunks(x).unbind()  # one gradient, not a sum of two
+        return trunks
 
     def _scaled(self, observed: Tensor) -> Tensor:
         return observed if self.scale is None else self.scale(observed)
