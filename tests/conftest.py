@@ -45,9 +45,7 @@ class Whole:
         self.index = torch.arange(env.size).repeat_interleave(len(words))
         self.context = {**env.contexts(self.index), "index": self.index}
         self.shape = env.size, len(words)
-        self.rewards = torch.stack(list(env.reward_parts(self.tokens, self.mask, self.context).values())).sum(
-            0
-        )
+        self.rewards = env.total_reward(self.tokens, self.mask, self.context)
         self.logits = self.walk(policy, env)
         self.log_probs = self.logits.log_softmax(2).gather(2, self.tokens.unsqueeze(2)).squeeze(2) * self.mask
         self.log_p = self.log_probs.sum(1)

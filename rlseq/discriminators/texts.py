@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlseq.engine.references import check_references, sample_references
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.task import no_reward
 from rlseq.types import Context, Reward, Rollout
 
 ROWS = 1024  # texts that are written together, so that memory does not grow with their number
@@ -52,7 +53,7 @@ def restored(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | 
 
 def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
     """Return texts of a policy, for which no reward is computed."""
-    env = rewarded(env, _nothing)
+    env = rewarded(env, no_reward)
     sizes = [min(ROWS, number - start) for start in range(0, number, ROWS)]
     return joined([TextBatch.of(rollout(policy, env.replace(num_envs=size))) for size in sizes])
 
@@ -90,7 +91,3 @@ def check_pool(env: SequenceEnv) -> None:
 def rewarded(env: SequenceEnv, reward: Reward) -> SequenceEnv:
     """The same task, paid by another reward."""
     return env.replace(reward={"discriminator": reward})
-
-
-def _nothing(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    return torch.zeros(len(tokens), device=tokens.device)

@@ -13,8 +13,8 @@ from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.decode import Decode, Greedy, checked_decoder
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.mdp.task import CELL
-from rlseq.types import Context, Counts
+from rlseq.mdp.task import CELL, no_reward
+from rlseq.types import Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
@@ -144,7 +144,7 @@ def about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> 
         """The sources in their order, each as often as rows are asked for."""
         return {name: value.repeat_interleave(len(index) // rows, 0) for name, value in read.items()}
 
-    return env.replace(reward={"none": _no_reward}, counts=Counts(), num_envs=rows, contexts=contexts)
+    return env.replace(reward=no_reward, counts=Counts(), num_envs=rows, contexts=contexts)
 
 
 def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str, Tensor]:
@@ -225,8 +225,3 @@ def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tens
     batch = rollout(policy, task.replace(num_envs=rows * n), decode=decode, repeat=n, index=nothing)
     shape = rows, n, task.max_len
     return batch.actions.view(shape), batch.mask.view(shape), batch.log_probs.view(shape).sum(2)
-
-
-def _no_reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """Zero for every text."""
-    return torch.zeros(len(tokens), device=tokens.device)

@@ -171,8 +171,13 @@ class Task:
 
     def score(self) -> Tensor:
         """Return the rewards of the finished texts, `[B, T]`: on the last token, or on all if dense."""
-        parts = self.reward_parts(self.tokens, self.mask, self.context, self.done)
-        return torch.stack(list(parts.values())).sum(0)
+        return self.total_reward(self.tokens, self.mask, self.context, self.done)
+
+    def total_reward(
+        self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
+    ) -> Tensor:
+        """Return the sum of the parts of the reward, `[B, T]`, for any texts."""
+        return torch.stack(list(self.reward_parts(tokens, mask, context, done).values())).sum(0)
 
     def reward_parts(
         self, tokens: Tensor, mask: Tensor, context: Context, done: Tensor | None = None
@@ -271,3 +276,8 @@ class Task:
         self.episodes = episodes
         self.generator.set_state(random)
         vars(self.counts).update(counts)
+
+
+def no_reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """Return 0 for every text: the reward of a task in which texts are only written."""
+    return torch.zeros(len(tokens), device=tokens.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.types import Context
+from rlseq.mdp.task import no_reward
 from rlseq.vocab import Vocab, from_json
 
 
@@ -111,7 +111,7 @@ class _WithoutData(SequenceEnv):
             self,
             vocab=spec.vocab,
             max_len=spec.max_len,
-            reward=_no_reward,
+            reward=no_reward,
             items=spec.items(),
             source_vocab=spec.source_vocab,
             **options,
@@ -134,8 +134,3 @@ class _WithoutData(SequenceEnv):
     def data_tensors(self) -> dict[str, Tensor]:
         """Nothing: there are no data."""
         return {}
-
-
-def _no_reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """Zero for every text."""
-    return torch.zeros(len(tokens), device=tokens.device)

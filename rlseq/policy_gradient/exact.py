@@ -52,7 +52,7 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
     tokens, mask = tokens.repeat(env.size, 1), mask.repeat(env.size, 1)
     index = items.repeat_interleave(len(tokens) // env.size)
     context: Context = {**env.contexts(index), "index": index}
-    reward = torch.stack(list(env.reward_parts(tokens, mask, context).values())).sum((0, 2))
+    reward = env.total_reward(tokens, mask, context).sum(1)
     if behaviour.support is None:
         behaviour = behaviour._replace(support=_legal(env, tokens, context))
     with eval_mode(policy):

@@ -105,7 +105,7 @@ def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
     references = _references(task, context)
-    rewards = {} if references is None else {"references": _judged(task, *references, context)}
+    rewards = {} if references is None else {"references": task.total_reward(*references, context).sum(1)}
     return task, context, references, rewards
 
 
@@ -115,9 +115,9 @@ def _worthless(
     """Return the rewards of samples of a policy, of random text, and of an empty text."""
     samples = rollout(policy, task, decode=Sample(), index=context["index"])
     random = _random(task, references or (samples.actions, samples.mask))
-    paid = {"samples": samples.returns, "random": _judged(task, *random, context)}
+    paid = {"samples": samples.returns, "random": task.total_reward(*random, context).sum(1)}
     if task.vocab.eos is not None:
-        paid["empty"] = _judged(task, *_empty(task, task.vocab.eos), context)
+        paid["empty"] = task.total_reward(*_empty(task, task.vocab.eos), context).sum(1)
     return paid
 
 
@@ -171,10 +171,6 @@ def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
     )
 
 
-def _judged(task: SequenceEnv, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    return torch.stack(list(task.reward_parts(tokens, mask, context).values())).sum((0, 2))
-
-
 def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
     """Return texts as wide as the task writes them; what is longer is cut."""
     room = task.max_len - tokens.shape[1]
@@ -204,7 +200,9 @@ def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
     )
     left = {name: without_first_reference(part, some["index"]) for name, part in task.parts.items()}
     parts = {name: part for name, part in left.items() if part is not None}
-    return _judged(task.replace(reward=parts), tokens, mask, some) if len(parts) == len(left) else None
+    if len(parts) < len(left):
+        return None
+    return task.replace(reward=parts).total_reward(tokens, mask, some).sum(1)
 
 
 def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[str, Tensor]:
@@ -215,7 +213,7 @@ def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[st
     best: tuple[str, Tensor] | None = None
     for row in rows:
         constant = row.clamp(min=0).expand_as(tokens), (row >= 0).expand_as(mask)
-        earned = _judged(task, *constant, context)
+        earned = task.total_reward(*constant, context).sum(1)
         if best is None or earned.mean() > best[1].mean():
             best = task.texts(constant[0][:1], constant[1][:1])[0], earned
     assert best is not None
