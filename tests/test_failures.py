@@ -36,7 +36,7 @@ def test_a_bug_says_that_it_is_one_and_where_its_report_is(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(commands, "build", None)  # so that rlseq calls what is no function
+    monkeypatch.setattr(commands, "run", None)  # so that rlseq calls what is no function
     status, _, said = typed(["train", "mle", "--env", "rlseq/Copy-v0"])
     (report,) = tmp_path.iterdir()
     assert status == 1
@@ -51,7 +51,7 @@ def test_a_bug_says_that_it_is_one_and_where_its_report_is(
         typed(["train", "mle", "--env", "rlseq/Copy-v0"])
 
 
-def test_an_error_in_code_of_the_user_is_shown_with_their_part_of_the_traceback() -> None:
+def test_an_error_in_code_of_the_user_is_shown_with_their_part_of_the_traceback(tmp_path: Path) -> None:
     class Raising(rlseq.SequenceEnv):
         """A task whose reward raises."""
 
@@ -62,9 +62,9 @@ def test_an_error_in_code_of_the_user_is_shown_with_their_part_of_the_traceback(
             raise ZeroDivisionError("in a bad mood")
 
     rlseq.register("tests/Raising-v0", Raising)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rlseq, "train", lambda agent, env, **options: agent.collect(env))
-        status, _, said = typed(["train", "reinforce", "--env", "tests/Raising-v0"])
+    status, _, said = typed(
+        ["train", "reinforce", "--env", "tests/Raising-v0", "--out", str(tmp_path / "run")]
+    )
     assert status == 1
     assert said.startswith("rlseq: ZeroDivisionError in code of your own, which rlseq has called:\n")
     assert "in judge_text" in said

@@ -25,8 +25,8 @@ ABOUT = "Train sequence models on rewards, and compare agents."
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    The status is 0 where it did what was asked, 2 where it was mistyped or cannot be, 1 where it failed
-    on the way, and 130 after Ctrl-C.
+    The exit status is 0 after success, 2 where the command is refused, 1 where it failed while it ran, and
+    130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
@@ -70,20 +70,20 @@ def _run(words: list[str]) -> None:
 
 
 def _overview() -> str:
-    """The help of `rlseq`: a line for every command."""
+    """Return the help of `rlseq`: a line for every command."""
     first = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in COMMANDS.items()}
     lines = "".join(f"  {name:10s}{text}\n" for name, text in first.items())
     return f"usage: rlseq COMMAND …\n\n{ABOUT}\n\n{lines}\n`rlseq COMMAND --help` says more.\n"
 
 
 def _imported(words: Sequence[str]) -> list[str]:
-    """The modules that `--import` names."""
+    """Return the modules that `--import` names."""
     following = [after for word, after in pairwise(words) if word == "--import"]
     return following + [word.partition("=")[2] for word in words if word.startswith("--import=")]
 
 
 def _open_streams() -> None:
-    """Open standard streams that the caller closed, to nowhere; what cannot be shown is escaped."""
+    """Open closed standard streams on the null device; escape what a stream cannot show."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
@@ -93,14 +93,14 @@ def _open_streams() -> None:
 
 
 def _check_text(words: Sequence[str]) -> None:
-    """Refuse words that are no text: they could be neither recorded nor shown."""
+    """Refuse words that are not valid text, which could be neither recorded nor shown."""
     for place, word in enumerate(words, 1):
         if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ValueError(f"word {place} of the command must be text in UTF-8, got {word!a:.80}")
 
 
 def _close_output() -> None:
-    """Write out what is left; where that fails, Python must not try again at its end."""
+    """Flush standard output; where that fails, replace it, so that Python does not fail again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -109,12 +109,12 @@ def _close_output() -> None:
 
 
 def _warning(message: Warning | str, *where: object, **line: object) -> str:
-    """A warning in a line: who types a command does not look for the place in the code."""
+    """Return a warning as one line, without the place in the code."""
     return f"warning: {message}\n"
 
 
 def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
-    """A command that lists, or describes one."""
+    """Return a command that lists names, or describes one of them."""
 
     def show(name: str | None = None, /, imports: Imports = ()) -> None:
         from rlseq.cli import commands
@@ -148,18 +148,19 @@ def _evaluate(
     best: bool = False,
     imports: Imports = (),
 ) -> None:
-    """Score what a trained policy writes, on the items that its task holds out, or else on training items.
+    """Score the texts of a trained policy on the held-out items of its task, else on training items.
 
-    A line of standard error says on which.
+    A line of standard error says which items.
 
     Args:
         run: the folder of a run, or a saved model.
         option: of the task, path=new.tsv, to test on other data; the words stay those of the run.
         decode: how texts are written: greedy, sample or beam.
-        metrics: what to report beside the reward, means over items; the task's own when not given.
-        pooled: metrics of all texts at once, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
+        metrics: metrics to report beside the reward, means over items; the task's own when not given.
+        pooled: metrics of all texts together, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
         texts: the most items, drawn at random by a fixed seed; all when not given.
-        best: the best checkpoint instead of the last; it was chosen on these same items, which flatters it.
+        best: use the best checkpoint instead of the last; it was chosen on the same items, so that its score
+            is too high on average.
         imports: modules of your own to import first.
     """
     from rlseq.cli import commands
@@ -186,11 +187,11 @@ def _generate(
     Args:
         run: the folder of a run, or a saved model.
         texts: sources; files of images where the policy reads these.
-        n: how many texts a source, best first, with their log-probabilities.
+        n: number of texts for each source, best first, with their log-probabilities.
         decode: how texts are written: greedy, sample or beam.
-        width: of the beam.
-        temperature: of samples.
-        best: the best checkpoint instead of the last.
+        width: number of hypotheses in the beam.
+        temperature: divisor of the logits in sampling.
+        best: use the best checkpoint instead of the last.
         imports: modules of your own to import first.
         too_long: cut sources that are longer than any in training, with a warning, or refuse them.
     """
@@ -205,7 +206,7 @@ def _save(run: Path, path: Path, /, best: bool = False) -> None:
     Args:
         run: the folder of a run.
         path: of the model, which `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load` read.
-        best: the best checkpoint instead of the last.
+        best: use the best checkpoint instead of the last.
     """
     from rlseq.cli import commands
 
@@ -239,7 +240,7 @@ def _report(folder: Path, /, imports: Imports = ()) -> None:
     """Write the page and the tables of a comparison again.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         imports: modules of your own to import first.
     """
     from rlseq.cli import commands
@@ -248,19 +249,19 @@ def _report(folder: Path, /, imports: Imports = ()) -> None:
 
 
 def _doctor() -> None:
-    """Versions, devices, and optional parts: what is missing, and the command that adds it."""
+    """Print versions, devices and optional parts; for what is missing the command that installs it."""
     from rlseq.cli.doctor import doctor
 
     doctor()
 
 
 def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
-    """A comparison of five minutes: likelihood from few references, and three policy gradients.
+    """Compare likelihood from few references with three policy gradients, in five minutes.
 
     Args:
-        out: the folder of everything; the same again goes on.
-        seeds: runs of every agent.
-        budget_tokens: of every run.
+        out: folder of the comparison; the same command again goes on with it.
+        seeds: number of runs of every agent.
+        budget_tokens: tokens of every run.
     """
     from rlseq.cli.commands import tokens
     from rlseq.cli.demo import demo

@@ -1,4 +1,4 @@
-"""What the commands of `rlseq` do."""
+"""The commands of `rlseq` that need torch: train, evaluate, generate, compare, report, and lists of names."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def generate(
     best: bool,
     too_long: str,
 ) -> None:
-    """Print texts of a run's policy, one a line; of several also their place and score."""
+    """Print texts of a run's policy, one a line; of several for a source also their rank and score."""
     model = load(run, best=best)
     decoder: Any = pick(DECODERS, decode, "decoder")
     typed = {"width": max(width, n), "temperature": temperature}
@@ -171,7 +171,7 @@ def generate(
 
 
 def _lines() -> list[str]:
-    """The lines of standard input; an empty one within is refused later, and not lost."""
+    """Return the lines of standard input; an empty one between others is kept, and refused later."""
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
@@ -204,22 +204,28 @@ def compare(words: Sequence[str], text: str) -> None:
 
 
 def _comparison_in_file(given: Any) -> ComparisonConfig:
-    """The comparison of a `config.json`, with the modules, folder and number of processes that were typed."""
+    """Return the comparison of a file, with the modules, folder and number of processes that were typed."""
     found = read_config(given.config)
     names = [field.name for field in fields(ComparisonConfig) if field.name not in OF_MACHINE]
     check_names(given.config, found, names)
     if given.imports:
         found["imports"] = given.imports
+    allowed = {"config", "imports", *OF_MACHINE}
+    beside = [n for n, v in vars(given).items() if n not in allowed and v != getattr(type(given)(), n)]
+    if beside:
+        raise ValueError(
+            f"{given.config} has all settings; leave out {', '.join(beside)}, or write them there"
+        )
     return ComparisonConfig(**found, **{name: getattr(given, name) for name in OF_MACHINE})
 
 
 def report(folder: Path) -> None:
-    """The page of a comparison, again."""
+    """Write the page of a comparison again, and name it."""
     sys.stdout.write(f"{Comparison.load(folder).save()}\n")
 
 
 def list_or_show(what: str, name: str | None) -> str:
-    """Return a list of names with a line each, or all about one of them."""
+    """Return the names of a table with a line each, or the description of one of them."""
     tables: dict[str, Mapping[str, Any]] = {
         "envs": {id: task_class(id) for id in ids()},
         "agents": AGENTS,
@@ -249,7 +255,7 @@ def list_or_show(what: str, name: str | None) -> str:
 
 
 def _comparison(given: Any) -> ComparisonConfig:
-    """The comparison that was typed."""
+    """Return the comparison that was typed."""
     if not given.env or not given.agents:
         raise ValueError("name tasks and agents: rlseq compare --env rlseq/Copy-v0 --agents mle scst rloo")
     agents: dict[str, dict[str, Any]] = {name: {} for name in given.agents}
@@ -276,24 +282,24 @@ def _comparison(given: Any) -> ComparisonConfig:
 
 
 def _alike(name: str) -> str:
-    """A name without the difference of - and _, which the names of settings are typed with."""
+    """Return a name with _ for -, as in the names of settings."""
     return name.replace("-", "_")
 
 
 def _named(policy: Sequence[str]) -> Sequence[str]:
-    """The name of a policy and its sizes, as they were typed."""
+    """Return the name of a policy and its sizes as they were typed; refuse nothing at all."""
     if not policy:
         raise ValueError("policy must be a name and its sizes, `lstm hidden=64`, got nothing")
     return policy
 
 
 def tokens(name: str, number: float) -> int:
-    """A number of tokens as it was typed, 1e6, say."""
+    """Return a number of tokens that was typed as a float, such as 1e6."""
     return int(checked(name, number, rule_of(TypedTokens)))
 
 
 def _config(words: list[str]) -> tuple[list[str], str, dict[str, Any]]:
-    """The words without `--config FILE`, the file, and the settings that it holds."""
+    """Return the words without `--config FILE`, the file, and the settings that it holds."""
     if "--config" not in words:
         return words, "", {}
     at = words.index("--config")

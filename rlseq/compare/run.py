@@ -68,8 +68,9 @@ def _agree(runs: Sequence[RunConfig]) -> None:
     """Refuse folders that hold other runs than these."""
     for job in runs:
         path = Path(job.folder) / "run.json"
-        there = read_sealed(path) if path.exists() else job.plain()
-        differ = "".join(f"\n  {line}" for line in differences(there, job.plain(), "run"))
+        here = {**job.plain(), "imports": None}  # more agents may come from more modules
+        there = {**read_sealed(path), "imports": None} if path.exists() else here
+        differ = "".join(f"\n  {line}" for line in differences(there, here, "run"))
         if differ:
             raise ValueError(
                 f"{job.folder} holds another run:{differ}\nchange it back, or write to another folder"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import import_module
 
+from rlseq.utils.arguments import checked_arguments
 
-def import_modules(names: Iterable[str]) -> None:
+
+@checked_arguments
+def import_modules(imports: Sequence[str]) -> None:
     """Import each module; it may lie in the working folder, or wherever Python looks for modules."""
-    for name in names:
+    for name in imports:
         here = os.getcwd()
         if here not in sys.path:
             sys.path.append(here)

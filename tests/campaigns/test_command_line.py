@@ -289,14 +289,14 @@ def drawn(draw: random.Random, place: Path) -> list[str]:
 @contextmanager
 def not_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that can be end where training would begin: what is typed is tried, not what is learned."""
-    from rlseq.cli import commands
     from rlseq.compare import run as runner
+    from rlseq.training import experiment
 
     def stop(*given: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "train_agent", stop)
+        patch.setattr(experiment, "train", stop)
         patch.setattr(runner, "run_all", stop)
         yield
 
