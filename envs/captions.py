@@ -38,7 +38,7 @@ SPLITS = {"train": 0, "dev": 1, "test": 2}  # of scenes
 
 
 class Captions(CorpusTask):
-    """Say what is in a picture. Reward: CIDEr-D against the picture's captions, EOS counted as a word.
+    """Describe a picture. Reward: CIDEr-D against the picture's captions, EOS counted as a word.
 
     Args:
         path: COCO's `captions_*.json` or Karpathy's `dataset_*.json`; without, scenes are rendered.
@@ -100,11 +100,11 @@ class Captions(CorpusTask):
         self.pictures.to(self.device)
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
-        """Pictures and their captions."""
+        """Return pictures and their captions."""
         return {self.pictures.item: self.pictures(index), **super().contexts(index)}
 
     def length_bucket(self, rows: int) -> Tensor:
-        """Items at random: the captions of a picture are of many lengths."""
+        """Draw items at random: the captions of a picture are of many lengths."""
         return torch.randint(self.size, (rows,), generator=self.generator, device=self.device)
 
     def as_source(self, source: Any) -> Any:

@@ -68,7 +68,7 @@ class Copy(SequenceEnv):
         self.metrics = dict(OWN)
 
     def target(self, source: Tensor) -> Tensor:
-        """What is to be written for a source."""
+        """Return the text to write for a source."""
         return source
 
 
@@ -76,5 +76,5 @@ class Reverse(Copy):
     """As `Copy`, backwards: the first word to write is the last that was read."""
 
     def target(self, source: Tensor) -> Tensor:
-        """The source, backwards."""
+        """Return the source, backwards."""
         return source.flip(1)

@@ -81,17 +81,17 @@ class CorpusTask(SequenceEnv):
         return len(self.corpus)
 
     def data_tensors(self) -> dict[str, Tensor]:
-        """The corpus."""
+        """Return the arrays of the corpus."""
         return self.corpus.arrays()
 
     def length_bucket(self, rows: int) -> Tensor:
-        """Items of like length, so that little is padded; each item is as likely as any other."""
+        """Draw items of like length, so that little is padded; each item is as likely as any other."""
         start = torch.randint(self.size, (1,), generator=self.generator, device=self.device)
         return self._by_length[(start + torch.arange(rows, device=self.device)) % self.size]
 
     @cached_property
     def _by_length(self) -> Tensor:
-        """Items by the length of their first reference, then of their source; those alike in random order."""
+        """Items by the length of their first reference, then of their source; equal ones in random order."""
         corpus = self.corpus
         length = corpus.references.lengths[corpus.order[corpus.starts[:-1]]] * (self.source_width + 1)
         if corpus.sources is not None:
@@ -101,12 +101,12 @@ class CorpusTask(SequenceEnv):
         return shuffled[length[shuffled].argsort(stable=True)].to(self.device)
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
-        """Sources and references."""
+        """Return sources and references."""
         return self.corpus.contexts(index, self.source_width, self.max_len)
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:
-    """The corpus without what is longer, and a warning that says how much that is."""
+    """Return the corpus without longer references, and warn how many these are."""
     less = corpus.without_longer_than(max_len)
     lost = len(corpus.order) - len(less.order)
     if not len(less):

@@ -19,7 +19,7 @@ Draw = Callable[[int, torch.Generator], Rows]  # n rows at random
 
 
 def drawn(draw: Draw, split: str, items: int, seed: int) -> Rows:
-    """Random rows of one part. No source is in both parts, however many items training draws.
+    """Draw rows of one part. No source is in both parts, however many items training draws.
 
     Held out are up to 1,000 different sources. They are chosen among 4,000 draws: those that the first 10,000
     draws of training do not have; where these are less than a tenth of the different sources, a tenth, the
@@ -43,7 +43,7 @@ def drawn(draw: Draw, split: str, items: int, seed: int) -> Rows:
 
 
 def other_seed(seed: int) -> int:
-    """The seed of draws that are independent of those by `seed`."""
+    """Return the seed of draws that are independent of those by `seed`."""
     return Random(f"held out {seed}").getrandbits(62)
 
 
@@ -60,7 +60,7 @@ def _held_out(draw: Draw, seed: int) -> Rows:
 
 
 def _others(draw: Draw, held: Tensor, items: int, generator: torch.Generator) -> Rows:
-    """As many rows as asked for whose source is not held out."""
+    """Draw as many rows as asked for whose source is not held out."""
     found: list[Rows] = []
     missing = items
     while missing:
@@ -72,7 +72,7 @@ def _others(draw: Draw, held: Tensor, items: int, generator: torch.Generator) ->
 
 
 def _codes(sources: Tensor) -> Tensor:
-    """A number for each source, `[N]`, the same for equal ones.
+    """Return a number for each source, `[N]`, the same for equal ones.
 
     Two different sources that had the same number would only be held out, or trained on, together.
     """
@@ -82,7 +82,7 @@ def _codes(sources: Tensor) -> Tensor:
 
 
 def _first(codes: Tensor) -> Tensor:
-    """Where each number comes for the first time, in order."""
+    """Return where each number occurs for the first time, in order."""
     order = codes.argsort(stable=True)
     ordered = codes[order]
     new = torch.ones_like(ordered, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""A task so small that everything about it can be enumerated: the yardstick of every estimator."""
+"""A task so small that all texts can be enumerated, to test estimators against exact values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Enumerable(SequenceEnv):
         self.table = table.to(self.device)
 
     def look_up(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The table's entry of each text; unwritten places count as word 0."""
+        """Return the table's entry of each text; positions that are not written count as word 0."""
         place = len(self.vocab) ** torch.arange(self.max_len - 1, -1, -1, device=tokens.device)
         code = (tokens.where(mask, 0) * place).sum(1)
         return self.table[context["index"], code]

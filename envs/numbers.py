@@ -73,11 +73,11 @@ class Numbers(SequenceEnv):
 
     @property
     def size(self) -> int:
-        """Numbers of this part, times languages."""
+        """Number of numbers in this part, times languages."""
         return len(self.corpus)
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
-        """Sources, and the one reference of each."""
+        """Return sources, and the one reference of each."""
         return {name: value.to(self.device) for name, value in self.corpus.encoded(index).items()}
 
 
@@ -100,13 +100,13 @@ class NumberPairs:
         return sum(len(range(place, self.below, 20)) for place in self.places) * len(self.targets)
 
     def asked(self, index: Tensor) -> list[tuple[int, int]]:
-        """Number and target of items: first number 0 to all languages, then the next that is in this part."""
+        """Return number and target of items: number 0 to all languages, then the next of this part."""
         numbers = [divmod(i, len(self.targets)) for i in index.tolist()]
         places = len(self.places)
         return [(i // places * 20 + self.places[i % places], to) for i, to in numbers]
 
     def encoded(self, index: Tensor) -> dict[str, Tensor]:
-        """Sources `[B, S]`, references `[B, 1, T]` and their lengths."""
+        """Return sources `[B, S]`, references `[B, 1, T]` and their lengths."""
         asked = self.asked(index)
         read = [self.source_vocab.encode(words(n, self.source)) for n, _ in asked]
         if self.first_tag is not None:
@@ -119,19 +119,19 @@ class NumberPairs:
         }
 
     def table(self, index: Tensor | None = None) -> RefTable:
-        """References of items."""
+        """Return the references of items."""
         items = self.encoded(torch.arange(len(self)) if index is None else index)
         return table_of(items["references"], items["reference_lengths"])
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """References of items as texts."""
+        """Return the references of items as texts."""
         asked = self.asked(torch.arange(len(self)) if index is None else index)
         return [[words(n, self.targets[to])] for n, to in asked]
 
 
 @lru_cache(maxsize=1 << 17)
 def words(number: int, language: str) -> str:
-    """A number in words, or in digits."""
+    """Return a number in words, or in digits."""
     if language == "digits":
         return str(number)
     return str(need("num2words", "numbers").num2words(number, lang=language))
@@ -139,7 +139,7 @@ def words(number: int, language: str) -> str:
 
 @lru_cache(maxsize=32)
 def spelling(languages: tuple[str, ...], below: int) -> tuple[tuple[str, ...], int]:
-    """The letters of all numbers, and an upper bound of their lengths.
+    """Return the letters of all numbers, and an upper bound of their lengths.
 
     Words of a number are those of its groups of three digits, and what joins them, at most 8 letters.
     """
@@ -157,7 +157,7 @@ def spelling(languages: tuple[str, ...], below: int) -> tuple[tuple[str, ...], i
 
 
 def _padded(rows: list[list[int]], width: int) -> Tensor:
-    """Rows of ids as `[B, width]`."""
+    """Return rows of ids as `[B, width]`."""
     if max(map(len, rows)) > width:
         raise RuntimeError(f"a number has {max(map(len, rows))} letters, more than the bound of {width}")
     return torch.tensor([row + [0] * (width - len(row)) for row in rows])

@@ -1,4 +1,4 @@
-"""SeqGAN's synthetic task: a random LSTM makes the training set, and judges what a generator writes.
+"""SeqGAN's synthetic task: a random LSTM writes the training set, and scores the texts of a generator.
 
 Yu et al. 2017. The oracle knows the exact probability of every text, so a generator can be scored without a
 human: NLL_oracle = −mean log p_oracle(y), in nats per token. Alone it can be gamed (a 2-gram model beats
@@ -79,7 +79,7 @@ class Oracle:
         return oracle
 
     def _build(self, arrays: dict[str, Tensor], length: int, device: str | torch.device) -> None:
-        """The released format as the weights of our own LSTM, so that there is only one in the house."""
+        """Turn the released format into the weights of the LSTM policy."""
         (words, embedding), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
         self.vocab_size, self.length = words, length
         with torch.random.fork_rng(devices=[]):  # its first weights are replaced, and take no random numbers
@@ -96,7 +96,7 @@ class Oracle:
         self.model = model.requires_grad_(False).to(device)
 
     def to(self, device: str | torch.device) -> Oracle:
-        """This oracle on a device; a copy if it is elsewhere, as others may be using it there."""
+        """Return the oracle on a device; a copy if it is elsewhere, as others may use it there."""
         if torch.device(device) == self.model.head.weight.device:
             return self
         other = copy(self)
@@ -105,7 +105,7 @@ class Oracle:
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, *, batch: int = 1000) -> Tensor:
-        """`[n, T]` texts of the oracle's own."""
+        """Sample texts, `[n, T]`."""
         device = self.model.head.weight.device
         return torch.cat([self._sample(min(batch, n - i), generator, device) for i in range(0, n, batch)])
 
@@ -122,11 +122,11 @@ class Oracle:
         return tokens
 
     def nll(self, tokens: Tensor) -> Tensor:
-        """−log p of every text, in nats per token, `[n]`."""
+        """Return −log p of every text, in nats per token, `[n]`."""
         return -self._evaluate(tokens).log_probs.mean(1)
 
     def entropy(self, n: int = 10_000, generator: torch.Generator | None = None) -> float:
-        """Its own entropy in nats per token: the exact conditional entropies along `n` texts of its own."""
+        """Return the entropy in nats per token: exact conditional entropies along `n` of its own texts."""
         return float(self._evaluate(self.sample(n, generator)).entropy.mean())
 
     @torch.no_grad()
@@ -202,20 +202,20 @@ class OracleEnv(SequenceEnv):
         self.metrics = {"nll_oracle": lambda *text: -self.log_likelihood(*text)}
 
     def log_likelihood(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Mean log p_oracle of what is written, `[B]`."""
+        """Return the mean log p_oracle of what is written, `[B]`."""
         scores = self.oracle._evaluate(tokens).log_probs
         return (scores * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 @lru_cache(maxsize=4)
 def random_oracle(seed: int, vocab_size: int, length: int, hidden: int) -> Oracle:
-    """Made once: every env of a seed has the same."""
+    """Make a random oracle once for all tasks of a seed."""
     return Oracle(seed, vocab_size=vocab_size, length=length, hidden=hidden)
 
 
 @lru_cache(maxsize=4)
 def written(oracle: Oracle, size: int, seed: int) -> dict[str, Tensor]:
-    """References that the oracle wrote, made once."""
+    """Sample references from the oracle, once."""
     generator = torch.Generator(oracle.model.head.weight.device).manual_seed(seed)
     references = oracle.sample(size, generator).unsqueeze(1)
     return {"references": references, "reference_lengths": torch.full((size, 1), oracle.length)}
@@ -229,7 +229,7 @@ def _shapes(words: int, embedding: int, hidden: int) -> dict[str, tuple[int, ...
 
 
 def _checked(arrays: dict[str, Any], path: str) -> dict[str, Any]:
-    """All arrays there, with shapes that fit each other."""
+    """Return the arrays, if all are there, with shapes that fit each other."""
     wanted = _shapes(1, 1, 1)
     missing = sorted(set(wanted) - set(arrays))
     if missing:

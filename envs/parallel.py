@@ -109,14 +109,14 @@ WHEN = {"today": "hoy", "now": "ahora", "never": "nunca", "always": "siempre"}  
 
 @lru_cache(maxsize=1)
 def toy_pairs(sources: int = 2000, seed: int = 0) -> tuple[Pair, ...]:
-    """Different sentences of the toy grammar, with every translation that it allows."""
+    """Draw different sentences of the toy grammar, with every translation that it allows."""
     draw = Random(seed)
     sentences = sorted(product(ADJECTIVES, NOUNS, VERBS, NOUNS, WHEN))
     return tuple(pair for sentence in draw.sample(sentences, sources) for pair in translations(*sentence))
 
 
 def translations(adjective: str, subject: str, verb: str, thing: str, when: str) -> Iterator[Pair]:
-    """Synonyms and the place of the adverb are free, agreement is not."""
+    """Yield all translations: synonyms and the place of the adverb vary, gender agrees."""
     source = f"{when} the {adjective} {subject} {verb} the {thing}"
     for who, does, what in product(NOUNS[subject], VERBS[verb], NOUNS[thing]):
         who = f"{who} {ADJECTIVES[adjective][who.startswith('la ')]}"

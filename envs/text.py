@@ -1,4 +1,4 @@
-"""Unconditional text, as a file has it: one text a line, and nothing to read before writing."""
+"""Unconditional text from a file with one text a line: there is no source."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class AgainstAll:
         self.bleu: BLEU | None = None  # fitted when it is first asked
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """`[B]`."""
+        """Return the reward, `[B]`."""
         if self.bleu is None:
             every = self.corpus.table()
             one = RefTable(every.ids, every.lengths, every.item * 0, every.item, 1, every.items)
@@ -95,7 +95,7 @@ class AgainstAll:
 
 
 def copied(corpus: Corpus, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """1 where a text is one of the corpus, word for word, else 0."""
+    """Return 1 where a text is one of the corpus, word for word, else 0."""
     known = _known(corpus)
     texts = corpus.vocab.decode_batch(tokens.tolist(), mask.sum(1).tolist())
     return torch.tensor([float(text in known) for text in texts], device=tokens.device)
@@ -132,7 +132,7 @@ GRAMMAR = {
 
 @lru_cache(maxsize=1)
 def toy_texts(texts: int = 5000, seed: int = 0) -> tuple[Pair, ...]:
-    """Different sentences of the grammar."""
+    """Draw different sentences of the grammar."""
     draw, found = Random(seed), dict[str, None]()
     while len(found) < texts:
         found[_sentence("SENTENCE", draw)] = None
@@ -140,7 +140,7 @@ def toy_texts(texts: int = 5000, seed: int = 0) -> tuple[Pair, ...]:
 
 
 def _sentence(symbol: str, draw: Random) -> str:
-    """A symbol written out."""
+    """Expand a symbol."""
     if symbol not in GRAMMAR:
         return symbol
     return " ".join(_sentence(part, draw) for part in draw.choice(GRAMMAR[symbol]))

@@ -1,4 +1,4 @@
-"""The same task with more reward: potentials, which leave the best policy as it is, and costs, which do not.
+"""Tasks with an added reward: potentials, which keep the best policy the best, and costs, which do not.
 
 What comes back shares episodes, contexts and random numbers with the task that was given; use one of them.
 """
@@ -25,7 +25,7 @@ Potential = Callable[[Tensor, Tensor, Context], Tensor]
 
 @checked_arguments
 def with_reward(env: E, name: str, reward: Reward) -> E:
-    """The task with one more part of the reward, reported by its name."""
+    """Return the task with one more part of the reward, reported by its name."""
     if name in env.parts:
         raise ValueError(f"the task has a reward {name!r} already{hint(name, env.parts)}")
     return env.replace(reward={**env.parts, name: reward})
@@ -60,7 +60,7 @@ def shaped(env: E, potential: Potential, gamma: Share = 1.0) -> E:
 
 @checked_arguments
 def charged(env: E, cost: float) -> E:
-    """The task with a cost for every token written, EOS too; a negative one is a premium on length."""
+    """Return the task with a cost for every token written, EOS too; a negative one rewards length."""
 
     def per_token(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """−cost where something is written, `[B, T]`."""
@@ -71,7 +71,7 @@ def charged(env: E, cost: float) -> E:
 
 @checked_arguments
 def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others name theirs)
-    """The task's reward less what the policy's greedy text of the same context earns (Rennie et al. 2017).
+    """Return the task with its reward less that of the policy's greedy text (Rennie et al. 2017).
 
     Whoever is trained on it, a stock stable-baselines3 agent too, has that baseline. The policy
     may be the one that learns (its greedy texts follow it), or one that stays; that of an SB3 agent is
@@ -94,7 +94,7 @@ def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others
 
 @checked_arguments
 def potential_of(metric: Reward) -> Potential:
-    """A metric's score of every prefix."""
+    """Return the function that gives a metric's score of every prefix."""
     if not hasattr(metric, "increments"):
         raise TypeError(f"{metric!r:.60} has no increments; give a metric, or a function of prefixes")
     increments = metric.increments

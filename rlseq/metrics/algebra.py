@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlseq.types import Context, Reward
+from rlseq.types import Context, Policy, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.masks import at_last
 from rlseq.utils.modules import eval_mode
@@ -99,11 +99,10 @@ class Composite(Composable):
 
 
 class WeightedSum(Composite):
-    """Σ wᵢ Rᵢ; `parts` names the components, so that each can be logged on its own."""
+    """Σ wᵢ Rᵢ of pairs (wᵢ, Rᵢ); `parts` names the components, so that each can be logged on its own."""
 
     @checked_arguments
     def __init__(self, terms: Iterable[tuple[float, Reward]]) -> None:
-        """Take pairs of weight and reward."""
         self.terms = [(_number(weight), reward) for weight, reward in terms]
         self.name = " + ".join(f"{w:g}*{name_of(r)}" for w, r in self.terms)
         self.signature = " + ".join(f"{w:g}*{_signature(r)}" for w, r in self.terms)
@@ -173,7 +172,6 @@ class Mapped(OfReward):
     """A function of a reward."""
 
     def __init__(self, reward: Reward, function: Callable[[Tensor], Tensor], name: str) -> None:
-        """Take a function that works on any shape, and a name for logs."""
         self.reward, self.function = reward, function
         self.name = f"{name}({name_of(reward)})"
         self.signature = f"{name}({_signature(reward)})"
@@ -194,7 +192,6 @@ class Dense(OfReward):
     """The increments of a reward as a reward for every token, [B, T]."""
 
     def __init__(self, reward: Reward) -> None:
-        """Take a metric, or a sum of metrics."""
         if not hasattr(reward, "increments"):
             raise TypeError(f"{name_of(reward)} has no increments, so it cannot be paid per token")
         self.reward = reward
@@ -205,25 +202,12 @@ class Dense(OfReward):
         return increments(self.reward, tokens, mask, context)
 
 
-class Scorer(Protocol):
-    """A policy as KL shaping needs it."""
-
-    def evaluate(self, actions: Tensor, context: Context) -> Any:
-        """Return an object with `log_probs` [B, T]."""
-
-
 class KLShaped(OfReward):
-    """R − β Σₜ ( log π(aₜ) − log π_ref(aₜ) ), the KL term paid at each token, [B, T]."""
+    """R − β Σₜ ( log π(aₜ) − log π_ref(aₜ) ), the KL term at each token, [B, T]; π learns, π_ref does not."""
 
     @checked_arguments
-    def __init__(self, reward: Reward, policy: Scorer, reference: Scorer, beta: float) -> None:
-        """Take the policy that learns, a reference that stays as it is, and β."""
-        self.reward, self.policy, self.reference, self.beta = (
-            reward,
-            policy,
-            reference,
-            _number(beta),
-        )
+    def __init__(self, reward: Reward, policy: Policy, reference: Policy, beta: float) -> None:
+        self.reward, self.policy, self.reference, self.beta = reward, policy, reference, _number(beta)
         self.name = f"kl_shaped({name_of(reward)})"
 
     @torch.no_grad()
@@ -244,7 +228,6 @@ class LengthPenalty(Composable):
 
     @checked_arguments
     def __init__(self, weight: float) -> None:
-        """Take the cost of a token."""
         self.weight = _number(weight)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -257,13 +240,12 @@ class LengthPenalty(Composable):
 
 
 class Overlong(LengthPenalty):
-    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on."""
+    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on, else linear."""
 
     name = "overlong"
 
     @checked_arguments
     def __init__(self, limit: PositiveInt, margin: PositiveInt, weight: float = 1.0) -> None:
-        """Take the limit; the penalty grows linearly over the last `margin` tokens before it."""
         if margin > limit:
             raise ValueError(f"Overlong needs 0 < margin ≤ limit, got {margin=}, {limit=}")
         super().__init__(weight)
@@ -292,7 +274,6 @@ class Constant(Composable):
 
     @checked_arguments
     def __init__(self, value: float = 1.0) -> None:
-        """Take the value of the reward."""
         self.value = _number(value)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -305,7 +286,6 @@ class Shuffled(OfReward):
 
     @checked_arguments
     def __init__(self, reward: Reward, seed: Seed = 0) -> None:
-        """Take the reward, and the seed of the permutations."""
         self.reward, self.name = reward, f"shuffled({name_of(reward)})"
         self.generator = torch.Generator().manual_seed(seed)
 

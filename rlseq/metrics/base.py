@@ -29,7 +29,6 @@ class WholeTexts:
     """
 
     def __init__(self, ids: Tensor, rows: Tensor) -> None:
-        """Take ids [B, T] padded with PAD, and rows [B]."""
         self.ids, self.rows = ids, rows
         self.real = ids >= 0
         self.lengths = self.total(self.real)

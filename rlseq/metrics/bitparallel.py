@@ -92,7 +92,6 @@ class LongPatterns:
     """The same for long references, one pair of texts at a time, on the processor."""
 
     def __init__(self, table: RefTable) -> None:
-        """Keep the references as they are."""
         self.refs = table.spread(table.ids, fill=-1)
         self.lengths = table.spread(table.lengths, fill=-1)
 

@@ -22,7 +22,7 @@ from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import added
 from rlseq.metrics.bleu import counts
 from rlseq.metrics.encode import RefTable
-from rlseq.metrics.ngrams import Table, Trie, repeats, take
+from rlseq.metrics.ngrams import HashTable, Trie, repeats, take
 from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
 
@@ -72,7 +72,7 @@ class DocumentFrequency:
     def from_state(cls, state: Mapping[str, Tensor]) -> DocumentFrequency:
         """Make it again of what `state_dict` returned."""
         items, order, stride, nodes, *multipliers = state["sizes"].tolist()
-        table = Table.filled(state["keys"], state["values"], multipliers)
+        table = HashTable.filled(state["keys"], state["values"], multipliers)
         text = bytes(state["words"].tolist()).decode()
         words = {word: k for k, word in enumerate(text.split("\n"))} if text else {}
         fingerprint = bytes(state["fingerprint"].tolist()).decode()

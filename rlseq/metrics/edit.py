@@ -21,12 +21,12 @@ Gain = Callable[[Tensor, Tensor], Tensor]  # (distance, length of the reference)
 
 
 def one_minus_rate(distance: Tensor, ref_length: Tensor) -> Tensor:
-    """1 − d/|r|: 1 for a match, below 0 for more errors than words."""
+    """Return 1 − d/|r|: 1 for a match, below 0 for more errors than words."""
     return 1 - distance / ref_length.clamp(min=1)
 
 
 def negative(distance: Tensor, ref_length: Tensor) -> Tensor:
-    """−d, the reward of Practical_RL's self-critical notebook."""
+    """Return −d, the reward of Practical_RL's self-critical notebook."""
     return -distance
 
 
@@ -45,11 +45,11 @@ class EditDistance(Metric):
     name: ClassVar[str] = "edit_distance"
 
     def fit(self, table: RefTable) -> None:
-        """Where each token occurs in each reference."""
+        """Record where each token occurs in each reference."""
         self.patterns = patterns(table)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The distance."""
+        """Return the distance."""
         return self.nearest(batch)[0]
 
     def reward(self, batch: WholeTexts) -> Tensor:
@@ -57,7 +57,7 @@ class EditDistance(Metric):
         return self.gain(*self.nearest(batch))
 
     def nearest(self, batch: WholeTexts) -> tuple[Tensor, Tensor]:
-        """[B, P] distance to the nearest reference, and its length; the longest of equally near."""
+        """Return the distance to the nearest reference, the longest of equally near, and its length, [B, P]."""
         ref_lengths = self.patterns.lengths.index_select(0, batch.rows)[:, None]
         distance = torch.where(ref_lengths < 0, _FAR, self.patterns.distances(batch))
         key = least((distance << 32) - ref_lengths)  # nearest first, then longest
@@ -65,7 +65,7 @@ class EditDistance(Metric):
         return nearest.to(self.dtype), ((nearest << 32) - key).to(self.dtype)
 
     def cells(self, width: int) -> int:
-        """As the patterns need."""
+        """Return the memory cells that the patterns need."""
         return self.patterns.cells(width)
 
     def settings(self) -> dict[str, object]:
@@ -83,12 +83,12 @@ class ErrorRate(EditDistance):
     name: ClassVar[str] = "error_rate"
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The rate."""
+        """Return the rate."""
         distance, ref_length = self.nearest(batch)
         return distance / ref_length.clamp(min=1)
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
-        """Σ distance / Σ reference length."""
+        """Return Σ distance / Σ reference length."""
         pairs = self.chunked(self._pair, WholeTexts, *self.lines(hypotheses), torch.float64)
         errors, tokens = pairs.sum(0)
         return float(errors / tokens.clamp(min=1))
@@ -104,18 +104,18 @@ class Exact(Metric):
     name: ClassVar[str] = "exact"
 
     def fit(self, table: RefTable) -> None:
-        """The references themselves."""
+        """Keep the references themselves."""
         self.table = table.spread(table.ids, fill=-1)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """All positions right and the length right."""
+        """Return 1 where all positions and the length are right, else 0."""
         right = batch.total(_agree(batch, self.table)) == batch.lengths[..., None]
         ended = batch.lengths[..., None] == self.ref_lengths[batch.rows, None]
         return (right & ended).any(-1).to(self.dtype)
 
     def cells(self, width: int) -> int:
-        """Every position is compared with every reference."""
+        """Return the memory cells of a row: every position with every reference."""
         return (width + 1) * self.table.shape[1]
 
 
@@ -129,14 +129,14 @@ class TokenErrorRate(Exact):
     name: ClassVar[str] = "token_error_rate"
 
     def judge(self, batch: WholeTexts) -> Tensor:
-        """The rate."""
+        """Return the rate."""
         right = batch.total(_agree(batch, self.table)).to(self.dtype)
         ref_lengths = self.ref_lengths[batch.rows, None]
         longer = torch.maximum(batch.lengths[..., None], ref_lengths).clamp(min=1)
         return torch.where(ref_lengths < 0, 1, 1 - right / longer).amin(-1)
 
     def reward(self, batch: WholeTexts) -> Tensor:
-        """1 − Δ."""
+        """Return 1 − Δ."""
         return 1 - self.judge(batch)
 
 
@@ -144,7 +144,7 @@ _FAR = 2**28  # the distance to a reference that an item does not have
 
 
 def _agree(batch: WholeTexts, table: Tensor) -> Tensor:
-    """[B, T], [items, R, L] → [B, T, R] whether reference and sequence have the same token at t."""
+    """Return whether reference and sequence have the same token at t, [B, T], [items, R, L] → [B, T, R]."""
     width = batch.ids.shape[1]
     aligned = torch.nn.functional.pad(table[:, :, :width], (0, max(0, width - table.shape[2])), value=-1)
     same = batch.ids[:, :, None] == aligned[batch.rows].transpose(1, 2)

@@ -1,4 +1,4 @@
-"""References and hypotheses, texts or token ids, become padded integers; bad input stops here."""
+"""Encoding of references and hypotheses, texts or token ids, as padded integers; checks of both."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class RefTable:
     width: int  # the largest number of references of an item
 
     def spread(self, values: Tensor, fill: float = 0) -> Tensor:
-        """[S, …] → [items, width, …]: one value a reference, `fill` where an item has fewer."""
+        """Return one value a reference, [S, …] → [items, width, …], `fill` where an item has fewer."""
         table = values.new_full((self.items, self.width, *values.shape[1:]), fill)
         table[self.item, self.slot] = values
         return table
 
     def fingerprint(self, words: Iterable[str]) -> str:
-        """A hash of all references, in order, and of what their ids mean."""
+        """Return a hash of all references, in order, and of the words of their ids."""
         digest = hashlib.sha256("\n".join(words).encode())
         for part in (self.ids, self.lengths, self.item):
             digest.update(np.ascontiguousarray(part.numpy()).tobytes())
@@ -44,7 +44,7 @@ class RefTable:
 
 
 def table_of(references: Tensor, lengths: Tensor) -> RefTable:
-    """What a metric is fitted on, from references `[B, R, T]` and their lengths `[B, R]`."""
+    """Return the table of references `[B, R, T]` with lengths `[B, R]`, on which a metric is fitted."""
     item, slot = (lengths > 0).nonzero(as_tuple=True)
     ids, long = references[item, slot], lengths[item, slot]
     ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= long.unsqueeze(1), PAD)
@@ -53,7 +53,7 @@ def table_of(references: Tensor, lengths: Tensor) -> RefTable:
 
 @dataclass(eq=False)
 class Encoder:
-    """Turns lines into ids: words through a vocabulary that grows with the references, ids as is.
+    """Encoder of lines as ids: words by a vocabulary that grows with the references, ids as they are.
 
     With `eos`, finished lines end in it: references and texts always, a hypothesis given as ids
     only if it does so already, since a policy may have been cut off before it stopped.
@@ -66,7 +66,7 @@ class Encoder:
     integral: bool | None = None  # whether lines are token ids; settled by the first reference
 
     def references(self, references: References) -> RefTable:
-        """All references of all items; unseen words join the vocabulary."""
+        """Encode all references of all items; unseen words join the vocabulary."""
         check_references(references)
         lines = [line for item in references for line in item]
         counts = [len(item) for item in references]
@@ -82,7 +82,7 @@ class Encoder:
         )
 
     def hypotheses(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
-        """Ids [N, T] and lengths [N]; words that no reference holds get ids of their own."""
+        """Return ids [N, T] and lengths [N]; words that no reference has get ids of their own."""
         check_lines(hypotheses, "hypotheses")
         unseen: dict[str, int] = {}
         rows = []
@@ -92,7 +92,7 @@ class Encoder:
         return pad(rows)
 
     def _line(self, line: Line, fresh: dict[str, int]) -> list[int]:
-        """The ids of one line; new words enter `fresh`."""
+        """Return the ids of one line; new words enter `fresh`."""
         tokens = self.tokenize(line) if isinstance(line, str) else _listed(line)
         integral = not isinstance(tokens[0], str) if len(tokens) else None
         if integral is None:
@@ -107,7 +107,7 @@ class Encoder:
         return self._ids(tokens) if integral else self._words(tokens, fresh)
 
     def _words(self, tokens: Sequence[Any], fresh: dict[str, int]) -> list[int]:
-        """Known words by the vocabulary, others in order of appearance after it."""
+        """Return ids of known words by the vocabulary, of others in order of appearance after it."""
         if self.eos is not None:
             raise TypeError(
                 f"eos={self.eos} is a token id, but the lines are words; give token ids, or a "
@@ -120,26 +120,26 @@ class Encoder:
         ]
 
     def _ids(self, tokens: Sequence[Any]) -> list[int]:
-        """Ids as they are, within the vocabulary."""
+        """Return ids as they are, within the vocabulary."""
         ids = [int(token) for token in tokens]
         check_range(min(ids), max(ids), self.vocab_size)
         return ids
 
     def _cut(self, row: list[int]) -> list[int]:
-        """Up to the first EOS, which counts."""
+        """Return a row up to the first EOS, which counts."""
         if self.eos is None or self.eos not in row:
             return row
         return row[: row.index(self.eos) + 1]
 
     def _close(self, row: list[int]) -> list[int]:
-        """Up to the first EOS, which is added where there is none."""
+        """Return a row up to the first EOS, which is added where there is none."""
         row = self._cut(row)
         missing = self.eos is not None and (not row or row[-1] != self.eos)
         return [*row, self.eos] if missing and self.eos is not None else row
 
 
 def _listed(line: Sequence[int] | Tensor) -> list[int]:
-    """A list, tuple, array or tensor of ids as a list of Python integers."""
+    """Return a list, tuple, array or tensor of ids as a list of Python integers."""
     values = line.tolist() if hasattr(line, "tolist") else list(line)
     if any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in values):
         raise TypeError(f"a sequence must be a text or a list of token ids, got {values!r:.80}")
@@ -147,7 +147,7 @@ def _listed(line: Sequence[int] | Tensor) -> list[int]:
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of any length → ids [N, T] filled up with PAD, and lengths [N]."""
+    """Return rows of any length as ids [N, T] filled up with PAD, and their lengths [N]."""
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     table = np.full((len(rows), max(1, int(lengths.max(initial=0)))), PAD, dtype=np.int64)
     table[np.arange(table.shape[1]) < lengths[:, None]] = np.fromiter(
@@ -157,7 +157,7 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def check_settings(metric: Any) -> None:
-    """Settings with which no score would be a number."""
+    """Refuse settings with which no score would be a number."""
     if not metric.dtype.is_floating_point:
         raise ValueError(f"dtype must be a type of fractions, such as torch.float32, got {metric.dtype}")
     words = getattr(metric, "vocab_size", None)
@@ -168,7 +168,7 @@ def check_settings(metric: Any) -> None:
 
 
 def check_range(low: int, high: int, vocab_size: int | None) -> None:
-    """Token ids must lie in [0, vocab_size), and below 2³¹ in any case."""
+    """Refuse token ids beyond [0, vocab_size), or beyond 2³¹ in any case."""
     limit = 2**31 if vocab_size is None else vocab_size
     if low < 0 or high >= limit:
         raise ValueError(
@@ -178,7 +178,7 @@ def check_range(low: int, high: int, vocab_size: int | None) -> None:
 
 
 def check_lines(lines: Iterable[object], name: str) -> None:
-    """A list of sequences, not one text and not a single sequence of ids."""
+    """Refuse all but a list of sequences, such as one text or a single sequence of ids."""
     if isinstance(lines, str) or not isinstance(lines, Sequence):
         raise TypeError(f"{name} must be a list of texts or of id lists, got {type(lines).__name__}")
     for line in lines:
@@ -190,7 +190,7 @@ def check_lines(lines: Iterable[object], name: str) -> None:
 
 
 def check_references(references: References) -> None:
-    """A list with one non-empty list of lines for every item."""
+    """Refuse all but a list with one non-empty list of lines for every item."""
     if isinstance(references, str) or not isinstance(references, Sequence):
         raise TypeError(f"references must be a list per item, got {type(references).__name__}")
     if not references:
@@ -218,7 +218,7 @@ def check_references(references: References) -> None:
 
 
 def check_count(hypotheses: int, counts: Sequence[int]) -> None:
-    """One hypothesis for each item; says so where references look transposed."""
+    """Refuse another number of hypotheses than of items; say where references look transposed."""
     if hypotheses == len(counts):
         return
     hint = (

@@ -39,7 +39,7 @@ class Unavailable(RuntimeError):
 
 
 def unavailable(name: str) -> str | None:
-    """Why "meteor" or "spice" cannot run here, or None if it can."""
+    """Return why "meteor" or "spice" cannot run here, or None if it can."""
     if shutil.which("java") is None:
         return f"{name} needs Java: no `java` on PATH; install a runtime of version 8 or later"
     home = _home()
@@ -76,7 +76,7 @@ class LineProcess:
     """A program that answers every line with lines; one that stops reading or answering is ended."""
 
     def __init__(self, command: Sequence[str], folder: Path | None, timeout: float) -> None:
-        """Starts the program; `timeout` in seconds holds for each line sent and for each answer."""
+        """Start the program; `timeout` in seconds holds for each line sent and for each answer."""
         self.command, self.timeout = list(command), timeout
         self.process = subprocess.Popen(
             self.command,
@@ -132,7 +132,7 @@ def _feed(process: subprocess.Popen[str], questions: queue.Queue[str | None]) ->
 
 
 def _drain(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:
-    """Reads as fast as the program writes, so that neither side ever waits for the other."""
+    """Read as fast as the program writes, so that neither side ever waits for the other."""
     assert process.stdout is not None
     with contextlib.suppress(ValueError, OSError):
         for line in process.stdout:
@@ -154,7 +154,7 @@ def _stop(process: subprocess.Popen[str], questions: queue.Queue[str | None]) ->
 
 @dataclass(eq=False)
 class _Judge(Composable):
-    """What METEOR and SPICE share: texts as references, and the reward call through texts.
+    """The base of METEOR and SPICE: texts as references, and the reward call through texts.
 
     Args:
         references: `references[i]` is the list of the reference texts of item i.
@@ -172,20 +172,20 @@ class _Judge(Composable):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Checks the references."""
+        """Check the references."""
         check_references(self.references)
         self.texts = [[_clean(line) for line in item] for item in self.references]
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
-        """The score of text k against item rows[k], and of all together."""
+        """Return the score of text k against item rows[k], and of all together."""
         raise NotImplementedError
 
     def score(self, hypotheses: Sequence[str]) -> Tensor:
-        """Hypothesis i against references[i], [N]."""
+        """Return the score of hypothesis i against references[i], [N]."""
         return torch.tensor(self._all(hypotheses)[0])
 
     def corpus(self, hypotheses: Sequence[str]) -> float:
-        """The figure that the reference implementation prints."""
+        """Return the figure that the reference implementation prints."""
         return self._all(hypotheses)[1]
 
     def _all(self, hypotheses: Sequence[str]) -> tuple[list[float], float]:
@@ -193,7 +193,7 @@ class _Judge(Composable):
         return self.judge([_clean(text) for text in hypotheses], range(len(hypotheses)))
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The reward, [B], by way of texts on the CPU."""
+        """Return the reward, [B], by way of texts on the CPU."""
         if self.detokenize is None:
             raise TypeError(f"{self.name} as a reward needs detokenize=, from token ids to a text")
         ids = scored(tokens, mask, self.eos).tolist()
@@ -202,7 +202,7 @@ class _Judge(Composable):
         return torch.tensor(scores, device=tokens.device)
 
     def without_first_reference(self, items: Tensor) -> None:
-        """None: it was given its references before."""
+        """Return None: the references are those that it was made with."""
 
     @property
     def signature(self) -> str:
@@ -246,7 +246,7 @@ class METEOR(_Judge):
     name: ClassVar[str] = "meteor"
 
     def __post_init__(self) -> None:
-        """Starts the processes, or says what is missing."""
+        """Start the processes, or say what is missing."""
         super().__post_init__()
         self.folder = _require("meteor")
         self.pool = self._start()
@@ -255,7 +255,7 @@ class METEOR(_Judge):
         return [LineProcess(_METEOR, self.folder, self.timeout) for _ in range(self.processes)]
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
-        """Judge a batch, with new processes after a call that failed."""
+        """Score a batch, with new processes after a call that failed."""
         if not texts:
             return [], 0.0
         self.pool = self.pool or self._start()
@@ -267,7 +267,7 @@ class METEOR(_Judge):
             raise
 
     def _judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
-        """All sentences are sent before the first answer is read, so that the processes overlap."""
+        """Send all sentences before the first answer is read, so that the processes overlap."""
         turns = [self.pool[k % len(self.pool)] for k in range(len(texts))]
         for process, text, row in zip(turns, texts, rows, strict=True):
             process.send(" ||| ".join(["SCORE", *self.texts[row], text]))
@@ -280,7 +280,7 @@ class METEOR(_Judge):
         return scores, _number(first.receive())
 
     def close(self) -> None:
-        """Ends the processes now; otherwise they end with this object."""
+        """End the processes now; otherwise they end with this object."""
         for process in self.pool:
             process.close()
 
@@ -316,12 +316,12 @@ class SPICE(_Judge):
     name: ClassVar[str] = "spice"
 
     def __post_init__(self) -> None:
-        """Says what is missing before anything is computed."""
+        """Say what is missing before anything is computed."""
         super().__post_init__()
         self.folder = _require("spice")
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
-        """One run of the program over files."""
+        """Run the program once over files."""
         items = [
             {"image_id": k, "test": text, "refs": self.texts[row]}
             for k, (text, row) in enumerate(zip(texts, rows, strict=True))
@@ -355,7 +355,7 @@ def _workspace() -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float) -> None:
-    """Runs a program silently; its last words are in the error."""
+    """Run a program silently; an error shows the end of what it printed."""
     try:
         done = subprocess.run(
             command, cwd=folder, timeout=timeout, capture_output=True, text=True, check=False

@@ -25,16 +25,16 @@ from rlseq.vocab import Vocab
 
 
 class HasReferences(Protocol):
-    """What a metric can be fitted on."""
+    """References of items, on which a metric can be fitted."""
 
     vocab: Vocab
     stream: bool  # there are too many references to hold: metrics are fitted on those of each batch
 
     def table(self, index: Tensor | None = None) -> RefTable:
-        """References of items `[B]`, of all when not given; unknown words have ids beyond V."""
+        """Return the references of items `[B]`, of all when not given; unknown words have ids beyond V."""
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """The same as texts."""
+        """Return the same as texts."""
 
 
 class ItemReferences:
@@ -47,17 +47,17 @@ class ItemReferences:
         self.ids, self.lengths = items["references"], items["reference_lengths"]
 
     def table(self, index: Tensor | None = None) -> RefTable:
-        """References of items `[B]`, of all when not given."""
+        """Return the references of items `[B]`, of all when not given."""
         rows = slice(None) if index is None else index.to(self.ids.device)
         return table_of(self.ids[rows].cpu(), self.lengths[rows].cpu())
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """The same as texts."""
+        """Return the same as texts."""
         return texts_of(self.table(index), self.vocab)
 
 
 class WithoutFirst:
-    """Items `[n]` of a corpus without the first reference of each, by which that one can be judged."""
+    """Items `[n]` of a corpus without the first reference of each."""
 
     stream = False
 
@@ -65,18 +65,18 @@ class WithoutFirst:
         self.corpus, self.items, self.vocab = corpus, items, corpus.vocab
 
     def table(self, index: Tensor | None = None) -> RefTable:
-        """Their other references."""
+        """Return their other references."""
         all_ = self.corpus.table(self.items if index is None else self.items[index])
         kept = all_.slot > 0
         ids, lengths, item, slot = (part[kept] for part in (all_.ids, all_.lengths, all_.item, all_.slot))
         return RefTable(ids, lengths, item, slot - 1, all_.items, all_.width - 1)
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """The same as texts."""
+        """Return the same as texts."""
         return [item[1:] for item in self.corpus.texts(self.items if index is None else self.items[index])]
 
 
-class Reader(Protocol):
+class MetricReader(Protocol):
     """A way of reading what is written, and what it is compared with."""
 
     @property
@@ -96,13 +96,13 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ReadTokens:
-    """By tokens; an unknown word of a reference equals nothing that can be written."""
+    """Reading by tokens; an unknown word of a reference equals nothing that can be written."""
 
     corpus: HasReferences
 
     @property
     def options(self) -> dict[str, Any]:
-        """The end, which is a token too."""
+        """The id of the end, which is a token too."""
         return {"eos": self.corpus.vocab.eos}
 
     def references(self, index: Tensor | None) -> Any:
@@ -116,7 +116,7 @@ class ReadTokens:
 
 @dataclass(frozen=True, eq=False)
 class ReadTexts(ReadTokens):
-    """By whole texts, for metrics by other programs, which make texts of tokens themselves.
+    """Reading of whole texts, for metrics by other programs, which turn tokens into texts themselves.
 
     Args:
         corpus: has the references.
@@ -127,7 +127,7 @@ class ReadTexts(ReadTokens):
 
     @property
     def options(self) -> dict[str, Any]:
-        """From ids to a text."""
+        """The function from ids to a text."""
         return {"detokenize": self.text}
 
     def references(self, index: Tensor | None) -> Any:
@@ -142,7 +142,7 @@ class ReadTexts(ReadTokens):
 
 @dataclass(frozen=True, eq=False)
 class ReadWords:
-    """By words of the text.
+    """Reading by words of the text.
 
     Args:
         corpus: has the references.
@@ -157,7 +157,7 @@ class ReadWords:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The end, if it is a word."""
+        """The id of the end, if it is a word."""
         return {"eos": 0 if self.ends else None}
 
     def references(self, index: Tensor | None) -> RefTable:
@@ -203,24 +203,24 @@ class LazyMetric(Composable):
     """
 
     def __init__(
-        self, name: str, make: Callable[..., Any], read: Reader, once: bool = True, scale: float = 1.0
+        self, name: str, make: Callable[..., Any], read: MetricReader, once: bool = True, scale: float = 1.0
     ) -> None:
         self.name, self.make, self.read, self.once, self.scale = name, make, read, once, scale
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The reward, `[B]`."""
+        """Return the reward, `[B]`."""
         metric, text = self._fit(tokens, mask, context)
         reward: Tensor = metric(*text)
         return reward if self.scale == 1 else self.scale * reward
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The metric's own figure, `[B]`; a metric without one reports its reward, unscaled."""
+        """Return the metric's own figure, `[B]`; of a metric without one its reward, unscaled."""
         metric, text = self._fit(tokens, mask, context)
         figure: Tensor = getattr(metric, "value", metric)(*text)
         return figure
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """What each token adds, `[B, T]`."""
+        """Return what each token adds, `[B, T]`."""
         if isinstance(self.read, ReadWords):
             raise TypeError(
                 f"{self.name} reads words, so that it cannot be paid token by token; use level='word'"
@@ -229,7 +229,7 @@ class LazyMetric(Composable):
         return self.scale * increments(metric, *text)
 
     def without_first_reference(self, items: Tensor) -> Reward:
-        """The same metric, fitted on the other references of items `[n]`, whose texts it then judges."""
+        """Return the metric, fitted on the other references of items `[n]`, for texts of these in order."""
         read = replace(self.read, corpus=WithoutFirst(self.read.corpus, items))  # type: ignore[type-var]
         left = LazyMetric(self.name, self.make, read, scale=self.scale)
         return lambda tokens, mask, context: left(
@@ -238,7 +238,7 @@ class LazyMetric(Composable):
 
     @property
     def signature(self) -> str:
-        """The metric's own, where it is fitted once."""
+        """The metric's own signature; its name where it is fitted on every batch."""
         return str(self.metric.signature) if self.once else self.name
 
     @cached_property
@@ -252,7 +252,7 @@ class LazyMetric(Composable):
     def _fit(
         self, tokens: Tensor, mask: Tensor, context: Context
     ) -> tuple[Any, tuple[Tensor, Tensor, Context]]:
-        """The metric, and the text as it reads it."""
+        """Return the fitted metric, and the text as it reads it."""
         if self.once:
             return self.metric, (*self.read.written(tokens, mask), context)
         items, index = torch.unique(context["index"], return_inverse=True)
@@ -260,7 +260,7 @@ class LazyMetric(Composable):
 
 
 def texts_of(table: RefTable, vocab: Vocab, oov_words: Sequence[str] = ()) -> list[list[str]]:
-    """References as texts, a list for each item; `oov_words` have the ids from V on."""
+    """Return references as texts, a list for each item; `oov_words` have the ids from V on."""
     found: list[list[str]] = [[] for _ in range(table.items)]
     words = (*vocab.words, *oov_words)
     for item, ids, length in zip(
@@ -344,7 +344,7 @@ def _made(row: MetricRow, corpus: HasReferences | None, *, ends: bool) -> Reward
     return made
 
 
-def _reader(row: MetricRow, corpus: HasReferences, ends: bool) -> Reader:
+def _reader(row: MetricRow, corpus: HasReferences, ends: bool) -> MetricReader:
     """Return the way in which a metric reads a corpus."""
     if row.reads == "texts":
         if "detokenize" not in row.options:

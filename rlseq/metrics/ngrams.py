@@ -20,7 +20,7 @@ _ROUNDS = 200
 CELLS = 2**22  # pairs of tokens compared at a time: a few megabytes, however many rows there are
 
 
-class Table:
+class HashTable:
     """A fixed map from distinct keys in [0, 2⁶³) to values, read in bulk by two probes a key.
 
     Cuckoo hashing (Pagh & Rodler 2004), filled in parallel rounds (Alcantara et al. 2009): every
@@ -28,7 +28,7 @@ class Table:
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Places all keys; draws new multipliers, and more room, until every key has a slot."""
+        """Place all keys; draw new multipliers, and more room, until every key has a slot."""
         self.size = math.ceil(_LOAD * len(keys)) + 8
         seeds = torch.Generator().manual_seed(0)
         placed: Tensor | None = None
@@ -44,7 +44,7 @@ class Table:
         self.values[taken] = values[placed[taken]].to(torch.int32)
 
     def _slots(self, keys: Tensor) -> list[Tensor]:
-        """The two slots of each key: wrapping products, folded once, scaled to the table's size."""
+        """Return the two slots of each key: wrapping products, folded once, scaled to the table's size."""
         first, *others = self.multipliers
         mixed = keys * first
         mixed ^= (mixed >> 32).bitwise_and_(2**32 - 1)
@@ -55,34 +55,34 @@ class Table:
         ]
 
     @classmethod
-    def filled(cls, keys: Tensor, values: Tensor, multipliers: list[int]) -> Table:
-        """A table whose slots are already filled, as another one's attributes tell."""
+    def filled(cls, keys: Tensor, values: Tensor, multipliers: list[int]) -> HashTable:
+        """Make a table from the attributes of another one."""
         table = cls.__new__(cls)
         table.keys, table.values, table.multipliers = keys, values, multipliers
         table.size = len(keys)
         return table
 
     def find(self, keys: Tensor) -> Tensor:
-        """The value of each key, 0 where the key is absent."""
+        """Return the value of each key, 0 where the key is absent."""
         first, second = self._slots(keys)
         in_second = take(self.keys, second) == keys
         found = in_second | (take(self.keys, first) == keys)
         return take(self.values, torch.where(in_second, second, first)).mul_(found).long()
 
-    def to(self, device: torch.device) -> Table:
-        """The table on a device."""
+    def to(self, device: torch.device) -> HashTable:
+        """Return the table on a device."""
         moved = copy(self)
         moved.keys, moved.values = self.keys.to(device), self.values.to(device)
         return moved
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:
-    """`table[index]`, by the operation that is quickest for many scattered rows."""
+    """Return `table[index]`, by the operation that is fastest for many scattered rows."""
     return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
 
 
 def _place(choices: Tensor, size: int) -> Tensor | None:
-    """[2, N] slots to choose from → [size]: the key in each slot (−1: none), or None if stuck."""
+    """Return the key in each slot, [size] (−1: none), of keys with two slots each, [2, N]; None if stuck."""
     slots = torch.full((size,), -1, dtype=torch.int64)
     turn = torch.zeros(choices.shape[1], dtype=torch.int64)
     homeless = torch.arange(choices.shape[1])
@@ -105,13 +105,12 @@ class Trie:
     one root for all rows gives the n-grams of a corpus, one root an item those of its references.
     """
 
-    def __init__(self, table: Table, order: int, stride: int, nodes: int) -> None:
-        """A table from parent · stride + token to node; see `grow`."""
+    def __init__(self, table: HashTable, order: int, stride: int, nodes: int) -> None:
         self.table, self.order, self.stride, self.nodes = table, order, stride, nodes
 
     @classmethod
     def grow(cls, ids: Tensor, rows: Tensor, roots: int, order: int) -> tuple[Trie, list[Tensor]]:
-        """The trie of `ids` [S, L], padded with PAD, row s below root `rows[s]` in [0, roots).
+        """Make the trie of `ids` [S, L], padded with PAD, row s below root `rows[s]` in [0, roots).
 
         Returns:
             The trie, and for n = 1 … order the node [S, L] of the n-gram ending at each position.
@@ -125,18 +124,18 @@ class Trie:
             keys.append(level)
             offset += len(level)
             parent = _shift(levels[-1])
-        table = Table(torch.cat(keys), torch.arange(roots + 1, offset))
+        table = HashTable(torch.cat(keys), torch.arange(roots + 1, offset))
         return cls(table, order, stride, offset), levels
 
     def _known(self, ids: Tensor) -> Tensor:
-        """Tokens above all those of the references become one id, stride − 1, that is in no key.
+        """Return tokens, those above all of the references as one id, stride − 1, that is in no key.
 
         PAD needs no care: parent · stride − 1 is that id below the node before.
         """
         return ids.clamp(max=self.stride - 1)
 
     def walk(self, ids: Tensor, rows: Tensor) -> Iterator[Tensor]:
-        """For n = 1 … order: the node [B, T] of the n-gram ending at each position, 0 if none."""
+        """Yield for n = 1 … order the node [B, T] of the n-gram ending at each position, 0 if none."""
         tokens, parent = self._known(ids), (rows + 1)[:, None]
         for _ in range(self.order):
             node = self.table.find(parent * self.stride + tokens)
@@ -144,17 +143,17 @@ class Trie:
             yield node
 
     def to(self, device: torch.device) -> Trie:
-        """The trie on a device."""
+        """Return the trie on a device."""
         return Trie(self.table.to(device), self.order, self.stride, self.nodes)
 
 
 def _shift(nodes: Tensor) -> Tensor:
-    """[B, T] → [B, T], one position later, nowhere at the start."""
+    """Return nodes one position later, [B, T], node 0 at the start."""
     return torch.nn.functional.pad(nodes[:, :-1], (1, 0))
 
 
 def repeats(ids: Tensor, order: int) -> Iterator[Tensor]:
-    """For n = 1 … order: how often the n-gram ending at t has ended before t, [B, T].
+    """Yield for n = 1 … order how often the n-gram ending at t has ended before t, [B, T].
 
     With it a clipped count is a sum over positions, Σₜ 1[repeats(t) < count in the reference], so
     that the sum up to t is that of the prefix, and all prefixes cost one cumulative sum.
@@ -165,7 +164,7 @@ def repeats(ids: Tensor, order: int) -> Iterator[Tensor]:
 
 
 def _compared(ids: Tensor, order: int) -> Iterator[Tensor]:
-    """The repeats by comparing all pairs of positions of a row, the quickest way for short rows."""
+    """Yield the repeats by comparing all pairs of positions of a row, the fastest way for short rows."""
     batch, width = ids.shape
     side = width + 1  # a column that matches nothing, so that no diagonal runs into the next row
     left = torch.nn.functional.pad(ids, (1, 0), value=PAD)
@@ -183,7 +182,7 @@ def _compared(ids: Tensor, order: int) -> Iterator[Tensor]:
 
 
 def _ranked(ids: Tensor, order: int) -> Iterator[Tensor]:
-    """The repeats by sorting, in memory that grows with the length of a row, not with its square."""
+    """Yield the repeats by sorting, in memory that grows with the length of a row, not with its square."""
     whole = ids >= 0
     stride = int(ids.max().clamp(min=0)) + 1 if ids.numel() else 1
     group = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)  # one n-gram of one row

@@ -1,4 +1,4 @@
-"""Small rewards: functions `(tokens, mask, context) -> [B]` of texts against their references."""
+"""Rewards that are functions `(tokens, mask, context) -> [B]`, by the references of the context."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlseq.types import Context
 
 
 def accuracy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """Share of positions written right, out of the longer of text and reference; EOS is a position.
+    """Return the share of positions that are right, of the longer of text and reference; EOS is a position.
 
     The best over an item's references.
     """
@@ -18,13 +18,13 @@ def accuracy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
 
 
 def exact(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-    """1 where the text is one of its references, EOS included, else 0."""
+    """Return 1 where the text is one of its references, EOS included, else 0."""
     right, longest = _compare(tokens, mask, context)
     return (right == longest).any(1).float()
 
 
 def _compare(tokens: Tensor, mask: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-    """Positions written right, and positions there are, for each reference, `[B, R]`."""
+    """Count the positions that are right, and all positions, for each reference, `[B, R]`."""
     references, lengths = context["references"], context["reference_lengths"]
     width = min(tokens.shape[1], references.shape[2])
     real = torch.arange(width, device=tokens.device) < lengths.unsqueeze(2)

@@ -82,7 +82,7 @@ class MetricRow(Checked):
 
     @property
     def tokenize(self) -> Tokenize:
-        """From a text to the units that it compares, as the reference implementation cuts them."""
+        """The function from a text to the units that are compared, as in the reference implementation."""
         default = getattr(self.kind, "words", whitespace)
         chosen: Tokenize = getattr(self.make, "keywords", {}).get("tokenize", default)
         return chosen
@@ -98,7 +98,7 @@ class MetricRow(Checked):
         return (1 - self.range[1], 1 - self.range[0]) if self.better == "lower" else self.range
 
     def fit(self, references: Any = None, **options: Any) -> Any:
-        """The metric, made of references where it needs them, with those options that it has."""
+        """Make the metric, of references where it needs them, with those options that it has."""
         if not isinstance(self.kind, type):
             return self.make
         assert self.make is not None
@@ -106,7 +106,7 @@ class MetricRow(Checked):
         return self.make(references, **known) if self.needs_references else self.make(**known)
 
     def __str__(self) -> str:
-        """The row in one line, as `rlseq metrics NAME` shows it."""
+        """Return the row in one line, as `rlseq metrics NAME` shows it."""
         low, high = self.range
         parts = [f"{self.better} is better", f"reads {self.reads}", f"{low:g} … {high:g} {self.unit}".strip()]
         parts += [f"× {self.scale:g} as a reward"] if self.scale != 1 else []
@@ -177,7 +177,7 @@ def register(name: str, metric: Make | None = None, **facts: Any) -> None:
 
 
 def _check(row: MetricRow) -> None:
-    """Refuse what cannot judge texts."""
+    """Refuse a class or function that cannot score texts."""
     kind, named = row.kind, getattr(row.kind, "__name__", repr(row.kind))
     if isinstance(kind, type):
         missing = [n for n in dir(kind) if getattr(getattr(kind, n), "__isabstractmethod__", False)]
@@ -197,7 +197,7 @@ def _check(row: MetricRow) -> None:
 
 
 def row_of(name: str) -> MetricRow:
-    """The row of a metric; one that says nothing but "higher is better" where the name is in no row."""
+    """Return the row of a metric; for a name without one, a row by which higher is better."""
     return METRICS.get(name, MetricRow(name))
 
 
@@ -205,7 +205,6 @@ class Report(dict[str, float]):
     """Corpus figures by metric name; `signatures` says how each was computed, `skipped` why not."""
 
     def __init__(self) -> None:
-        """Begin without any figure."""
         super().__init__()
         self.signatures: dict[str, str] = {}
         self.skipped: dict[str, str] = {}

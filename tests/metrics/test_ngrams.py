@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlseq.metrics.bitparallel import bit_count
-from rlseq.metrics.ngrams import PAD, Table, Trie, repeats
+from rlseq.metrics.ngrams import PAD, HashTable, Trie, repeats
 
 
 @given(st.sets(st.integers(0, 2**63 - 1), max_size=200), st.lists(st.integers(0, 2**63 - 1)))
 def test_a_table_finds_what_is_there_and_nothing_else(keys: set[int], others: list[int]) -> None:
     ordered = sorted(keys)
-    table = Table(torch.tensor(ordered, dtype=torch.int64), torch.arange(1, len(ordered) + 1))
+    table = HashTable(torch.tensor(ordered, dtype=torch.int64), torch.arange(1, len(ordered) + 1))
     asked = torch.tensor(ordered + others, dtype=torch.int64)
     wanted = [ordered.index(key) + 1 if key in keys else 0 for key in asked.tolist()]
     assert table.find(asked).tolist() == wanted
@@ -25,7 +25,7 @@ def test_a_table_finds_what_is_there_and_nothing_else(keys: set[int], others: li
 @pytest.mark.parametrize("step", [1, 2**20, 2**31, 2**32, 2**40])
 def test_a_table_of_regular_keys_fills(step: int) -> None:
     keys = torch.arange(20_000) * step
-    table = Table(keys, torch.arange(1, 20_001))
+    table = HashTable(keys, torch.arange(1, 20_001))
     assert torch.equal(table.find(keys), torch.arange(1, 20_001))
     assert not table.find(keys + 20_001 * step).any()
 
@@ -43,7 +43,7 @@ def test_a_large_trie_takes_little_more_room_than_its_keys() -> None:
 def test_keys_that_share_a_slot_are_told_apart() -> None:
     """The check against the key itself is what makes the table exact."""
     keys = torch.arange(5_000)
-    table = Table(keys, keys + 1)
+    table = HashTable(keys, keys + 1)
     oov_words = torch.arange(5_000, 200_000)
     probes = table.keys[table._slots(oov_words)[0]]
     assert (probes >= 0).sum() > 10_000  # many strangers meet a key in their slot
