@@ -240,7 +240,7 @@ class LengthPenalty(Composable):
 
 
 class Overlong(LengthPenalty):
-    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, −weight from limit on, else linear."""
+    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, linear up to limit, then −weight."""
 
     name = "overlong"
 

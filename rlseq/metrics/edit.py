@@ -57,7 +57,7 @@ class EditDistance(Metric):
         return self.gain(*self.nearest(batch))
 
     def nearest(self, batch: WholeTexts) -> tuple[Tensor, Tensor]:
-        """Return the distance to the nearest reference, the longest of equally near, and its length, [B, P]."""
+        """Return the distance to the nearest reference (of several the longest), and its length, [B, P]."""
         ref_lengths = self.patterns.lengths.index_select(0, batch.rows)[:, None]
         distance = torch.where(ref_lengths < 0, _FAR, self.patterns.distances(batch))
         key = least((distance << 32) - ref_lengths)  # nearest first, then longest
