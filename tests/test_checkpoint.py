@@ -19,6 +19,7 @@ from rlseq.agents.ppo import AdaptiveKL
 from rlseq.discriminators.adversary import Adversary
 from rlseq.discriminators.ranker import Ranker
 from rlseq.policy_gradient.baselines import MovingAverage
+from rlseq.policy_gradient.credit import Stepwise
 from rlseq.policy_gradient.factors import Shuffle
 from rlseq.training import checkpoint
 from rlseq.utils.files import Damaged
@@ -273,12 +274,16 @@ def test_a_state_that_checkpoints_would_lose_is_refused_by_name(tmp_path: Path) 
 
     for reward, held in ((Forgets(random.Random(0)), "generator"), (drawn, "generator")):
         agent, env = learner(reward={"mine": rlseq.metrics.WeightedSum([(2.0, reward)])})
-        with pytest.raises(TypeError, match=rf"the reward 'mine', .*random generator \({held}\)"):
+        with pytest.raises(TypeError, match=rf"the reward 'mine': .*: {held} is a random generator"):
             rlseq.train(agent, env, 1, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     agent, env = learner()
     agent.schedule = Forgets(np.random.default_rng(0))
-    with pytest.raises(TypeError, match="the agent's schedule has a random generator"):
+    with pytest.raises(TypeError, match="the agent's schedule: generator is a random generator"):
+        checkpoint.check_saved(agent, env)
+    agent, env = learner()
+    agent.credit = Stepwise(Forgets(generator))
+    with pytest.raises(TypeError, match="the agent's credit: scorer: generator is a random generator"):
         checkpoint.check_saved(agent, env)
     agent, env = learner()
     agent.critic = torch.nn.Linear(1, 1)
@@ -286,7 +291,7 @@ def test_a_state_that_checkpoints_would_lose_is_refused_by_name(tmp_path: Path) 
         checkpoint.check_saved(agent, env)
     agent, env = learner()
     env.draws = np.random.default_rng(0)
-    with pytest.raises(TypeError, match=r"the task has a random generator \(draws\)"):
+    with pytest.raises(TypeError, match="the task: draws is a random generator"):
         checkpoint.check_saved(agent, env)
 
 

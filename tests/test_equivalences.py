@@ -42,11 +42,15 @@ GRADIENTS = sorted(
 )
 
 
-def slope(agent: Any, batch: Rollout, *parts: Rollout) -> Tensor:
-    """Gradient of the loss of a batch; or summed up over parts of it."""
+def slope(agent: Any, batch: Rollout) -> Tensor:
+    """Gradient of the loss of a batch."""
     agent.policy.zero_grad(set_to_none=True)
-    for part in parts or (batch,):
-        agent.loss(part)[0].backward()
+    agent.loss(batch)[0].backward()
+    return gradient_of(agent)
+
+
+def gradient_of(agent: Any) -> Tensor:
+    """The gradient that stands in the parameters."""
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in agent.policy.parameters()]
     return torch.cat([grad.flatten() for grad in grads])
 
@@ -154,14 +158,27 @@ def of(tiny: Any, name: str, **more: Any) -> tuple[Any, Any, Rollout]:
     return agent, env, agent.with_advantages(agent.collect(env))
 
 
+def updated(agent: Any, batch: Rollout) -> list[Rollout]:
+    """Update the agent, without clipping; return the batches whose losses it took."""
+    parts, loss = [], agent.loss
+
+    def noted(part: Rollout) -> Any:
+        parts.append(part)
+        return loss(part)
+
+    agent.clip_norm, agent.loss = 1e9, noted
+    agent.update(batch)
+    return parts
+
+
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_micro_batches_add_up_to_the_batch(tiny: Any, name: str) -> None:
     agent, _, batch = of(tiny, name)
+    agent.epochs = agent.minibatches = 1
     whole = slope(agent, batch)
     agent.micro_batches = 3  # of unlike sizes: 10 groups, or 40 rows
-    parts = list(agent._parts(batch))
-    assert len(parts) == 3
-    assert same(whole, slope(agent, batch, *parts))
+    assert len(updated(agent, batch)) == 3
+    assert same(whole, gradient_of(agent))
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
@@ -169,7 +186,8 @@ def test_micro_batches_add_up_whatever_the_aggregate(tiny: Any, aggregate: str) 
     agent, _, batch = of(tiny, "grpo", aggregate=aggregate)
     whole = slope(agent, batch)
     agent.micro_batches = 4
-    assert same(whole, slope(agent, batch, *agent._parts(batch)))
+    updated(agent, batch)
+    assert same(whole, gradient_of(agent))
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -187,7 +205,9 @@ def test_the_order_of_groups_does_not_matter(tiny: Any, name: str) -> None:
 
 def test_minibatches_hold_every_group_once_and_whole(tiny: Any) -> None:
     agent, _, batch = of(tiny, "grpo", minibatches=3)
-    seen = torch.cat([part.log_probs.sum(1) + 10 * part.context["index"] for part in agent._steps(batch)])
+    parts = updated(agent, batch)
+    assert len(parts) == 3
+    seen = torch.cat([part.log_probs.sum(1) + 10 * part.context["index"] for part in parts])
     wanted = batch.log_probs.sum(1) + 10 * batch.context["index"]
     assert torch.equal(seen.sort().values, wanted.sort().values)
     groups = {tuple(group) for group in wanted.view(-1, 4).tolist()}

@@ -12,6 +12,7 @@ import json
 import random
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -40,6 +41,7 @@ Tree = Any
 
 
 FORMAT = "rlseq.checkpoint/1"
+GENERATORS = (torch.Generator, np.random.Generator, random.Random)
 
 
 def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> None:
@@ -173,17 +175,20 @@ def check_saved(agent: Any, env: Any) -> None:
 
 
 def _check_generators(name: str, part: Any) -> None:
-    """Refuse something with a random generator, but without a `state_dict` of its own."""
+    """Refuse a random generator in something that has no `state_dict` of its own."""
+    if isinstance(part, GENERATORS):
+        raise TypeError(
+            f"{name} is a random generator that checkpoints would lose; give what holds it `state_dict()` "
+            "and `load_state_dict(state)`, as docs/runs.md shows"
+        )
     if isinstance(part, Composite):
         for inner, reward in part.components.items():
-            _check_generators(f"{name}, {inner!r},", reward)
+            _check_generators(f"{name}: {inner}", reward)
     elif not isinstance(part, Stateful):
         for held, value in _held(part):
-            if isinstance(value, (torch.Generator, np.random.Generator, random.Random)):
-                raise TypeError(
-                    f"{name} has a random generator ({held}) that checkpoints would lose; give it "
-                    "`state_dict()` and `load_state_dict(state)`, as docs/runs.md shows"
-                )
+            # A dataclass may be made of others, as `Stepwise(scorer)` is.
+            if is_dataclass(part) or isinstance(value, GENERATORS):
+                _check_generators(f"{name}: {held}", value)
 
 
 def _held(part: Any) -> Iterable[tuple[str, Any]]:
@@ -191,7 +196,7 @@ def _held(part: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(part, FunctionType):
         used = inspect.getclosurevars(part)
         return {**used.nonlocals, **used.globals}.items()
-    return [("itself", part), *getattr(part, "__dict__", {}).items()]
+    return getattr(part, "__dict__", {}).items()
 
 
 # ── trees as JSON ────────────────────────────────────────────────────────────────────────────────────────
