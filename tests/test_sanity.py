@@ -46,6 +46,30 @@ def test_references_by_the_others_by_hand() -> None:
     assert torch.allclose(found, 1 - distance / torch.tensor(near), atol=0.03)
 
 
+def test_a_reward_made_of_others_is_fitted_again_too() -> None:
+    plain, made = toy(), toy()
+    bleu = made.parts["bleu"]
+    assert isinstance(bleu, rlseq.metrics.Composable)
+    made.parts = {"made": (0.5 * bleu + 0.5 * bleu).clip(0, 1)}
+    alone, sum_ = (flight(env).rewards["references by the others"] for env in (plain, made))
+    torch.testing.assert_close(alone, sum_)
+
+
+def test_a_metric_that_was_fitted_elsewhere_cannot_be_fitted_again() -> None:
+    env = toy()
+    env.parts = {"bleu": BLEU(env.corpus.table(), eos=env.vocab.eos) / 100}
+    assert "references by the others" not in flight(env).rewards
+
+
+def test_captions_are_judged_by_the_others() -> None:
+    env = rlseq.make("rlseq/Captions-v0", num_envs=4, scenes=40)
+    policy = rlseq.make_policy("captioner", env, hidden=8, embedding=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mean = rlseq.preflight(env, policy).means
+    assert mean["random"] < mean["references by the others"] < mean["references"]
+
+
 def test_the_task_is_left_as_it_was() -> None:
     env, other = toy(seed=3), toy(seed=3)
     env.reset()

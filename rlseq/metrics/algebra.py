@@ -240,7 +240,7 @@ class LengthPenalty(Composable):
 
 
 class Overlong(LengthPenalty):
-    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, linear up to limit, then −weight."""
+    """A penalty on length (DAPO, Yu et al. 2025): 0 up to limit − margin, then linear, −weight from limit."""
 
     name = "overlong"
 
