@@ -87,10 +87,7 @@ def _build(task: str | type, options: dict[str, Any], **fixed: Any) -> Any:
     cls = _imported(task)
     check_options(options, option_names(cls), cls.__name__)
     env = cls(**{**options, **fixed})
-    named = [
-        id for id in ids() if str(gym.registry[id].kwargs["task"]).endswith((f":{cls.__name__}", str(cls)))
-    ]
-    env.made_from = next(id for id in named if task_class(id) is cls), options
+    env.made_from = next((id for id in ids() if gym.registry[id].kwargs["task"] == task), ""), options
     return env
 
 
