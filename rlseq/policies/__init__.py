@@ -1,4 +1,4 @@
-"""Policies: `make_policy(name, env, **sizes)`, all under the one protocol of `rlseq.types.Policy`."""
+"""Policies, which follow the protocol of `rlseq.types.Policy`; `make_policy` makes them by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARTS_OF = ("positions", "decoder")  # sizes that are a part, which may be given
 
 @checked_arguments
 def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) -> Any:
-    """A policy by name, on the task's device.
+    """Make a policy by name, on the task's device.
 
     Args:
         name: "lstm", "gru", "seq2seq", "transformer" or "captioner" for texts, "mlp" for
@@ -57,7 +57,7 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
 def build_policy(
     name: str, reads: ControlSpec | TokenSpec, seed: int, device: Any, sizes: Mapping[str, Any]
 ) -> Any:
-    """A policy by name, for a task of which the sizes are known.
+    """Make a policy by name, for a task of known sizes.
 
     Args:
         name: see `make_policy`.
@@ -80,7 +80,7 @@ def build_policy(
 
 
 def _reads(build: Callable[..., nn.Module], env: Any) -> ControlSpec | TokenSpec:
-    """What a policy must know of a task."""
+    """Return what a policy must know of a task."""
     return ControlSpec.of(env) if build is MLP else TokenSpec.of(sequence_env(env))
 
 
@@ -102,6 +102,6 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
 
 
 def size_names(build: Callable[..., nn.Module]) -> set[str]:
-    """The sizes that a policy has."""
+    """Return the names of the sizes that a policy has."""
     parameters = inspect.signature(build).parameters.values()
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

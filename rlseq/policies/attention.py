@@ -1,4 +1,4 @@
-"""Attention, for one query and for many."""
+"""Attention, for one query and for many, and encodings of places."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> T
 
 
 def seen_where(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where it is allowed to look, else −∞: as attention wants it, and would make it every time."""
+    """Return 0 where attention is allowed, else −∞, the form that `scaled_dot_product_attention` adds."""
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, -torch.inf)
 
 
@@ -73,7 +73,7 @@ class Layer(nn.Module):
         recall: Recall = lambda *new: new,
         source: tuple[KeysValues, Tensor] | None = None,
     ) -> Tensor:
-        """The new x `[B, n, H]`.
+        """Return the new x `[B, n, H]`.
 
         Args:
             x: n words.
@@ -93,17 +93,17 @@ class Layer(nn.Module):
         return x + added
 
     def look_at(self, source: Tensor) -> KeysValues:
-        """Keys and values of a source `[B, S, H]`, made once."""
+        """Return keys and values of a source `[B, S, H]`, computed once."""
         keys, values = self._split(self.source_kv(source), 2)
         return keys.contiguous(), values.contiguous()
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """`[B, n, parts·H]` as `parts` times `[B, heads, n, d]`."""
+        """Return `[B, n, parts·H]` as `parts` tensors `[B, heads, n, d]`."""
         return x.view(*x.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _side_by_side(heads: Tensor) -> Tensor:
-    """`[B, heads, n, d]` as `[B, n, H]`."""
+    """Return `[B, heads, n, d]` as `[B, n, H]`."""
     return heads.transpose(1, 2).flatten(2)
 
 
@@ -116,7 +116,7 @@ class Embedding(nn.Module):
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
     def forward(self, ids: Tensor | SoftTokens) -> Tensor:
-        """`[…]` to `[…, H]`."""
+        """Return vectors `[…, H]` of words `[…]`."""
         vectors: Tensor = self.widen(self.table(ids))
         return vectors
 
@@ -128,12 +128,12 @@ Positions = Callable[[int, int, int], nn.Module]  # (H, heads, longest text) -> 
 
 
 class Rotary(nn.Module):
-    """Queries and keys turn with their place, so that qₘ·kₙ depends on m − n alone (Su et al. 2021).
+    """Rotary encoding: queries and keys are rotated by place, so that qₘ·kₙ depends on m − n.
 
     (x₁, x₂) ↦ (x₁ cos tθ − x₂ sin tθ,  x₂ cos tθ + x₁ sin tθ),   θᵢ = 10000^(−2i/d)
 
-    Attention to a source is not turned, so words align by content alone: where they must be matched place by
-    place, as in copying, that is learned more slowly than with `Learned`.
+    Su et al. 2021. Attention to a source is not rotated, so words align by content alone: where they must be
+    matched place by place, as in copying, that is learned more slowly than with `Learned`.
     """
 
     theta: Tensor
@@ -149,7 +149,7 @@ class Rotary(nn.Module):
         self.register_buffer("theta", 10000.0 ** (-torch.arange(0, width, 2) / width), persistent=False)
 
     def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Turn]:
-        """`place` `[B, n]` or `[1, n]`."""
+        """Encode words at `place`, `[B, n]` or `[1, n]`."""
         angle = (place.unsqueeze(2) * self.theta).unsqueeze(1)
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
 
@@ -161,14 +161,14 @@ class Rotary(nn.Module):
 
 
 class Learned(nn.Module):
-    """A vector for every place, added to the words (Vaswani et al. 2017)."""
+    """Learned encoding: a vector for every place, added to the words (Vaswani et al. 2017)."""
 
     def __init__(self, hidden: int, heads: int, length: int) -> None:
         super().__init__()
         self.table = nn.Embedding(length, hidden)
 
     def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Turn]:
-        """`place` `[B, n]` or `[1, n]`."""
+        """Encode words at `place`, `[B, n]` or `[1, n]`."""
         if place.shape[1] > self.table.num_embeddings:
             raise ValueError(
                 f"this policy has learned {self.table.num_embeddings} places, got {place.shape[1]} words; "

@@ -1,4 +1,4 @@
-"""Captioners: a picture is read once, and looked at again before every word."""
+"""Captioners: a picture is encoded once, and attended to before every word."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Att2in(BasePolicy):
         behaviour: Behaviour = RAW,
         inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """Word by word, as attention waits for the state; words and picture are mapped at once."""
+        """Score word by word, as attention needs the state; words and picture are mapped at once."""
         state = self.start(context)
         before = self.words.before(actions if inputs is None else inputs)
         read = self.read_word(self.dropout(self.embedding(before)))
@@ -93,7 +93,7 @@ class Att2in(BasePolicy):
         return self.head.evaluate(self.dropout(torch.stack(h, 1)), actions, behaviour)
 
     def _advance(self, word: Tensor, state: State) -> State:
-        """hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
+        """Return hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
         h, c, picture = state
         gates, cell = (word + self.recall(h)).split([3 * self.hidden, 2 * self.hidden], 1)
         enter, keep, show = gates.sigmoid().chunk(3, 1)
@@ -102,7 +102,7 @@ class Att2in(BasePolicy):
         return show * c.tanh(), c, picture
 
     def _look(self, h: Tensor, picture: Picture) -> Tensor:
-        """V aₜ, `[B, 2H]`."""
+        """Return V aₜ, `[B, 2H]`."""
         keys, values, absent = picture
         scores = self.weigh((keys + self.query(h).unsqueeze(1)).tanh()).squeeze(2) + absent
         looked: Tensor = (scores.softmax(1).unsqueeze(1) @ values).squeeze(1)
@@ -119,7 +119,7 @@ def captioner(
     dropout: ShareBelowOne = 0.0,
     value: bool = False,
 ) -> nn.Module:
-    """A policy that writes about a picture.
+    """Make a policy that writes about a picture.
 
     Args:
         words: what is written; there must be a picture.

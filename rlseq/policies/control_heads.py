@@ -1,4 +1,4 @@
-"""Heads for a few actions: a choice of n, or a vector. All logits are kept, for there are few of them."""
+"""Heads of control policies: a choice of n, or a vector. Logits are kept, because they are few."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Categorical(nn.Module):
-    """π(·|s) = softmax(W h + b), nearly uniform at first, so that nothing is settled before it is tried.
+    """π(·|s) = softmax(W h + b), nearly uniform at first, so that every action is tried.
 
     Args:
         hidden: H, width of h.
@@ -35,7 +35,7 @@ class Categorical(nn.Module):
         self.bias = nn.Parameter(torch.zeros(actions))
 
     def forward(self, h: Tensor) -> Tensor:
-        """Logits `[…, n]` of h `[…, H]`."""
+        """Return logits `[…, n]` of h `[…, H]`."""
         return F.linear(h, self.weight, self.bias)
 
     def evaluate(self, h: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
@@ -63,7 +63,7 @@ class Gaussian(nn.Module):
         self.log_std = nn.Parameter(torch.full((actions,), log_std))
 
     def forward(self, h: Tensor) -> Tensor:
-        """Mean and log σ, `[…, 2, A]`, of h `[…, H]`."""
+        """Return mean and log σ, `[…, 2, A]`, of h `[…, H]`."""
         mean = F.linear(h, self.weight, self.bias)
         return torch.stack([mean, self.log_std.expand_as(mean)], -2)
 
@@ -77,19 +77,19 @@ class Gaussian(nn.Module):
 
 
 def tempered(log_std: Tensor, behaviour: Behaviour) -> Tensor:
-    """π^(1/τ), normalised: σ² becomes τσ², as logits become logits / τ."""
+    """Return log σ of π^(1/τ), normalised: σ² becomes τσ², as logits become logits / τ."""
     return log_std if behaviour.temperature == 1.0 else log_std + math.log(behaviour.temperature) / 2
 
 
 def log_density(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
-    """Log N(a; μ, diag σ²) = −½ Σ (a − μ)²/σ² − Σ (log σ + ½ log 2π), over the last dimension."""
+    """Return log N(a; μ, diag σ²) = −½ Σ (a − μ)²/σ² − Σ (log σ + ½ log 2π), over the last dimension."""
     z = (actions - mean) / log_std.exp()
     return -z.square().sum(-1) / 2 - (log_std + LOG_2PI / 2).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
 class KeptLogits:
-    """The logits of every state, `[B, T, n]`, as they were made."""
+    """The logits of every state, `[B, T, n]`."""
 
     features: Tensor  # h, [B, T, H]
     logits: Tensor
@@ -100,27 +100,27 @@ class KeptLogits:
         return what(self.logits, *views)
 
     def divergence(self, other: Logits) -> Tensor:
-        """Over all actions."""
+        """Return the divergence over all actions."""
         return self.reduce(divergence, other)
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianDensity:
-    """The Gaussian of every state: no logits to look at, but a formula for what is asked of them."""
+    """The Gaussian of every state, which has no logits, but a formula for divergences."""
 
     features: Tensor  # h, [B, T, H]
     mean: Tensor  # [B, T, A]
     log_std: Tensor  # broadcastable to it
 
     def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
-        """Refused: nothing can be said of every single action."""
+        """Refuse: a density has no list of actions."""
         raise TypeError(
             "a Gaussian policy has no logits: l2, and whatever else looks at every action, is for discrete "
             "actions; entropy and kl have closed forms here"
         )
 
     def divergence(self, other: Logits) -> Tensor:
-        """Σ ( log σ' − log σ + (σ² + (μ − μ')²) / 2σ'² − ½ ), σ' and μ' being the other's."""
+        """Return Σ ( log σ' − log σ + (σ² + (μ − μ')²) / 2σ'² − ½ ), σ' and μ' being the other's."""
         other = _like(self, other)
         spread = (2 * self.log_std).exp() + (self.mean - other.mean).square()
         ratio = other.log_std - self.log_std

@@ -1,4 +1,4 @@
-"""What a decoder looks at: a reader makes of a context S vectors x `[B, S, H]`, and says which are present.
+"""Encoders: readers map a context to S vectors x `[B, S, H]`, and to a mask of those that are present.
 
     reader(context) -> (x [B, S, H], present [B, S] bool)
 
@@ -25,7 +25,7 @@ PictureReader = Callable[[tuple[int, ...], int], nn.Module]  # (shape of a pictu
 
 
 class WordReader(nn.Module):
-    """The source, by layers of self-attention."""
+    """An encoder of the source by layers of self-attention."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WordReader(nn.Module):
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
 
     def forward(self, context: Context) -> Read:
-        """One vector a word."""
+        """Return one vector a word."""
         present = self.words.present(context["source"])
         x = self.embedding(context["source"])
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
@@ -58,7 +58,7 @@ class WordReader(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """An image, bytes or floats 0 … 1, as a grid of at most 7 × 7 fields: convolutions, each halves it.
+    """An encoder of images, bytes or floats 0 … 1, as a grid of at most 7 × 7 fields, by convolutions.
 
     Places are added as learned vectors: what is left of what cannot be told from content. Batches are
     normalised (Ioffe & Szegedy 2015), with their own averages in likelihood training only: where policies act
@@ -89,7 +89,7 @@ class ConvNet(nn.Module):
         self.mix = nn.Linear(hidden, hidden)
 
     def forward(self, context: Context) -> Read:
-        """One vector a field, row by row."""
+        """Return one vector a field, row by row."""
         image = context["image"]
         image = image.to(self.places.dtype) / 127.5 - 1 if image.dtype == torch.uint8 else 2 * image - 1
         fields = self.grid(image).flatten(2).transpose(1, 2)
@@ -98,14 +98,14 @@ class ConvNet(nn.Module):
 
 
 class Regions(nn.Module):
-    """Given features `[B, R, D]`, one vector a region; rows of zeros are no regions."""
+    """An encoder of features `[B, R, D]`, one vector a region; rows of zeros are no regions."""
 
     def __init__(self, shape: tuple[int, ...], hidden: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(nn.LayerNorm(shape[1]), nn.Linear(shape[1], hidden), nn.ReLU())
 
     def forward(self, context: Context) -> Read:
-        """One vector a region; the first always counts, so that no picture is blank."""
+        """Return one vector a region; the first is always present, so that attention is defined."""
         features = context["features"]
         present = (features != 0).any(2)
         present[:, 0] = True
@@ -116,7 +116,7 @@ READERS: dict[str, PictureReader] = {"image": ConvNet, "features": Regions}
 
 
 def picture_reader(words: TokenSpec, hidden: int) -> Any:
-    """A reader of the picture that a task shows, an `nn.Module`; None where it shows none."""
+    """Return a reader of the picture that a task shows, an `nn.Module`; None where it shows none."""
     shown = [name for name in READERS if name in words.observed]
     if len(shown) + (words.source is not None) > 1:
         sources = [*shown, *["source"] * (words.source is not None)]

@@ -1,4 +1,4 @@
-"""The logits of a linear head, for losses and penalties that look at every token of the vocabulary."""
+"""Linear heads, and their logits for losses and penalties over the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlseq.types import RAW, Behaviour, Evaluation, Logits
 
 @dataclass(frozen=True, eq=False)
 class LinearLogits:
-    """W [h; 1] of every state, made chunk by chunk, forward and again backward, and never kept."""
+    """W [h; 1] of every state, computed chunk by chunk, forward and again backward, and never kept."""
 
     features: Tensor  # h, [B, T, H]
     weight: Tensor  # W, [V, H + 1]
@@ -39,12 +39,12 @@ class LinearLogits:
         return whole.view(*shape, *whole.shape[1:])
 
     def divergence(self, other: Logits) -> Tensor:
-        """Over the whole vocabulary."""
+        """Return the divergence over the whole vocabulary."""
         return self.reduce(divergence, other)
 
 
 def divergence(z: Tensor, other: Tensor) -> Tensor:
-    """Σₐ π(a) (log π(a) − log π_other(a)) of logits `[…, V]`."""
+    """Return Σₐ π(a) (log π(a) − log π_other(a)) of logits `[…, V]`."""
     log_p, log_q = z.log_softmax(-1), other.log_softmax(-1)
     if log_p.shape != log_q.shape:
         raise ValueError(
@@ -55,7 +55,7 @@ def divergence(z: Tensor, other: Tensor) -> Tensor:
 
 
 def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
-    """Logits of the distribution that acts in some of the states, `[n, V]`."""
+    """Return logits of the distribution that acts in some of the states, `[n, V]`."""
     if isinstance(view, Tensor):
         return view.flatten(0, 1)[rows]
     if not isinstance(view, LinearLogits):
@@ -90,7 +90,7 @@ class Head(nn.Module):
         self.value = nn.Linear(hidden, 1) if value else None
 
     def forward(self, h: Tensor) -> Tensor:
-        """Logits `[B, V]` of h `[B, H]`."""
+        """Return logits `[B, V]` of h `[B, H]`."""
         return _with_one(h) @ self.weight.t()
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
@@ -103,7 +103,7 @@ class Head(nn.Module):
 def token_scores(
     features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour = RAW
 ) -> tuple[Tensor, Tensor]:
-    """Log π(a) and H(π), each `[B, T]`, for π = softmax((W h + b) / temperature) of any linear head.
+    """Return log π(a) and H(π), each `[B, T]`, for π = softmax((W h + b) / temperature) of any linear head.
 
     Args:
         features: h, `[B, T, H]`.
@@ -117,7 +117,7 @@ def token_scores(
 
 
 def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, ...]:
-    """Log π(a), H(π) and max π, `[B, T]` each."""
+    """Return log π(a), H(π) and max π, `[B, T]` each."""
     shape, support = actions.shape, behaviour.support
     if support is not None:  # a view: what is the same in all rows is never copied to them
         support = support.expand(*shape, weight.shape[0])
@@ -130,7 +130,7 @@ def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behavi
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """In which matrix products with x are done here: autocast's type, or else its own."""
+    """Return the type of matrix products with x: that of autocast, or else that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
@@ -140,7 +140,7 @@ def _with_one(h: Tensor) -> Tensor:
 
 
 class _TokenScores(torch.autograd.Function):
-    """Chunk by chunk; the backward pass computes the logits again rather than keep them.
+    """Scores computed chunk by chunk; the backward pass computes the logits again.
 
     With p = softmax(z):  ∂log p_a/∂z = 1_a − p   and   ∂H/∂z = −p·(log p + H).
     """
@@ -158,7 +158,7 @@ class _TokenScores(torch.autograd.Function):
         log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
         for rows in _chunks(features, len(weight)):
             z, p = _distribution(features, weight, temperature, support, rows)
-            # log Σ exp z, from any token: the likeliest is the safest, and softmax is faster than logsumexp.
+            # log Σ exp z, from the likeliest token, as softmax is faster than logsumexp.
             top[rows] = likeliest = p.amax(-1)
             log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
@@ -202,7 +202,7 @@ def _chunks(features: Tensor, words: int) -> list[slice]:
 def _distribution(
     features: Tensor, weight: Tensor, temperature: float, support: Tensor | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
-    """Logits of the distribution that acts, and its probabilities."""
+    """Return the logits of the distribution that acts, and its probabilities."""
     allowed = None
     if support is not None:
         place = torch.arange(len(features), device=features.device)[rows]

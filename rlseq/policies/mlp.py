@@ -22,7 +22,7 @@ from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 @dataclass(frozen=True)
 class ControlSpec:
-    """What a policy observes, and how it acts."""
+    """The sizes of what a policy observes, and the kind of its actions."""
 
     width: int  # numbers in an observation
     actions: int  # choices, or the width of a vector
@@ -30,7 +30,7 @@ class ControlSpec:
 
     @classmethod
     def of(cls, env: Any) -> ControlSpec:
-        """Those of a `rlseq.adapters.GymEnv`."""
+        """Return those of a `rlseq.adapters.GymEnv`."""
         space = getattr(env, "single_action_space", None)
         observed = getattr(env, "single_observation_space", None)
         if not isinstance(observed, gym.spaces.Box):
@@ -45,7 +45,7 @@ class ControlSpec:
 
 
 class MLP(BasePolicy):
-    """tanh layers, and a head for choices or for vectors.
+    """A perceptron of tanh layers, and a head for choices or for vectors.
 
     Args:
         signals: what is observed, and how to act.
@@ -53,7 +53,7 @@ class MLP(BasePolicy):
         layers: their number.
         value: add V(s).
         shared: one trunk for π and V; else one each.
-        standardise: observations to mean 0 and standard deviation 1, by what batches before have shown.
+        standardise: scale observations to mean 0 and standard deviation 1, as estimated from earlier batches.
         log_std: log σ of vectors at first.
     """
 
@@ -83,15 +83,15 @@ class MLP(BasePolicy):
             nn.init.zeros_(self.critic.bias)
 
     def start(self, context: Context) -> tuple[()]:
-        """Nothing to remember."""
+        """Return an empty state."""
         return ()
 
     def step(self, observation: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
-        """What was observed last, `[B, …]`: logits `[B, n]`, or mean and log σ `[B, 2, A]`."""
+        """Read an observation `[B, …]`; return logits `[B, n]`, or mean and log σ `[B, 2, A]`."""
         return self.actor(self.trunks.alone(0, self._scaled(observation.flatten(1)))), state
 
     def values_of_states(self, observed: Tensor) -> Tensor | None:
-        """V of states `[n, …]`, without what `evaluate` says beside."""
+        """Return V of states `[n, …]`, without the scores of `evaluate`."""
         if self.critic is None:
             return None
         v: Tensor = self.critic(self.trunks.alone(-1, self._scaled(observed.flatten(1))))
@@ -102,18 +102,18 @@ class MLP(BasePolicy):
         observed = context["observation"]
         rows, steps = observed.shape[:2]
         features = self._features(observed.reshape(rows * steps, -1))
-        seen = self.actor.evaluate(features[0].view(rows, steps, -1), actions, behaviour)
+        evaluation = self.actor.evaluate(features[0].view(rows, steps, -1), actions, behaviour)
         if self.critic is None:
-            return seen
-        return seen._replace(values=self.critic(features[-1]).view(rows, steps))
+            return evaluation
+        return evaluation._replace(values=self.critic(features[-1]).view(rows, steps))
 
     def update_statistics(self, batch: Rollout) -> None:
-        """Learn the scale of what was observed; an agent calls this when it is done with a batch."""
+        """Update the mean and the standard deviation of observations."""
         if self.scale is not None:
             self.scale.update_statistics(batch.context["observation"][batch.mask].flatten(1))
 
     def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
-        """Of every trunk `[n, H]`: the first for π, the last for V."""
+        """Return the features of every trunk `[n, H]`: the first for π, the last for V."""
         x = self._scaled(observed)
         trunks: tuple[Tensor, ...] = self.trunks(x).unbind()  # one gradient, not a sum of two
         return trunks
@@ -123,7 +123,7 @@ class MLP(BasePolicy):
 
 
 class Trunks(nn.Sequential):
-    """k perceptrons of one shape side by side; one product each layer, whatever k is."""
+    """k perceptrons of one shape, computed with one product a layer."""
 
     def __init__(self, k: int, width: int, hidden: int, layers: int) -> None:
         widths = [width] + [hidden] * layers
@@ -131,14 +131,14 @@ class Trunks(nn.Sequential):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[n, width]` to `[k, n, H]`."""
+        """Map `[n, width]` to `[k, n, H]`."""
         x = x.expand(self.k, *x.shape)
         for layer in self:
             x = layer(x)
         return x
 
     def alone(self, which: int, x: Tensor) -> Tensor:
-        """`[n, width]` to `[n, H]`, by one of them."""
+        """Map `[n, width]` to `[n, H]`, by one of them."""
         for layer in self:
             weight, bias = cast(Layer, layer).weight, cast(Layer, layer).bias
             x = torch.addmm(bias[which], x, weight[which]).tanh()
@@ -146,7 +146,7 @@ class Trunks(nn.Sequential):
 
 
 class Layer(nn.Module):
-    """tanh(x W + b), k times beside each other."""
+    """The maps tanh(x W + b) of k perceptrons."""
 
     def __init__(self, k: int, width: int, hidden: int) -> None:
         super().__init__()
@@ -154,5 +154,5 @@ class Layer(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.stack(weights)), nn.Parameter(torch.zeros(k, 1, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[k, n, width]` to `[k, n, H]`."""
+        """Map `[k, n, width]` to `[k, n, H]`."""
         return torch.baddbmm(self.bias, x, self.weight).tanh()

@@ -1,4 +1,4 @@
-"""Running mean and standard deviation: of what is observed, and of what is earned."""
+"""Running means and standard deviations, of observations and of returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class RunningNorm(nn.Module):
-    """(x − mean) / std, within ±10, of what was absorbed so far; it only moves when told to."""
+    """(x − mean) / std, within ±10; the statistics change in `update_statistics` alone."""
 
     mean: Tensor
     square: Tensor
@@ -20,12 +20,12 @@ class RunningNorm(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of every column."""
+        """Return the scaled columns."""
         return ((x - self.mean.float()) * (self.square.float() + 1e-8).rsqrt()).clamp(-10, 10)
 
     @torch.no_grad()
     def update_statistics(self, x: Tensor) -> None:
-        """Take rows `[n, width]` in: two sets of numbers as one (Chan et al. 1979)."""
+        """Add rows `[n, width]` to the statistics (Chan et al. 1979)."""
         x, n = x.double(), len(x)
         if not n:
             return
@@ -52,7 +52,7 @@ class ReturnScale(nn.Module):
         )
 
     def forward(self, rewards: Tensor, ends: Tensor) -> Tensor:
-        """Scaled `[B, T]`; `ends` is True where an episode ended."""
+        """Return scaled rewards `[B, T]`; `ends` is True where an episode ended."""
         running = torch.zeros_like(rewards[:, 0]) if self.running is None else self.running
         sums = torch.empty_like(rewards)
         for t in range(rewards.shape[1]):

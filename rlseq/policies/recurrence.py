@@ -1,4 +1,4 @@
-"""Recurrent networks in two views of the same weights: one step, and a whole sequence."""
+"""Recurrent networks that take one step or a whole sequence with the same weights."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Recurrence(nn.Module):
         self.register_load_state_dict_post_hook(Recurrence._look_up)  # type: ignore[no-untyped-call]
 
     def _look_up(self, *_: Any) -> None:
-        """For `step`, as compilers refuse code that touches an nn.LSTM; again when weights are assigned."""
+        """Keep the weights for `step`, as compilers refuse an nn.LSTM; called when weights are assigned."""
         self._weights: list[list[nn.Parameter]] = self.rnn.all_weights
 
     @property
     def memories(self) -> int:
-        """Tensors in a memory."""
+        """The number of tensors in a memory."""
         return self.layers * self.kinds
 
     def from_first(self, first: Tensor) -> Memory:
-        """A memory in which every layer's h is `first` `[B, H]`, and every c zero."""
+        """Return a memory in which every layer's h is `first` `[B, H]`, and every c is zero."""
         return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.layers
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
@@ -71,14 +71,14 @@ class Recurrence(nn.Module):
         return x.to(self._weights[0][0].dtype)
 
     def train(self, mode: bool = True) -> Recurrence:
-        """There is no dropout inside, and cuDNN only differentiates RNNs that train: so they always do."""
+        """Keep the training mode: cuDNN differentiates no other, and there is no dropout inside."""
         super().train(mode)
         self.rnn.train(True)
         return self
 
 
 def reversed_within(x: Tensor, present: Tensor) -> Tensor:
-    """Every row of x `[B, S, E]` backwards within its length; the padding stays where it is.
+    """Return every row of x `[B, S, E]` backwards within its length; padding stays where it is.
 
     Read so, padding comes last in both directions, where it cannot touch what was read before it: no packed
     sequence, whose lengths would have to wait on the host.
@@ -90,6 +90,6 @@ def reversed_within(x: Tensor, present: Tensor) -> Tensor:
 
 
 def last_state(features: Tensor, present: Tensor) -> Tensor:
-    """What was known after the last real word, `[B, H]`."""
+    """Return the features after the last real word, `[B, H]`."""
     last = present.sum(1).sub_(1).view(-1, 1, 1)
     return features.gather(1, last.expand(-1, 1, features.shape[2])).squeeze(1)

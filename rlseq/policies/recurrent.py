@@ -18,7 +18,7 @@ State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, 
 
 
 class Recurrent(BasePolicy):
-    """LSTM or GRU language model; where there is a source, another one reads it.
+    """An LSTM or GRU language model; where there is a source, another one encodes it.
 
     The source is summed up in one vector (the encoder's state after its last real word), from which the
     decoder starts and which it sees at every step (Cho et al. 2014). Dropout is on what enters and leaves
@@ -80,7 +80,7 @@ class Recurrent(BasePolicy):
         behaviour: Behaviour = RAW,
         inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or `inputs` in their place."""
+        """Score all steps at once, reading the given actions, or `inputs` in their place."""
         state = self.start(context)
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
         read = self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs)))

@@ -1,4 +1,4 @@
-"""An attentive encoder–decoder: it learns to align and to translate at once (Bahdanau et al. 2015).
+"""An encoder–decoder with attention (Bahdanau et al. 2015).
 
 s̄₁…S = encoder, in both directions        hₜ = g(hₜ₋₁, xₜ)
 aₜ = Σᵢ softmaxᵢ(hₜ·K s̄ᵢ / √H) V s̄ᵢ        h̃ₜ = tanh(W [hₜ; aₜ])        π = softmax(W' h̃ₜ + b)
@@ -25,7 +25,7 @@ State = tuple[Memory, Source]
 
 
 class Seq2Seq(BasePolicy):
-    """Bidirectional encoder, attention, decoder.
+    """A bidirectional encoder, attention, and a decoder.
 
     Args:
         cell: `nn.LSTM` or `nn.GRU`.
@@ -88,7 +88,7 @@ class Seq2Seq(BasePolicy):
         behaviour: Behaviour = RAW,
         inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or `inputs` in their place."""
+        """Score all steps at once, reading the given actions, or `inputs` in their place."""
         memory, source = self.start(context)
         h = self.decoder.unroll(
             self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs))), memory
@@ -96,7 +96,7 @@ class Seq2Seq(BasePolicy):
         return self.head.evaluate(self._attend(h, source), actions, behaviour)
 
     def _attend(self, h: Tensor, source: Source) -> Tensor:
-        """h̃ `[B, T, H]`."""
+        """Return h̃ `[B, T, H]`."""
         a = attention(h, *source)
         attended: Tensor = self.dropout(self.combine(torch.cat([h, a], 2)).tanh())
         return attended

@@ -1,4 +1,4 @@
-"""What a policy must know of a task's vocabularies, and how it reads what was written."""
+"""The vocabularies that a policy reads and writes, and embeddings of words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """The ids that a policy writes and reads, and how many of them at most."""
+    """The ids that a policy writes and reads, and the largest number of them."""
 
     written: int  # V, words that can be written
     read: int  # rows of their embedding: V, and the ids that are only read
@@ -31,22 +31,22 @@ class TokenSpec:
 
     @classmethod
     def of(cls, env: SequenceEnv) -> TokenSpec:
-        """Those of a task."""
+        """Return those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
         if (source := env.source_vocab) is None:
             return cls(*words, observed=observed)
         return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
 
-    def before(self, written: Any) -> Any:
-        """What is read before each action is chosen: BOS, y₁ … y_{T−1}, `[B, T]`, or as a `SoftTokens`."""
-        if isinstance(written, SoftTokens):
-            mean = 1 / written.weights.shape[2]
-            return SoftTokens(_delayed(written.words, self.bos), _delayed(written.weights, mean))
-        return _delayed(written, self.bos)
+    def before(self, actions: Any) -> Any:
+        """Return the inputs before each action: BOS, y₁ … y_{T−1}, `[B, T]`, or as `SoftTokens`."""
+        if isinstance(actions, SoftTokens):
+            mean = 1 / actions.weights.shape[2]
+            return SoftTokens(_delayed(actions.words, self.bos), _delayed(actions.weights, mean))
+        return _delayed(actions, self.bos)
 
     def present(self, source: Tensor) -> Tensor:
-        """False on padding, bool `[B, S]`; the first word always counts, so that no source is blank."""
+        """Return False on padding, bool `[B, S]`; the first word is always present, for attention."""
         present = source != self.source_pad
         present[:, 0] = True
         return present
@@ -56,7 +56,7 @@ class Embedding(nn.Embedding):
     """A vector for every word; of several words at once, their weighted mean."""
 
     def forward(self, words: Tensor | SoftTokens) -> Tensor:
-        """`[…]` to `[…, E]`."""
+        """Return vectors `[…, E]` of words `[…]`."""
         if isinstance(words, SoftTokens):
             return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
         return super().forward(words)

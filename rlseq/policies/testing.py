@@ -1,4 +1,4 @@
-"""Proofs that a policy of your own keeps the protocol."""
+"""A check that a policy of your own follows the protocol of `rlseq.types.Policy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlseq.utils.modules import eval_mode
 
 
 class Scores(NamedTuple):
-    """What is compared of an evaluation; None is not."""
+    """Return the tensors of an evaluation that are compared."""
 
     log_probs: Tensor | None
     entropy: Tensor | None = None
@@ -26,7 +26,7 @@ class Scores(NamedTuple):
 
 
 def check_policy(policy: Any, env: Any, tolerance: float = 1e-4) -> None:
-    """Raise `AssertionError` unless `evaluate` agrees with `step`, row by row, whatever stands beside it.
+    """Raise `AssertionError` unless `evaluate` agrees with `step`, in every row, whatever the other rows are.
 
     Checks, on texts that the policy writes itself:
 
@@ -79,7 +79,7 @@ class _Exam:
         self._as_before(self._replay(self.actions, self.context), message)
 
     def future(self) -> None:
-        """Change all actions from t on, another t in every row; and what follows the end of a text."""
+        """Change all actions from t on, with another t in every row, and what follows the end of a text."""
         middle = torch.arange(len(self.actions), device=self.place.device) % len(self.place)
         for first, what in ((middle, "later actions"), (self.mask.sum(1), "what follows the end")):
             first = first.unsqueeze(1)
@@ -91,7 +91,7 @@ class _Exam:
             )
 
     def company(self) -> None:
-        """Score every row again, among rows that write something else about something else."""
+        """Score every row again, among rows with other texts and contexts."""
         actions = torch.cat([self.actions, self.others.flip(0)])
         context = {name: torch.cat([value, value.flip(0)]) for name, value in self.context.items()}
         for got in (self._evaluate(actions, context), self._replay(actions, context)):
@@ -99,7 +99,7 @@ class _Exam:
             self._as_before(Scores(*rows), "the other rows of the batch matter")
 
     def source_padding(self) -> None:
-        """Take half of every source away: filled up with padding or cut off, it must read alike."""
+        """Remove half of every source: filled up with padding or cut off, the scores must be the same."""
         if self.env.source_vocab is None:
             return
         source, pad = self.context["source"], self.env.source_vocab.pad
@@ -114,7 +114,7 @@ class _Exam:
             self._compare(got, wanted, "what fills up the source matters")
 
     def forks(self) -> None:
-        """Copy the rows in the middle of a text, in another order; the originals go elsewhere first."""
+        """Copy the rows in the middle of a text, in another order, after the originals have gone on."""
         middle = len(self.place) // 2
         state, token = (
             self.policy.start(self.context),
@@ -133,7 +133,7 @@ class _Exam:
         self._as_before(back, "copied rows of a state do not go on alike", self.place >= middle)
 
     def behaviour(self) -> None:
-        """Temperature, and a support that leaves out a word that was not written."""
+        """Check a temperature, and a support without a word that was not written."""
         if len(inspect.signature(self.policy.evaluate).parameters) < 3 or len(self.env.vocab) < 2:
             return
         support = torch.ones(*self.actions.shape, len(self.env.vocab), device=self.place.device).bool()
@@ -150,7 +150,7 @@ class _Exam:
         behaviour: Behaviour = RAW,
         resumed: tuple[int, State] | None = None,
     ) -> Scores:
-        """What `step` says of actions, from the first on, or resumed before action t; nothing (0) until t."""
+        """Return the scores of actions by `step`, from the first on, or resumed before action t; 0 before."""
         first, state = resumed or (0, self.policy.start(context))
         token = actions[:, first - 1] if first else torch.full_like(actions[:, 0], self.env.vocab.bos)
         log_probs, entropy, top = (torch.zeros(actions.shape, device=actions.device) for _ in range(3))

@@ -26,7 +26,7 @@ State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next pl
 
 
 class Transformer(BasePolicy):
-    """Reads and writes words.
+    """A transformer policy.
 
     `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
     older state stays good, as it never looks beyond its own place; but of two continuations of one state, at
@@ -103,7 +103,7 @@ class Transformer(BasePolicy):
         behaviour: Behaviour = RAW,
         inputs: Tensor | SoftTokens | None = None,
     ) -> Evaluation:
-        """All steps at once, reading the given actions, or `inputs` in their place."""
+        """Score all steps at once, reading the given actions, or `inputs` in their place."""
         source = self._read(context)
         x = self.embedding(self.words.before(actions if inputs is None else inputs))
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
@@ -113,7 +113,7 @@ class Transformer(BasePolicy):
         return self.head.evaluate(self.norm(x), actions, behaviour)
 
     def _read(self, context: Context) -> Source | tuple[()]:
-        """Keys and values of the source, for every layer that will look at it."""
+        """Return keys and values of the source, for every layer that attends to it."""
         if self.reader is None:
             return ()
         x, present = self.reader(context)
