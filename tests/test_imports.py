@@ -24,7 +24,7 @@ MODULE = '''
 from dataclasses import dataclass
 
 import rlseq
-from rlseq.agents import AGENTS, REINFORCE
+from rlseq.agents import REINFORCE
 from rlseq.envs.copy import Copy
 from rlseq.policies import POLICIES
 
@@ -46,8 +46,8 @@ class Mine(REINFORCE):
 
 
 rlseq.register("own/Shout-v0", Shout)
-AGENTS["mine"] = Mine
-POLICIES["whisper"] = POLICIES["gru"]
+rlseq.agents.register("mine", Mine)
+rlseq.policies.register("whisper", POLICIES["gru"])
 rlseq.metrics.register("agreement", agreement)
 '''
 TASK = (

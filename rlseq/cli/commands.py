@@ -94,7 +94,7 @@ def train(name: str, words: Sequence[str]) -> None:
 
 
 def _say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
-    """Say on which items a policy was tested, beside the scores, which other programs may read."""
+    """Write to standard error on which items a policy was tested; scores go to standard output."""
     items = f"items of {other}" if other else tested_on(id)
     sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{items}\n")
 
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def _say_changed(run: Path, model: Model) -> None:
-    """Say where the data of a run are others by now than those that it was trained on."""
+    """Write to standard error where the data of a run have changed since its training."""
     if not (run / "config.json").exists():
         return
     env = model.task(**model.run.training_options)

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any) -> Comparison:
-    """Compare, and say what is being done.
+    """Run the demonstration and print what it does.
 
     Args:
         out: the folder of everything.
@@ -56,7 +56,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
 
 
 def _samples(comparison: Comparison, shown: int = 5) -> Any:
-    """What every agent writes for the first sources; wrong texts in red."""
+    """Return a table of the texts of every agent for the first sources; wrong texts are red."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,15 +1,15 @@
-"""What is here and what is missing: versions, devices, and the command that adds each optional part."""
+"""Versions, devices and optional parts, and the command that installs what is missing."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-CORE = (
+CORE = [
     "rlseq",
     "torch",
     "gymnasium",
@@ -19,52 +19,27 @@ CORE = (
     "sacrebleu",
     "stable-baselines3",
     "tyro",
+]
+# The name of each optional part, the modules or programs of which it needs one, its use, how to install it.
+OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("tensorboard", ("tensorboard",), "curves in TensorBoard", "pip install 'rlseq[log]'"),
+    ("wandb", ("wandb",), "Weights & Biases", "pip install 'rlseq[log]'"),
+    ("java", ("java",), "METEOR and SPICE", "apt-get install default-jre-headless"),
+    ("compiler", ("g++", "c++", "clang++"), "torch.compile on processors", "apt-get install g++"),
+    ("rliable", ("rliable",), "a test of the statistics", "pip install 'rlseq[test]'"),
+    ("chromium", ("chromium", "google-chrome"), "a test of the page", "apt-get install chromium"),
 )
-
-
-Part = tuple[str, Callable[[], bool], str, str]
-
-
-OPTIONAL: tuple[Part, ...] = (
-    ("tensorboard", lambda: _importable("tensorboard"), "curves in TensorBoard", "pip install 'rlseq[log]'"),
-    ("wandb", lambda: _importable("wandb"), "Weights & Biases", "pip install 'rlseq[log]'"),
-    ("java", lambda: _on_path("java"), "METEOR and SPICE", "apt-get install default-jre-headless"),
-    (
-        "compiler",
-        lambda: _on_path("g++", "c++", "clang++"),
-        "torch.compile on processors",
-        "apt-get install g++",
-    ),
-    ("rliable", lambda: _importable("rliable"), "a test of the statistics", "pip install 'rlseq[test]'"),
-    (
-        "chromium",
-        lambda: _on_path("chromium", "google-chrome"),
-        "a test of the page",
-        "apt-get install chromium",
-    ),
-)
-
-
-def _importable(name: str) -> bool:
-    return find_spec(name) is not None
-
-
-def _on_path(*names: str) -> bool:
-    return any(map(shutil.which, names))
 
 
 def findings() -> Iterator[tuple[str, str, str]]:
-    """Name, state, and what to do; in order."""
+    """Yield the name of each part, its state, and what to do about it."""
     yield "python", platform.python_version(), ""
     for name in CORE:
         try:
             yield name, version(name), ""
         except PackageNotFoundError:
-            yield (
-                name,
-                "from source" if name == "rlseq" else "missing",
-                "" if name == "rlseq" else "pip install rlseq",
-            )
+            source = name == "rlseq"
+            yield name, "from source" if source else "missing", "" if source else "pip install rlseq"
     import torch
 
     yield "processors", f"{os.cpu_count()} ({torch.get_num_threads()} threads in torch)", ""
@@ -72,13 +47,12 @@ def findings() -> Iterator[tuple[str, str, str]]:
         for i in range(torch.cuda.device_count()):
             yield f"cuda:{i}", torch.cuda.get_device_name(i), ""
     else:
-        yield (
-            "cuda",
-            "none",
-            "" if torch.version.cuda else "this torch is for processors only; pytorch.org has others",
-        )
-    for name, there, use, command in OPTIONAL:
-        yield name, f"here: {use}" if there() else f"missing: {use}", "" if there() else command
+        only = "" if torch.version.cuda else "this torch is for processors only; pytorch.org has others"
+        yield "cuda", "none", only
+    for name, wanted, use, command in OPTIONAL:
+        look = find_spec if command.startswith("pip") else shutil.which
+        there = any(map(look, wanted))
+        yield name, f"{'here' if there else 'missing'}: {use}", "" if there else command
 
 
 def doctor() -> None:

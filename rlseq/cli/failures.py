@@ -1,4 +1,4 @@
-"""The end of a command by an exception: one message, whatever was raised, and wherever."""
+"""One message and an exit status for an exception that ends a command."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib",
 
 
 class Failure(NamedTuple):
-    """A message for who typed the command, and the exit status."""
+    """A message for the user of the command, and the exit status."""
 
     message: str
     status: int
 
 
 def explained(error: Exception, words: Sequence[str]) -> Failure:
-    """Return what an exception means for who typed a command.
+    """Return what an exception means for the user of a command.
 
     An error in code that is neither of rlseq nor of a library is the user's, and is shown with their part of
     the traceback. What rlseq raises itself is a refusal, and says what to mend; files that cannot be read or
@@ -58,14 +58,14 @@ def explained(error: Exception, words: Sequence[str]) -> Failure:
 
 
 def _is_users(frame: FrameType) -> bool:
-    """Whether a frame runs code that is neither of rlseq nor of a library."""
+    """Return whether a frame runs code that is neither of rlseq nor of a library."""
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     path = frame.f_code.co_filename
     return package not in ("rlseq", *sys.stdlib_module_names) and not path.startswith(LIBRARIES)
 
 
 def _raised_on_purpose(trace: TracebackType | None) -> bool:
-    """Whether an exception comes from a `raise` in rlseq, and not from an operation that went wrong."""
+    """Return whether an exception comes from a `raise` in rlseq, and not from an operation that failed."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None or str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] != "rlseq":
@@ -74,13 +74,13 @@ def _raised_on_purpose(trace: TracebackType | None) -> bool:
 
 
 def _of_system(error: OSError) -> str:
-    """An error of the system with the file that it is about."""
+    """Return the message of an error of the operating system, with the file that it concerns."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
 def _bug(error: Exception, words: Sequence[str]) -> Failure:
-    """Write all that a report needs to a file, and name it."""
+    """Write a report of a bug to a file, and return a message that names the file."""
     said = f"this is a bug in rlseq, not in what was typed: {type(error).__name__}: {error}"[:LONGEST]
     text = f"rlseq {' '.join(map(ascii, words))}\n{sys.version}\n{platform.platform()}\n\n"
     text += "".join(traceback.format_exception(error))

@@ -103,7 +103,7 @@ def parsed(form: Any, words: Sequence[str], prog: str, text: str | None, found: 
 
 
 def _from_file(form: Any, name: str, value: Any) -> Any:
-    """A value from a file: a list as a tuple, names and values as the dataclass that they are of."""
+    """Return a value from a file as the form takes it: a list as a tuple, a mapping as a dataclass."""
     default = getattr(form(), name)
     if is_dataclass(default) and isinstance(value, Mapping):
         check_options(value, [field.name for field in fields(default)], name)
@@ -124,7 +124,7 @@ def fields_of(cls: type, given: Any, renamed: Mapping[str, str]) -> dict[str, An
 
 
 def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
-    """`name=value` as typed: numbers as numbers, the rest as text."""
+    """Return pairs `name=value` as a dictionary: numbers as numbers, other values as text."""
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -135,7 +135,7 @@ def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python or JSON literal of numbers, strings, lists and dictionaries, or the text itself."""
+    """Return a Python or JSON literal of numbers, strings, lists and dictionaries, or the text itself."""
     named = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in named:
         return named[text.lower()]
@@ -184,7 +184,7 @@ def check_names(path: str | PathLike[str], found: Iterable[str], known: Collecti
 
 
 def _counted(value: Any, count: int = 0) -> int:
-    """The number of values in a tree, or one that is too large; what JSON does not have is refused."""
+    """Return the number of values in a tree, or a number above the limit; refuse what JSON does not have."""
     if count > MOST:
         return count
     if isinstance(value, Mapping):
@@ -202,5 +202,5 @@ def _counted(value: Any, count: int = 0) -> int:
 
 
 def _in_a_line(error: Exception) -> str:
-    """An error of the parser in one line."""
+    """Return an error of the parser in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

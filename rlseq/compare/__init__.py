@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _Callable(ModuleType):
-    """The package as the function `rlseq.compare.run.compare`."""
+    """A package that can be called, as `rlseq.compare.run.compare`."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """See `rlseq.compare.run.compare`."""

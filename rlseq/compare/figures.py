@@ -1,4 +1,4 @@
-"""Pictures of a comparison: learning curves with bands, and likelihood at several temperatures."""
+"""Figures of a comparison: learning curves with bands, and samples at several temperatures."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COSTS = {"tokens": "tokens", "episodes": "episodes", "seconds": "seconds of trai
 
 
 def colours(task: Tree) -> dict[str, str]:
-    """One colour an agent, the same in every picture and table."""
+    """Return the colour of each agent, the same in every figure and table."""
     names = [agent["name"] for agent in task["agents"] if agent["name"] != "start"]
     return {"start": START, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}}
 
 
 def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
-    """Reward in tests against what it cost; triangles where a band goes on beyond the frame."""
+    """Draw the reward in tests against its costs; triangles mark bands that leave the frame."""
     figure = Figure(figsize=(4.2 * len(costs), 3.1), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
     paint = colours(task)
@@ -52,7 +52,7 @@ def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
 
 
 def sweep(task: Tree) -> Figure | None:
-    """Quality against variety of likelihood's samples, by temperature; None without a sweep."""
+    """Draw quality against variety of samples by temperature; return None without such tests."""
     swept = [agent for agent in task["agents"] if agent["temperatures"]]
     if not swept:
         return None
@@ -72,7 +72,7 @@ def sweep(task: Tree) -> Figure | None:
 
 
 def inline(figure: Figure, title: str) -> str:
-    """A figure as SVG inside a page: its text is text, its ink is the page's."""
+    """Return a figure as SVG for a page, with text as text, in the colours of the page."""
     text = io.StringIO()
     from matplotlib import rc_context
 
@@ -103,7 +103,7 @@ def _dressed(axis: Any, x: str, y: str) -> None:
 
 
 def _limit(axis: Any, task: Tree) -> None:
-    """Bands of few seeds may be wider than all that is to be seen: what is in the tables sets the frame."""
+    """Set the frame by the means: bands of few seeds may be far wider."""
     drawn = [agent for agent in task["agents"] if agent["name"] != "start"]
     points = [p["estimate"] for agent in drawn for p in agent["curve"]]
     margin = 0.12 * (max(points) - min(points)) or 0.1
@@ -112,7 +112,7 @@ def _limit(axis: Any, task: Tree) -> None:
 
 
 def _mark_beyond(axis: Any, task: Tree, cost: str) -> None:
-    """Triangles at the edge of the frame where bands go on beyond it."""
+    """Draw triangles at the edge of the frame where bands leave it."""
     bottom, top = axis.get_ylim()
     for agent in task["agents"]:
         points, colour = [p for p in agent["curve"] if p["low"] is not None], colours(task)[agent["name"]]

@@ -1,4 +1,4 @@
-"""Where the runs of a comparison lie: names as names of folders, all inside of the comparison's own."""
+"""The folders of the runs of a comparison, all inside of its own folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared: agents × tasks × seeds as a list of runs."""
+"""The settings of a comparison, and its runs: agents × tasks × seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 @dataclass(frozen=True)
 class ComparisonConfig(Checked):
-    """What is compared with what, and how long every agent is trained."""
+    """The settings of a comparison; keywords, flags, files and docs are made from these fields."""
 
     envs: Names
     """Ids of tasks, or a dictionary of their options by id. Agents are tested on the items that a task
@@ -113,7 +113,7 @@ class ComparisonConfig(Checked):
         ]
 
     def variants(self) -> Iterator[tuple[str, Options]]:
-        """The start, agents as asked for, and these again for every other reward; likelihood has none."""
+        """Yield the start, the agents, and each agent again for every other reward; likelihood has none."""
         if self.start is not None:
             yield START, {"agent": self.start, **(self.start_hyper or {})}
         for name, hyper in named(self.agents).items():
@@ -126,7 +126,7 @@ class ComparisonConfig(Checked):
     def _runs(
         self, place: Path, id: str, options: Options, variants: Mapping[str, Options], seed: int
     ) -> Iterator[RunConfig]:
-        """The runs of one task and seed: the shared start, and every agent from there."""
+        """Yield the runs of one task and seed: the shared start, and every agent from there."""
         shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
         policy = shape.pop("name", "lstm")
         for name, settings in variants.items():
@@ -155,7 +155,7 @@ class ComparisonConfig(Checked):
 
 
 def check(jobs: Sequence[RunConfig]) -> None:
-    """Make one run of each kind without training it: what is wrong is said before anything is written."""
+    """Build one run of each kind without training it, so that mistakes are refused early."""
     seen = set()
     for job in jobs:
         if (job.env, job.agent) in seen:
@@ -167,7 +167,7 @@ def check(jobs: Sequence[RunConfig]) -> None:
 
 
 def named(given: str | Sequence[str] | Mapping[str, Options]) -> dict[str, Options]:
-    """Names with options, whichever way they were given."""
+    """Return options by name, from a name, a sequence of names, or a dictionary."""
     if isinstance(given, Mapping):
         for name, options in given.items():
             if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):

@@ -1,4 +1,4 @@
-"""A queue of runs as processes: one that fails is reported, and the rest goes on."""
+"""Runs as processes, a number of them at a time; one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent
 
 
 def processors() -> int:
-    """The number of processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def threads_each(processes: int) -> int:
-    """The threads of each of several processes: together at most those torch may use here, at least one."""
+    """Return the threads of each process: together at most what torch may use here, each at least one."""
     return max(1, min(torch.get_num_threads(), processors()) // processes)
 
 
@@ -110,7 +110,7 @@ def _work(
 
 
 def _started(job: RunConfig, threads: int) -> BaseProcess:
-    """A process for a run.
+    """Start a process for a run.
 
     Forked where it has one thread, which needs no import and knows tasks that were registered in a notebook;
     OpenMP's threads and CUDA do not survive a fork, so that with them it starts afresh.
@@ -131,7 +131,7 @@ def _started(job: RunConfig, threads: int) -> BaseProcess:
 
 
 def _child(job: RunConfig, threads: int) -> None:
-    """Make a run in this process; what it says is in `log.txt`, and the error it ends with in `error.txt`."""
+    """Make a run in this process; its output goes to `log.txt`, the error that ends it to `error.txt`."""
     _end_with_parent()
     os.setpgid(0, 0)  # Ctrl-C comes once, from the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -159,7 +159,7 @@ def _child(job: RunConfig, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have this process end when its parent ends, even by SIGKILL: it holds the lock of its run."""
+    """End this process when its parent ends, even by SIGKILL, because it holds the lock of its run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     if sys.platform == "linux":
@@ -177,7 +177,7 @@ def _exit_after(process: BaseProcess) -> None:
 
 
 def _reason(folder: Path, code: int) -> str:
-    """The traceback, or the signal, that a process ended with."""
+    """Return the traceback, or the signal, that ended a process."""
     path = folder / "error.txt"
     if code > 0 and path.exists():
         return path.read_text("utf-8")

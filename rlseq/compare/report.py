@@ -1,4 +1,4 @@
-"""One self-contained page of a comparison, and its tables as Markdown and CSV."""
+"""The page of a comparison, and its tables as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(results: Tree, folder: Path) -> Path:
 
 
 def page(results: Tree) -> str:
-    """The page; it asks nobody for anything."""
+    """Return the page as HTML, which loads nothing from elsewhere."""
     results = tables.visible(results)
     shown: str = _template("report.html").render(
         results=results,
@@ -43,7 +43,7 @@ def page(results: Tree) -> str:
 
 
 def fragment(results: Tree) -> str:
-    """Verdicts and scores, for a notebook."""
+    """Return verdicts and scores as HTML for a notebook."""
     results = tables.visible(results)
     shown: str = _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
     return shown
@@ -57,7 +57,7 @@ def _template(name: str) -> Any:
 
 
 def _shown(task: Tree) -> dict[str, Any]:
-    """What the page shows of a task."""
+    """Return the tables and figures of a task as the template takes them."""
     swept = figures.sweep(task)
     title = f"Reward of every agent on {task['env']} against"
     return {
@@ -78,7 +78,7 @@ def _shown(task: Tree) -> dict[str, Any]:
 
 
 def _bars(task: Tree) -> list[dict[str, Any]]:
-    """The place of each interval between the worst and the best, in per cent of the width of a cell.
+    """Return the place of each interval between the worst and the best, in per cent of the width of a cell.
 
     `beyond` names the ends that lie outside the cell: wide intervals are cut rather than all others squeezed.
     """
@@ -108,7 +108,7 @@ def _bars(task: Tree) -> list[dict[str, Any]]:
 
 
 def _heat(task: Tree) -> list[list[float]]:
-    """How good every cell of the matrix is within its column, 0 … 1."""
+    """Return how good every cell of the matrix is within its column, 0 … 1."""
     agents = tables.ranked(task)
     columns = []
     for metric in agents[0]["scores"]:

@@ -1,4 +1,4 @@
-"""What the runs of a comparison come to: `results.json`, and the `Comparison` that shows it."""
+"""The results of a comparison, collected from its runs: `results.json`, and `Comparison`, which shows it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Comparison:
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> Comparison:
-        """The comparison in a folder."""
+        """Return the comparison in a folder."""
         path = Path(folder) / "results.json"
         if not path.exists():
             raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
@@ -55,13 +55,13 @@ class Comparison:
         return cls(Path(folder), results)
 
     def table(self) -> Any:
-        """The scores, to be printed by rich."""
+        """Return the scores and verdicts for rich to print."""
         from rlseq.compare.tables import rich_tables
 
         return rich_tables(self.results)
 
     def plot(self) -> Any:
-        """Learning curves, as a matplotlib figure."""
+        """Return the learning curves of the first task as a matplotlib figure."""
         from rlseq.compare.figures import curves
 
         return curves(self.results["tasks"][0])
@@ -115,7 +115,7 @@ class _Run:
         self.path = path
 
     def curve(self) -> list[dict[str, float]]:
-        """Evaluations, the one before training among them."""
+        """Return the evaluations, with the one before training as the first."""
         rows = [{n.removeprefix("eval_"): v for n, v in row.items()} for row in self.results["curve"]]
         seconds = self._seconds()
         if not rows or rows[-1]["tokens"] != self.results["tokens"]:
@@ -127,15 +127,15 @@ class _Run:
         return [start, *({**row, "seconds": seconds[row["update"]]} for row in rows)]
 
     def texts(self) -> list[Tree]:
-        """What the last evaluation saw."""
+        """Return the texts of the last evaluation."""
         return read_samples(self.path, self.results)
 
     def alarms(self) -> list[str]:
-        """What training warned of."""
+        """Return the alarms of training."""
         return list(read_sealed(self.path / "alarms.json")["alarms"])
 
     def temperatures(self) -> list[dict[str, float]]:
-        """Scores of samples at several temperatures, if that was asked for."""
+        """Return the scores of samples at several temperatures, nothing where they were not tested."""
         path = self.path / "temperatures.json"
         if not self.job.sweep:
             return []
@@ -149,7 +149,7 @@ class _Run:
         return rows
 
     def rewarded(self) -> list[str]:
-        """The names of the parts of the reward that it was trained on."""
+        """Return the names of the parts of the reward that the run was trained on."""
         return list(configuration(self.path)["env"].get("reward", {}))
 
     def _seconds(self) -> dict[float, float]:
@@ -157,7 +157,7 @@ class _Run:
 
 
 def _task(env: str, runs: Sequence[_Run]) -> Tree:
-    """Everything about one task."""
+    """Return the results of one task."""
     agents: dict[str, list[_Run]] = {}
     for run in runs:
         agents.setdefault(run.job.agent, []).append(run)
@@ -187,7 +187,7 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
 
 
 def _selection(runs: Sequence[_Run]) -> Tree:
-    """Which items were tested; all runs of a task must have been tested on the same."""
+    """Return which items were tested; refuse runs of a task that were tested on different ones."""
     first: Tree = runs[0].results.get("selection") or {}
     for run in runs:
         if not first or run.results.get("selection") != first:
@@ -200,7 +200,7 @@ def _selection(runs: Sequence[_Run]) -> Tree:
 
 
 def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
-    """The range of every metric, as far as it is known and no value contradicts it."""
+    """Return the range of every metric, as far as it is known and no value contradicts it."""
     own = next((run.rewarded() for run in runs if run.job.reward is None and not run.job.stock), [])
     known = {metric: row_of(metric).range for run in runs for metric in run.final}
     known["reward"] = row_of(own[0]).reward_range if len(own) == 1 else NO_RANGE
@@ -211,7 +211,7 @@ def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
 
 
 def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree:
-    """Scores, costs, curve and alarms of an agent's runs."""
+    """Return scores, costs, curve and alarms of the runs of an agent."""
     job, curves = runs[0].job, [run.curve() for run in runs]
     costs = {
         key: float(np.median([run.results[key] for run in runs])) for key in ("tokens", "episodes", "seconds")
@@ -242,7 +242,7 @@ def _scored(values: Sequence[float], range: Range) -> Tree:
 
 
 def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RANGE) -> list[Tree]:
-    """Interval of the mean reward against what it had cost by then.
+    """Return the interval of the mean reward along training, with the costs so far.
 
     Seeds are joined by the tokens that they had spent: between two evaluations of a seed, its values are
     interpolated. The points are where the seed with most evaluations has them, and the end of every run.
@@ -260,7 +260,7 @@ def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RA
 
 
 def _at(curves: Sequence[Sequence[Mapping[str, float]]], tokens: Sequence[float], name: str) -> list[float]:
-    """A value of every seed after as many tokens, interpolated between its evaluations."""
+    """Return a value of every seed after a number of tokens, interpolated between its evaluations."""
     return [
         float(np.interp(at, [p["tokens"] for p in curve], [p[name] for p in curve]))
         for curve, at in zip(curves, tokens, strict=True)
@@ -279,7 +279,7 @@ def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str,
 
 
 def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
-    """The same items, as every agent's first seed writes them."""
+    """Return the texts of the first seed of every agent for the same items."""
     first = next(iter(texts.values()))
     return [
         {**{k: v for k, v in line.items() if k in ("index", "source", "references")}}

@@ -1,4 +1,4 @@
-"""`compare`: agents × tasks × seeds, the same budget for each, and what can be said about them."""
+"""`compare`: train agents on tasks with several seeds and the same budget, and collect the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said about agents from few seeds, and about their texts from the same test items.
+"""Statistics of agents over few seeds, and of their texts over the same test items.
 
 Seeds are the unit when *agents* are compared: how much better does training turn out? Items are the unit
 when two sets of *texts* are: would the difference be there on other items? Percentile bootstraps over few
@@ -137,7 +137,7 @@ def welch(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> tuple[Interval, A
 
 
 def permutation(x: ArrayLike, y: ArrayLike, resamples: int = 9999, seed: int = 0) -> Any:
-    """The p-value of the difference of means, if it did not matter which agent made which run.
+    """Return the p-value of the difference of means where the runs of two agents are exchanged.
 
     p = #{|d*| ≥ |d|} / C(m+n, m), d* the difference after an exchange of runs between the agents; where
     there are more than `resamples` exchanges, p = (1 + #{|d*| ≥ |d|}) / (1 + R) for R random ones. The scores
@@ -163,7 +163,7 @@ def permutation(x: ArrayLike, y: ArrayLike, resamples: int = 9999, seed: int = 0
 
 
 def smallest_p(m: int, n: int) -> float:
-    """The smallest p-value that an exact permutation test of m and n runs can have."""
+    """Return the smallest p-value that an exact permutation test of m and n runs can have."""
     return (2 if m == n else 1) / comb(m + n, m)
 
 
@@ -185,7 +185,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Inter
 
 
 def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999, seed: int = 0) -> float:
-    """How likely, if it did not matter who wrote what: an item's two scores change places at random.
+    """Return the p-value of the mean difference where the two scores of an item change places at random.
 
     p = (1 + #{|d*| ≥ |d|}) / (1 + R),  d the mean difference (Noreen 1989; Riezler & Maxwell 2005);
     exact where there are no more than R exchanges.
@@ -230,7 +230,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def as_tree(interval: Interval, range: Range = NO_RANGE) -> Tree:
-    """An interval as JSON; ends beyond the range are moved to its ends, and `cut` names them.
+    """Return an interval as JSON; ends beyond the range are moved to its ends, and `cut` names them.
 
     Args:
         interval: of one number.
@@ -248,12 +248,12 @@ def as_tree(interval: Interval, range: Range = NO_RANGE) -> Tree:
 
 
 def within(range: Range, values: Sequence[float]) -> Range:
-    """A metric's range; none where values beyond it show that another metric has its name."""
+    """Return the range of a metric; none where values beyond it show that another metric has its name."""
     return range if all(range[0] - 1e-6 <= value <= range[1] + 1e-6 for value in values) else NO_RANGE
 
 
 def without_nan(tree: Any) -> Any:
-    """The same tree with null in place of NaN, which JSON does not have."""
+    """Return a tree with null in place of NaN, which JSON does not have."""
     if isinstance(tree, dict):
         return {key: without_nan(value) for key, value in tree.items()}
     if isinstance(tree, list):

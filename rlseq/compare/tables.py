@@ -1,4 +1,4 @@
-"""The tables of a comparison, once, for the terminal, Markdown, CSV and the report."""
+"""The tables of a comparison for the terminal, Markdown, CSV and the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u206
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the first column naming the row."""
+    """A table of text; the first column names the row."""
 
     name: str
     caption: str
@@ -33,12 +33,12 @@ class Table:
 
 
 def tables(task: Tree) -> list[Table]:
-    """All tables of a task."""
+    """Return all tables of a task."""
     return [scores(task), matrix(task), pairs(task), costs(task)]
 
 
 def scores(task: Tree) -> Table:
-    """Reward of every agent, best first, and what is known about the difference from the best."""
+    """Return the reward of every agent, best first, and its difference from the best."""
     agents = ranked(task)
     best = next((a["name"] for a in agents if a["name"] != "start"), "")
     beside = [name for name in BESIDE_MEAN if name in agents[0]["scores"]["reward"]]
@@ -62,7 +62,7 @@ def scores(task: Tree) -> Table:
 
 
 def matrix(task: Tree) -> Table:
-    """What every agent was trained on, and what it scores on everything."""
+    """Return what every agent was trained on, and its score on each metric."""
     agents = ranked(task)
     metrics = list(agents[0]["scores"])
     rows = [
@@ -79,7 +79,7 @@ def matrix(task: Tree) -> Table:
 
 
 def pairs(task: Tree) -> Table:
-    """Every two agents."""
+    """Return the differences between every two agents."""
     rows = [
         [
             f"{p['a']} − {p['b']}",
@@ -107,7 +107,7 @@ def pairs(task: Tree) -> Table:
 
 
 def costs(task: Tree) -> Table:
-    """What every agent used."""
+    """Return the costs of every agent."""
     rows = [
         [
             a["name"],
@@ -126,7 +126,7 @@ def costs(task: Tree) -> Table:
 
 
 def across(results: Tree) -> Table:
-    """Every two agents, over all tasks."""
+    """Return the probability of improvement of every two agents over all tasks."""
     rows = [
         [f"{p['a']} − {p['b']}", interval(p["probability"]), str(p["probability"]["n"])]
         for p in sorted(results["across"], key=lambda p: -abs(p["probability"]["estimate"] - 0.5))
@@ -138,12 +138,12 @@ def across(results: Tree) -> Table:
 
 
 def ranked(task: Tree) -> list[Any]:
-    """Agents by reward, best first."""
+    """Return the agents by reward, best first."""
     return sorted(task["agents"], key=lambda a: -a["scores"]["reward"]["estimate"])
 
 
 def interval(value: Tree) -> str:
-    """`0.859 [0.822, 0.896]`; an end at which the range of the metric cut it has a mark."""
+    """Return an interval as `0.859 [0.822, 0.896]`, marked where the range of the metric cut it."""
     digits = 3 if abs(value["estimate"]) < 10 else 1
     if value["low"] is None:
         return f"{value['estimate']:.{digits}f} [?]"
@@ -152,12 +152,12 @@ def interval(value: Tree) -> str:
 
 
 def _cut_says(rows: Sequence[Sequence[str]]) -> str:
-    """An explanation of the mark, where there is one."""
+    """Return the explanation of the mark, where a row has one."""
     return CUT_SAYS if any(CUT in cell for row in rows for cell in row[1:]) else ""
 
 
 def visible(tree: Any) -> Any:
-    """The same tree, with escapes in place of the characters that change how other text is shown."""
+    """Return a tree with escapes in place of characters that change how other text is shown."""
     if isinstance(tree, str):
         return UNSEEN.sub(lambda m: m.group().encode("unicode_escape").decode(), tree)
     if isinstance(tree, Mapping):
@@ -166,12 +166,12 @@ def visible(tree: Any) -> Any:
 
 
 def p_value(p: float | None) -> str:
-    """Three digits, or that it is smaller."""
+    """Return a p-value with three digits, or as `< 0.001`."""
     return "?" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def markdown(results: Tree) -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     results, text = visible(results), "# Comparison\n"
     for task in results["tasks"]:
         text += f"\n## {_inline(task['env'])}\n\n{_inline(task['verdict'])}\n"
@@ -190,7 +190,7 @@ def markdown(results: Tree) -> str:
 
 
 def _inline(text: str) -> str:
-    """A text in one line of Markdown, without columns, code, HTML, emphasis or links of its own."""
+    """Return a text as one line of Markdown, with its marks escaped."""
     escaped = re.sub(r"([\\`*|<>&#]|(?<!\w)_|_(?!\w)|(?<=\])(?=[(\[:])|!(?=\[))", r"\\\1", text)
     return " ".join(escaped.split())
 
@@ -204,7 +204,7 @@ def _markdown(table: Table) -> str:
 
 
 def alarms(task: Tree) -> list[str]:
-    """The alarms of all runs in words: a line for each alarm of an agent, with the seeds that it concerns."""
+    """Return a line for each alarm of an agent, with the seeds that it concerns."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for agent in task["agents"]:
         for found in agent["alarms"]:
@@ -216,7 +216,7 @@ def alarms(task: Tree) -> list[str]:
 
 
 def spreadsheets(results: Tree) -> dict[str, str]:
-    """CSV files by name, with every number in a cell of its own."""
+    """Return CSV files by name, with every number in a cell of its own."""
     results = visible(results)
     parts = ("estimate", "low", "high", "n")
     beside = [f"{name}_{part}" for name in BESIDE_MEAN for part in parts[:3]]
@@ -257,7 +257,7 @@ def spreadsheets(results: Tree) -> dict[str, str]:
 
 
 def rich_tables(results: Tree) -> Any:
-    """The scores and the verdict of every task, for a terminal."""
+    """Return the scores and the verdict of every task for a terminal."""
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -286,7 +286,7 @@ def _last_line(text: str) -> str:
 
 
 def _against(task: Tree, name: str, best: str) -> str:
-    """What is known about an agent and the best."""
+    """Return what the tests say about an agent and the best."""
     if name == "start":
         return "where all started"
     if name == best:
@@ -314,7 +314,7 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _unformulated(cell: Any) -> Any:
-    """A cell whose text a spreadsheet does not take for a formula; numbers stay numbers."""
+    """Return a cell whose text no spreadsheet takes for a formula; numbers stay numbers."""
     if cell is None:
         return ""
     if isinstance(cell, str) and (cell.startswith(FORMULA) or cell.lstrip().startswith(FORMULA)):

@@ -1,4 +1,4 @@
-"""Which differences between agents are shown, in numbers and in words.
+"""Tests of the differences between agents, and the sentences that report them.
 
 Ranking, difference, interval and both tests are of one statistic: the mean reward over seeds. An agent is
 better than another where Welch's t-test says so after Holm's correction and a permutation test of the same
@@ -34,7 +34,7 @@ FAILING = 0.2  # the share of runs in which an agent fails, of the remark about 
 def compared(
     rewards: Mapping[str, Sequence[float]], texts: Mapping[str, Sequence[Sequence[float]]], range: Range
 ) -> list[Tree]:
-    """Every two agents: over seeds, and over items, both corrected for the number of pairs.
+    """Return the tests of every two agents, over seeds and over items, corrected for the number of pairs.
 
     Args:
         rewards: of every agent, the reward of every run.
@@ -61,7 +61,7 @@ def compared(
 
 
 def _over_seeds(x: Sequence[float], y: Sequence[float], range: Range) -> Tree:
-    """The difference of mean rewards, its two tests, and the probability that the first is better."""
+    """Return the difference of mean rewards, its two tests, and the probability that the first is better."""
     difference, p = welch(x, y)
     widest = range[1] - range[0]
     return {
@@ -73,7 +73,7 @@ def _over_seeds(x: Sequence[float], y: Sequence[float], range: Range) -> Tree:
 
 
 def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Tree:
-    """The difference of means over seeds on the same items, its test, and how many items differ."""
+    """Return the difference of means over seeds on the same items, its test, and how many items differ."""
     a, b = np.mean(x, axis=0), np.mean(y, axis=0)
     return {
         "difference": as_tree(paired_difference(a, b)),
@@ -83,7 +83,7 @@ def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> T
 
 
 def _better(line: Tree) -> str | None:
-    """The agent of a pair that is shown to be better, by both tests and with the sign of the difference."""
+    """Return the agent of a pair that both tests show to be better, None where they do not."""
     shown = line["p_holm"] <= ALPHA and line["p_permutation"] <= ALPHA  # never where a p-value is NaN
     difference = line["difference"]["estimate"]
     if not shown or difference == 0:
@@ -92,7 +92,7 @@ def _better(line: Tree) -> str | None:
 
 
 def across(tasks: Sequence[Tree]) -> list[Tree]:
-    """Every two agents over all tasks: the probability of improvement, which no scale of rewards changes."""
+    """Return the probability of improvement of every two agents over all tasks; scales do not matter."""
     runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
     names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
     lines = []
@@ -107,7 +107,7 @@ def across(tasks: Sequence[Tree]) -> list[Tree]:
 
 
 def verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
-    """One sentence: which agent is better, or that none is shown to be."""
+    """Return one sentence: which agent is better, or that none is shown to be."""
     if not agents:
         return "No run was finished."
     ranked = sorted(agents, key=lambda agent: -agent["scores"]["reward"]["estimate"])
@@ -128,7 +128,7 @@ def verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
 
 
 def remarks(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
-    """What a reader of the verdict should know of how far its numbers carry, a sentence each."""
+    """Return the limits of the verdict, a sentence each."""
     runs = {agent["name"]: len(agent["seeds"]) for agent in agents}
     return [
         *_too_few(runs),
@@ -140,7 +140,7 @@ def remarks(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
 
 
 def _too_few(runs: Mapping[str, int]) -> list[str]:
-    """Whether there are so few runs that no verdict is possible."""
+    """Return a remark where there are so few runs that no verdict is possible."""
     n = min(runs.values(), default=0)
     if len(runs) < 2 or n < 2 or smallest_p(n, n) <= ALPHA:
         return []
@@ -151,7 +151,7 @@ def _too_few(runs: Mapping[str, int]) -> list[str]:
 
 
 def _parting(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
-    """The pairs of agents on which the two tests do not agree."""
+    """Return a remark for each pair of agents on which the two tests do not agree."""
     lines = []
     for pair in pairs:
         p, exchanged = pair["p"], pair["p_permutation"]
@@ -174,7 +174,7 @@ def _parting(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
 
 
 def _orders(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
-    """The pairs that are decided by means and that the middle half of the runs orders the other way."""
+    """Return a remark for each pair whose means and interquartile means have opposite orders."""
     middle = {agent["name"]: agent["scores"]["reward"]["iqm"]["estimate"] for agent in agents}
     lines = []
     for pair in pairs:
@@ -189,7 +189,7 @@ def _orders(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
 
 
 def _unseen(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
-    """How often as many seeds as there are do not show a failure that is not rare."""
+    """Return a remark on how often so few seeds show no failure of an agent that sometimes fails."""
     n = min(runs.values(), default=0)
     hidden = (1 - FAILING) ** n
     if not any(pair["better"] for pair in pairs) or hidden <= ALPHA:
@@ -201,7 +201,7 @@ def _unseen(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
 
 
 def _items(pairs: Sequence[Tree]) -> list[str]:
-    """Whether there are pairs whose intervals over items rest on few items."""
+    """Return a remark where intervals over items rest on few items."""
     few = sorted(
         (pair["items"]["differ"], pair["items"]["difference"]["n"])
         for pair in pairs

@@ -58,7 +58,7 @@ def train(
     config: TrainConfig | None = None,
     **settings: Any,
 ) -> History:
-    """Run `updates` of `collect`, `update`.
+    """Train an agent: gather a batch and learn from it, again and again.
 
     With `out`, all of it is written to a folder (docs/runs.md), and a run that was stopped, by Ctrl-C or by a
     kill, goes on from its last checkpoint to the very numbers that it would have reached. An error ends the
@@ -132,7 +132,7 @@ class _Run:
             self.probe = PolicyProbe(self.agent, self.env)
 
     def done(self, unit: str) -> int:
-        """The number of updates, or of tokens, so far."""
+        """Return the number of updates, or of tokens, so far."""
         return self.updates if unit == "updates" else self.env.counts.as_dict()["tokens"]
 
     def learn(self) -> None:
@@ -180,20 +180,20 @@ class _Run:
         self.save("running")
 
     def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """An evaluation's scores, and its texts where there are any."""
+        """Return the scores of an evaluation, and its texts where there are any."""
         if isinstance(self.eval_env, SteppedEnv):
             return evaluate(self.agent.policy, self.eval_env, limit=self.config.eval_texts), []
         found = evaluate_texts(self.agent.policy, self.eval_env, limit=self.config.eval_texts)
         return {**found.means(), **diversity_metrics(found)}, found.lines(self.eval_env)
 
     def selection(self) -> dict[str, Any] | None:
-        """The record of which items evaluations test; None where there is no evaluation of items."""
+        """Return the record of which items are tested; None where no items are."""
         if self.eval_env is None or isinstance(self.eval_env, SteppedEnv):
             return None
         return selection(self.eval_env.size, self.config.eval_texts)
 
     def save(self, status: str) -> None:
-        """Checkpoint, alarms and results."""
+        """Write a checkpoint, alarms and results."""
         self.flush()
         if self.folder is None:
             return
@@ -237,7 +237,7 @@ class _Run:
         )
 
     def break_off(self, error: BaseException) -> None:
-        """Write what can be written of a run that ends with an error, which nothing here may hide."""
+        """Write what can be written of a run that ends with an error, without hiding that error."""
         if self.folder is None:
             return
         try:
@@ -252,7 +252,7 @@ class _Run:
             sys.stderr.write(f"rlseq: {self.folder.path}: the end of the run is not written ({second})\n")
 
     def restore(self) -> None:
-        """Go to the last intact checkpoint, if there is one."""
+        """Restore the last intact checkpoint, if there is one."""
         assert self.folder is not None
         found = checkpoint.load(self.folder.checkpoints)
         rows = self.folder.rows(None if found is None else found[1]["metrics"])
@@ -313,7 +313,7 @@ def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> 
 
 
 def _preflight(run: _Run) -> None:
-    """Before training on a task's reward begins: say which signs there are that it makes no sense."""
+    """Warn, before training begins, of signs that the reward of the task makes no sense."""
     agent = run.agent
     if run.updates or isinstance(run.env, SteppedEnv):
         return
@@ -323,7 +323,7 @@ def _preflight(run: _Run) -> None:
 
 
 def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
-    """Scalars of many updates as numbers: one wait for the device."""
+    """Return the scalars of many updates as numbers, with one wait for the device."""
     tensors = [torch.as_tensor(value).reshape(()) for row in metrics for value in row.values()]
     device = next((t.device for t in tensors if isinstance(t, Tensor)), None)
     numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])
