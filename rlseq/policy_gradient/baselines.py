@@ -114,18 +114,19 @@ def past_rewards(batch: Rollout) -> Tensor:
     return batch.rewards.cumsum(1) - batch.rewards
 
 
-def with_values(policy: Any, batch: Rollout) -> Rollout:
-    """Return the batch with V of the policy that sampled it."""
-    return batch if batch.values is not None else replace(batch, values=evaluate_frozen(policy, batch).values)
+class NeedsValues(Factor):
+    """A credit or a baseline that uses V of the policy that sampled a batch."""
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Add V, where a rollout has none."""
+        if batch.values is not None:
+            return batch
+        return replace(batch, values=evaluate_frozen(policy, batch).values)
 
 
 @dataclass(frozen=True)
-class Value(Factor):
+class Value(NeedsValues):
     """V(sₜ), by the policy's value head."""
-
-    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add V of the policy."""
-        return with_values(policy, batch)
 
     def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
         """Return V."""

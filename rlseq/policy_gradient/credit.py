@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlseq.engine.completions import complete
 from rlseq.policy_gradient import returns
-from rlseq.policy_gradient.baselines import Factor, past_rewards, values_of, with_values
+from rlseq.policy_gradient.baselines import Factor, NeedsValues, past_rewards, values_of
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, PositiveInt, Share
 
@@ -39,14 +39,8 @@ def own_credit(batch: Rollout, gamma: float) -> Tensor:
     raise NotImplementedError("the agent replaces this by its own credit when it is made")
 
 
-class _FromValues(Factor):
-    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add V of the policy."""
-        return with_values(policy, batch)
-
-
 @dataclass(frozen=True)
-class Lambda(_FromValues, Checked):
+class Lambda(NeedsValues, Checked):
     """The λ-return Gₜ^λ; less V it is generalised advantage estimation. λ = 0 is TD, λ = 1 Monte Carlo."""
 
     lam: Share = 0.95
@@ -59,7 +53,7 @@ class Lambda(_FromValues, Checked):
 
 
 @dataclass(frozen=True)
-class NStep(_FromValues, Checked):
+class NStep(NeedsValues, Checked):
     """The sum of the next n rewards, and V after them."""
 
     n: PositiveInt = 5

@@ -12,8 +12,8 @@ from rlseq.engine.decode import Decode
 from rlseq.engine.references import check_references
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policy_gradient.agent import SCHEDULES
-from rlseq.policy_gradient.baselines import BASELINES, Factor, Value, group_mean, leave_one_out
-from rlseq.policy_gradient.credit import CREDITS, Completions, Lambda, NStep, Stepwise
+from rlseq.policy_gradient.baselines import BASELINES, Factor, NeedsValues, group_mean, leave_one_out
+from rlseq.policy_gradient.credit import CREDITS, Completions, Stepwise
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import Rollout, SteppedEnv
@@ -81,9 +81,6 @@ SCALES: dict[str, Scale] = {
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
 
 
-LOOK_AT_VALUES = (Value, Lambda, NStep)
-
-
 SCORED_WHOLE = (Completions, Stepwise)  # credits made of scores of texts, not of rewards along the way
 
 
@@ -119,7 +116,7 @@ def check_factors(agent: Any) -> None:
             f"{type(agent).__name__} compares the texts of one context ({grouped[0]}) and needs samples ≥ 2, "
             f"got samples={agent.samples}; pass samples=4, or another baseline"
         )
-    valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, LOOK_AT_VALUES)]
+    valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, NeedsValues)]
     if valued and _lacks_values(agent.policy):
         raise ValueError(
             f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
