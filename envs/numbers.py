@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.encode import RefTable, table_of
-from rlseq.metrics.fitting import named_metric, rewards_of
+from rlseq.metrics.fitting import HasReferences, named_metric, rewards_of
 from rlseq.types import Reward
 from rlseq.utils.arguments import Range, checked_arguments
 from rlseq.utils.errors import need, pick
@@ -81,7 +81,7 @@ class Numbers(SequenceEnv):
         return {name: value.to(self.device) for name, value in self.corpus.encoded(index).items()}
 
 
-class NumberPairs:
+class NumberPairs(HasReferences):
     """Items computed from their index: number and language, and their words."""
 
     stream = True
@@ -122,11 +122,6 @@ class NumberPairs:
         """Return the references of items."""
         items = self.encoded(torch.arange(len(self)) if index is None else index)
         return table_of(items["references"], items["reference_lengths"])
-
-    def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """Return the references of items as texts."""
-        asked = self.asked(torch.arange(len(self)) if index is None else index)
-        return [[words(n, self.targets[to])] for n, to in asked]
 
 
 @lru_cache(maxsize=1 << 17)

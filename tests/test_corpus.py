@@ -15,7 +15,7 @@ from rlseq.data.encode import load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, find
 from rlseq.metrics.encode import table_of
-from rlseq.metrics.fitting import WithoutFirst, texts_of
+from rlseq.metrics.fitting import WithoutFirst
 
 draw = random.Random(0)
 ITEMS = [
@@ -94,7 +94,6 @@ def test_without_the_first_reference() -> None:
     for row, item in enumerate(items):
         others = made.texts(item[None])[0][1:]
         assert left.texts()[row] == left.texts(torch.tensor([row]))[0] == others
-    assert texts_of(left.table(), made.vocab) == left.texts()
 
 
 def test_tokens_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlseq.data import cache
 from rlseq.metrics.encode import RefTable, table_of
-from rlseq.metrics.fitting import texts_of
+from rlseq.metrics.fitting import HasReferences
 from rlseq.metrics.ngrams import PAD
 from rlseq.utils.files import Damaged
 from rlseq.utils.memory import check_fits
@@ -66,7 +66,7 @@ class Ragged:
 
 
 @dataclass(eq=False)
-class Corpus:
+class Corpus(HasReferences):
     """The items of one part, encoded."""
 
     vocab: Vocab
@@ -203,10 +203,6 @@ class Corpus:
             return RefTable(ids.cpu(), lengths.cpu(), item.cpu(), slot.cpu(), len(self), self.width)
         found, lengths = (part.cpu() for part in self._take(index.to(self.starts.device), self.longest, PAD))
         return table_of(found, lengths)
-
-    def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """Return references as texts, a list for each item."""
-        return texts_of(self.table(index), self.vocab, self.oov_words)
 
     def source_texts(self, index: Tensor) -> list[str]:
         """Return sources as texts, in which unknown words are `<unk>`."""

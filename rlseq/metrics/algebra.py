@@ -105,7 +105,7 @@ class WeightedSum(Composite):
     def __init__(self, terms: Iterable[tuple[float, Reward]]) -> None:
         self.terms = [(_number(weight), reward) for weight, reward in terms]
         self.name = " + ".join(f"{w:g}*{name_of(r)}" for w, r in self.terms)
-        self.signature = " + ".join(f"{w:g}*{_signature(r)}" for w, r in self.terms)
+        self.signature = " + ".join(f"{w:g}*{signature_of(r)}" for w, r in self.terms)
 
     @property
     def parts(self) -> dict[str, Reward]:
@@ -174,7 +174,7 @@ class Mapped(OfReward):
     def __init__(self, reward: Reward, function: Callable[[Tensor], Tensor], name: str) -> None:
         self.reward, self.function = reward, function
         self.name = f"{name}({name_of(reward)})"
-        self.signature = f"{name}({_signature(reward)})"
+        self.signature = f"{name}({signature_of(reward)})"
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the function of the reward; padding of a [B, T] reward stays 0."""
@@ -195,7 +195,7 @@ class Dense(OfReward):
         if not hasattr(reward, "increments"):
             raise TypeError(f"{name_of(reward)} has no increments, so it cannot be paid per token")
         self.reward = reward
-        self.name, self.signature = f"dense({name_of(reward)})", f"dense({_signature(reward)})"
+        self.name, self.signature = f"dense({name_of(reward)})", f"dense({signature_of(reward)})"
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward of every token, [B, T]."""
@@ -326,7 +326,8 @@ def name_of(reward: Reward) -> str:
     return str(getattr(reward, "name", None) or getattr(reward, "__name__", type(reward).__name__))
 
 
-def _signature(reward: Reward) -> str:
+def signature_of(reward: Reward) -> str:
+    """Return the signature for records; the name of a reward without one."""
     return str(getattr(reward, "signature", name_of(reward)))
 
 

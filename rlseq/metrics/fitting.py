@@ -6,41 +6,49 @@ fitted once on all items, or, where these are too many or endless, on those of e
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlseq.metrics.algebra import Composable, increments
+from rlseq.metrics.algebra import Composable, increments, signature_of
 from rlseq.metrics.encode import RefTable, pad, table_of
-from rlseq.metrics.registry import METRICS, MetricRow
+from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward
 from rlseq.utils.errors import hint
 from rlseq.vocab import Vocab
 
 
-class HasReferences(Protocol):
+class HasReferences(ABC):
     """References of items, on which a metric can be fitted."""
 
     vocab: Vocab
-    stream: bool  # there are too many references to hold: metrics are fitted on those of each batch
+    oov_words: Sequence[str] = ()  # the words of ids V, V + 1, …, which cannot be written
+    stream: bool = False  # there are too many references to hold: metrics are fitted on those of each batch
 
+    @abstractmethod
     def table(self, index: Tensor | None = None) -> RefTable:
         """Return the references of items `[B]`, of all when not given; unknown words have ids beyond V."""
 
     def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """Return the same as texts."""
+        """Return the references as texts, a list for each item."""
+        table, words = self.table(index), (*self.vocab.words, *self.oov_words)
+        found: list[list[str]] = [[] for _ in range(table.items)]
+        for item, ids, length in zip(
+            table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
+        ):
+            found[item].append(self.vocab.join(words[i] for i in ids[:length] if i != self.vocab.eos))
+        return found
 
 
-class ItemReferences:
+class ItemReferences(HasReferences):
     """References that lie in tensors: "references" `[N, R, T]` and "reference_lengths" `[N, R]`."""
-
-    stream = False
 
     def __init__(self, vocab: Vocab, items: Mapping[str, Tensor]) -> None:
         self.vocab = vocab
@@ -51,18 +59,13 @@ class ItemReferences:
         rows = slice(None) if index is None else index.to(self.ids.device)
         return table_of(self.ids[rows].cpu(), self.lengths[rows].cpu())
 
-    def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """Return the same as texts."""
-        return texts_of(self.table(index), self.vocab)
 
-
-class WithoutFirst:
+class WithoutFirst(HasReferences):
     """Items `[n]` of a corpus without the first reference of each."""
 
-    stream = False
-
     def __init__(self, corpus: HasReferences, items: Tensor) -> None:
-        self.corpus, self.items, self.vocab = corpus, items, corpus.vocab
+        self.corpus, self.items = corpus, items
+        self.vocab, self.oov_words = corpus.vocab, corpus.oov_words
 
     def table(self, index: Tensor | None = None) -> RefTable:
         """Return their other references."""
@@ -71,51 +74,42 @@ class WithoutFirst:
         ids, lengths, item, slot = (part[kept] for part in (all_.ids, all_.lengths, all_.item, all_.slot))
         return RefTable(ids, lengths, item, slot - 1, all_.items, all_.width - 1)
 
-    def texts(self, index: Tensor | None = None) -> list[list[str]]:
-        """Return the same as texts."""
-        return [item[1:] for item in self.corpus.texts(self.items if index is None else self.items[index])]
 
+@dataclass(frozen=True, eq=False)
+class MetricReader(ABC):
+    """A way of reading what is written, and the references that it is compared with."""
 
-class MetricReader(Protocol):
-    """A way of reading what is written, and what it is compared with."""
-
-    @property
-    def corpus(self) -> HasReferences:
-        """The references."""
+    corpus: HasReferences
 
     @property
+    @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options with which the metric is made."""
 
+    @abstractmethod
     def references(self, index: Tensor | None) -> Any:
         """Return the references of items `[B]`, of all when not given."""
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ids `[B, L]` and where they are real."""
+        """Return ids `[B, L]` and where they are real; by default the tokens as they are."""
+        return tokens, mask
 
 
-@dataclass(frozen=True, eq=False)
-class ReadTokens:
+class ReadTokens(MetricReader):
     """Reading by tokens; an unknown word of a reference equals nothing that can be written."""
-
-    corpus: HasReferences
 
     @property
     def options(self) -> dict[str, Any]:
         """The id of the end, which is a token too."""
         return {"eos": self.corpus.vocab.eos}
 
-    def references(self, index: Tensor | None) -> Any:
+    def references(self, index: Tensor | None) -> RefTable:
         """Return the references as tokens."""
         return self.corpus.table(index)
 
-    def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens as they are."""
-        return tokens, mask
-
 
 @dataclass(frozen=True, eq=False)
-class ReadTexts(ReadTokens):
+class ReadTexts(MetricReader):
     """Reading of whole texts, for metrics by other programs, which turn tokens into texts themselves.
 
     Args:
@@ -141,7 +135,7 @@ class ReadTexts(ReadTokens):
 
 
 @dataclass(frozen=True, eq=False)
-class ReadWords:
+class ReadWords(MetricReader):
     """Reading by words of the text.
 
     Args:
@@ -150,7 +144,6 @@ class ReadWords:
         ends: a text's end is a word too, as a reward needs it: else one half of a reference is as good.
     """
 
-    corpus: HasReferences
     tokenize: Tokenize
     ends: bool
     ids: dict[str, int] = field(default_factory=dict, init=False)
@@ -230,7 +223,7 @@ class LazyMetric(Composable):
 
     def without_first_reference(self, items: Tensor) -> Reward:
         """Return the metric, fitted on the other references of items `[n]`, for texts of these in order."""
-        read = replace(self.read, corpus=WithoutFirst(self.read.corpus, items))  # type: ignore[type-var]
+        read = replace(self.read, corpus=WithoutFirst(self.read.corpus, items))
         left = LazyMetric(self.name, self.make, read, scale=self.scale)
         return lambda tokens, mask, context: left(
             tokens, mask, {"index": torch.arange(len(tokens), device=tokens.device)}
@@ -238,8 +231,8 @@ class LazyMetric(Composable):
 
     @property
     def signature(self) -> str:
-        """The metric's own signature; its name where it is fitted on every batch."""
-        return str(self.metric.signature) if self.once else self.name
+        """The metric's own signature; its name where it has none, or is fitted on every batch."""
+        return signature_of(self.metric) if self.once else self.name
 
     @cached_property
     def metric(self) -> Any:
@@ -257,17 +250,6 @@ class LazyMetric(Composable):
             return self.metric, (*self.read.written(tokens, mask), context)
         items, index = torch.unique(context["index"], return_inverse=True)
         return self._made(items), (*self.read.written(tokens, mask), {"index": index})
-
-
-def texts_of(table: RefTable, vocab: Vocab, oov_words: Sequence[str] = ()) -> list[list[str]]:
-    """Return references as texts, a list for each item; `oov_words` have the ids from V on."""
-    found: list[list[str]] = [[] for _ in range(table.items)]
-    words = (*vocab.words, *oov_words)
-    for item, ids, length in zip(
-        table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
-    ):
-        found[item].append(vocab.join(words[i] for i in ids[:length] if i != vocab.eos))
-    return found
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────
@@ -303,7 +285,7 @@ def named_reward(
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own rewards.
     """
-    return own[name] if name in own else _made(_row(name, "reward", own), corpus, ends=True)
+    return own[name] if name in own else _fitted(name, "reward", corpus, own)
 
 
 def named_metric(
@@ -316,19 +298,15 @@ def named_metric(
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own metrics.
     """
-    return own[name] if name in own else _made(_row(name, "metric", own), corpus, ends=False)
+    return own[name] if name in own else _fitted(name, "metric", corpus, own)
 
 
-def _row(name: str, what: str, own: Iterable[str]) -> MetricRow:
-    """Return the row of a name."""
-    known = {n: row for n, row in METRICS.items() if row.make is not None}
-    if name not in known:
+def _fitted(name: str, what: str, corpus: HasReferences | None, own: Iterable[str]) -> Reward:
+    """Return the metric of a row for a corpus; as a "reward" it is scaled, and a text's end counts."""
+    row, ends = row_of(name), what == "reward"
+    if row.make is None:
+        known = {row.name for row in METRICS.values() if row.make is not None}
         raise ValueError(f"unknown {what} {name!r}{hint(name, {*known, *own})}")
-    return known[name]
-
-
-def _made(row: MetricRow, corpus: HasReferences | None, *, ends: bool) -> Reward:
-    """Return the metric of a row for a corpus; a reward, to which a text's end counts, is scaled."""
     if not row.needs_references:
         judge: Reward = row.fit(eos=corpus and corpus.vocab.eos)
         return judge
@@ -340,7 +318,7 @@ def _made(row: MetricRow, corpus: HasReferences | None, *, ends: bool) -> Reward
         row.name, row.fit, _reader(row, corpus, ends), not corpus.stream, row.scale if ends else 1.0
     )
     if row.reads == "texts" and made.once:
-        made.signature  # noqa: B018  (what is missing, such as Java, is said before anything is trained)
+        made.metric  # noqa: B018  (what is missing, such as Java, is said before anything is trained)
     return made
 
 
