@@ -14,6 +14,7 @@ from torch import Tensor
 from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.metrics.algebra import HasIncrements
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import Share, checked_arguments
 from rlseq.utils.errors import hint
@@ -81,12 +82,12 @@ def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others
         env: the task; its reward may be dense.
         policy: any policy that can write.
     """
-    generator = torch.Generator(env.device)  # greedy texts take none of the task's random numbers
 
     def greedy(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """−R(ŷ), `[B]`; one greedy text for every context that occurs."""
         index, place = torch.unique(context["index"], return_inverse=True)
-        judge = env.replace(num_envs=len(index), generator=generator)
+        own = torch.Generator(env.device)  # greedy texts take none of the task's random numbers
+        judge = env.replace(num_envs=len(index), generator=own)
         return -rollout(policy, judge, decode=Greedy(), index=index).returns[place]
 
     return with_reward(env, "greedy", greedy)
@@ -95,7 +96,7 @@ def SelfCritical(env: E, policy: Any) -> E:  # noqa: N802  (a wrapper, as others
 @checked_arguments
 def potential_of(metric: Reward) -> Potential:
     """Return the function that gives a metric's score of every prefix."""
-    if not hasattr(metric, "increments"):
+    if not isinstance(metric, HasIncrements):
         raise TypeError(f"{metric!r:.60} has no increments; give a metric, or a function of prefixes")
     increments = metric.increments
     return lambda tokens, mask, context: increments(tokens, mask, context).cumsum(1)

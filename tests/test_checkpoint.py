@@ -7,6 +7,7 @@ import os
 import random
 import re
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,12 +273,15 @@ def test_a_state_that_checkpoints_would_lose_is_refused_by_name(tmp_path: Path) 
     def drawn(tokens: Any, mask: Any, context: Any) -> Any:
         return torch.rand(len(tokens), generator=generator)
 
-    for reward, held in ((Forgets(random.Random(0)), "generator"), (drawn, "generator")):
+    forgets: Any = Forgets(None)
+    given = partial(forgets, generator=generator)
+    for reward in (Forgets(random.Random(0)), Forgets(generator).__call__, drawn, given):
         agent, env = learner(reward={"mine": rlseq.metrics.WeightedSum([(2.0, reward)])})
-        with pytest.raises(TypeError, match=rf"the reward 'mine': .*: {held} is a random generator"):
+        with pytest.raises(TypeError, match=r"the reward 'mine': .*: generator is a random generator"):
             rlseq.train(agent, env, 1, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     agent, env = learner()
+    checkpoint.check_saved(agent, rlseq.envs.wrappers.SelfCritical(env, agent.policy))
     agent.schedule = Forgets(np.random.default_rng(0))
     with pytest.raises(TypeError, match="the agent's schedule: generator is a random generator"):
         checkpoint.check_saved(agent, env)

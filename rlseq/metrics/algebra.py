@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.masks import at_last
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import load_states, set_generator, states_of
+
+
+@runtime_checkable
+class HasIncrements(Protocol):
+    """A reward that can be paid token by token."""
+
+    def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Return what each token adds to the reward, [B, T]."""
 
 
 class Composable:
@@ -192,7 +200,7 @@ class Dense(OfReward):
     """The increments of a reward as a reward for every token, [B, T]."""
 
     def __init__(self, reward: Reward) -> None:
-        if not hasattr(reward, "increments"):
+        if not isinstance(reward, HasIncrements):
             raise TypeError(f"{name_of(reward)} has no increments, so it cannot be paid per token")
         self.reward = reward
         self.name, self.signature = f"dense({name_of(reward)})", f"dense({signature_of(reward)})"
@@ -309,9 +317,8 @@ class Shuffled(OfReward):
 
 def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
     """Return the reward's increments, [B, T]; of a reward without any, its value at the last token."""
-    if hasattr(reward, "increments"):
-        gains: Tensor = reward.increments(tokens, mask, context)
-        return gains
+    if isinstance(reward, HasIncrements):
+        return reward.increments(tokens, mask, context)
     value = reward(tokens, mask, context)
     return value if value.dim() == 2 else at_last(value, mask)
 

@@ -13,8 +13,9 @@ import random
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,9 @@ def _check_generators(name: str, part: Any) -> None:
             f"{name} is a random generator that checkpoints would lose; give what holds it `state_dict()` "
             "and `load_state_dict(state)`, as docs/runs.md shows"
         )
-    if isinstance(part, Composite):
+    if isinstance(part, MethodType):
+        _check_generators(name, part.__self__)
+    elif isinstance(part, Composite):
         for inner, reward in part.components.items():
             _check_generators(f"{name}: {inner}", reward)
     elif not isinstance(part, Stateful):
@@ -191,11 +194,13 @@ def _check_generators(name: str, part: Any) -> None:
                 _check_generators(f"{name}: {held}", value)
 
 
-def _held(part: Any) -> Iterable[tuple[str, Any]]:
+def _held(part: Any) -> Iterable[tuple[Any, Any]]:
     """Return the attributes of an object, or the variables that a function uses, by name."""
     if isinstance(part, FunctionType):
         used = inspect.getclosurevars(part)
         return {**used.nonlocals, **used.globals}.items()
+    if isinstance(part, partial):
+        return [*enumerate(part.args), *part.keywords.items()]
     return getattr(part, "__dict__", {}).items()
 
 
