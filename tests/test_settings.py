@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rlseq
+from rlseq.cli.command_line import main
+from rlseq.cli.commands import FLAGS_OF_COMPARISON
+from rlseq.compare.plan import ComparisonConfig
+from rlseq.compare.run import compare
 from rlseq.training.config import TrainConfig
 from rlseq.utils.settings import configured, descriptions, takes_fields_of
 
@@ -75,3 +80,26 @@ def test_every_setting_of_training_is_described_in_help_and_is_a_keyword() -> No
     with pytest.raises(ValueError, match="budget_tokens must be an integer ≥ 1 or None, got 0"):
         rlseq.train(agent, env, budget_tokens=0)
     assert len(rlseq.train(agent, env, config=rlseq.TrainConfig(budget_tokens=10**6), budget_tokens=1)) == 1
+
+
+def test_every_setting_of_a_comparison_is_a_keyword_and_a_flag_with_its_description(capsys: Any) -> None:
+    keywords = inspect.signature(compare).parameters
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    named = {**FLAGS_OF_COMPARISON, "imports": "import"}
+    for field in fields(ComparisonConfig):
+        assert field.name in keywords
+        assert f"--{named.get(field.name, field.name).replace('_', '-')} " in said.replace(",", " ")
+        text = descriptions(ComparisonConfig)[field.name]
+        assert text
+        assert text in said or field.name == "imports"
+
+
+def test_a_file_of_settings_is_not_mixed_with_other_flags(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"envs": "rlseq/Copy-v0", "agents": "mle"}', "utf-8")
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(path), "--seeds", "7", "--out", str(tmp_path / "out")])
+    assert f"{path} has all settings; leave out seeds" in capsys.readouterr().err
+    assert [found.name for found in tmp_path.iterdir()] == ["config.json"]

@@ -205,7 +205,7 @@ class _Run:
                 "metrics": self.folder.metrics.mark(),
                 "samples": self.samples,
                 "alarms": self.watch.state_dict(),
-                "examined": self.probed if self.probe is None else self.probe.state_dict(),
+                "probe": self.probed if self.probe is None else self.probe.state_dict(),
                 **checkpoint.state_of(self.agent, self.env),
             }
             checkpoint.save(self.folder.checkpoints, self.updates, state, [self.best[1]] if self.best else [])
@@ -261,7 +261,7 @@ class _Run:
         self.updates, state = found
         checkpoint.restore(self.agent, self.env, state)
         self.saved, self.seconds, self.best = self.updates, state["seconds"], state["best"]
-        self.samples, self.probed = state["samples"], state["examined"]
+        self.samples, self.probed = state["samples"], state["probe"]
         counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
         vars(self.env.counts).update(counts)
         self.watch.load_state_dict(state["alarms"])
