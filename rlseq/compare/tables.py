@@ -239,20 +239,9 @@ def spreadsheets(results: Tree) -> dict[str, str]:
                 score_rows.append([task["env"], a["name"], a["reward"], metric, *values, str(s["runs"])])
         for p in task["pairs"]:
             numbers = [p[kind][part] for kind in ("difference", "probability") for part in parts]
+            tests = [p[name] for name in ("p", "p_holm", "p_permutation", "better")]
             items = [p["items"]["p"], p["items"]["p_holm"], p["items"]["difference"]["n"]]
-            pair_rows.append(
-                [
-                    task["env"],
-                    p["a"],
-                    p["b"],
-                    *numbers,
-                    p["p"],
-                    p["p_holm"],
-                    p["p_permutation"],
-                    p["better"],
-                    *items,
-                ]
-            )
+            pair_rows.append([task["env"], p["a"], p["b"], *numbers, *tests, *items])
     return {"scores": _csv(score_rows), "pairs": _csv(pair_rows), "costs": _csv(cost_rows)}
 
 
