@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -41,7 +40,7 @@ class CorpusTask(SequenceEnv):
         *,
         reward: str | Reward | Mapping[str, Reward],
         metrics: Sequence[str] = (),
-        own: Mapping[str, Reward] = MappingProxyType({}),
+        own: Mapping[str, Reward] = {},
         items: Context | None = None,
         max_len: int | None = None,
         words: TaskSpec | None = None,

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -267,15 +266,13 @@ def references_of(env: Any) -> HasReferences | None:
 def rewards_of(
     reward: str | Reward | Mapping[str, Reward],
     corpus: HasReferences | None,
-    own: Mapping[str, Reward] = MappingProxyType({}),
+    own: Mapping[str, Reward] = {},
 ) -> Reward | Mapping[str, Reward]:
     """Return a task's reward as `SequenceEnv` takes it, where it may be a name."""
     return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
 
 
-def named_reward(
-    name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = MappingProxyType({})
-) -> Reward:
+def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = {}) -> Reward:
     """Return a reward by name, 1 at best, to which a text's end counts.
 
     A metric of words reads the tokens themselves where these are words.
@@ -288,9 +285,7 @@ def named_reward(
     return own[name] if name in own else _fitted(name, "reward", corpus, own)
 
 
-def named_metric(
-    name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = MappingProxyType({})
-) -> Reward:
+def named_metric(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = {}) -> Reward:
     """Return a metric by name, as it is reported: of the text alone, cut as by its reference implementation.
 
     Args:
