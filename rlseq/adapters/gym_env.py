@@ -34,8 +34,6 @@ from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import load_states, set_generator, states_of
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
-
-
 REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
 
 

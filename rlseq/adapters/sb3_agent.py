@@ -17,8 +17,6 @@ from rlseq.types import Metrics
 from rlseq.utils.errors import check_options, pick
 
 STOCK = {"sb3-a2c": A2C, "sb3-ppo": PPO}
-
-
 BATCH = 2048  # tokens of an iteration, where `n_steps` is not given
 
 

@@ -11,8 +11,6 @@ from rlseq.compare.results import Comparison
 from rlseq.compare.run import compare
 
 REFERENCES = 200  # pairs that likelihood may learn from
-
-
 SETTINGS: dict[str, Any] = {
     "envs": {"rlseq/Reverse-v0": {"vocab_size": 10, "length": 6, "num_envs": 256}},
     "agents": {

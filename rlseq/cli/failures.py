@@ -14,11 +14,7 @@ from types import FrameType, TracebackType
 from typing import NamedTuple
 
 DEBUG = "RLSEQ_DEBUG"  # an environment variable; where it is set, exceptions are shown as Python shows them
-
-
 LONGEST = 2000  # characters of a message
-
-
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 

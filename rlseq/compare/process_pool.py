@@ -29,11 +29,7 @@ from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
 
 LOOK_EVERY = 0.5  # seconds between two looks at the processes, if none ends
-
-
 NOTICE = "stopping all runs after their current update; run again to go on"
-
-
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 

@@ -25,11 +25,7 @@ from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
 
 SCHEMA = "rlseq.comparison/2"
-
-
 SHOWN = 100  # texts that are kept to be read
-
-
 SPENT = ("episodes", "seconds")  # beside tokens, by which curves are joined
 
 

@@ -20,8 +20,6 @@ from rlseq.utils.arguments import PositiveFloat, PositiveInt, ShareBelowOne, che
 
 # SeqGAN's windows and how many filters each has; 30 and 40 are for its texts of 40 words.
 WINDOWS = ((1, 100), *((w, 200) for w in (2, 3, 4, 5)), *((w, 100) for w in (6, 7, 8, 9, 10)))
-
-
 WINDOWS = (*WINDOWS, *((w, 160) for w in (15, 20, 30, 40)))
 
 

@@ -49,8 +49,6 @@ def odds(logits: Tensor) -> Tensor:
 
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (logits [n] of the high, [m] of the low) -> loss
-
-
 Penalty = Callable[[Discriminator, TextBatch, TextBatch], Tensor]
 
 

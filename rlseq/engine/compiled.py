@@ -31,8 +31,6 @@ Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps
 SIZES = 64  # numbers of rows that are compiled; further ones run uncompiled
-
-
 _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
 

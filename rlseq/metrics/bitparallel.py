@@ -22,11 +22,7 @@ from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, take
 
 _LONGEST = 512  # tokens of a reference that words of 64 bits are the quicker way for
-
-
 Column = Callable[[list[int], list[int]], list[int]]  # (text, reference) -> a figure after each token
-
-
 Words = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest first
 
 

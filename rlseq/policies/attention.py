@@ -36,8 +36,6 @@ def seen_where(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 KeysValues = tuple[Tensor, Tensor]  # `[B, heads, n, d]` each
-
-
 Recall = Callable[[Tensor, Tensor], KeysValues]  # the keys and values of new words -> of all that may be seen
 
 
@@ -122,8 +120,6 @@ class Embedding(nn.Module):
 
 
 Turn = Callable[[Tensor], Tensor]
-
-
 Positions = Callable[[int, int, int], nn.Module]  # (H, heads, longest text) -> positions
 
 

@@ -16,8 +16,6 @@ from rlseq.policies.head import divergence
 from rlseq.types import RAW, Behaviour, Evaluation, Logits
 
 View = TypeVar("View")
-
-
 LOG_2PI = math.log(2 * math.pi)
 
 

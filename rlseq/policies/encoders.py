@@ -19,8 +19,6 @@ from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
 
 Read = tuple[Tensor, Tensor]
-
-
 PictureReader = Callable[[tuple[int, ...], int], nn.Module]  # (shape of a picture, H) -> a reader
 
 

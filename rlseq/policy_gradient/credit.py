@@ -19,8 +19,6 @@ from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, PositiveInt, Share
 
 Credit = Callable[[Rollout, float], Tensor]
-
-
 Scorer = Callable[[Tensor, Tensor, Context], Tensor]  # (tokens, mask, context) -> [B, T]
 
 

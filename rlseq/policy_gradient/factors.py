@@ -76,14 +76,8 @@ SCALES: dict[str, Scale] = {
     "self_normalised": self_normalised,
     "bootstrapped": bootstrapped,
 }
-
-
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
-
-
 SCORED_WHOLE = (Completions, Stepwise)  # credits made of scores of texts, not of rewards along the way
-
-
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
     "credit": CREDITS,
     "baseline": BASELINES,

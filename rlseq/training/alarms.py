@@ -15,17 +15,9 @@ from rlseq.utils.arguments import check_fields
 from rlseq.utils.errors import pick
 
 Rows = Sequence[dict[str, float]]
-
-
 Alarm = Callable[[Rows], "str | None"]
-
-
 PATIENCE = 10  # updates for which all groups may be equal
-
-
 LOW_ENTROPY = 0.02  # share of the entropy at the start
-
-
 FAR = 3.0  # nats per token from another policy
 
 

@@ -15,11 +15,7 @@ from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import Reward
 
 ALWAYS = ("reward", "length")  # reported of every task
-
-
 HELD_OUT = "held-out items"
-
-
 TRAINING = "training items: this task declares no held-out data"
 
 

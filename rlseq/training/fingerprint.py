@@ -28,8 +28,6 @@ from rlseq.utils.places import command_line
 
 SCHEMA = "rlseq.run/4"
 EARLIER = ("rlseq.run/2", "rlseq.run/3")  # schemas of which `rlseq convert` makes models
-
-
 FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what may differ when a run goes on
 COMPARED = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
 

@@ -36,14 +36,8 @@ from rlseq.utils.settings import configured, takes_fields_of
 from rlseq.utils.stopping import Stop, stopping
 
 History = list[dict[str, float]]
-
-
 HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
-
-
 NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
-
-
 FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
 

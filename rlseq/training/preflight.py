@@ -18,8 +18,6 @@ from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 CANDIDATES = 24  # answers tried as the best constant one
-
-
 Text = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
 
 

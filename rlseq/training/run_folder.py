@@ -37,8 +37,6 @@ from rlseq.utils.files import (
 )
 
 Row = dict[str, float]
-
-
 Sink = Callable[[Row], None]
 
 
