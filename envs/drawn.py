@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,8 +84,4 @@ def _codes(sources: Tensor) -> Tensor:
 
 def _first(codes: Tensor) -> Tensor:
     """Return where each number occurs for the first time, in order."""
-    order = codes.argsort(stable=True)
-    ordered = codes[order]
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return order[new].sort().values
+    return torch.from_numpy(np.sort(np.unique(codes.numpy(), return_index=True)[1]))

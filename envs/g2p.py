@@ -64,19 +64,9 @@ class G2P(CorpusTask):
         if not isfile(file):
             raise missing(file)
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
-        corpus = load(
-            origins,
-            split,
-            Reading(("char", "word"), skip_bad=skip_bad, words=words),
-            by_index,
-        )
+        corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad, words=words), by_index)
         super().__init__(
-            corpus,
-            reward=reward,
-            metrics=("edit_distance", "per"),
-            max_len=max_len,
-            words=words,
-            **options,
+            corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, words=words, **options
         )
         right = named_metric("exact", corpus)
 

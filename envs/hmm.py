@@ -9,7 +9,6 @@ p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -24,10 +23,11 @@ from rlseq.metrics.positional import accuracy, exact
 from rlseq.types import Context, Reward
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
 from rlseq.utils.memory import check_fits
+from rlseq.utils.modules import Movable
 from rlseq.vocab import Vocab
 
 
-class HMM:
+class HMM(Movable):
     """Tables P, drawn from a Dirichlet distribution by a seed; word 0 stands before the start.
 
     Args:
@@ -96,12 +96,6 @@ class HMM:
             onward = reduce(paths.unsqueeze(3) + step, 2).transpose(1, 2)
             paths = onward + emit[:, before, letter].t().unsqueeze(2)
         return reduce(paths, (1, 2))
-
-    def to(self, device: torch.device) -> HMM:
-        """Return the model with its tables on a device."""
-        other = copy(self)
-        other.step, other.emit = self.step.to(device), self.emit.to(device)
-        return other
 
 
 class Labels(SequenceEnv):

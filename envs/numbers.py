@@ -20,11 +20,7 @@ from rlseq.utils.errors import need, pick
 from rlseq.vocab import EOS, Vocab
 
 LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
-SPLITS: dict[str, Sequence[int]] = {
-    "train": range(17),
-    "dev": (19,),
-    "test": (17, 18),
-}  # of a number modulo 20
+SPLITS: dict[str, Sequence[int]] = {"train": range(17), "dev": (19,), "test": (17, 18)}  # a number modulo 20
 
 
 class Numbers(SequenceEnv):

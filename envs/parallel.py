@@ -65,13 +65,7 @@ class Parallel(CorpusTask):
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
         super().__init__(
-            corpus,
-            reward=reward,
-            metrics=REPORTED,
-            max_len=max_len,
-            words=words,
-            stream=stream,
-            **options,
+            corpus, reward=reward, metrics=REPORTED, max_len=max_len, words=words, stream=stream, **options
         )
 
 

@@ -68,13 +68,7 @@ class Text(CorpusTask):
         own["copied"] = partial(copied, corpus)
         reported = ("bleu_2", "bleu_3", "bleu_4", "distinct_2", "copied")
         super().__init__(
-            corpus,
-            reward=reward,
-            metrics=reported,
-            own=own,
-            max_len=max_len,
-            words=words,
-            **options,
+            corpus, reward=reward, metrics=reported, own=own, max_len=max_len, words=words, **options
         )
 
 

@@ -22,6 +22,7 @@ from rlseq.metrics.fitting import HasReferences
 from rlseq.metrics.ngrams import PAD
 from rlseq.utils.files import Damaged
 from rlseq.utils.memory import check_fits
+from rlseq.utils.modules import Movable
 from rlseq.vocab import UNK, Vocab, from_json
 
 CELL = 8  # bytes of a token in a table
@@ -37,7 +38,7 @@ COLUMNS = {  # the files of a part, and what they hold
 
 
 @dataclass(eq=False)
-class Ragged:
+class Ragged(Movable):
     """Sequences of ids end to end: number n is `ids[ends[n] : ends[n + 1]]`."""
 
     ids: Tensor
@@ -60,13 +61,9 @@ class Ragged:
         inside = place < self.ends[index + 1].unsqueeze(-1)
         return self.ids[place.clamp(max=len(self.ids) - 1)].long().where(inside, pad)
 
-    def to(self, device: torch.device) -> Ragged:
-        """Return a copy on a device."""
-        return Ragged(self.ids.to(device), self.ends.to(device))
-
 
 @dataclass(eq=False)
-class Corpus(HasReferences):
+class Corpus(HasReferences, Movable):
     """The items of one part, encoded."""
 
     vocab: Vocab
@@ -161,16 +158,6 @@ class Corpus(HasReferences):
             sources = Ragged(sources.ids[at], ends)
         starts = torch.cat([left.new_zeros(1), left[items].cumsum(0)])
         return replace(self, sources=sources, order=self.order[fits], starts=starts)
-
-    def to(self, device: torch.device) -> Corpus:
-        """Return the corpus with its arrays on a device."""
-        return replace(
-            self,
-            sources=self.sources and self.sources.to(device),
-            references=self.references.to(device),
-            order=self.order.to(device),
-            starts=self.starts.to(device),
-        )
 
     def contexts(self, index: Tensor, source_width: int, width: int) -> dict[str, Tensor]:
         """Return sources `[B, S]`, references `[B, R, T]` and their lengths `[B, R]` of items `index`."""

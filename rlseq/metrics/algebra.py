@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlseq.types import Context, Policy, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
-from rlseq.utils.masks import at_last
+from rlseq.utils.masks import per_token, steps_of
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import load_states, set_generator, states_of
 
@@ -137,7 +137,7 @@ class WeightedSum(Composite):
         """Return the sum, [B], or [B, T] where a component has a value for each token."""
         values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]
         if any(value.dim() == 2 for value in values):
-            values = [value if value.dim() == 2 else at_last(value, mask) for value in values]
+            values = [per_token(value, mask) for value in values]
         return torch.stack(values).sum(0)
 
     def without_first_reference(self, items: Tensor) -> Reward | None:
@@ -192,8 +192,7 @@ class Mapped(OfReward):
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the differences of the function of the running sum, [B, T]."""
         so_far = self.function(increments(self.reward, tokens, mask, context).cumsum(1))
-        gains = torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
-        return torch.where(mask, gains, 0)
+        return torch.where(mask, steps_of(so_far), 0)
 
 
 class Dense(OfReward):
@@ -224,8 +223,7 @@ class KLShaped(OfReward):
         with eval_mode(self.policy), eval_mode(self.reference):
             acted = self.policy.evaluate(tokens, context).log_probs
             gap = acted - self.reference.evaluate(tokens, context).log_probs
-        value = self.reward(tokens, mask, context)
-        paid = value if value.dim() == 2 else at_last(value, mask)
+        paid = per_token(self.reward(tokens, mask, context), mask)
         return paid - torch.where(mask, self.beta * gap, 0)
 
 
@@ -265,8 +263,7 @@ class Overlong(LengthPenalty):
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the cost of each further token, [B, T]."""
-        so_far = self._at(mask.cumsum(1))
-        return torch.diff(so_far, dim=1, prepend=torch.zeros_like(so_far[:, :1]))
+        return steps_of(self._at(mask.cumsum(1)))
 
     def _at(self, length: Tensor) -> Tensor:
         return -self.weight * ((length - self.limit + self.margin) / self.margin).clamp(0, 1)
@@ -319,8 +316,7 @@ def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -
     """Return the reward's increments, [B, T]; of a reward without any, its value at the last token."""
     if isinstance(reward, HasIncrements):
         return reward.increments(tokens, mask, context)
-    value = reward(tokens, mask, context)
-    return value if value.dim() == 2 else at_last(value, mask)
+    return per_token(reward(tokens, mask, context), mask)
 
 
 def without_first_reference(reward: Reward, items: Tensor) -> Reward | None:

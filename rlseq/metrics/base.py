@@ -17,6 +17,8 @@ from rlseq.metrics.ngrams import CELLS, PAD
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context
 from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields
+from rlseq.utils.masks import steps_of
+from rlseq.utils.modules import Movable
 
 VERSION = "0.1"
 
@@ -72,7 +74,7 @@ M = TypeVar("M", bound="Metric")
 
 
 @dataclass(eq=False)
-class Metric(Composable):
+class Metric(Composable, Movable):
     """A metric fitted on references: a reward on tokens, a score of texts, a corpus figure.
 
     Args:
@@ -127,16 +129,14 @@ class Metric(Composable):
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward of B sequences, [B]; `context["index"]` names the item of each."""
-        ids, rows = self.read(tokens, mask, context)
-        return self.chunked(self.reward, WholeTexts, ids, rows)[:, 0]
+        return self.chunked(self.reward, *self.read(tokens, mask, context))[:, 0]
 
     def without_first_reference(self, items: Tensor) -> None:
         """Return None: a fitted metric keeps no references to be fitted on again."""
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the metric's own figure, [B], such as an edit distance, where the reward is another."""
-        ids, rows = self.read(tokens, mask, context)
-        return self.chunked(self.judge, WholeTexts, ids, rows)[:, 0]
+        return self.chunked(self.judge, *self.read(tokens, mask, context))[:, 0]
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return what each token adds to the reward, [B, T]:  rₜ = Φ(y₁…yₜ) − Φ(y₁…yₜ₋₁),  Φ(∅) = 0.
@@ -144,17 +144,20 @@ class Metric(Composable):
         Potential-based shaping (Ng, Harada & Russell 1999): the sum over a row is its reward.
         """
         ids, rows = self.read(tokens, mask, context)
-        values = self.chunked(self.reward, EveryPrefix, ids, rows)
-        gains = torch.diff(values, dim=1, prepend=torch.zeros_like(values[:, :1]))
-        return torch.where(ids >= 0, gains, 0)
+        values = self.chunked(self.reward, ids, rows, EveryPrefix)
+        return torch.where(ids >= 0, steps_of(values), 0)
 
     def score(self, hypotheses: Sequence[Line]) -> Tensor:
         """Return the score of hypothesis i against references[i], [N]."""
-        return self.chunked(self.judge, WholeTexts, *self.lines(hypotheses))[:, 0]
+        return self.chunked(self.judge, *self.lines(hypotheses))[:, 0]
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Return the figure of the whole set: the mean score, unless the metric pools its counts."""
         return float(self.score(hypotheses).double().mean())
+
+    def pooled(self, statistics: Callable[[WholeTexts], Tensor], hypotheses: Sequence[Line]) -> Tensor:
+        """Return the sum of statistics [B, K] over all sentences, [K], in float64."""
+        return self.chunked(statistics, *self.lines(hypotheses), dtype=torch.float64).sum(0)
 
     @property
     def signature(self) -> str:
@@ -171,10 +174,8 @@ class Metric(Composable):
 
     def to(self: M, device: torch.device | str) -> M:
         """Move the fitted tensors to a device; the reward call does so itself."""
-        for key, value in vars(self).items():
-            if isinstance(value, Tensor) or hasattr(value, "to"):
-                setattr(self, key, value.to(torch.device(device)))
         self._device = torch.device(device)
+        vars(self).update(vars(super().to(self._device)))
         return self
 
     # --- reading -----------------------------------------------------------------------------
@@ -234,9 +235,9 @@ class Metric(Composable):
     def chunked(
         self,
         judge: Callable[[WholeTexts], Tensor],
-        view: type[WholeTexts],
         ids: Tensor,
         rows: Tensor,
+        view: type[WholeTexts] = WholeTexts,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Score a bounded number of rows at a time, so that memory stays bounded too."""

@@ -11,7 +11,6 @@ than the arithmetic, and one long integer of Python for each pair of texts is qu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from functools import reduce
 
 import torch
@@ -20,13 +19,14 @@ from torch import Tensor
 from rlseq.metrics.base import WholeTexts
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import Trie, take
+from rlseq.utils.modules import Movable
 
 _LONGEST = 512  # tokens of a reference that words of 64 bits are the quicker way for
 Column = Callable[[list[int], list[int]], list[int]]  # (text, reference) -> a figure after each token
 Words = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest first
 
 
-class Patterns:
+class Patterns(Movable):
     """The references of each item as bit vectors: the positions of each token."""
 
     def __init__(self, table: RefTable) -> None:
@@ -76,15 +76,8 @@ class Patterns:
         """Return the memory cells of a row: a few words for each position and reference."""
         return 4 * (width + 1) * self.where[0].numel()
 
-    def to(self, device: torch.device) -> Patterns:
-        """Return the patterns on a device."""
-        moved = copy(self)
-        moved.trie, moved.where = self.trie.to(device), self.where.to(device)
-        moved.lengths, moved.ones = self.lengths.to(device), self.ones.to(device)
-        return moved
 
-
-class LongPatterns:
+class LongPatterns(Movable):
     """The same for long references, one pair of texts at a time, on the processor."""
 
     def __init__(self, table: RefTable) -> None:
@@ -110,12 +103,6 @@ class LongPatterns:
     def cells(self, width: int) -> int:
         """Return the memory cells of a row: one number for each position and reference."""
         return (width + 1 + self.refs.shape[2]) * self.refs.shape[1]
-
-    def to(self, device: torch.device) -> LongPatterns:
-        """Return the patterns on a device."""
-        moved = copy(self)
-        moved.refs, moved.lengths = self.refs.to(device), self.lengths.to(device)
-        return moved
 
 
 def patterns(table: RefTable) -> Patterns | LongPatterns:

@@ -174,8 +174,7 @@ class BLEU(Metric):
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Return BLEU of the summed counts of all sentences."""
-        ids, rows = self.lines(hypotheses)
-        pooled = self.chunked(self._packed, WholeTexts, ids, rows, torch.float64).sum(0)
+        pooled = self.pooled(self._packed, hypotheses)
         found, ngrams, lengths = torch.split(pooled, [self.order, self.order, 2])
         return self.definition.scale * float(self.definition.corpus(found, ngrams, *lengths))
 
@@ -205,15 +204,16 @@ class BLEU(Metric):
 _FAR = 2**30  # the length of a reference that an item does not have
 
 
-def counts(levels: Sequence[Tensor], nodes: int, table: RefTable) -> Tensor:
-    """Count how often each n-gram occurs in each reference of its item, [nodes, width]."""
+def counted(table: RefTable, order: int) -> tuple[Trie, Tensor]:
+    """Return the n-grams of each item, and their counts in each of its references, [nodes, width]."""
+    trie, levels = Trie.grow(table.ids, table.item, table.items, order)
     dtype = _counting(table.ids.shape[1])
-    found = torch.zeros(nodes, table.width, dtype=dtype)
+    found = torch.zeros(trie.nodes, table.width, dtype=dtype)
     for level in levels:
         row, position = (level > 0).nonzero(as_tuple=True)
         one = torch.ones(len(row), dtype=dtype)
         found.index_put_((level[row, position], table.slot[row]), one, accumulate=True)
-    return found
+    return trie, found
 
 
 def largest(levels: Sequence[Tensor], nodes: int) -> Tensor:

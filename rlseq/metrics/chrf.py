@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import added, greatest
-from rlseq.metrics.bleu import counts
+from rlseq.metrics.bleu import counted
 from rlseq.metrics.encode import Line, RefTable
-from rlseq.metrics.ngrams import Trie, repeats, take
+from rlseq.metrics.ngrams import repeats, take
 from rlseq.metrics.tokenize import Tokenize, end_marks, letters
 from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
@@ -67,8 +67,7 @@ class ChrF(Metric):
 
     def fit(self, table: RefTable) -> None:
         """Count how often each n-gram occurs in each reference."""
-        self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
-        self.count = counts(levels, self.trie.nodes, table)
+        self.trie, self.count = counted(table, self.order)
         self.ref_lengths = table.spread(table.lengths, fill=-1)
 
     def judge(self, batch: WholeTexts) -> Tensor:
@@ -77,9 +76,7 @@ class ChrF(Metric):
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Return the figure of the counts summed over all sentences, each with its best reference."""
-        ids, rows = self.lines(hypotheses)
-        pooled = self.chunked(self._best, WholeTexts, ids, rows, torch.float64).sum(0)
-        return float(self.f_score(pooled.view(3, self.order)))
+        return float(self.f_score(self.pooled(self._best, hypotheses).view(3, self.order)))
 
     def _best(self, batch: WholeTexts) -> Tensor:
         """Return the counts against the best reference, [B, 3·order]."""
@@ -156,9 +153,7 @@ class ChrFPlusPlus(ChrF):
         parts = []
         for metric in (self, self.by_word):
             ids, rows = metric.lines(hypotheses)
-            parts.append(
-                metric.chunked(partial(metric.statistics, dtype=dtype), WholeTexts, ids, rows, dtype)
-            )
+            parts.append(metric.chunked(partial(metric.statistics, dtype=dtype), ids, rows, dtype=dtype))
         return torch.cat(parts, -1), rows
 
     def settings(self) -> dict[str, object]:

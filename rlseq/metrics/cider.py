@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -20,14 +20,15 @@ from torch import Tensor
 
 from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import added
-from rlseq.metrics.bleu import counts
+from rlseq.metrics.bleu import counted
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.ngrams import HashTable, Trie, repeats, take
 from rlseq.utils.arguments import NgramOrder, PositiveFloat
+from rlseq.utils.modules import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class DocumentFrequency:
+class DocumentFrequency(Movable):
     """The number of items in which each n-gram of a corpus occurs; splits may share it.
 
     Pass `CIDErD(train).df` as `df=` to score other references by the training corpus.
@@ -58,10 +59,9 @@ class DocumentFrequency:
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""
         trie, table = self.trie, self.trie.table
-        sizes = [self.items, trie.order, trie.stride, trie.nodes, *table.multipliers]
         texts = {"words": "\n".join(self.words), "fingerprint": self.fingerprint}
         return {
-            "sizes": torch.tensor(sizes),
+            "sizes": torch.tensor([self.items, trie.order, trie.stride, trie.nodes]),
             "keys": table.keys,
             "values": table.values,
             "idf": self.idf,
@@ -71,16 +71,13 @@ class DocumentFrequency:
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> DocumentFrequency:
         """Make it again of what `state_dict` returned."""
-        items, order, stride, nodes, *multipliers = state["sizes"].tolist()
-        table = HashTable.filled(state["keys"], state["values"], multipliers)
+        items, order, stride, nodes, *_ = state["sizes"].tolist()
+        keys, values, idf = (state[name].cpu() for name in ("keys", "values", "idf"))
+        table = HashTable(keys[keys >= 0], values[keys >= 0])
         text = bytes(state["words"].tolist()).decode()
         words = {word: k for k, word in enumerate(text.split("\n"))} if text else {}
         fingerprint = bytes(state["fingerprint"].tolist()).decode()
-        return cls(items, Trie(table, order, stride, nodes), state["idf"], words, fingerprint)
-
-    def to(self, device: torch.device) -> DocumentFrequency:
-        """Return the tables on a device."""
-        return replace(self, trie=self.trie.to(device), idf=self.idf.to(device))
+        return cls(items, Trie(table, order, stride, nodes), idf, words, fingerprint)
 
 
 _FITTED: WeakValueDictionary[str, DocumentFrequency] = WeakValueDictionary()
@@ -107,8 +104,7 @@ class CIDEr(Metric):
     def fit(self, table: RefTable) -> None:
         """Compute document frequencies, and for every n-gram of an item its normalised weight."""
         self.df = self.df or self._own_frequencies(table)
-        self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
-        self.count = counts(levels, self.trie.nodes, table)
+        self.trie, self.count = counted(table, self.order)
         self.idf = self.df.idf.to(self.dtype)
         norms = self._reference_norms(table)
         self.inverse = torch.where(norms > 0, 1 / norms, 0).to(self.dtype)

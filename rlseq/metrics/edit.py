@@ -89,12 +89,8 @@ class ErrorRate(EditDistance):
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Return Σ distance / Σ reference length."""
-        pairs = self.chunked(self._pair, WholeTexts, *self.lines(hypotheses), torch.float64)
-        errors, tokens = pairs.sum(0)
+        errors, tokens = self.pooled(lambda batch: torch.cat(self.nearest(batch), 1), hypotheses)
         return float(errors / tokens.clamp(min=1))
-
-    def _pair(self, batch: WholeTexts) -> Tensor:
-        return torch.cat(self.nearest(batch), 1)
 
 
 @dataclass(eq=False)

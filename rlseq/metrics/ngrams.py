@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from copy import copy
 
 import torch
 from torch import Tensor
+
+from rlseq.utils.modules import Movable
 
 PAD = -1  # fills rows after their last token; equal to no token, not even to another PAD
 _LOAD = 2.2  # slots per key; two choices per key settle quickly below a load of one half
@@ -20,7 +21,7 @@ _ROUNDS = 200
 CELLS = 2**22  # pairs of tokens compared at a time: a few megabytes, however many rows there are
 
 
-class HashTable:
+class HashTable(Movable):
     """A fixed map from distinct keys in [0, 2⁶³) to values, read in bulk by two probes a key.
 
     Cuckoo hashing (Pagh & Rodler 2004), filled in parallel rounds (Alcantara et al. 2009): every
@@ -54,26 +55,12 @@ class HashTable:
             for product in products
         ]
 
-    @classmethod
-    def filled(cls, keys: Tensor, values: Tensor, multipliers: list[int]) -> HashTable:
-        """Make a table from the attributes of another one."""
-        table = cls.__new__(cls)
-        table.keys, table.values, table.multipliers = keys, values, multipliers
-        table.size = len(keys)
-        return table
-
     def find(self, keys: Tensor) -> Tensor:
         """Return the value of each key, 0 where the key is absent."""
         first, second = self._slots(keys)
         in_second = take(self.keys, second) == keys
         found = in_second | (take(self.keys, first) == keys)
         return take(self.values, torch.where(in_second, second, first)).mul_(found).long()
-
-    def to(self, device: torch.device) -> HashTable:
-        """Return the table on a device."""
-        moved = copy(self)
-        moved.keys, moved.values = self.keys.to(device), self.values.to(device)
-        return moved
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:
@@ -98,7 +85,7 @@ def _place(choices: Tensor, size: int) -> Tensor | None:
     return None
 
 
-class Trie:
+class Trie(Movable):
     """All n-grams, n ≤ order, of a set of rows, each row below its own root.
 
     Node 0 is "nowhere"; nodes 1 … roots are the roots. Rows that share a root share nodes, so that
@@ -141,10 +128,6 @@ class Trie:
             node = self.table.find(parent * self.stride + tokens)
             parent = _shift(node)
             yield node
-
-    def to(self, device: torch.device) -> Trie:
-        """Return the trie on a device."""
-        return Trie(self.table.to(device), self.order, self.stride, self.nodes)
 
 
 def _shift(nodes: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rlseq.metrics.base import Metric, WholeTexts
 from rlseq.metrics.bitparallel import greatest, patterns
-from rlseq.metrics.bleu import counts
+from rlseq.metrics.bleu import counted
 from rlseq.metrics.encode import RefTable
-from rlseq.metrics.ngrams import Trie, repeats, take
+from rlseq.metrics.ngrams import repeats, take
 from rlseq.metrics.tokenize import Tokenize, single_space
 from rlseq.utils.arguments import NgramOrder, PositiveFloat
 
@@ -79,8 +79,7 @@ class ROUGEN(Metric):
 
     def fit(self, table: RefTable) -> None:
         """Count how often each n-gram occurs in each reference."""
-        self.trie, levels = Trie.grow(table.ids, table.item, table.items, self.order)
-        self.count = counts(levels, self.trie.nodes, table)
+        self.trie, self.count = counted(table, self.order)
         self.ngrams = table.spread((table.lengths - self.order + 1).clamp(min=0))
 
     def judge(self, batch: WholeTexts) -> Tensor:

@@ -74,8 +74,7 @@ class TER(Metric):
 
     def corpus(self, hypotheses: Sequence[Line]) -> float:
         """Return all edits over all mean reference lengths."""
-        pooled = self.chunked(self.edits, WholeTexts, *self.lines(hypotheses), torch.float64).sum(0)
-        return float(_rate(pooled[0], pooled[1]))
+        return float(_rate(*self.pooled(self.edits, hypotheses)))
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Refuse: a shift looks at the whole sentence."""

@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 
+def per_token(value: Tensor, mask: Tensor) -> Tensor:
+    """A reward as it is paid, `[B, T]`: one `[B]` at the last token."""
+    return value if value.dim() == 2 else at_last(value, mask)
+
+
+def steps_of(totals: Tensor) -> Tensor:
+    """What each step adds to a running total `[B, T]`, which is 0 before the first."""
+    return torch.diff(totals, dim=1, prepend=torch.zeros_like(totals[:, :1]))
+
+
 def at_last(value: Tensor, mask: Tensor) -> Tensor:
     """A value `[B]` on the last real action of every row, 0 elsewhere, `[B, T]`."""
     last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1

@@ -1,12 +1,26 @@
-"""The mode of a module: training or evaluation."""
+"""The mode of modules, and the device of what holds tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
+
+M = TypeVar("M", bound="Movable")
+
+
+class Movable:
+    """Something whose attributes are tensors, or hold some."""
+
+    def to(self: M, device: torch.device) -> M:
+        """Return a copy whose tensors are on a device."""
+        moved = copy(self)
+        vars(moved).update((k, value.to(device)) for k, value in vars(self).items() if hasattr(value, "to"))
+        return moved
 
 
 @contextmanager
