@@ -21,7 +21,7 @@ import torch
 from rlseq.data import cache
 from rlseq.data import encode as data
 from rlseq.data.corpus import Corpus
-from rlseq.data.encode import MOST, Reading, assign_parts, load, scan
+from rlseq.data.encode import MOST, Problems, Reading, assign_parts, load, scan
 from rlseq.data.formats import DataError, Pair
 from rlseq.data.locate import Origin, by_seed, find
 from rlseq.utils.files import Damaged
@@ -365,7 +365,7 @@ def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -
 
 def test_places_by_a_slow_loop() -> None:
     pairs = many(200)
-    seen = scan(origin(*pairs), 0)
+    seen = scan(origin(*pairs), 0, Problems())
     place = assign_parts("all", seen, by_seed)
     part_of: dict[str, int] = {}
     numbers: dict[tuple[str, int], int] = {}

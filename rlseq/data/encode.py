@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -101,14 +101,6 @@ class Problems:
         if problem.fatal:
             self.fatal.append(problem)
 
-    @classmethod
-    def of_all(cls, surveys: Iterable[Survey]) -> Problems:
-        """Join the problems of several surveys."""
-        each = [seen.problems for seen in surveys]
-        first = [problem for problems in each for problem in problems.first]
-        fatal = [problem for problems in each for problem in problems.fatal]
-        return cls(sum(problems.count for problems in each), first[:SHOWN], fatal)
-
 
 class Survey(NamedTuple):
     """What is known of an origin after all its pairs are read once."""
@@ -116,7 +108,6 @@ class Survey(NamedTuple):
     sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
     items: NDArray[np.uint64]  # a key of what shares references: the source, or the line
     pairs: NDArray[np.uint64]  # a key of each reference of an item
-    problems: Problems
     blanks: tuple[int, int]  # in sources and in references
     conditional: bool
 
@@ -205,10 +196,10 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     """Read everything, and write the arrays of each part, and notes, into a folder."""
     files = [file for origin in origins.values() for file in origin.files]
     hold = sum(file.stat().st_size for file in files) < HELD
-    looked = {name: _look(origin, reading.seed, hold) for name, origin in origins.items()}
+    problems = Problems()
+    looked = {name: _look(origin, reading.seed, problems, hold) for name, origin in origins.items()}
     surveys = {name: seen for name, (seen, _) in looked.items()}
     origins = {name: again for name, (_, again) in looked.items()}
-    problems = Problems.of_all(surveys.values())
     checked(problems, reading.skip_bad)
     if not len(surveys["all" if "all" in surveys else "train"].pairs):
         some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
@@ -254,7 +245,7 @@ def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name:
         raise DataError(f"{name}: {error}") from error
 
 
-def _look(origin: Origin, seed: int, hold: bool) -> tuple[Survey, Origin]:
+def _look(origin: Origin, seed: int, problems: Problems, hold: bool) -> tuple[Survey, Origin]:
     """Scan an origin, and return it for further readings; its pairs may be held, to read files once."""
     pairs: list[Pair] = []
 
@@ -265,16 +256,15 @@ def _look(origin: Origin, seed: int, hold: bool) -> tuple[Survey, Origin]:
             yield row
 
     if hold:
-        return scan(Origin(watched), seed), Origin(pairs.__iter__, origin.files)
-    return scan(origin, seed), origin
+        return scan(Origin(watched), seed, problems), Origin(pairs.__iter__, origin.files)
+    return scan(origin, seed, problems), origin
 
 
-def scan(origin: Origin, seed: int) -> Survey:
-    """Read all pairs once, and return their keys, and the problems."""
+def scan(origin: Origin, seed: int, problems: Problems) -> Survey:
+    """Read all pairs once, and return their keys; lines that cannot be used join the problems."""
     sources: list[bytes] = []
     items: list[bytes] = []
     pairs: list[bytes] = []
-    problems = Problems()
     source_blanks = target_blanks = 0
     conditional, salt = False, seed.to_bytes(8, "little", signed=True)
     for row in origin.read():
@@ -294,7 +284,7 @@ def scan(origin: Origin, seed: int) -> Survey:
         source_blanks += source.count(b" ")
         target_blanks += target.count(b" ")
     keys = [np.frombuffer(b"".join(texts), dtype=np.uint64) for texts in (sources, items, pairs)]
-    return Survey(keys[0], keys[1], keys[2], problems, (source_blanks, target_blanks), conditional)
+    return Survey(keys[0], keys[1], keys[2], (source_blanks, target_blanks), conditional)
 
 
 def checked(problems: Problems, skip_bad: bool) -> None:

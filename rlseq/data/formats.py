@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -58,6 +58,7 @@ class DataError(ValueError):
 
 Line = str | Problem
 Rows = Iterator[Pair | Problem]
+Read = Iterable[Pair | str]  # what a line holds: pairs, and what was expected in place of others
 
 
 def lines(path: Path) -> Iterator[tuple[int, Line]]:
@@ -110,35 +111,31 @@ def tsv(path: Path) -> Rows:
     A source that comes again has several references.
     """
     columns = first = 0  # and the line that has set them, which may be the odd one
-    for number, line in lines(path):
-        if isinstance(line, Problem):
-            yield line
-            continue
+
+    def read(line: str, number: int) -> Read:
+        nonlocal columns, first
         fields = [field.strip() for field in line.split("\t")]
         if not columns and len(fields) > 1 and all(fields):
             columns, first = len(fields), number
         if not line.strip():
-            yield Problem(path, number, "expected source TAB reference, got an empty line")
-        elif len(fields) < 2:
-            yield Problem(path, number, f"expected source TAB reference, got no tab: {line!r:.60}")
-        elif columns and len(fields) != columns:
-            wanted = f"{columns} columns as in line {first}"
-            yield Problem(path, number, f"expected {wanted}, got {len(fields)}: {line!r:.60}")
-        else:
-            yield from _pairs(fields[0], fields[1:], path, number)
+            return ["expected source TAB reference, got an empty line"]
+        if len(fields) < 2:
+            return [f"expected source TAB reference, got no tab: {line!r:.60}"]
+        if columns and len(fields) != columns:
+            return [f"expected {columns} columns as in line {first}, got {len(fields)}: {line!r:.60}"]
+        return _pairs(fields[0], fields[1:])
+
+    return _each(path, read)
 
 
 def jsonl(path: Path) -> Rows:
     """Read one object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
-    for number, line in lines(path):
-        if isinstance(line, Problem):
-            yield line
-            continue
-        read = _entry(line)
-        if isinstance(read, str):
-            yield Problem(path, number, read)
-        else:
-            yield from _pairs(*read, path, number, item=number)
+
+    def read(line: str, number: int) -> Read:
+        entry = _entry(line)
+        return [entry] if isinstance(entry, str) else _pairs(*entry, item=number)
+
+    return _each(path, read)
 
 
 def _entry(line: str) -> tuple[str, list[str]] | str:
@@ -206,7 +203,7 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
         elif isinstance(texts[0], str):
             for file, text in zip(references, texts[1:], strict=True):
                 if isinstance(text, str):
-                    yield from _pairs(texts[0].strip(), [text.strip()], file, number, number)
+                    yield from _rows(_pairs(texts[0].strip(), [text.strip()], number), file, number)
 
 
 def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
@@ -220,13 +217,11 @@ def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> 
 
 def plain(path: Path) -> Rows:
     """Read a text a line."""
-    for number, line in lines(path):
-        if isinstance(line, Problem):
-            yield line
-        elif not line.strip():
-            yield Problem(path, number, "expected a text, got an empty line")
-        else:
-            yield Pair(None, line.strip())
+
+    def read(line: str, number: int) -> Read:
+        return [Pair(None, line.strip()) if line.strip() else "expected a text, got an empty line"]
+
+    return _each(path, read)
 
 
 def dictionary(path: Path, stress: bool = False) -> Rows:
@@ -236,34 +231,41 @@ def dictionary(path: Path, stress: bool = False) -> Rows:
         path: the file.
         stress: keep the digits of vowels, 1 and 2 for primary and secondary stress.
     """
-    for number, line in lines(path):
-        if isinstance(line, Problem):
-            yield line
-            continue
+
+    def read(line: str, number: int) -> Read:
         if line.startswith(";;;"):
-            continue
+            return []
         name, *sounds = line.partition("#")[0].split() or [""]
         word = re.sub(r"\(\d+\)$", "", name).lower()
         bare = [sound.translate(_DIGITS) for sound in sounds]
         if not word or not sounds:
-            yield Problem(path, number, f"expected a word and its phonemes, got {line!r:.60}")
-        elif not all(bare):
-            got = sounds[bare.index("")]
-            yield Problem(path, number, f"expected phonemes, got {got!r} for one: {line!r:.60}")
-        else:
-            yield Pair(word, " ".join(sounds if stress else bare))
+            return [f"expected a word and its phonemes, got {line!r:.60}"]
+        if not all(bare):
+            return [f"expected phonemes, got {sounds[bare.index('')]!r} for one: {line!r:.60}"]
+        return [Pair(word, " ".join(sounds if stress else bare))]
+
+    return _each(path, read)
 
 
 _DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
 
-def _pairs(source: str, targets: Iterable[str], path: Path, number: int, item: int | None = None) -> Rows:
-    """Yield a pair for each reference; an empty text is a problem."""
+def _pairs(source: str, targets: Iterable[str], item: int | None = None) -> Read:
+    """Return a pair for each reference; an empty text is a problem."""
     if not source:
-        yield Problem(path, number, "expected a source, got nothing")
-        return
-    for target in targets:
-        if target:
-            yield Pair(source, target, item)
-        else:
-            yield Problem(path, number, "expected a reference, got nothing")
+        return ["expected a source, got nothing"]
+    return [
+        Pair(source, target, item) if target else "expected a reference, got nothing" for target in targets
+    ]
+
+
+def _each(path: Path, read: Callable[[str, int], Read]) -> Rows:
+    """Yield what `read` makes of every line and its number."""
+    for number, line in lines(path):
+        yield from [line] if isinstance(line, Problem) else _rows(read(line, number), path, number)
+
+
+def _rows(found: Read, path: Path, number: int) -> Rows:
+    """Yield what a line holds, with its place where it is a problem."""
+    for row in found:
+        yield row if isinstance(row, Pair) else Problem(path, number, row)

@@ -160,7 +160,8 @@ def inspect(
     if level not in (None, "char", "word"):
         raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
     origins = find(path, TEXTS if texts else PAIRS)
-    surveys = {name: scan(origin, 0) for name, origin in origins.items()}
+    problems = Problems()
+    surveys = {name: scan(origin, 0, problems) for name, origin in origins.items()}
     source, target = levels(level, surveys)
     parts = {name: Part((Side(source), Side(target))) for name in PARTS}
     examples: list[Pair] = []
@@ -178,7 +179,7 @@ def inspect(
     return Overview(
         parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
         level=(source, target),
-        problems=Problems.of_all(surveys.values()),
+        problems=problems,
         conditional=any(seen.conditional for seen in surveys.values()),
         examples=examples,
         max_len=max_len,

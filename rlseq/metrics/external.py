@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -45,23 +45,20 @@ def unavailable(name: str) -> str | None:
     home = _home()
     if home is None:
         return f"{name} needs pycocoevalcap: pip install pycocoevalcap"
-    if name == "meteor" and not (home / "meteor" / "meteor-1.5.jar").exists():
-        return "meteor needs meteor-1.5.jar, which this pycocoevalcap lacks; reinstall it"
-    if name == "spice":
-        if not (home / "spice" / "spice-1.0.jar").exists():
-            return "spice needs spice-1.0.jar, which this pycocoevalcap lacks; reinstall it"
-        if not list((home / "spice" / "lib").glob("stanford-corenlp-*-models.jar")):
-            return (
-                "spice needs Stanford CoreNLP 3.6.0 with its models in pycocoevalcap/spice/lib; "
-                "pycocoevalcap downloads them on first use where the network allows it"
-            )
+    jar = {"meteor": "meteor-1.5.jar", "spice": "spice-1.0.jar"}[name]
+    if not (home / name / jar).exists():
+        return f"{name} needs {jar}, which this pycocoevalcap lacks; reinstall it"
+    if name == "spice" and not list((home / "spice" / "lib").glob("stanford-corenlp-*-models.jar")):
+        return (
+            "spice needs Stanford CoreNLP 3.6.0 with its models in pycocoevalcap/spice/lib; "
+            "pycocoevalcap downloads them on first use where the network allows it"
+        )
     return None
 
 
 def _home() -> Path | None:
     spec = importlib.util.find_spec("pycocoevalcap")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return Path(places[0]) if places else None
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def _require(name: str) -> Path:
@@ -84,7 +81,6 @@ class LineProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
             encoding="utf-8",
             errors="replace",
             bufsize=1,
@@ -142,14 +138,10 @@ def _drain(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> 
 
 def _stop(process: subprocess.Popen[str], questions: queue.Queue[str | None]) -> None:
     """End the program, then the thread that writes to it."""
-    process.kill()
-    process.wait()
+    with contextlib.suppress(OSError, ValueError), process:
+        process.kill()
     with contextlib.suppress(queue.Full):
         questions.put_nowait(None)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError, ValueError):
-                pipe.close()
 
 
 @dataclass(eq=False)
@@ -326,7 +318,8 @@ class SPICE(_Judge):
             {"image_id": k, "test": text, "refs": self.texts[row]}
             for k, (text, row) in enumerate(zip(texts, rows, strict=True))
         ]
-        with _workspace() as place:
+        with tempfile.TemporaryDirectory(prefix="rlseq-spice-") as folder:
+            place = Path(folder)
             (place / "in.json").write_text(json.dumps(items), encoding="utf-8")
             options = ["-cache", str(place), "-out", str(place / "out.json"), "-subset", "-silent"]
             command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(place / "in.json"), *options]
@@ -346,12 +339,6 @@ def _f_scores(file: Path, count: int) -> list[float]:
             f"SPICE should have written a JSON list with the F-score of each of {count} texts, got "
             f"{type(error).__name__}: {error}; run its jar by hand to see why"
         ) from error
-
-
-@contextlib.contextmanager
-def _workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="rlseq-spice-") as folder:
-        yield Path(folder)
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float) -> None:
