@@ -76,6 +76,15 @@ class Numbers(SequenceEnv):
         """Return sources, and the one reference of each."""
         return {name: value.to(self.device) for name, value in self.corpus.encoded(index).items()}
 
+    def as_source(self, source: str) -> str:
+        """Return a number's words; where there are several languages, one of them is named before."""
+        text = str(super().as_source(source))
+        known = {f"<{name}>" for name in LANGUAGES}
+        tags = [word for word in self.source_vocab.words if word in known] if self.source_vocab else []
+        if tags and not text.startswith(tuple(tags)):
+            raise ValueError(f"name the language first, as in {tags[0] + text!r}; known: {', '.join(tags)}")
+        return text
+
 
 class NumberPairs(HasReferences):
     """Items computed from their index: number and language, and their words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -69,9 +70,17 @@ class Vocab:
         """Without the special words, which a text cannot spell."""
         return {word: i for word, i in self._ids.items() if i not in (self.eos, self.unk)}
 
+    @cached_property
+    def _parts(self) -> re.Pattern[str] | None:
+        """A pattern of characters and of longer words, such as a tag; None where no word is longer."""
+        long = sorted((word for word in self._readable if len(word) > 1), key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, long), "."]), re.DOTALL) if long else None
+
     def split(self, text: str) -> list[str]:
         """A text's words."""
-        return [word for word in text.split(self.separator) if word] if self.separator else list(text)
+        if self.separator:
+            return [word for word in text.split(self.separator) if word]
+        return self._parts.findall(text) if self._parts else list(text)
 
     def join(self, words: Iterable[str]) -> str:
         """The text of words."""

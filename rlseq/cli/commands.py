@@ -30,6 +30,7 @@ from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES, size_names
+from rlseq.training import checkpoint
 from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import inherited, run
 from rlseq.training.experiment_envs import ALWAYS, held_out_options, metric, number_tested, tested_on
@@ -66,7 +67,7 @@ def train(name: str, words: Sequence[str]) -> None:
     check_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0]
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
-    start = None if given.start is None else load(given.start)
+    start = None if given.start is None else _started(given.start, Path(given.out))
     if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
     policy, *sizes = given.policy or ("" if start else RunConfig.policy,)
@@ -93,6 +94,12 @@ def train(name: str, words: Sequence[str]) -> None:
     sys.stdout.write(f"{lines}{folder}\n")
 
 
+def _started(start: str, folder: Path) -> Model:
+    """Return the model of a start; where that is gone, the run's own, which goes on from its checkpoint."""
+    gone = not Path(start).exists() and checkpoint.steps(folder / "checkpoints")
+    return load(folder if gone else start)
+
+
 def _say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
     """Write to standard error on which items a policy was tested; scores go to standard output."""
     items = f"items of {other}" if other else tested_on(id)
@@ -110,7 +117,8 @@ def evaluate(
 ) -> None:
     """Print the scores of a run's policy, on the data that its task holds out or on other data."""
     model, other = load(run, best=best), settings(option, "option")
-    env = model.task(**{**held_out_options(model.run.env), **other})
+    held_out = held_out_options(model.run.env) if model.run.env else {}
+    env = model.task(**{**held_out, **other})
     metrics = model.run.metrics if metrics is None else metrics
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics if name not in ALWAYS}
     found = evaluate_texts(model.policy, env, decode, chosen, texts)

@@ -12,13 +12,12 @@ from torch import Tensor
 from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.decode import Decode, Greedy, checked_decoder
 from rlseq.engine.rollout import rollout
-from rlseq.mdp.sequence_env import sequence_env
+from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import CELL, no_reward
 from rlseq.types import Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
-from rlseq.utils.modules import eval_mode
 from rlseq.vocab import Subwords
 
 SHOWN = 3  # sources that a warning names
@@ -102,9 +101,6 @@ def score(
         )
     if not targets:
         return []
-    strange = next((target for target in targets if not isinstance(target, str)), None)
-    if strange is not None:
-        raise TypeError(f"targets must be texts, got {shown(strange)}")
     coded = [env.vocab.encode(target) for target in targets]
     _warn_of_unknown(env, env.vocab, targets, coded)
     eos, most = env.vocab.eos, env.max_len
@@ -114,18 +110,23 @@ def score(
                 f"the task writes {'exactly' if eos is None else 'at most'} {most} {_units(env.vocab)}, got "
                 f"a target of {len(ids)}: {target[:80]!r}"
             )
-    coded = [ids if len(ids) == most else [*ids, eos] for ids in coded]
-    task = about(env, sources if sources is not None else [None] * len(targets), too_long)
-    context = task.begin(index=torch.zeros(len(targets), dtype=torch.int64, device=env.device))
-    actions = torch.tensor(
-        [ids + [env.vocab.pad] * (env.max_len - len(ids)) for ids in coded], device=env.device
-    )
-    mask = torch.arange(env.max_len, device=env.device) < torch.tensor(
-        [[len(ids)] for ids in coded], device=env.device
-    )
-    with eval_mode(policy):
-        found = policy.evaluate(actions, context).log_probs
-    return torch.where(mask, found, 0).sum(1).tolist()
+        if eos in ids:
+            raise ValueError(f"a target cannot have the word {env.vocab.words[eos]!r} in it: {target[:80]!r}")
+    task = about(env, [None] * len(targets) if sources is None and not reads(env) else sources, too_long)
+    written = [ids + [eos or 0] * (most - len(ids)) for ids in coded]  # nothing counts after the first EOS
+    nothing = torch.zeros(len(targets), dtype=torch.int64, device=env.device)
+    with env.preserved():
+        found = rollout(policy, task, forced=written, index=nothing)
+    if (support := found.behaviour.support) is not None:
+        legal = support.expand(*found.mask.shape, -1).gather(2, found.actions.unsqueeze(2)).squeeze(2)
+        for row in (found.mask & ~legal).any(1).nonzero().flatten().tolist():
+            raise ValueError(f"a target has tokens that are not legal at their places: {targets[row][:80]!r}")
+    return found.log_probs.sum(1).tolist()
+
+
+def reads(env: SequenceEnv) -> bool:
+    """Return whether policies read a source, a text or a picture, before they write."""
+    return env.source_vocab is not None or bool(env.observed)
 
 
 def about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> Any:
@@ -150,7 +151,7 @@ def about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> 
 def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str, Tensor]:
     """Sources as contexts, `[rows, …]`."""
     name = type(env).__name__
-    if env.source_vocab is None and not env.observed:
+    if not reads(env):
         if sources is not None and any(source is not None for source in sources):
             raise ValueError(f"{name} writes from nothing; leave sources out")
         first = torch.zeros(1, dtype=torch.int64, device=env.device)
@@ -172,19 +173,25 @@ def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str
         raise ValueError(f"{name} observes {wanted}; use rlseq.rollout(policy, env, decode=…, index=…)")
     (item,) = env.observed
     one = env.items[item][0]
-    read = [torch.as_tensor(env.as_source(source)) for source in sources]
-    for place, array in enumerate(read, 1):
-        if array.shape != one.shape:
-            raise ValueError(f"source {place} must have shape {tuple(one.shape)}, got {tuple(array.shape)}")
-    return {item: torch.stack(read).to(env.device, one.dtype)}
+    read = []
+    for place, array in enumerate(map(env.as_source, sources), 1):
+        try:
+            read.append(torch.as_tensor(array).to(env.device, one.dtype))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"source {place} must be an array of numbers, got {shown(array)}") from None
+        if read[-1].shape != one.shape:
+            raise ValueError(
+                f"source {place} must have shape {tuple(one.shape)}, got {tuple(read[-1].shape)}"
+            )
+    return {item: torch.stack(read)}
 
 
 def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
     """Texts as ids `[rows, S]`."""
     vocab, width = env.source_vocab, env.items["source"].shape[1]
-    strange = next((source for source in sources if not isinstance(source, str)), None)
-    if strange is not None:
-        raise TypeError(f"sources must be texts, got {shown(strange)}")
+    strange = [source for source in sources if not isinstance(source, str)]
+    if strange:
+        raise TypeError(f"sources must be texts, got {shown(strange[0])}")
     texts = [env.as_source(text) for text in sources]
     if not all(texts):
         raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")

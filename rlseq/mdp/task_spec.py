@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.mdp.task import no_reward
+from rlseq.types import Context
 from rlseq.vocab import Vocab, from_json
+
+METHODS = ("legal", "as_source")  # with which a task decides, without its data, what is read and written
 
 
 class Observed(NamedTuple):
@@ -33,6 +36,7 @@ class TaskSpec:
         source_vocab: the words that are read; None where there is no source text.
         source_length: S, the largest number of tokens of a source.
         observed: items that are observed beside the source text.
+        methods: those of `METHODS` that the task has of its own.
     """
 
     vocab: Vocab
@@ -40,6 +44,7 @@ class TaskSpec:
     source_vocab: Vocab | None = None
     source_length: int = 0
     observed: Mapping[str, Observed] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, env: SequenceEnv) -> TaskSpec:
@@ -51,7 +56,7 @@ class TaskSpec:
             for name, range in env.observed.items()
         }
         length = env.items["source"].shape[1] if env.source_vocab is not None else 0
-        return cls(env.vocab, env.max_len, env.source_vocab, length, observed)
+        return cls(env.vocab, env.max_len, env.source_vocab, length, observed, own_methods(type(env)))
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain values."""
@@ -61,6 +66,7 @@ class TaskSpec:
             "source_vocab": self.source_vocab and self.source_vocab.to_json(),
             "source_length": self.source_length,
             "observed": {name: seen._asdict() for name, seen in self.observed.items()},
+            "methods": list(self.methods),
         }
 
     @classmethod
@@ -77,18 +83,19 @@ class TaskSpec:
             source and from_json(source),
             stored["source_length"],
             observed,
+            tuple(stored["methods"]),
         )
 
     def env(self, task: type[SequenceEnv] = SequenceEnv, **options: Any) -> SequenceEnv:
         """Return a task with these words and sizes, without items and without a reward.
 
         Args:
-            task: its class, which may override `as_source` and `legal`.
+            task: its class; methods of `METHODS` that it should have, and has not, are refused when called.
             **options: see `EnvOptions`.
         """
-        made: SequenceEnv = type(task.__name__, (_WithoutData, task), {"__doc__": task.__doc__})(
-            self, **options
-        )
+        lacking = {name: partial(_refuse, name) for name in set(self.methods) - {*own_methods(task)}}
+        cls = type(task.__name__, (_WithoutData, task), {"__doc__": task.__doc__, **lacking})
+        made: SequenceEnv = cls(self, **options)
         return made
 
     def items(self) -> dict[str, Tensor]:
@@ -102,6 +109,24 @@ class TaskSpec:
         return zeros
 
 
+def own_methods(task: type[SequenceEnv]) -> tuple[str, ...]:
+    """Return those of `METHODS` that a task has of its own."""
+    return tuple(name for name in METHODS if getattr(task, name) is not getattr(SequenceEnv, name))
+
+
+def _refuse(method: str, *args: Any) -> Any:
+    """Refuse to read or write as a task without its own method would."""
+    raise ValueError(
+        f"the task of the training has its own {method!r}, and its class is not known here; import the "
+        "module that registers it, or make the task and use rlseq.generate(model.policy, task, …)"
+    )
+
+
+def _no_data(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """Refuse to compute a reward."""
+    raise ValueError("a task without data has no reward; make it with data: model.task(path=…)")
+
+
 class _WithoutData(SequenceEnv):
     """A task that has no items: sources are given to `rlseq.generate`."""
 
@@ -111,10 +136,17 @@ class _WithoutData(SequenceEnv):
             self,
             vocab=spec.vocab,
             max_len=spec.max_len,
-            reward=no_reward,
+            reward=_no_data,
             items=spec.items(),
             source_vocab=spec.source_vocab,
             **options,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what only the constructor of the task sets, which takes the data."""
+        raise AttributeError(
+            f"{type(self).__name__} has no {name!r} without data, because its constructor sets that; make "
+            "the task, and use rlseq.generate(model.policy, task, …)"
         )
 
     @property

@@ -53,6 +53,13 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
 def inherited(config: RunConfig, start: Model) -> RunConfig:
     """A configuration in which the task and the policy, where they were left out, are those of the start."""
     theirs = start.run
+    if theirs.stock:
+        raise ValueError(
+            f"the policy of {config.start} is of stable-baselines3, and no agent here trains it; start from "
+            "another run"
+        )
+    if Path(str(config.start)).resolve() == Path(config.folder).resolve():
+        raise ValueError(f"{config.start} would start from itself; write to another folder")
     if config.policy:
         sizes = {name: size for name, size in config.sizes.items() if name != "value"}
         if config.policy != theirs.policy or not sizes.items() <= theirs.policy_sizes.items():
@@ -61,12 +68,17 @@ def inherited(config: RunConfig, start: Model) -> RunConfig:
                 "out, so that the policy of the start is taken"
             )
     env = config.env or theirs.env
+    if not env:
+        raise ValueError(
+            f"the task of {config.start} was not made by rlseq.make, so that its id is not known; name a task"
+        )
     return replace(
         config,
         env=env,
-        options={**theirs.options, **config.options} if env == theirs.env else config.options,
+        options=theirs.with_options(config.options) if env == theirs.env else config.options,
         policy=theirs.policy,
         sizes={**theirs.sizes, **config.sizes},
+        imports=tuple(dict.fromkeys((*theirs.imports, *config.imports))),
     )
 
 

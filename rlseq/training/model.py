@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlseq.engine.beam import Beam
 from rlseq.engine.decode import Decode
-from rlseq.engine.generation import Candidate, Source, generate, score
+from rlseq.engine.generation import Candidate, Source, generate, reads, score
 from rlseq.mdp.registry import ids, task_class
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task_spec import TaskSpec
@@ -27,8 +27,9 @@ from rlseq.policies.spec import TokenSpec
 from rlseq.training.experiment_envs import task_with_words
 from rlseq.training.fingerprint import configuration, described_policy, differences
 from rlseq.training.run_config import RunConfig
+from rlseq.training.run_folder import MODEL as DESCRIPTION
 from rlseq.training.run_folder import read_run, read_state, read_words
-from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.files import (
     Damaged,
     Tree,
@@ -44,7 +45,7 @@ from rlseq.utils.imports import import_modules
 from rlseq.utils.version import __version__
 
 SCHEMA = "rlseq.model/1"
-DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"  # the two files of a saved model
+WEIGHTS = "weights.safetensors"  # the other file of a saved model
 SHOWN = 5  # differences that a message names
 VALUE_HEAD = ("head.value.weight", "head.value.bias")  # which a policy may lack
 
@@ -101,10 +102,11 @@ class Model:
                 f"the task of this run was made with {', '.join(needed)}, which no file can hold; give it "
                 f"again: task({needed[0]}=…)"
             )
-        options = {"device": next(self.policy.parameters()).device, **self.run.options, **options}
+        options = {"device": next(self.policy.parameters()).device, **self.run.with_options(options)}
         made: SequenceEnv = task_with_words(self.run.env, options, self.spec)
         return made
 
+    @checked_arguments
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the model without optimiser and history: a folder, or a file where the path ends with `.zip`.
 
@@ -112,10 +114,7 @@ class Model:
             The path, from which `rlseq.load` reads the model wherever rlseq is installed.
         """
         path = Path(path)
-        state = {
-            name: value.detach().cpu().contiguous().clone()
-            for name, value in self.policy.state_dict().items()
-        }
+        state = self.policy.state_dict()
         weights = write_tensors({name: value.cpu().clone().contiguous() for name, value in state.items()})
         description = {
             "schema": SCHEMA,
@@ -150,7 +149,7 @@ class Model:
     def reads(self) -> bool:
         """Whether the policy reads a source, a text or a picture, before it writes."""
         env = self._writes()
-        return env.source_vocab is not None or bool(env.observed)
+        return reads(env)
 
     def _writes(self) -> SequenceEnv:
         """The task without data; refuses a policy that writes no texts."""
@@ -180,6 +179,8 @@ def load(
         device: where the model is.
     """
     path = Path(path)
+    if not isinstance(policy, torch.nn.Module | None):
+        raise TypeError(f"policy must be a network that takes the weights (nn.Module), got {shown(policy)}")
     if not path.exists():
         raise FileNotFoundError(2, "there is no such run or saved model", str(path))
     if path.is_dir() and not (path / DESCRIPTION).exists():
@@ -252,8 +253,8 @@ def _policy(found: _Found, env: SequenceEnv | None, device: str | torch.device) 
         return stock_agent(found.run.algorithm, env, **found.run.hyper).policy
     if not found.run.policy:
         raise ValueError(
-            f"the policy of {found.path}, a {found.policy['class']}, was not made by rlseq.make_policy; make "
-            "it, and pass it: rlseq.load(path, policy=…)"
+            f"the policy of {found.path}, a {found.policy['class']}, was not made by rlseq.make_policy from "
+            "names and numbers alone; make it, and pass it: rlseq.load(path, policy=…)"
         )
     reads = ControlSpec(**found.words["control"]) if env is None else TokenSpec.of(env)
     return build_policy(found.run.policy, reads, found.run.seed, device, found.run.policy_sizes)

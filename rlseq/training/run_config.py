@@ -9,15 +9,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlseq.agents import AGENTS
+from rlseq.mdp.registry import option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
-from rlseq.policies import POLICIES, size_names
+from rlseq.policies import PARTS, POLICIES, size_names
 from rlseq.policies.mlp import ControlSpec
 from rlseq.training.run_folder import read_results
 from rlseq.types import SteppedEnv
 from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
+
+OF_WORDS = ("words", "vocab")  # options of a task for vocabularies, which `words.json` holds
+TO_WORDS = ("level", "min_count", "vocab_size")  # options of a task by which vocabularies are made
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,17 @@ class RunConfig(Checked):
         value = {"value": True} if "value" in size_names(pick(POLICIES, self.policy, "policy")) else {}
         return {**value, **self.sizes}
 
+    def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the task with some changed; the vocabularies stay those of the run."""
+        takes_words = {*OF_WORDS} & option_names(task_class(self.env))
+        for name in TO_WORDS if takes_words else ():
+            if name in changes and changes[name] != self.options.get(name):
+                raise ValueError(
+                    f"{name}={changes[name]!r} contradicts the vocabularies of the run, which are kept; "
+                    f"leave {name} out"
+                )
+        return {**self.options, **changes}
+
     @property
     def done(self) -> bool:
         """Whether it is finished, and all that is made of it afterwards is there."""
@@ -105,11 +122,12 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
         env: of `rlseq.make`; of a task that is made in another way no id and no options are known.
     """
     id, options = getattr(env, "made_from", None) or ("", {})
-    options = {name: str(value) if isinstance(value, PathLike) else value for name, value in options.items()}
+    options = {name: _plain(value) for name, value in options.items()}
     policy, sizes = getattr(agent.policy, "made_from", None) or ("", {})
     if policy and "value" in size_names(POLICIES[policy]):
         sizes = {"value": False, **sizes}
-    parts = {name: getattr(value, "__name__", value) for name, value in sizes.items()}
+    names = {part: name for name, part in PARTS.items()}
+    parts = {name: names[size] if size in PARTS.values() else size for name, size in sizes.items()}
     own = {
         f.name: (getattr(agent, f.name), f.default) for f in fields(agent) if f.init and f.name != "policy"
     }
@@ -118,7 +136,7 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
     return {
         "env": id,
         "options": {name: value for name, value in options.items() if is_plain(value)},
-        "unrecorded": [name for name, value in options.items() if not is_plain(value)],
+        "unrecorded": [n for n, value in options.items() if not is_plain(value) and n not in OF_WORDS],
         "agent": algorithm,
         "algorithm": algorithm,
         "hyper": {
@@ -135,6 +153,17 @@ def words_of(env: Any) -> dict[str, Any]:
     if isinstance(env, SteppedEnv):
         return {"control": asdict(ControlSpec.of(env))}
     return TaskSpec.of(env).to_json()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with texts for paths, and numbers of Python for those of NumPy."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [*map(_plain, value)]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, PathLike) else value
 
 
 def is_plain(value: Any) -> bool:

@@ -40,6 +40,9 @@ Row = dict[str, float]
 Sink = Callable[[Row], None]
 
 
+MODEL = "model.json"  # the description in the folder of a saved model
+
+
 class RunFolder:
     """The folder of one run, held by one process at a time.
 
@@ -75,7 +78,9 @@ class RunFolder:
         return {**config, "run": None if self.run is None else fixed(self.run)}
 
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Refuse a folder that holds a run which must not, or cannot, go on with this configuration."""
+        """Refuse a folder that holds a model, or a run which must not or cannot go on as configured."""
+        if (self.path / MODEL).exists():
+            raise ValueError(f"{self.path} holds a saved model; write the run to another folder")
         if not self.started:
             return
         if not resume:
