@@ -60,7 +60,7 @@ AGENTS: dict[str, type[Agent]] = {
 }
 
 # The names that stand for functions, by field.
-FACTORS: dict[str, Mapping[str, Any]] = {**factors.FACTORS, "unroll": UNROLLS, "reading": READINGS}
+FUNCTIONS: dict[str, Mapping[str, Any]] = {**factors.FACTORS, "unroll": UNROLLS, "reading": READINGS}
 
 
 @checked_arguments
@@ -71,7 +71,7 @@ def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
         name: one of `AGENTS`.
         policy: learns.
         **hyper: the fields of the agent's dataclass; a function may be given by its name, as
-            `baseline="mean"` (`FACTORS` holds the names).
+            `baseline="mean"` (`FUNCTIONS` holds the names).
     """
     cls = pick(AGENTS, name, "agent")
     check_options(hyper, {field.name for field in fields(cls) if field.name != "policy"}, cls.__name__)
@@ -80,16 +80,16 @@ def make_agent(name: str, policy: Any, **hyper: Any) -> Agent:
 
 def function_name(field: str, function: Any) -> str | None:
     """Return the name that stands for a function as the value of a field; None where there is none."""
-    known = FACTORS.get(field, {})
+    known = FUNCTIONS.get(field, {})
     # By their `repr`, because a baseline that learns is equal to no copy of itself.
     return next((name for name, other in known.items() if repr(other) == repr(function)), None)
 
 
 def _function(field: str, value: Any) -> Any:
     """Return a copy of the function that a name stands for; other values as they are."""
-    if field not in FACTORS or not isinstance(value, str):
+    if field not in FUNCTIONS or not isinstance(value, str):
         return value
-    return deepcopy(pick(FACTORS[field], value, field))  # a copy, because a baseline may learn
+    return deepcopy(pick(FUNCTIONS[field], value, field))  # a copy, because a baseline may learn
 
 
 def register(name: str, agent: type[Agent]) -> None:

@@ -18,9 +18,8 @@ from rlseq.utils.arguments import PositiveInt, Share
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import Stateful, UpdateCounter
 
-Reading = Callable[
-    [Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor
-]  # (policy, task, references, own, uniform) -> words read
+# (policy, task, references, own, uniform) -> words read
+DrawInputs = Callable[[Any, SequenceEnv, Rollout, Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -48,7 +47,7 @@ def two_pass(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform
     return torch.where(own, drawn, batch.actions)
 
 
-READINGS: dict[str, Reading] = {"token_by_token": token_by_token, "two_pass": two_pass}
+READINGS: dict[str, DrawInputs] = {"token_by_token": token_by_token, "two_pass": two_pass}
 
 
 @dataclass(eq=False)
@@ -62,7 +61,7 @@ class ScheduledSampling(MLE):
 
     own: Share = 0.25  # p in the end
     ramp: PositiveInt = 1000  # updates until then
-    reading: Reading = token_by_token  # how the words read are made
+    reading: DrawInputs = token_by_token  # how the words read are made
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,14 +12,14 @@ from torch import Tensor
 from rlseq.utils.errors import pick
 
 SPLITS = {"train": "train", "test": "test"}
-HELD_OUT = 1000  # sources at most
+HELD_OUT_SOURCES = 1000  # sources at most
 TRAINED = 10_000  # draws of training from which no source is taken away while there are others to hold out
 CANDIDATES = 4_000  # draws from which the held-out sources are chosen
-Rows = tuple[Tensor, ...]  # sources [N, S], and what belongs to them, [N, …]
-Draw = Callable[[int, torch.Generator], Rows]  # n rows at random
+Items = tuple[Tensor, ...]  # sources [N, S], and what belongs to them, [N, …]
+Draw = Callable[[int, torch.Generator], Items]  # n rows at random
 
 
-def drawn(draw: Draw, split: str, items: int, seed: int) -> Rows:
+def drawn(draw: Draw, split: str, items: int, seed: int) -> Items:
     """Draw rows of one part. No source is in both parts, however many items training draws.
 
     Held out are up to 1,000 different sources. They are chosen among 4,000 draws: those that the first 10,000
@@ -48,21 +48,21 @@ def other_seed(seed: int) -> int:
     return Random(f"held out {seed}").getrandbits(62)
 
 
-def _held_out(draw: Draw, seed: int) -> Rows:
+def _held_out(draw: Draw, seed: int) -> Items:
     candidates = draw(CANDIDATES, torch.Generator().manual_seed(other_seed(seed)))
     training = draw(TRAINED, torch.Generator().manual_seed(seed))
     codes, trained = _codes(candidates[0]), _codes(training[0]).sort().values
     times = torch.searchsorted(trained, codes, right=True) - torch.searchsorted(trained, codes)
     once = _first(codes)
     fresh, different = int((times[once] == 0).sum()), len(once)
-    count = min(HELD_OUT, max(fresh, different // 10), different - 1)
+    count = min(HELD_OUT_SOURCES, max(fresh, different // 10), different - 1)
     rows = once[times[once].argsort(stable=True)[:count]]
     return tuple(part[rows] for part in candidates)
 
 
-def _others(draw: Draw, held: Tensor, items: int, generator: torch.Generator) -> Rows:
+def _others(draw: Draw, held: Tensor, items: int, generator: torch.Generator) -> Items:
     """Draw as many rows as asked for whose source is not held out."""
-    found: list[Rows] = []
+    found: list[Items] = []
     missing = items
     while missing:
         rows = draw(missing, generator)

@@ -159,7 +159,7 @@ def from_json(stored: dict[str, Any]) -> Vocab:
 # ── vocabularies of texts ────────────────────────────────────────────────────────────────────────────
 
 Texts = Iterable[str]
-Make = Callable[[Texts, int, int | None], Vocab]  # texts, least count, largest V -> vocabulary
+VocabFactory = Callable[[Texts, int, int | None], Vocab]  # texts, least count, largest V -> vocabulary
 
 
 def characters(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
@@ -192,7 +192,7 @@ def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwo
     return Subwords(tuple(sorted(ids, key=ids.__getitem__)), separator="", unk=1, merges=tokenizer.to_str())
 
 
-LEVELS: dict[str, Make] = {"char": characters, "word": whole_words, "bpe": subwords}
+LEVELS: dict[str, VocabFactory] = {"char": characters, "word": whole_words, "bpe": subwords}
 
 
 def level_of(vocab: Vocab) -> str:

@@ -80,9 +80,9 @@ def test_the_home_is_where_others_keep_theirs(monkeypatch: Any) -> None:
 
 
 def test_columns_are_files_that_are_mapped(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(cache.Column, "BLOCK", 4)
+    monkeypatch.setattr(cache.ArrayWriter, "BLOCK", 4)
     small, wide, empty = (
-        cache.Column(tmp_path / name, kind)
+        cache.ArrayWriter(tmp_path / name, kind)
         for name, kind in (("s", torch.int32), ("w", torch.int64), ("e", torch.int32))
     )
     for n in range(10):
@@ -150,7 +150,7 @@ def test_a_full_disk_is_named(key: str | None, setting: str, tmp_path: Path, mon
 
     def build(folder: Path) -> None:
         (folder / "full").symlink_to("/dev/full")
-        column = cache.Column(folder / "full", torch.int64)
+        column = cache.ArrayWriter(folder / "full", torch.int64)
         column.extend([1])
         column.close()
 

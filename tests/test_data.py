@@ -21,7 +21,7 @@ import torch
 from rlseq.data import cache
 from rlseq.data import encode as data
 from rlseq.data.corpus import Corpus
-from rlseq.data.encode import MOST, Problems, Reading, assign_parts, load, scan
+from rlseq.data.encode import MOST_REFERENCES, Problems, Reading, assign_parts, load, scan
 from rlseq.data.formats import DataError, Pair
 from rlseq.data.locate import Origin, by_seed, find
 from rlseq.utils.files import Damaged
@@ -50,12 +50,12 @@ def test_a_line_that_has_all_its_references_is_an_item() -> None:
 
 
 def test_a_source_with_very_many_references_makes_more_items() -> None:
-    pairs = [("a", f"{n}") for n in range(2 * MOST + 5)]
+    pairs = [("a", f"{n}") for n in range(2 * MOST_REFERENCES + 5)]
     corpus = load({"train": origin(*pairs, ("b", "x"))})
     assert [(source, len(texts)) for source, texts in items(corpus)] == [
-        *(("a", MOST), ("a", MOST), ("a", 5), ("b", 1))
+        *(("a", MOST_REFERENCES), ("a", MOST_REFERENCES), ("a", 5), ("b", 1))
     ]
-    assert corpus.width == MOST
+    assert corpus.width == MOST_REFERENCES
     assert {text for _, texts in items(corpus)[:3] for text in texts} == {target for _, target in pairs}
 
 
@@ -359,7 +359,7 @@ def test_what_passes_by_itself_is_no_damage(small_cache: Path, tmp_path: Path, m
 def test_reading_line_by_line_gives_the_same(tmp_path: Path, monkeypatch: Any) -> None:
     path = write(tmp_path, "".join(f"{s}\t{t}\n" for s, t in many(60)))
     held = load(find(path))
-    monkeypatch.setattr(data, "HELD", 0)
+    monkeypatch.setattr(data, "TEXT_BYTES_IN_MEMORY", 0)
     assert items(load(find(path))) == items(held)
 
 

@@ -17,7 +17,7 @@ from rlseq.compare import tables
 from rlseq.engine.evaluation import evaluate_texts, items_tested, selection, subset
 from rlseq.mdp.registry import ids
 from rlseq.training import experiment_envs as tasks
-from rlseq.training.reward_hacking import COMPARED, diversity_metrics
+from rlseq.training.reward_hacking import MOST_COMPARED, diversity_metrics
 
 SMALL: dict[str, Any] = {"name": "gru", "hidden": 8, "embedding": 4}
 
@@ -93,7 +93,7 @@ def test_over_many_seeds_every_item_is_drawn_as_often_as_any_other() -> None:
 
 def test_texts_are_compared_with_each_other_in_a_random_subset_too() -> None:
     """The first texts of a sorted test are all equal, the others differ: repetition of all is between."""
-    found = judged_alike(2 * COMPARED)
+    found = judged_alike(2 * MOST_COMPARED)
     assert 0.3 < diversity_metrics(found)["repetition"] < 0.7
 
 

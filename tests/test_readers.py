@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlseq.data.formats import LONGEST, Pair, Problem, Rows, aligned, dictionary, jsonl, plain, tsv
+from rlseq.data.formats import LINE_LENGTH, Pair, Pairs, Problem, aligned, dictionary, jsonl, plain, tsv
 
 
 def written(path: Path, content: bytes | str) -> Path:
@@ -17,7 +17,7 @@ def written(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def read(reader: Callable[[Path], Rows], tmp_path: Path, content: bytes | str) -> list[Pair | Problem]:
+def read(reader: Callable[[Path], Pairs], tmp_path: Path, content: bytes | str) -> list[Pair | Problem]:
     return list(reader(written(tmp_path / "file", content)))
 
 
@@ -90,7 +90,7 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_told_by_file_and_line(
-    reader: Callable[[Path], Rows], content: bytes | str, line: int, what: str, tmp_path: Path
+    reader: Callable[[Path], Pairs], content: bytes | str, line: int, what: str, tmp_path: Path
 ) -> None:
     problems = [row for row in read(reader, tmp_path, content) if isinstance(row, Problem)]
     assert len(problems) >= 1
@@ -100,9 +100,9 @@ def test_a_bad_line_is_told_by_file_and_line(
 
 
 def test_lines_after_a_bad_one_are_read(tmp_path: Path) -> None:
-    rows = read(tsv, tmp_path, "a\tb\n" + "x" * (3 * LONGEST) + "\nc\td\n")
+    rows = read(tsv, tmp_path, "a\tb\n" + "x" * (3 * LINE_LENGTH) + "\nc\td\n")
     assert [row for row in rows if isinstance(row, Pair)] == [Pair("a", "b"), Pair("c", "d")]
-    assert read(tsv, tmp_path, "x" * (LONGEST - 4) + "\tb\n")[0].target == "b"  # type: ignore[union-attr]
+    assert read(tsv, tmp_path, "x" * (LINE_LENGTH - 4) + "\tb\n")[0].target == "b"  # type: ignore[union-attr]
 
 
 def test_jsonl_names_and_lists(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_jsonl_key_with_null_is_none(tmp_path: Path) -> None:
     ("end", "kept"), [("\n", True), ("\r\n", True), ("\r", True), ("\rmore\n", False), ("z\n", False)]
 )
 def test_the_longest_line_is_read_whole_or_not_at_all(end: str, kept: bool, tmp_path: Path) -> None:
-    text = "x" * (LONGEST - 1)
+    text = "x" * (LINE_LENGTH - 1)
     first, *others = read(plain, tmp_path, text + end + "a\n" * (end != "\r"))
     assert first == Pair(None, text) if kept else "expected lines below 100,000 bytes" in str(first)
     assert others == [Pair(None, "a")] * (end != "\r")

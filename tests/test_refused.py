@@ -57,7 +57,11 @@ from rlseq.policy_gradient.baselines import MovingAverage, Regression
         ("grpo", {"clip": 0.0}, "clip must be a finite number > 0, got 0.0"),
         ("dapo", {"clip_high": -1.0}, "clip_high must be a finite number > 0, got -1.0"),
         ("ppo_kl", {"kl_target": 0.0}, "kl_target must be a finite number > 0, got 0.0"),
-        ("reinforce", {"credit": "completions", "gamma": 0.9}, "Completions credits actions with scores of texts"),
+        (
+            "reinforce",
+            {"credit": "completions", "gamma": 0.9},
+            "Completions credits actions with scores of texts",
+        ),
         ("reinforce", {"credit": "completions", "kl_reward": 0.1}, "use kl, got gamma=1.0, kl_reward=0.1"),
     ],
 )

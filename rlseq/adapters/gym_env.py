@@ -34,7 +34,7 @@ from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import load_states, set_generator, states_of
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
-REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
+EPISODES_REPORTED = 100  # episodes, the last ones, whose mean is the reward that is reported
 
 
 def as_paid(rewards: Tensor, ends: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Episode(NamedTuple):
     cut: bool  # by a time limit
 
 
-class Step(NamedTuple):
+class GymStep(NamedTuple):
     """One step of B rows; arrays have B rows."""
 
     observed: Any
@@ -97,7 +97,7 @@ class GymEnv(SteppedEnv):
         self.single_observation_space = self.env.single_observation_space
         self.single_action_space = self.env.single_action_space
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.last: deque[Episode] = deque(maxlen=REPORTED)
+        self.last: deque[Episode] = deque(maxlen=EPISODES_REPORTED)
         self.episodes = EpisodeStats(*torch.zeros(3, 0, device=self.device))
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
         self.counts = Counts()
@@ -187,7 +187,7 @@ class GymEnv(SteppedEnv):
         self._real = np.ones(self.num_envs, bool)
         self._return, self._length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
-    def _step(self, policy: Any, actions: Actions, random: Tensor) -> Step:
+    def _step(self, policy: Any, actions: Actions, random: Tensor) -> GymStep:
         observed, real = self._observed, self._real
         with torch.inference_mode():
             said, _ = policy.step(torch.from_numpy(observed).to(self.device), ())
@@ -201,7 +201,7 @@ class GymEnv(SteppedEnv):
         episodes = self._ended(ends, terminated) if ends.any() else {}
         if self._mode is AutoresetMode.NEXT_STEP:
             self._real = ~ends
-        return Step(observed, said, action, support, rewards, real, ends, terminated, reached, episodes)
+        return GymStep(observed, said, action, support, rewards, real, ends, terminated, reached, episodes)
 
     def _ended(self, ends: Any, terminated: Any) -> dict[int, Episode]:
         rows = np.flatnonzero(ends).tolist()
@@ -221,7 +221,7 @@ class GymEnv(SteppedEnv):
         returns, lengths, cut = torch.from_numpy(table).to(self.device).unbind(1)
         self.episodes = EpisodeStats(returns, lengths, cut > 0)
 
-    def _harvest(self, steps: Sequence[Step], actions: Actions, temperature: float) -> Rollout:
+    def _harvest(self, steps: Sequence[GymStep], actions: Actions, temperature: float) -> Rollout:
         """Return the rollout of the steps, without V."""
         acts, said = (torch.stack(parts, 1) for parts in ([s.action for s in steps], [s.said for s in steps]))
         supports = [step.support for step in steps if step.support is not None]
@@ -246,7 +246,7 @@ class GymEnv(SteppedEnv):
             last_episodes=self.episodes,
         )
 
-    def _valued(self, segment: Rollout, policy: Any, steps: Sequence[Step]) -> Rollout:
+    def _valued(self, segment: Rollout, policy: Any, steps: Sequence[GymStep]) -> Rollout:
         """Add V of every state, and of the states reached where a row is cut off."""
         terminated = self._stacked([step.terminated for step in steps])
         cut = segment.ends.clone()

@@ -16,7 +16,7 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.types import Metrics
 from rlseq.utils.errors import check_options, pick
 
-STOCK = {"sb3-a2c": A2C, "sb3-ppo": PPO}
+ALGORITHMS = {"sb3-a2c": A2C, "sb3-ppo": PPO}
 BATCH = 2048  # tokens of an iteration, where `n_steps` is not given
 
 
@@ -59,7 +59,7 @@ def stock_agent(name: str, env: Any, **hyper: Any) -> StockAgent:
         **hyper: of the stock class.
     """
     task = sequence_env(env)
-    cls = pick(STOCK, name, "stock agent")
+    cls = pick(ALGORITHMS, name, "stock agent")
     check_options(hyper, signature(cls).parameters, cls.__name__)
     reader: dict[str, Any] = {"features_extractor_class": TokenExtractor}
     if task.source_vocab is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rlseq.agents import AGENTS
 from rlseq.cli.options import (
+    SeveralWords,
     TypedTokens,
-    Words,
     check_names,
     fields_of,
     flag,
@@ -23,7 +23,7 @@ from rlseq.cli.options import (
     read_config,
     settings,
 )
-from rlseq.compare.plan import OF_MACHINE, STOCK, ComparisonConfig
+from rlseq.compare.plan import OF_MACHINE, SB3_AGENTS, ComparisonConfig
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import run as run_comparison
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
@@ -59,7 +59,7 @@ def train(name: str, words: Sequence[str]) -> None:
     own = list(flags(cls, {}, without=("policy",)))
     flags_of_train = form(
         "Train",
-        [flag("policy", Words, descriptions(RunConfig)["policy"])],  # a name, and sizes
+        [flag("policy", SeveralWords, descriptions(RunConfig)["policy"])],  # a name, and sizes
         flags(RunConfig, FLAGS_OF_RUN, NO_FLAGS_OF_RUN),
         flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
         own,
@@ -197,8 +197,8 @@ def compare(words: Sequence[str], text: str) -> None:
         "Compare",
         flags(ComparisonConfig, FLAGS_OF_COMPARISON),
         [
-            flag("option", Words, "options of all tasks, `length=6`"),
-            flag("hyper", Words, "hyper-parameters of the agents, `scst.lr=1e-4`"),
+            flag("option", SeveralWords, "options of all tasks, `length=6`"),
+            flag("hyper", SeveralWords, "hyper-parameters of the agents, `scst.lr=1e-4`"),
             flag("config", str | None, "a file of settings instead, as the `config.json` of a comparison"),
         ],
     )
@@ -244,7 +244,7 @@ def list_or_show(what: str, name: str | None) -> str:
     if name is None:
         lines = {key: inspect.getdoc(getattr(value, "func", value)) or " " for key, value in table.items()}
         if what == "agents":
-            lines |= dict.fromkeys(STOCK, "Stock stable-baselines3, as a control of comparisons.")
+            lines |= dict.fromkeys(SB3_AGENTS, "Stock stable-baselines3, as a control of comparisons.")
         width = max(map(len, lines))
         return "".join(f"{key:{width}s}  {text.splitlines()[0]}\n" for key, text in lines.items())
     found = pick(table, name, what.rstrip("s"))

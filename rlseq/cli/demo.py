@@ -10,7 +10,7 @@ from rich.console import Console
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import compare
 
-REFERENCES = 200  # pairs that likelihood may learn from
+MLE_ITEMS = 200  # pairs that likelihood may learn from
 SETTINGS: dict[str, Any] = {
     "envs": {"rlseq/Reverse-v0": {"vocab_size": 10, "length": 6, "num_envs": 256}},
     "agents": {
@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "policy": {"name": "lstm", "hidden": 96, "embedding": 32},
     "start_tokens": 300_000,
     "start_hyper": {"lr": 3e-3},
-    "mle_options": {"items": REFERENCES},
+    "mle_options": {"items": MLE_ITEMS},
 }
 
 
@@ -38,7 +38,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
     console = Console()
     console.print(
         "[bold]rlseq demo[/bold]: read six letters, write them backwards (rlseq/Reverse-v0).\n"
-        f"1. An LSTM imitates {REFERENCES} pairs with references: likelihood, where all agents start.\n"
+        f"1. An LSTM imitates {MLE_ITEMS} pairs with references: likelihood, where all agents start.\n"
         f"2. From there, {budget_tokens:,} tokens each, {seeds} seeds: more likelihood on these pairs, or\n"
         "   REINFORCE, RLOO and SCST on 10,000 sources without references, which are only told\n"
         "   what share of their letters is right.\n"

@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import NamedTuple
 
 DEBUG = "RLSEQ_DEBUG"  # an environment variable; where it is set, exceptions are shown as Python shows them
-LONGEST = 2000  # characters of a message
+MESSAGE_LENGTH = 2000  # characters of a message
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -49,7 +49,7 @@ def explained(error: Exception, words: Sequence[str]) -> Failure:
     if isinstance(error, MemoryError) or "not enough memory" in str(error):
         return Failure(f"not enough memory ({error or 'MemoryError'}); choose smaller sizes", 2)
     if _raised_on_purpose(error.__traceback__):
-        return Failure(str(error)[:LONGEST], 2)
+        return Failure(str(error)[:MESSAGE_LENGTH], 2)
     return _bug(error, words)
 
 
@@ -77,7 +77,7 @@ def _of_system(error: OSError) -> str:
 
 def _bug(error: Exception, words: Sequence[str]) -> Failure:
     """Write a report of a bug to a file, and return a message that names the file."""
-    said = f"this is a bug in rlseq, not in what was typed: {type(error).__name__}: {error}"[:LONGEST]
+    said = f"this is a bug in rlseq, not in what was typed: {type(error).__name__}: {error}"[:MESSAGE_LENGTH]
     text = f"rlseq {' '.join(map(ascii, words))}\n{sys.version}\n{platform.platform()}\n\n"
     text += "".join(traceback.format_exception(error))
     try:

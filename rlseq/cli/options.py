@@ -22,11 +22,11 @@ from rlseq.utils.errors import check_options, hint
 from rlseq.utils.settings import descriptions
 
 LARGEST = 1_000_000  # bytes of a file of settings
-MOST = 10_000  # values in it
+MOST_VALUES = 10_000  # values in it
 PLAIN = (bool, int, float, str)
 IMPORT = "import a module of your own first, whose tasks, agents, policies and metrics then have names"
 Imports = Annotated[tuple[str, ...], arg(name="import", help=IMPORT), UseAppendAction]
-Words = tuple[str, ...]
+SeveralWords = tuple[str, ...]
 TypedTokens = Annotated[float, Range(1, 1e18)]
 Flag = tuple[str, Any, Any]  # as `make_dataclass` takes it: name, type, default
 
@@ -57,7 +57,7 @@ def flags(cls: type, renamed: Mapping[str, str], without: Collection[str] = ()) 
 
 def flag(name: str, kind: Any, text: str, default: Any = None) -> Flag:
     """Return a flag; one of several words has a tuple of them as its default."""
-    if kind in (Words, Imports):
+    if kind in (SeveralWords, Imports):
         default = (default,) if isinstance(default, str) else tuple(default or ())
     elif kind is str:
         default = default or ""
@@ -84,7 +84,7 @@ def type_of_flag(hint: Any, default: Any) -> Any:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
     if any(get_origin(part) in (Sequence, Mapping, tuple) for part in plain):
-        return Words
+        return SeveralWords
     if Tokens in parts:
         plain[parts.index(Tokens)] = TypedTokens
     kinds = [part for part in plain if part in (*PLAIN, NoneType, TypedTokens)]
@@ -169,8 +169,8 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
         values = _counted(found)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as YAML or JSON: {_in_a_line(error)}") from None
-    if values > MOST:
-        raise ValueError(f"{path} holds more than {MOST:,} values, repetitions by aliases included")
+    if values > MOST_VALUES:
+        raise ValueError(f"{path} holds more than {MOST_VALUES:,} values, repetitions by aliases included")
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold names and values, got {type(found).__name__}")
     return dict(found)
@@ -185,7 +185,7 @@ def check_names(path: str | PathLike[str], found: Iterable[str], known: Collecti
 
 def _counted(value: Any, count: int = 0) -> int:
     """Return the number of values in a tree, or a number above the limit; refuse what JSON does not have."""
-    if count > MOST:
+    if count > MOST_VALUES:
         return count
     if isinstance(value, Mapping):
         for name, part in value.items():

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 Tree = Mapping[str, Any]
-COLOURS = ("#3b82c4", "#e07b16", "#2a9d6f", "#d1495b", "#8e6bbf", "#b08a1e", "#1b9ea8", "#c45ba8", "#6b8e23")
-START = "#8a8f98"  # where all started
+PALETTE = ("#3b82c4", "#e07b16", "#2a9d6f", "#d1495b", "#8e6bbf", "#b08a1e", "#1b9ea8", "#c45ba8", "#6b8e23")
+START_COLOUR = "#8a8f98"  # where all started
 INK, FAINT = "#010203", "#040506"  # replaced by the page's own colours, light or dark
 COSTS = {"tokens": "tokens", "episodes": "episodes", "seconds": "seconds of training"}
 
@@ -22,7 +22,7 @@ COSTS = {"tokens": "tokens", "episodes": "episodes", "seconds": "seconds of trai
 def colours(task: Tree) -> dict[str, str]:
     """Return the colour of each agent, the same in every figure and table."""
     names = [agent["name"] for agent in task["agents"] if agent["name"] != "start"]
-    return {"start": START, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}}
+    return {"start": START_COLOUR, **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}}
 
 
 def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:

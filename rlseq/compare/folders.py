@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlseq.utils.files import locked
 
-LONGEST = 200  # characters of a name
+NAME_LENGTH = 200  # characters of a name
 TASK = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)/([A-Za-z0-9.-]+-v\d+)")  # an id as Gymnasium advises
 TASK_FOLDER = re.compile(r".+_[A-Za-z0-9.-]+-v\d+")  # of such ids alone
 ORDINARY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}(?<!\.)")
@@ -48,9 +48,9 @@ def check_names(names: Iterable[object], kind: str) -> None:
     """Refuse names that cannot be shown, and two that a file system may not tell apart."""
     seen: dict[str, str] = {}
     for name in names:
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST or not name.isprintable():
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
             raise ValueError(
-                f"the name of {kind} must be 1 to {LONGEST} printable characters, got {name!a:.60}"
+                f"the name of {kind} must be 1 to {NAME_LENGTH} printable characters, got {name!a:.60}"
             )
         other = seen.setdefault(folder_name(name).casefold(), name)
         if other != name:

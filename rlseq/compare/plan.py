@@ -22,7 +22,7 @@ from rlseq.utils.imports import import_modules
 from rlseq.utils.memory import check_fits
 
 START = "start"  # the name of the shared start
-STOCK = ("sb3-a2c", "sb3-ppo")
+SB3_AGENTS = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
 OF_MACHINE = ("jobs", "out")  # settings that do not change the results, and are not recorded
@@ -94,7 +94,7 @@ class ComparisonConfig(Checked):
             raise ValueError(f"two agents are called {twice!r}: one that is given, and one with that reward")
         check_fits(RUN_BYTES * self.seeds * len(variants) * len(named(self.envs)), seeds=self.seeds)
         for _, settings in self.variants():
-            pick(dict.fromkeys((*AGENTS, *STOCK)), settings["agent"], "agent")
+            pick(dict.fromkeys((*AGENTS, *SB3_AGENTS)), settings["agent"], "agent")
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON holds them, without those of the machine and an empty `imports`."""

@@ -28,8 +28,8 @@ from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
 
-LOOK_EVERY = 0.5  # seconds between two looks at the processes, if none ends
-NOTICE = "stopping all runs after their current update; run again to go on"
+POLL_SECONDS = 0.5  # seconds between two looks at the processes, if none ends
+STOPPING_ALL = "stopping all runs after their current update; run again to go on"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 
@@ -59,7 +59,7 @@ def run_all(
         The error of each run that failed, by folder; and the seconds of all processes together.
     """
     running: dict[str, BaseProcess] = {}
-    with stopping(NOTICE) as stop:
+    with stopping(STOPPING_ALL) as stop:
         try:
             found = _work(jobs, processes, told, running, stop)
         finally:
@@ -100,7 +100,7 @@ def _work(
             passed_on = True
             for process in running.values():
                 os.kill(process.pid or 0, signal.SIGINT)
-        wait([process.sentinel for process in running.values()], LOOK_EVERY)
+        wait([process.sentinel for process in running.values()], POLL_SECONDS)
         seconds, before = seconds + len(running) * (time.perf_counter() - before), time.perf_counter()
     return failed, seconds
 

@@ -24,8 +24,8 @@ from rlseq.training.run_folder import read_metrics, read_results, read_samples
 from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
 
-SCHEMA = "rlseq.comparison/2"
-SHOWN = 100  # texts that are kept to be read
+COMPARISON_SCHEMA = "rlseq.comparison/2"
+SAMPLES_KEPT = 100  # texts that are kept to be read
 SPENT = ("episodes", "seconds")  # beside tokens, by which curves are joined
 
 
@@ -43,10 +43,11 @@ class Comparison:
         if not path.exists():
             raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
         results = read_sealed(path)
-        if results.get("schema") != SCHEMA:
+        if results.get("schema") != COMPARISON_SCHEMA:
             raise ValueError(
                 f"{folder} holds no comparison of this version (schema {results.get('schema')!r}, "
-                f"wanted {SCHEMA!r}); a single run has no report, rlseq evaluate {folder} scores it"
+                f"wanted {COMPARISON_SCHEMA!r}); "
+                f"a single run has no report, rlseq evaluate {folder} scores it"
             )
         return cls(Path(folder), results)
 
@@ -84,7 +85,7 @@ def collect_results(
         if runs:
             tasks.append(_task(env, runs))
     results = {
-        "schema": SCHEMA,
+        "schema": COMPARISON_SCHEMA,
         "config": read_json(folder / "config.json"),
         "command": command_line(sys.argv),
         "machine": machine(),
@@ -280,5 +281,5 @@ def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
     return [
         {**{k: v for k, v in line.items() if k in ("index", "source", "references")}}
         | {"texts": {name: {k: found[i][k] for k in ("text", "scores")} for name, found in texts.items()}}
-        for i, line in enumerate(first[:SHOWN])
+        for i, line in enumerate(first[:SAMPLES_KEPT])
     ]

@@ -190,7 +190,7 @@ def _writable() -> Path | None:
     return place
 
 
-class Column:
+class ArrayWriter:
     """Numbers added to a file as they come, a block at a time, so that memory does not hold them."""
 
     BLOCK = 1 << 16

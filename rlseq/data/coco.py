@@ -23,7 +23,7 @@ from rlseq.metrics.treebank import penn_treebank
 from rlseq.utils.arguments import Rule
 from rlseq.utils.errors import hint, pick, told
 
-Words = tuple[str, ...]
+Caption = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Picture:
 
     id: Name
     file: str
-    captions: tuple[Words, ...]
+    captions: tuple[Caption, ...]
     split: str | None = None  # train, restval, val or test, where the file says so
 
     @property
@@ -103,31 +103,31 @@ def _kind(content: Any) -> str:
 
 def _keys(entry: Mapping[str, Any]) -> str:
     """List the first names of an entry."""
-    more = ", …" if len(entry) > SHOWN else ""
-    return f"[{', '.join(f'{name!r:.40}' for name in nsmallest(SHOWN, entry))}{more}]"
+    more = ", …" if len(entry) > NAMES_LISTED else ""
+    return f"[{', '.join(f'{name!r:.40}' for name in nsmallest(NAMES_LISTED, entry))}{more}]"
 
 
-SHOWN = 8  # names that a message lists
+NAMES_LISTED = 8  # names that a message lists
 
 
 def _plain(
     path: Path, images: Sequence[Mapping[str, Any]], notes: Sequence[Any], bad: Bad
 ) -> Iterator[Picture]:
     """Yield the pictures of COCO's own annotations."""
-    wanted = {"id": NAME, "file_name": TEXT}
+    wanted = {"id": IMAGE_ID, "file_name": TEXT}
     read = [_fields(f"{path}: images[{n}]", image, wanted, bad, IMAGES) for n, image in enumerate(images)]
-    captions: dict[Name, list[Words]] = {image["id"]: [] for image in images if NAME.typed(image["id"])}
+    captions: dict[Name, list[Caption]] = {image["id"]: [] for image in images if IMAGE_ID.typed(image["id"])}
     for number, note in enumerate(notes):
         _caption(f"{path}: annotation {number}", note, captions, bad)
     for id, file in (fields for fields in read if fields is not None):
         yield Picture(id, file, tuple(captions[id]))
 
 
-def _caption(where: str, note: Any, captions: Mapping[Name, list[Words]], bad: Bad) -> None:
+def _caption(where: str, note: Any, captions: Mapping[Name, list[Caption]], bad: Bad) -> None:
     """Put an annotation's caption among those of its image."""
     if not isinstance(note, dict) or not {"caption", "image_id"} <= set(note):
         raise ValueError(f"{where} has no caption or image_id; {_WANTED}")
-    fields = _fields(where, note, {"image_id": NAME, "caption": STRING}, bad, CAPTIONS)
+    fields = _fields(where, note, {"image_id": IMAGE_ID, "caption": STRING}, bad, CAPTIONS)
     if fields is None:
         return
     id, text = fields
@@ -143,7 +143,7 @@ def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iter
     """Yield the pictures of Karpathy's splits, whose captions are words already."""
     for n, image in enumerate(images):
         where = f"{path}: images[{n}]"
-        wanted = {"cocoid" if "cocoid" in image else "imgid": NAME, "filename": TEXT, "filepath": STRING}
+        wanted = {"cocoid" if "cocoid" in image else "imgid": IMAGE_ID, "filename": TEXT, "filepath": STRING}
         wanted |= {"split": STRING, "sentences": LIST}
         fields = _fields(where, {"filepath": "", **image}, wanted, bad, IMAGES)
         if fields is None:
@@ -157,7 +157,7 @@ def _karpathy(path: Path, images: Sequence[Mapping[str, Any]], bad: Bad) -> Iter
         yield Picture(id, str(Path(folder) / file), tuple(words for words in captions if words), split)
 
 
-def _words(where: str, sentence: Any, bad: Bad) -> Words:
+def _words(where: str, sentence: Any, bad: Bad) -> Caption:
     """Return the words of one of Karpathy's sentences; none where `bad` is told that it is bad."""
     fields = _fields(where, sentence, {"tokens": WORDS}, bad, CAPTIONS)
     if fields == [[]]:
@@ -165,7 +165,7 @@ def _words(where: str, sentence: Any, bad: Bad) -> Words:
     return () if fields is None else tuple(fields[0])
 
 
-NAME = Rule("an integer or a text", lambda x: type(x) in (int, str) and x != "")
+IMAGE_ID = Rule("an integer or a text", lambda x: type(x) in (int, str) and x != "")
 STRING = Rule("a text", lambda x: isinstance(x, str))
 TEXT = Rule("a text, and not empty", lambda x: isinstance(x, str) and x != "")
 LIST = Rule("a list", lambda x: isinstance(x, list))

@@ -25,7 +25,7 @@ from rlseq.utils.memory import check_fits
 from rlseq.utils.modules import Movable
 from rlseq.vocab import UNK, Vocab, from_json
 
-CELL = 8  # bytes of a token in a table
+ID_BYTES = 8  # bytes of a token in a table
 
 COLUMNS = {  # the files of a part, and what they hold
     "sources": torch.int32,
@@ -185,7 +185,7 @@ class Corpus(HasReferences, Movable):
             item = torch.arange(len(self), device=self.starts.device).repeat_interleave(self.starts.diff())
             slot = torch.arange(len(item), device=item.device) - self.starts[item]
             lengths = self.references.lengths[self.order]
-            check_fits(CELL * len(lengths) * self.longest, references=len(lengths), max_len=self.longest)
+            check_fits(ID_BYTES * len(lengths) * self.longest, references=len(lengths), max_len=self.longest)
             ids = self.references.take(self.order, self.longest, PAD)
             return RefTable(ids.cpu(), lengths.cpu(), item.cpu(), slot.cpu(), len(self), self.width)
         found, lengths = (part.cpu() for part in self._take(index.to(self.starts.device), self.longest, PAD))
@@ -208,7 +208,7 @@ class CorpusWriter:
         self.folder, self.name, self.items = folder, name, 0
         written = "sources", "source_ends", "references", "reference_ends", "item"
         self.columns = {
-            column: cache.Column(folder / f"{name}.{column}", COLUMNS.get(column, torch.int64))
+            column: cache.ArrayWriter(folder / f"{name}.{column}", COLUMNS.get(column, torch.int64))
             for column in written
         }
         for ends in ("source_ends", "reference_ends"):

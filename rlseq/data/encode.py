@@ -26,17 +26,17 @@ from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 from rlseq.utils.version import __version__
-from rlseq.vocab import LEVELS, Make, Vocab, check_options, level_of
+from rlseq.vocab import LEVELS, Vocab, VocabFactory, check_options, level_of
 
-MOST = 32  # references of an item; further ones of a source make another item, so that tables stay narrow
-SHOWN = 5  # problems that a message names
-HELD = 1 << 26  # bytes of text up to which pairs are held, where more would be read several times
-VERSION = 5  # of what the cache holds
+MOST_REFERENCES = 32  # of an item; further ones make another item, so that tables stay narrow
+PROBLEMS_LISTED = 5  # problems that a message names
+TEXT_BYTES_IN_MEMORY = 1 << 26  # up to which pairs are held, where more would be read several times
+CACHE_VERSION = 5  # of what the cache holds
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
 Level = str | tuple[str, str] | None
 
 
-class Words(Protocol):
+class Vocabularies(Protocol):
     """Vocabularies that are given, those of a trained policy, say."""
 
     @property
@@ -67,7 +67,7 @@ class Reading:
     vocab_size: int | None = None
     seed: int = 0
     skip_bad: bool = False
-    words: Words | None = None
+    words: Vocabularies | None = None
 
     def __post_init__(self) -> None:
         given: Any = self.level
@@ -96,7 +96,7 @@ class Problems:
     def add(self, problem: Problem) -> None:
         """Count a problem, and hold it if it is among the first."""
         self.count += 1
-        if len(self.first) < SHOWN:
+        if len(self.first) < PROBLEMS_LISTED:
             self.first.append(problem)
         if problem.fatal:
             self.fatal.append(problem)
@@ -180,7 +180,7 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
         for part, origin in origins.items()
     }
     return {
-        "version": f"{__version__}/{VERSION}/{sys.byteorder}",
+        "version": f"{__version__}/{CACHE_VERSION}/{sys.byteorder}",
         "longest": limits.limit(limits.LINE_BYTES),  # what is longer may be skipped
         "reading": asdict(reading),
         "readers": readers,
@@ -195,7 +195,7 @@ def _named(origins: Mapping[str, Origin]) -> str:
 def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, folder: Path) -> None:
     """Read everything, and write the arrays of each part, and notes, into a folder."""
     files = [file for origin in origins.values() for file in origin.files]
-    hold = sum(file.stat().st_size for file in files) < HELD
+    hold = sum(file.stat().st_size for file in files) < TEXT_BYTES_IN_MEMORY
     problems = Problems()
     looked = {name: _look(origin, reading.seed, problems, hold) for name, origin in origins.items()}
     surveys = {name: seen for name, (seen, _) in looked.items()}
@@ -237,7 +237,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
 
 
-def _words(make: Make, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
+def _words(make: VocabFactory, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
     """Make the vocabulary of texts; where there can be none, the error names their files."""
     try:
         return make(texts, *kept)
@@ -292,10 +292,10 @@ def checked(problems: Problems, skip_bad: bool) -> None:
     refused = problems.fatal if skip_bad else problems.first
     if refused:
         count = len(refused) if skip_bad else problems.count
-        more = f"\nand {count - SHOWN:,} more" if count > SHOWN else ""
+        more = f"\nand {count - PROBLEMS_LISTED:,} more" if count > PROBLEMS_LISTED else ""
         may_skip = not skip_bad and not refused[0].fatal
         mend = "\nmend the file, or pass over such lines: skip_bad=True" if may_skip else ""
-        raise DataError("\n".join(map(str, refused[:SHOWN])) + more + mend)
+        raise DataError("\n".join(map(str, refused[:PROBLEMS_LISTED])) + more + mend)
 
 
 def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:
@@ -304,7 +304,7 @@ def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:
     item = _numbered(seen.items)
     rank = np.zeros_like(item)
     rank[kept] = _ranks(item[kept])
-    item = _numbered(item * (len(item) + 1) + rank // MOST)
+    item = _numbered(item * (len(item) + 1) + rank // MOST_REFERENCES)
     first = _first(item)
     if name != "all":
         return Place(np.full(len(item), PARTS.index(name)), item, first, kept)

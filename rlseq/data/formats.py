@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from rlseq.data import limits
 
-LONGEST = limits.DEFAULTS[limits.LINE_BYTES]  # of a line, where the environment says nothing else
+LINE_LENGTH = limits.DEFAULTS[limits.LINE_BYTES]  # of a line, where the environment says nothing else
 
 MARKS = {  # first bytes of files that are no UTF-8; UTF-32 before UTF-16, as one mark begins with the other
     b"\x1f\x8b": "gzip; unpack it: gunzip <",
@@ -56,12 +56,12 @@ class DataError(ValueError):
     """A file does not hold what was expected; the message names file and line."""
 
 
-Line = str | Problem
-Rows = Iterator[Pair | Problem]
+LineOrProblem = str | Problem
+Pairs = Iterator[Pair | Problem]
 Read = Iterable[Pair | str]  # what a line holds: pairs, and what was expected in place of others
 
 
-def lines(path: Path) -> Iterator[tuple[int, Line]]:
+def lines(path: Path) -> Iterator[tuple[int, LineOrProblem]]:
     """Yield the numbered lines of a UTF-8 file, without line ends; a byte-order mark and CRLF are removed."""
     longest = limits.limit(limits.LINE_BYTES)
     with path.open("rb") as file:
@@ -80,13 +80,13 @@ def lines(path: Path) -> Iterator[tuple[int, Line]]:
 
 def _passed_over(raw: bytes, file: BinaryIO) -> bool:
     """Read the rest of a line after its first piece, and tell whether it was more than a line end."""
-    second = rest = file.readline(LONGEST)
+    second = rest = file.readline(LINE_LENGTH)
     while rest and not rest.endswith(b"\n"):
-        rest = file.readline(LONGEST)
+        rest = file.readline(LINE_LENGTH)
     return not raw.endswith(b"\r") or second not in (b"", b"\n")
 
 
-def _decoded(raw: bytes, path: Path, number: int) -> Line:
+def _decoded(raw: bytes, path: Path, number: int) -> LineOrProblem:
     """Decode a line, or tell what is wrong with it."""
     if number == 1 and (other := next((what for mark, what in MARKS.items() if raw.startswith(mark)), None)):
         return Problem(path, 1, f"expected UTF-8, got {other} {path}", fatal=True)
@@ -105,7 +105,7 @@ def _decoded(raw: bytes, path: Path, number: int) -> Line:
     )
 
 
-def tsv(path: Path) -> Rows:
+def tsv(path: Path) -> Pairs:
     """Read `source TAB reference`, or more references, as many in every line as in the first good one.
 
     A source that comes again has several references.
@@ -128,7 +128,7 @@ def tsv(path: Path) -> Rows:
     return _each(path, read)
 
 
-def jsonl(path: Path) -> Rows:
+def jsonl(path: Path) -> Pairs:
     """Read one object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
 
     def read(line: str, number: int) -> Read:
@@ -185,7 +185,7 @@ def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
     return f"{kind} under {there[0]!r}"
 
 
-def aligned(source: Path, references: Sequence[Path]) -> Rows:
+def aligned(source: Path, references: Sequence[Path]) -> Pairs:
     """Read line n of the source file with line n of every reference file."""
     files = (source, *references)
     for entries in zip_longest(*map(lines, files)):
@@ -206,7 +206,7 @@ def aligned(source: Path, references: Sequence[Path]) -> Rows:
                     yield from _rows(_pairs(texts[0].strip(), [text.strip()], number), file, number)
 
 
-def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> Problem:
+def _short(files: Sequence[Path], texts: Sequence[LineOrProblem | None], number: int) -> Problem:
     """Name the first file that has ended while another still has a line, be it an empty one."""
     short = files[texts.index(None)]
     full, text = next((f, t) for f, t in zip(files, texts, strict=True) if t is not None)
@@ -215,7 +215,7 @@ def _short(files: Sequence[Path], texts: Sequence[Line | None], number: int) -> 
     return Problem(short, number, what, fatal=True)
 
 
-def plain(path: Path) -> Rows:
+def plain(path: Path) -> Pairs:
     """Read a text a line."""
 
     def read(line: str, number: int) -> Read:
@@ -224,7 +224,7 @@ def plain(path: Path) -> Rows:
     return _each(path, read)
 
 
-def dictionary(path: Path, stress: bool = False) -> Rows:
+def dictionary(path: Path, stress: bool = False) -> Pairs:
     """Read the CMU dictionary: lines of `word(2) P1 P2 … # comment`, divided by any white space.
 
     Args:
@@ -259,13 +259,13 @@ def _pairs(source: str, targets: Iterable[str], item: int | None = None) -> Read
     ]
 
 
-def _each(path: Path, read: Callable[[str, int], Read]) -> Rows:
+def _each(path: Path, read: Callable[[str, int], Read]) -> Pairs:
     """Yield what `read` makes of every line and its number."""
     for number, line in lines(path):
         yield from [line] if isinstance(line, Problem) else _rows(read(line, number), path, number)
 
 
-def _rows(found: Read, path: Path, number: int) -> Rows:
+def _rows(found: Read, path: Path, number: int) -> Pairs:
     """Yield what a line holds, with its place where it is a problem."""
     for row in found:
         yield row if isinstance(row, Pair) else Problem(path, number, row)

@@ -163,7 +163,7 @@ class Features(Pictures):
         return super().__call__(index).float()
 
 
-NAME = 128  # bytes that a name takes in memory
+NAME_BYTES = 128  # bytes that a name takes in memory
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -229,7 +229,7 @@ class FeatureFile:
                 f"ids {ids.shape} of {ids.dtype} and features {self.stacked.shape}"
             )
         what = f"{self.path}: the names of {ids.size:,} features"
-        limits.check(what, NAME * ids.size, limits.FEATURE_BYTES)
+        limits.check(what, NAME_BYTES * ids.size, limits.FEATURE_BYTES)
         with _intact(self.path):
             names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
         self.place = {name: i for i, name in enumerate(names)}

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlseq.data.encode import SHOWN, Problems, assign_parts, levels, pairs_of, scan
+from rlseq.data.encode import PROBLEMS_LISTED, Problems, assign_parts, levels, pairs_of, scan
 from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
@@ -133,8 +133,8 @@ class Overview:
         bad = self.problems.count
         yield f"[red]{bad:,} bad line{'s' if bad > 1 else ''}[/red]"
         yield from (Text(f"  {_shown(str(problem), MESSAGE)}") for problem in self.problems.first)
-        if bad > SHOWN:
-            yield f"  and {bad - SHOWN:,} more"
+        if bad > PROBLEMS_LISTED:
+            yield f"  and {bad - PROBLEMS_LISTED:,} more"
 
     def __str__(self) -> str:
         console = Console(width=120, file=StringIO())

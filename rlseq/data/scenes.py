@@ -17,7 +17,7 @@ from torch import Tensor
 SIDE = 36  # pixels; the least that stable-baselines3 takes for an image
 GRID = 3  # cells a side; no two objects share one
 OBJECTS = 3  # at most; and at least two
-REFERENCES = 5  # sentences a scene
+REFERENCES_EACH = 5  # sentences a scene
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -108,7 +108,7 @@ def _covered(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
     return covered
 
 
-def tell(scenes: Scenes, seed: int, references: int = REFERENCES) -> list[list[list[str]]]:
+def tell(scenes: Scenes, seed: int, references: int = REFERENCES_EACH) -> list[list[list[str]]]:
     """Sentences of every scene, as words; the first scenes are told alike, however many follow."""
     columns = (scenes.shape, scenes.colour, scenes.size, scenes.cell)
     objects = torch.stack(columns, 2).tolist()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlseq.discriminators.mode_collapse import Collapse
 from rlseq.discriminators.network import Discriminator
-from rlseq.discriminators.objectives import GAN, Objective, Penalty, Value, probability, unconstrained
+from rlseq.discriminators.objectives import GAN, LogitReward, Objective, Penalty, probability, unconstrained
 from rlseq.discriminators.texts import (
     TextBatch,
     check_pool,
@@ -28,7 +28,7 @@ from rlseq.utils.arguments import NonNegativeInt, PositiveFloat, PositiveInt, ch
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.modules import eval_mode
 
-ROWS = 1024  # texts that are scored together
+SCORED_TOGETHER = 1024  # texts
 PLAIN, WATCH = GAN(), Collapse()
 View = Callable[[Tensor, torch.Generator], Tensor]  # the mask of texts -> of what a discriminator learns from
 
@@ -56,7 +56,7 @@ class Adversary:
     """
 
     discriminator: Discriminator
-    value: Value = probability  # the reward of its logits (rlseq.discriminators.objectives)
+    value: LogitReward = probability  # the reward of its logits (rlseq.discriminators.objectives)
     objective: Objective = PLAIN  # its loss (rlseq.discriminators.objectives)
     penalties: Sequence[Penalty] = ()  # added to the loss
     constrain: Callable[[nn.Module], None] = unconstrained  # of its weights, after every step
@@ -103,9 +103,9 @@ class Adversary:
     @torch.no_grad()
     def _scored(self, how: Callable[[TextBatch], Tensor], texts: TextBatch) -> Tensor:
         """Score texts in parts, so that memory does not grow with the number of completions."""
-        starts = range(0, len(texts.tokens), ROWS)
+        starts = range(0, len(texts.tokens), SCORED_TOGETHER)
         with eval_mode(self.discriminator):
-            return torch.cat([how(texts.take(slice(start, start + ROWS))) for start in starts])
+            return torch.cat([how(texts.take(slice(start, start + SCORED_TOGETHER))) for start in starts])
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────
 

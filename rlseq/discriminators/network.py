@@ -12,15 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.policies.attention import Layer, Learned
+from rlseq.policies.attention import Learned, TransformerLayer
 from rlseq.policies.recurrence import Cell, Recurrence, last_state
-from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, ShareBelowOne, checked_arguments
 
 # SeqGAN's windows and how many filters each has; 30 and 40 are for its texts of 40 words.
-WINDOWS = ((1, 100), *((w, 200) for w in (2, 3, 4, 5)), *((w, 100) for w in (6, 7, 8, 9, 10)))
-WINDOWS = (*WINDOWS, *((w, 160) for w in (15, 20, 30, 40)))
+WINDOWS = (
+    (1, 100),
+    *((w, 200) for w in (2, 3, 4, 5)),
+    *((w, 100) for w in (6, 7, 8, 9, 10)),
+    *((w, 160) for w in (15, 20, 30, 40)),
+)
 
 
 class Reader(nn.Module):
@@ -147,7 +151,7 @@ class AttentiveReader(Reader):
         self.width = hidden
         self.enter, self.norm = nn.Linear(embedding, hidden), nn.LayerNorm(hidden)
         self.positions = Learned(hidden, heads, length)
-        self.layers = nn.ModuleList(Layer(hidden, heads, 0.0, False) for _ in range(layers))
+        self.layers = nn.ModuleList(TransformerLayer(hidden, heads, 0.0, False) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return features after each word; padding comes last, so that no word sees it."""
@@ -192,7 +196,7 @@ class Discriminator(nn.Module):
                 + ("the task has no source" if words.source is None else f"source={source}")
             )
         self.words = words
-        self.embedding = Embedding(words.read, embedding)
+        self.embedding = TokenEmbedding(words.read, embedding)
         nn.init.uniform_(self.embedding.weight, -1, 1)  # as published
         self.attention = SourceAttention(words, embedding) if self.conditional else None
         self.reader = reader(3 * embedding if self.conditional else embedding, words.length)

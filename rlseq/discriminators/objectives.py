@@ -18,7 +18,7 @@ from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.texts import TextBatch
 from rlseq.utils.arguments import Checked, NonNegativeFloat, PositiveFloat, Range
 
-Value = Callable[[Tensor], Tensor]
+LogitReward = Callable[[Tensor], Tensor]
 
 
 def probability(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from rlseq.discriminators.texts import TextBatch, mismatched, real_texts
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.utils.modules import eval_mode
 
-ROWS = 32
+TEXTS_CHECKED = 32
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -
     it: a discriminator that ignores the source teaches a generator to ignore it, too.
     """
     env = sequence_env(env)
-    texts = real_texts(env, ROWS)
+    texts = real_texts(env, TEXTS_CHECKED)
     with eval_mode(discriminator):
         judged = discriminator(*texts)
         _same(discriminator(*texts.take(slice(1, 2))), judged[1:2], tolerance, "batch-mates matter")

@@ -14,7 +14,7 @@ from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
 from rlseq.types import Context, Reward, Rollout
 
-ROWS = 1024  # texts that are written together, so that memory does not grow with their number
+WRITTEN_TOGETHER = 1024  # texts, so that memory does not grow with their number
 
 
 class TextBatch(NamedTuple):
@@ -54,7 +54,7 @@ def restored(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | 
 def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
     """Return texts of a policy, for which no reward is computed."""
     env = rewarded(env, no_reward)
-    sizes = [min(ROWS, number - start) for start in range(0, number, ROWS)]
+    sizes = [min(WRITTEN_TOGETHER, number - start) for start in range(0, number, WRITTEN_TOGETHER)]
     return joined([TextBatch.of(rollout(policy, env.replace(num_envs=size))) for size in sizes])
 
 

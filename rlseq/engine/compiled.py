@@ -30,7 +30,7 @@ Decoded = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the to
 Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps
-SIZES = 64  # numbers of rows that are compiled; further ones run uncompiled
+BATCH_SIZES_COMPILED = 64  # numbers of rows that are compiled; further ones run uncompiled
 _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
 
@@ -69,7 +69,7 @@ def in_whole_blocks(
     """Keep blocks of rows at their size while they are written, as each size would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
-    with quietly(), torch._dynamo.config.patch(recompile_limit=SIZES):
+    with quietly(), torch._dynamo.config.patch(recompile_limit=BATCH_SIZES_COMPILED):
         return loop(env, token, state, at_work, *rest)
 
 

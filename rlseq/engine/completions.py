@@ -14,7 +14,7 @@ from rlseq.engine.rollout import draw_uniforms, finished_rollout, make_decode_lo
 from rlseq.engine.state import checked_state, pick_rows
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
-from rlseq.mdp.task import CELL
+from rlseq.mdp.task import TOKEN_BYTES
 from rlseq.types import Behaviour, Policy, Rollout, State
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.memory import check_fits
@@ -60,7 +60,7 @@ def complete(
     if env.max_len < 2:
         raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
     lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
-    check_fits(len(lengths) * rows * samples * env.max_len * CELL, samples=samples, num_envs=rows)
+    check_fits(len(lengths) * rows * samples * env.max_len * TOKEN_BYTES, samples=samples, num_envs=rows)
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
     prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows

@@ -13,14 +13,14 @@ from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.decode import Decode, Greedy, checked_decoder
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
-from rlseq.mdp.task import CELL, no_reward
+from rlseq.mdp.task import TOKEN_BYTES, no_reward
 from rlseq.types import Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import Subwords
 
-SHOWN = 3  # sources that a warning names
+NAMED = 3  # sources that a warning names
 
 
 class Candidate(NamedTuple):
@@ -63,7 +63,7 @@ def generate(
         raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
     task = about(env, sources, too_long)
     rows = task.num_envs
-    check_fits(rows * n * env.max_len * CELL, n=n, max_len=env.max_len)
+    check_fits(rows * n * env.max_len * TOKEN_BYTES, n=n, max_len=env.max_len)
     if isinstance(decode, Beam):
         found = beam_search(
             policy, task, decode, index=torch.zeros(rows, dtype=torch.int64, device=env.device)
@@ -212,7 +212,7 @@ def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence
     """Warn of texts with words that the vocabulary does not have, which are all read as one and the same."""
     strange = [text for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
     if strange:
-        named = ", ".join(map(repr, strange[:SHOWN])) + (", …" if len(strange) > SHOWN else "")
+        named = ", ".join(map(repr, strange[:NAMED])) + (", …" if len(strange) > NAMED else "")
         warnings.warn(
             f"{_units(vocab)} that {type(env).__name__} never read in training: {named}", stacklevel=5
         )

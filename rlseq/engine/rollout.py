@@ -67,7 +67,7 @@ class SupportRecorder:
         self._first = False
 
 
-Step = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `decode_step` of some policy
+DecodeStep = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `decode_step` of some policy
 
 
 @checked_arguments
@@ -181,7 +181,7 @@ def decode_step(
 
 
 def decode_loop(
-    step: Step,
+    step: DecodeStep,
     env: SequenceEnv,
     token: Tensor,
     state: State,

@@ -35,7 +35,7 @@ from rlseq.utils.memory import check_fits
 from rlseq.utils.stateful import load_states, set_generator, states_of
 from rlseq.vocab import Vocab
 
-CELL = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
+TOKEN_BYTES = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
 
 
 class Task:
@@ -55,7 +55,7 @@ class Task:
         device: str | torch.device,
         seed: int | None,
     ) -> None:
-        check_fits(num_envs * (max_len + 1) * CELL, num_envs=num_envs, max_len=max_len)
+        check_fits(num_envs * (max_len + 1) * TOKEN_BYTES, num_envs=num_envs, max_len=max_len)
         self.device = usable_device(device)
         self.vocab, self.max_len, self.num_envs = vocab, max_len, checked_rows(num_envs)
         self.parts = reward_functions(reward)

@@ -20,7 +20,7 @@ from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields
 from rlseq.utils.masks import steps_of
 from rlseq.utils.modules import Movable
 
-VERSION = "0.1"
+SIGNATURE_VERSION = "0.1"
 
 
 class WholeTexts:
@@ -166,7 +166,7 @@ class Metric(Composable, Movable):
         unit = "ids" if self.encoder.integral else getattr(self.tokenize, "__name__", "custom")
         eos = "" if self.eos is None else f"|eos:{self.eos}"
         parts = "".join(f"|{key}:{value}" for key, value in self.settings().items())
-        return f"{self.name}{parts}|tok:{unit}{eos}|refs:{refs}|rlseq:{VERSION}"
+        return f"{self.name}{parts}|tok:{unit}{eos}|refs:{refs}|rlseq:{SIGNATURE_VERSION}"
 
     def settings(self) -> dict[str, object]:
         """Return the metric's own parameters, for the signature."""

@@ -23,7 +23,7 @@ from rlseq.utils.modules import Movable
 
 _LONGEST = 512  # tokens of a reference that words of 64 bits are the quicker way for
 Column = Callable[[list[int], list[int]], list[int]]  # (text, reference) -> a figure after each token
-Words = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest first
+BitVectors = list[Tensor]  # a long integer in words of 32 or 64 bits, the lowest first
 
 
 class Patterns(Movable):
@@ -45,7 +45,7 @@ class Patterns(Movable):
         low = torch.where(inside == self.bits, -1, _bit(inside % self.bits) - 1)
         self.ones = low.to(dtype)  # [items, width, words] as many low bits as there are tokens
 
-    def matches(self, ids: Tensor, rows: Tensor) -> Iterator[Words]:
+    def matches(self, ids: Tensor, rows: Tensor) -> Iterator[BitVectors]:
         """Yield, for each position of ids [B, T], where the references have its token, words [B, R]."""
         node = next(self.trie.walk(ids, rows))
         for step in take(self.where, node.t().contiguous()):
@@ -146,7 +146,7 @@ def _positions(ref: list[int]) -> dict[int, int]:
     return {token: int.from_bytes(bits, "little") for token, bits in at.items()}
 
 
-def edit_states(matches: Iterator[Words], real: Tensor, ones: Words) -> Iterator[Words]:
+def edit_states(matches: Iterator[BitVectors], real: Tensor, ones: BitVectors) -> Iterator[BitVectors]:
     """Yield after each token the bits where the column rises, then those where it falls.
 
     `real` [B, T] is True for tokens; padding leaves a fresh column as it is.
@@ -166,7 +166,7 @@ def edit_states(matches: Iterator[Words], real: Tensor, ones: Words) -> Iterator
         yield [*rises, *falls]
 
 
-def common_states(matches: Iterator[Words], ones: Words) -> Iterator[Words]:
+def common_states(matches: Iterator[BitVectors], ones: BitVectors) -> Iterator[BitVectors]:
     """Yield after each token bits that are 0 where the longest common subsequence grew."""
     open_ = ones
     for match in matches:
@@ -176,7 +176,7 @@ def common_states(matches: Iterator[Words], ones: Words) -> Iterator[Words]:
         yield open_
 
 
-def _add(a: Words, b: Words) -> Words:
+def _add(a: BitVectors, b: BitVectors) -> BitVectors:
     """Return the sum over all words."""
     total = [a[0] + b[0]]
     for k in range(1, len(a)):
@@ -185,7 +185,7 @@ def _add(a: Words, b: Words) -> Words:
     return total
 
 
-def _double(a: Words, low: Tensor | None) -> Words:
+def _double(a: BitVectors, low: Tensor | None) -> BitVectors:
     """Return twice a, plus low, over all words, in place."""
     carries = [low, *(_top(word) for word in a[:-1])]
     for word, carry in zip(a, carries, strict=True):

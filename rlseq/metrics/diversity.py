@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import Composable
-from rlseq.metrics.base import VERSION, scored
+from rlseq.metrics.base import SIGNATURE_VERSION, scored
 from rlseq.metrics.bleu import SACREBLEU, Definition
 from rlseq.metrics.encode import Encoder, Line, check_settings
 from rlseq.metrics.ngrams import PAD, Trie, repeats
@@ -73,7 +73,9 @@ class SetMetric(Composable):
     def signature(self) -> str:
         """Name, settings and version."""
         parts = "".join(f"|{key}:{value}" for key, value in self.settings().items())
-        return f"{self.name}{parts}|tok:{getattr(self.tokenize, '__name__', 'custom')}|rlseq:{VERSION}"
+        return (
+            f"{self.name}{parts}|tok:{getattr(self.tokenize, '__name__', 'custom')}|rlseq:{SIGNATURE_VERSION}"
+        )
 
     def settings(self) -> dict[str, object]:
         """Return the metric's own parameters."""

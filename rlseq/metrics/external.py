@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import Composable
-from rlseq.metrics.base import VERSION, scored
+from rlseq.metrics.base import SIGNATURE_VERSION, scored
 from rlseq.metrics.encode import References, check_count, check_references
 from rlseq.types import Context
 
@@ -199,7 +199,7 @@ class _Judge(Composable):
     @property
     def signature(self) -> str:
         """Name and implementation."""
-        return f"{self.name}|impl:pycocoevalcap|rlseq:{VERSION}"
+        return f"{self.name}|impl:pycocoevalcap|rlseq:{SIGNATURE_VERSION}"
 
 
 _LINE_ENDS = re.compile("\r\n|[\r\n]")  # where Java ends a line; all other separators are part of a text

@@ -27,7 +27,7 @@ from rlseq.metrics.tokenize import Tokenize, characters, tercom, whitespace
 from rlseq.utils.arguments import Checked
 from rlseq.utils.errors import check_options, enter, pick
 
-Make = Callable[..., Any]
+MetricFactory = Callable[..., Any]
 Range = tuple[float, float]
 Better = Literal["higher", "lower", "neither"]
 Reads = Literal["tokens", "words", "characters", "texts"]
@@ -57,7 +57,7 @@ class MetricRow(Checked):
     """
 
     name: str
-    make: Make | None = None
+    make: MetricFactory | None = None
     better: Better = "higher"
     range: tuple[Any, Any] = NO_RANGE
     unit: str = ""
@@ -157,7 +157,7 @@ _ROWS = (
 METRICS: dict[str, MetricRow] = {row.name: row for row in _ROWS}
 
 
-def register(name: str, metric: Make | None = None, **facts: Any) -> None:
+def register(name: str, metric: MetricFactory | None = None, **facts: Any) -> None:
     """Make a metric known by its name, to tasks, comparisons, reports and the command line.
 
     Args:

@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-Tokens = Callable[[re.Match[str]], Sequence[str]]
+SplitMatch = Callable[[re.Match[str]], Sequence[str]]
 
 
-class Rule(NamedTuple):
+class TokenRule(NamedTuple):
     """A kind of token; where a text lacks the characters that it needs, looking for it would waste time."""
 
     pattern: re.Pattern[str]  # its extent counts a group named "ahead", which is looked ahead at
-    tokens: Tokens
+    tokens: SplitMatch
     needs: str = ""
 
 
@@ -127,8 +127,8 @@ def _nothing(match: re.Match[str]) -> Sequence[str]:
     return []
 
 
-_RULES: list[Rule] = [
-    Rule(re.compile(pattern), tokens, *needs)
+_RULES: list[TokenRule] = [
+    TokenRule(re.compile(pattern), tokens, *needs)
     for pattern, tokens, *needs in (
         (r"(?i:(can)(not)|(gon)(na)|(got)(ta)|(lem)(me)|(gim)(me)|(wan)(na)|('t)(is|was))", _parts),
         (rf"<(?:[!?][A-Za-z-][^>\n]*|/?{_NAME}(?:[ ]+{_NAME}(?:[ ]*=[ ]*{_VALUE})?)*[ ]*/?)[ ]*>", _whole),
@@ -207,9 +207,9 @@ def penn_treebank(text: str) -> list[str]:
 _PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'])
 
 
-def _longest(rules: Sequence[Rule], text: str, at: int) -> tuple[re.Match[str], Tokens]:
+def _longest(rules: Sequence[TokenRule], text: str, at: int) -> tuple[re.Match[str], SplitMatch]:
     """Return the longest match of all rules, the first of equally long ones."""
-    best: tuple[re.Match[str], Tokens] | None = None
+    best: tuple[re.Match[str], SplitMatch] | None = None
     extent = -1
     for pattern, tokens, _ in rules:
         if found := pattern.match(text, at):

@@ -32,8 +32,8 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
 }
 
-PARTS: dict[Any, Any] = {part.__name__: part for part in (Learned, Rotary, Att2in, Transformer)}
-PARTS_OF = ("positions", "decoder")  # sizes that are a part, which may be given by its name
+COMPONENTS: dict[Any, Any] = {part.__name__: part for part in (Learned, Rotary, Att2in, Transformer)}
+COMPONENT_SIZES = ("positions", "decoder")  # sizes that are a part, which may be given by its name
 
 
 @checked_arguments
@@ -70,7 +70,9 @@ def build_policy(
     check_options(sizes, size_names(build), f"policy {name!r}")
     check_sizes(reads.read if isinstance(reads, TokenSpec) else reads.width, sizes)
     parts = {
-        size: PARTS[part] for size in PARTS_OF if isinstance(part := sizes.get(size), str) and part in PARTS
+        size: COMPONENTS[part]
+        for size in COMPONENT_SIZES
+        if isinstance(part := sizes.get(size), str) and part in COMPONENTS
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

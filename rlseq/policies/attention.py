@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlseq.policies.spec import Embedding as WordVectors
+from rlseq.policies.spec import TokenEmbedding
 from rlseq.types import SoftTokens
 
 
@@ -39,7 +39,7 @@ KeysValues = tuple[Tensor, Tensor]  # `[B, heads, n, d]` each
 Recall = Callable[[Tensor, Tensor], KeysValues]  # the keys and values of new words -> of all that may be seen
 
 
-class Layer(nn.Module):
+class TransformerLayer(nn.Module):
     """Self-attention, attention to a source if it `crosses`, and two linear maps; pre-norm, residual.
 
     Args:
@@ -105,12 +105,12 @@ def _side_by_side(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2)
 
 
-class Embedding(nn.Module):
+class FactorizedEmbedding(nn.Module):
     """A vector `[H]` for every word; from a narrower table where `embedding` < H (Lan et al. 2020)."""
 
     def __init__(self, ids: int, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.table = WordVectors(ids, embedding)
+        self.table = TokenEmbedding(ids, embedding)
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
     def forward(self, ids: Tensor | SoftTokens) -> Tensor:

@@ -7,16 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rlseq.policies.encoders import READERS, picture_reader
+from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.head import Head
-from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
-Picture = tuple[
-    Tensor, Tensor, Tensor
-]  # keys `[B, S, H]`, values `[B, S, 2H]`, and the score of what is absent
-State = tuple[Tensor, Tensor, Picture]  # h and c, `[B, H]` each
+# keys `[B, S, H]`, values `[B, S, 2H]`, and the score of what is absent
+EncodedPicture = tuple[Tensor, Tensor, Tensor]
+CaptionerState = tuple[Tensor, Tensor, EncodedPicture]  # h and c, `[B, H]` each
 
 
 class Att2in(BasePolicy):
@@ -52,7 +51,7 @@ class Att2in(BasePolicy):
         self.words, self.hidden = words, hidden
         _check_picture(words)
         self.reader = picture_reader(words, hidden)
-        self.embedding = Embedding(words.read, embedding)
+        self.embedding = TokenEmbedding(words.read, embedding)
         self.read_word, self.recall = (
             nn.Linear(embedding, 5 * hidden),
             nn.Linear(hidden, 5 * hidden, bias=False),
@@ -62,7 +61,7 @@ class Att2in(BasePolicy):
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> CaptionerState:
         """Read the picture."""
         x, present = self.reader(context)
         keys, values = self.keys_values(self.dropout(x)).split([self.hidden, 2 * self.hidden], 2)
@@ -70,7 +69,7 @@ class Att2in(BasePolicy):
         nothing = keys.new_zeros(len(keys), self.hidden)
         return nothing, nothing, (keys, values, absent)
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: CaptionerState) -> tuple[Tensor, CaptionerState]:
         """Read a word."""
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
@@ -92,7 +91,7 @@ class Att2in(BasePolicy):
             h.append(state[0])
         return self.head.evaluate(self.dropout(torch.stack(h, 1)), actions, behaviour)
 
-    def _advance(self, word: Tensor, state: State) -> State:
+    def _advance(self, word: Tensor, state: CaptionerState) -> CaptionerState:
         """Return hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
         h, c, picture = state
         gates, cell = (word + self.recall(h)).split([3 * self.hidden, 2 * self.hidden], 1)
@@ -101,7 +100,7 @@ class Att2in(BasePolicy):
         c = enter * candidates.amax(1) + keep * c
         return show * c.tanh(), c, picture
 
-    def _look(self, h: Tensor, picture: Picture) -> Tensor:
+    def _look(self, h: Tensor, picture: EncodedPicture) -> Tensor:
         """Return V aₜ, `[B, 2H]`."""
         keys, values, absent = picture
         scores = self.weigh((keys + self.query(h).unsqueeze(1)).tanh()).squeeze(2) + absent
@@ -134,7 +133,7 @@ def captioner(
 
 
 def _check_picture(words: TokenSpec) -> None:
-    if not READERS.keys() & words.observed.keys():
+    if not PICTURE_READERS.keys() & words.observed.keys():
         raise ValueError(
             "captioner reads a picture, and this task shows none (image or features); "
             "use seq2seq or transformer for a source of words"

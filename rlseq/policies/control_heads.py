@@ -15,7 +15,7 @@ from rlseq.engine.decode import acting_logits
 from rlseq.policies.head import divergence
 from rlseq.types import RAW, Behaviour, Evaluation, Logits
 
-View = TypeVar("View")
+SameKind = TypeVar("SameKind")
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -125,7 +125,7 @@ class GaussianDensity:
         return (ratio + spread / 2 * (-2 * other.log_std).exp() - 0.5).sum(-1)
 
 
-def _like(mine: View, other: object) -> View:
+def _like(mine: SameKind, other: object) -> SameKind:
     if not isinstance(other, type(mine)):
         raise TypeError(
             f"policies of different kinds cannot be compared: {type(mine).__name__} here, "

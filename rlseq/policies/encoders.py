@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlseq.policies.attention import Embedding, Layer, Positions, seen_where
+from rlseq.policies.attention import FactorizedEmbedding, Positions, TransformerLayer, seen_where
 from rlseq.policies.head import working_dtype
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
@@ -38,9 +38,9 @@ class WordReader(nn.Module):
         super().__init__()
         assert words.source is not None
         self.words = words
-        self.embedding = Embedding(words.source, embedding, hidden)
+        self.embedding = FactorizedEmbedding(words.source, embedding, hidden)
         self.positions = positions(hidden, heads, words.source_length)
-        self.layers = nn.ModuleList(Layer(hidden, heads, dropout, False) for _ in range(layers))
+        self.layers = nn.ModuleList(TransformerLayer(hidden, heads, dropout, False) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
 
     def forward(self, context: Context) -> Read:
@@ -110,13 +110,13 @@ class Regions(nn.Module):
         return self.mix(features), present
 
 
-READERS: dict[str, PictureReader] = {"image": ConvNet, "features": Regions}
+PICTURE_READERS: dict[str, PictureReader] = {"image": ConvNet, "features": Regions}
 
 
 def picture_reader(words: TokenSpec, hidden: int) -> Any:
     """Return a reader of the picture that a task shows, an `nn.Module`; None where it shows none."""
-    shown = [name for name in READERS if name in words.observed]
+    shown = [name for name in PICTURE_READERS if name in words.observed]
     if len(shown) + (words.source is not None) > 1:
         sources = [*shown, *["source"] * (words.source is not None)]
         raise ValueError(f"a policy of this house reads one source or one picture, this task shows {sources}")
-    return READERS[shown[0]](words.observed[shown[0]], hidden) if shown else None
+    return PICTURE_READERS[shown[0]](words.observed[shown[0]], hidden) if shown else None

@@ -127,7 +127,7 @@ class Trunks(nn.Sequential):
 
     def __init__(self, k: int, width: int, hidden: int, layers: int) -> None:
         widths = [width] + [hidden] * layers
-        super().__init__(*(Layer(k, a, b) for a, b in pairwise(widths)))
+        super().__init__(*(StackedLayer(k, a, b) for a, b in pairwise(widths)))
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,12 +140,12 @@ class Trunks(nn.Sequential):
     def alone(self, which: int, x: Tensor) -> Tensor:
         """Map `[n, width]` to `[n, H]`, by one of them."""
         for layer in self:
-            weight, bias = cast(Layer, layer).weight, cast(Layer, layer).bias
+            weight, bias = cast(StackedLayer, layer).weight, cast(StackedLayer, layer).bias
             x = torch.addmm(bias[which], x, weight[which]).tanh()
         return x
 
 
-class Layer(nn.Module):
+class StackedLayer(nn.Module):
     """The maps tanh(x W + b) of k perceptrons."""
 
     def __init__(self, k: int, width: int, hidden: int) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Recurrence, last_state
-from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
-State = tuple[Tensor, ...]  # (memory…, and last what is known of the source, if there is one), `[B, H]` each
+RecurrentState = tuple[Tensor, ...]  # (memory…, and last what is known of a source), `[B, H]` each
 
 
 class Recurrent(BasePolicy):
@@ -48,7 +48,7 @@ class Recurrent(BasePolicy):
     ) -> None:
         super().__init__()
         self.words, self.hidden = words, hidden
-        self.embedding = Embedding(words.read, embedding)
+        self.embedding = TokenEmbedding(words.read, embedding)
         if words.source is not None:
             self.source_embedding = nn.Embedding(words.source, embedding)
             self.encoder = Recurrence(cell, embedding, hidden, layers)
@@ -57,7 +57,7 @@ class Recurrent(BasePolicy):
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> RecurrentState:
         """Read the source, if there is one."""
         if self.words.source is None:
             return self.decoder.from_first(self.head.weight.new_zeros(len(context["index"]), self.hidden))
@@ -66,7 +66,7 @@ class Recurrent(BasePolicy):
         summary = last_state(read, self.words.present(source))
         return (*self.decoder.from_first(self.bridge(summary).tanh()), summary)
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Read a token."""
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
         x = torch.cat([self.dropout(self.embedding(token)), *source], 1)

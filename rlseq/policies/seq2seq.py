@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
-from rlseq.policies.spec import Embedding, TokenSpec
+from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
-Source = tuple[Tensor, Tensor, Tensor]  # K s̄ and V s̄ `[B, S, H]`; 0 where words are, else −∞, `[B, 1, S]`
-State = tuple[Memory, Source]
+EncodedSource = tuple[Tensor, Tensor, Tensor]  # K s̄, V s̄ `[B, S, H]`; 0 at words, else −∞, `[B, 1, S]`
+Seq2SeqState = tuple[Memory, EncodedSource]
 
 
 class Seq2Seq(BasePolicy):
@@ -53,7 +53,7 @@ class Seq2Seq(BasePolicy):
         if words.source is None:
             raise ValueError("seq2seq reads a source, and this task has none; use lstm, gru or transformer")
         self.words = words
-        self.embedding = Embedding(words.read, embedding)
+        self.embedding = TokenEmbedding(words.read, embedding)
         self.source_embedding = nn.Embedding(words.source, embedding)
         self.forwards = Recurrence(cell, embedding, hidden, layers)
         self.backwards = Recurrence(cell, embedding, hidden, layers)
@@ -64,7 +64,7 @@ class Seq2Seq(BasePolicy):
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> Seq2SeqState:
         """Read the source in both directions; the decoder starts from what each knew at its end."""
         source = context["source"]
         present = self.words.present(source)
@@ -75,7 +75,7 @@ class Seq2Seq(BasePolicy):
         keys, values = self.keys_values(read).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Read a token."""
         memory, source = state
         h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
@@ -95,7 +95,7 @@ class Seq2Seq(BasePolicy):
         )
         return self.head.evaluate(self._attend(h, source), actions, behaviour)
 
-    def _attend(self, h: Tensor, source: Source) -> Tensor:
+    def _attend(self, h: Tensor, source: EncodedSource) -> Tensor:
         """Return h̃ `[B, T, H]`."""
         a = attention(h, *source)
         attended: Tensor = self.dropout(self.combine(torch.cat([h, a], 2)).tanh())

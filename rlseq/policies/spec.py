@@ -52,7 +52,7 @@ class TokenSpec:
         return present
 
 
-class Embedding(nn.Embedding):
+class TokenEmbedding(nn.Embedding):
     """A vector for every word; of several words at once, their weighted mean."""
 
     def forward(self, words: Tensor | SoftTokens) -> Tensor:

@@ -14,15 +14,22 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from rlseq.policies.attention import Embedding, KeysValues, Layer, Learned, Positions, seen_where
+from rlseq.policies.attention import (
+    FactorizedEmbedding,
+    KeysValues,
+    Learned,
+    Positions,
+    TransformerLayer,
+    seen_where,
+)
 from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, working_dtype
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
-Source = tuple[tuple[KeysValues, ...], Tensor]  # by layer; and 0 where words are, else −∞, `[B, 1, 1, S]`
-State = tuple[Tensor, tuple[KeysValues, ...], Source | tuple[()]]  # the next place `[B]`, caches, source
+CachedSource = tuple[tuple[KeysValues, ...], Tensor]  # by layer; 0 where words are, else −∞, `[B, 1, 1, S]`
+TransformerState = tuple[Tensor, tuple[KeysValues, ...], CachedSource | tuple[()]]  # next place `[B]`, caches
 
 
 class Transformer(BasePolicy):
@@ -62,18 +69,18 @@ class Transformer(BasePolicy):
         if hidden % heads:
             raise ValueError(f"hidden must be divisible by heads, got hidden={hidden} and heads={heads}")
         self.words, self.heads = words, heads
-        self.embedding = Embedding(words.read, embedding or hidden, hidden)
+        self.embedding = FactorizedEmbedding(words.read, embedding or hidden, hidden)
         self.positions = positions(hidden, heads, words.length)
         self.reader = picture_reader(words, hidden)
         if words.source is not None:
             sizes = hidden, embedding or hidden, layers, heads, dropout
             self.reader = WordReader(words, *sizes, positions)
         crosses = self.reader is not None
-        self.decoder = nn.ModuleList(Layer(hidden, heads, dropout, crosses) for _ in range(layers))
+        self.decoder = nn.ModuleList(TransformerLayer(hidden, heads, dropout, crosses) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
         self.head = Head(hidden, words.written, value)
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> TransformerState:
         """Read the source, if there is one, and lay out the caches."""
         rows, weight = len(context["index"]), self.head.weight
         shape = rows, self.heads, self.words.length, self.norm.weight.shape[0] // self.heads
@@ -82,7 +89,7 @@ class Transformer(BasePolicy):
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
@@ -112,16 +119,16 @@ class Transformer(BasePolicy):
             x = layer(x, turn, source=_of_layer(source, i))
         return self.head.evaluate(self.norm(x), actions, behaviour)
 
-    def _read(self, context: Context) -> Source | tuple[()]:
+    def _read(self, context: Context) -> CachedSource | tuple[()]:
         """Return keys and values of the source, for every layer that attends to it."""
         if self.reader is None:
             return ()
         x, present = self.reader(context)
-        looked_at = tuple(cast(Layer, layer).look_at(x) for layer in self.decoder)
+        looked_at = tuple(cast(TransformerLayer, layer).look_at(x) for layer in self.decoder)
         return looked_at, seen_where(present[:, None, None], working_dtype(x))
 
 
-def _of_layer(source: Source | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:
+def _of_layer(source: CachedSource | tuple[()], layer: int) -> tuple[KeysValues, Tensor] | None:
     return (source[0][layer], source[1]) if source else None
 
 

@@ -26,10 +26,10 @@ from rlseq.utils.files import (
 )
 from rlseq.utils.places import command_line
 
-SCHEMA = "rlseq.run/4"
+RUN_SCHEMA = "rlseq.run/4"
 EARLIER = ("rlseq.run/2", "rlseq.run/3")  # schemas of which `rlseq convert` makes models
 FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what may differ when a run goes on
-COMPARED = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
+CHECKED_PARTS = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
 
 
 def fixed(job: Mapping[str, Any]) -> Tree:
@@ -48,7 +48,7 @@ def configuration(folder: Path) -> Tree:
 def check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose run is of another configuration."""
     there = configuration(folder)
-    parts = [part for part in COMPARED if config.get(part) is not None]  # a call from Python has no run
+    parts = [part for part in CHECKED_PARTS if config.get(part) is not None]  # a call from Python has no run
     differ = [line for part in parts for line in differences(there.get(part), config[part], part)]
     if differ:
         raise ValueError(
@@ -61,11 +61,11 @@ def check_same(folder: Path, config: Mapping[str, Any]) -> None:
 def check_schema(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse a run whose configuration another version has written: its files have other fields."""
     there = config.get("schema")
-    if there != SCHEMA:
+    if there != RUN_SCHEMA:
         advice = f"; `rlseq convert {folder} NEW` makes a model of it" if there in EARLIER else ""
         raise ValueError(
             f"{folder} was made by another version of rlseq (schema {there!r} in config.json, here "
-            f"{SCHEMA!r}){advice}; to go on with it, use that version, or write to another folder"
+            f"{RUN_SCHEMA!r}){advice}; to go on with it, use that version, or write to another folder"
         )
 
 
@@ -75,7 +75,7 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
 def describe(agent: Any, env: Any) -> dict[str, Any]:
     """The configuration of a run: what must be the same to resume it, and where it was started."""
     return {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
         "env": describe_task(env),
         "policy": described_policy(agent.policy),

@@ -36,7 +36,7 @@ from rlseq.utils.settings import configured, takes_fields_of
 from rlseq.utils.stopping import Stop, stopping
 
 History = list[dict[str, float]]
-HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
+UPDATES_HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
 NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
 FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
 
@@ -120,7 +120,7 @@ class _Run:
         self.watch = AlarmMonitor(self.config.alarms)
         told = self.config.on_update
         self.sinks: list[Sink] = [self.watch] if told is None else [self.watch, told]
-        self.held = HELD if told is None else 1
+        self.held = UPDATES_HELD if told is None else 1
         probed = isinstance(self.agent, PolicyGradient) and not isinstance(self.env, SteppedEnv)
         if self.config.probe and probed:
             self.probe = PolicyProbe(self.agent, self.env)

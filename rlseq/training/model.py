@@ -44,9 +44,9 @@ from rlseq.utils.files import canonical as canonical_json
 from rlseq.utils.imports import import_modules
 from rlseq.utils.version import __version__
 
-SCHEMA = "rlseq.model/1"
+MODEL_SCHEMA = "rlseq.model/1"
 WEIGHTS = "weights.safetensors"  # the other file of a saved model
-SHOWN = 5  # differences that a message names
+DIFFERENCES_LISTED = 5  # differences that a message names
 VALUE_HEAD = ("head.value.weight", "head.value.bias")  # which a policy may lack
 
 
@@ -117,7 +117,7 @@ class Model:
         state = self.policy.state_dict()
         weights = write_tensors({name: value.cpu().clone().contiguous() for name, value in state.items()})
         description = {
-            "schema": SCHEMA,
+            "schema": MODEL_SCHEMA,
             "rlseq": __version__,
             "run": self.run.plain(),
             "words": dict(self.words),
@@ -229,9 +229,9 @@ def _saved(path: Path) -> _Found:
             raise Damaged(f"{path / WEIGHTS} cannot be read ({error.strerror})") from error
     else:
         described, weights = _unzipped(path)
-    if described.get("schema") != SCHEMA:
+    if described.get("schema") != MODEL_SCHEMA:
         raise Damaged(
-            f"{path} has schema {described.get('schema')!r}, this version of rlseq reads {SCHEMA!r}"
+            f"{path} has schema {described.get('schema')!r}, this version of rlseq reads {MODEL_SCHEMA!r}"
         )
     if described["weights"] != checksum(weights):
         raise Damaged(f"{path}: {WEIGHTS} was changed after it was written (its checksum differs)")
@@ -275,7 +275,7 @@ def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Seq
     differ = [f"\n  {line}" for line in differences(stored, described_policy(policy)["parameters"], "policy")]
     if differ:
         raise ValueError(
-            f"the weights of {path} are of another policy:{''.join(differ[:SHOWN])}\n"
+            f"the weights of {path} are of another policy:{''.join(differ[:DIFFERENCES_LISTED])}\n"
             "use the policy and the sizes that it was trained with"
         )
     policy.load_state_dict(weights)

@@ -17,8 +17,8 @@ from rlseq.metrics.algebra import without_first_reference
 from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
-CANDIDATES = 24  # answers tried as the best constant one
-Text = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
+CONSTANT_ANSWERS = 24  # answers tried as the best constant one
+TokensAndMask = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
 
 
 @dataclass
@@ -98,7 +98,7 @@ def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
     return reward_only_warnings(means, *_spreads(rewards))
 
 
-def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict[str, Tensor]]:
+def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, TokensAndMask | None, dict[str, Tensor]]:
     """Return the task by itself, some of its contexts, their references, and the rewards of these."""
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
@@ -108,7 +108,7 @@ def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, Text | None, dict
 
 
 def _worthless(
-    task: SequenceEnv, policy: Any, context: Context, references: Text | None
+    task: SequenceEnv, policy: Any, context: Context, references: TokensAndMask | None
 ) -> dict[str, Tensor]:
     """Return the rewards of samples of a policy, of random text, and of an empty text."""
     samples = rollout(policy, task, decode=Sample(), index=context["index"])
@@ -169,7 +169,7 @@ def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
     )
 
 
-def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
+def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> TokensAndMask:
     """Return texts as wide as the task writes them; what is longer is cut."""
     room = task.max_len - tokens.shape[1]
     tokens = torch.nn.functional.pad(tokens, (0, max(room, 0)))[:, : task.max_len]
@@ -177,7 +177,7 @@ def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> Text:
     return tokens.where(mask, 0), mask
 
 
-def _references(task: SequenceEnv, context: Context) -> Text | None:
+def _references(task: SequenceEnv, context: Context) -> TokensAndMask | None:
     """Return the first reference of every item."""
     if "references" not in context:
         return None
@@ -203,11 +203,11 @@ def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
     return task.replace(reward=parts).total_reward(tokens, mask, some).sum(1)
 
 
-def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[str, Tensor]:
+def _best_constant(task: SequenceEnv, context: Context, texts: TokensAndMask) -> tuple[str, Tensor]:
     """Return the text that earns most if it is always written, and its rewards, of the most frequent ones."""
     tokens, mask = texts
     rows, counts = torch.unique(tokens.where(mask, -1), dim=0, return_counts=True)
-    rows = rows[counts.argsort(descending=True, stable=True)[:CANDIDATES]]
+    rows = rows[counts.argsort(descending=True, stable=True)[:CONSTANT_ANSWERS]]
     best: tuple[str, Tensor] | None = None
     for row in rows:
         constant = row.clamp(min=0).expand_as(tokens), (row >= 0).expand_as(mask)
@@ -218,7 +218,7 @@ def _best_constant(task: SequenceEnv, context: Context, texts: Text) -> tuple[st
     return best
 
 
-def _random(task: SequenceEnv, texts: Text) -> Text:
+def _random(task: SequenceEnv, texts: TokensAndMask) -> TokensAndMask:
     """Draw random words, as many as the given texts have, which end as these do."""
     tokens, mask = texts
     drawn = torch.randint(len(task.vocab), tokens.shape, generator=task.generator, device=task.device)
@@ -229,7 +229,7 @@ def _random(task: SequenceEnv, texts: Text) -> Text:
     return drawn.where(mask, 0), mask
 
 
-def _empty(task: SequenceEnv, eos: int) -> Text:
+def _empty(task: SequenceEnv, eos: int) -> TokensAndMask:
     """Return texts that end at once."""
     tokens = torch.zeros(task.num_envs, task.max_len, dtype=torch.int64, device=task.device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)

@@ -15,7 +15,7 @@ from rlseq.metrics.diversity import Commonness, DistinctN, Repetition, SelfBLEU
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.registry import row_of
 
-COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
+MOST_COMPARED = 500  # texts that are compared with each other, drawn at random where there are more
 
 
 def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
@@ -24,7 +24,7 @@ def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
     Peakiness is the mean probability of the tokens written; of greedy texts that of the likeliest token,
     which training on a reward can raise without learning anything (Choshen et al. 2020).
     """
-    some = subset(len(found.index), COMPARED).to(found.index.device)
+    some = subset(len(found.index), MOST_COMPARED).to(found.index.device)
     ids = torch.where(found.mask, found.actions, PAD)[some]
     figures = {
         "repetition": Repetition(order=2).pool(ids),

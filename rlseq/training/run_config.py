@@ -14,7 +14,7 @@ import numpy as np
 from rlseq.agents import AGENTS
 from rlseq.mdp.registry import option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
-from rlseq.policies import PARTS, POLICIES, size_names
+from rlseq.policies import COMPONENTS, POLICIES, size_names
 from rlseq.policies.mlp import ControlSpec
 from rlseq.training.run_folder import read_results
 from rlseq.types import SteppedEnv
@@ -126,8 +126,8 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
     policy, sizes = getattr(agent.policy, "made_from", None) or ("", {})
     if policy and "value" in size_names(POLICIES[policy]):
         sizes = {"value": False, **sizes}
-    names = {part: name for name, part in PARTS.items()}
-    parts = {name: names[size] if size in PARTS.values() else size for name, size in sizes.items()}
+    names = {part: name for name, part in COMPONENTS.items()}
+    parts = {name: names[size] if size in COMPONENTS.values() else size for name, size in sizes.items()}
     own = {
         f.name: (getattr(agent, f.name), f.default) for f in fields(agent) if f.init and f.name != "policy"
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlseq.training import checkpoint
 from rlseq.training.fingerprint import (
-    SCHEMA,
+    RUN_SCHEMA,
     check_same,
     configuration,
     differences,
@@ -140,11 +140,11 @@ class RunFolder:
 
     def alarms(self, said: Sequence[str]) -> None:
         """Write `alarms.json`."""
-        write_sealed(self.path / "alarms.json", {"schema": SCHEMA, "alarms": list(said)})
+        write_sealed(self.path / "alarms.json", {"schema": RUN_SCHEMA, "alarms": list(said)})
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
-        write_sealed(self.path / "results.json", {"schema": SCHEMA, **results})
+        write_sealed(self.path / "results.json", {"schema": RUN_SCHEMA, **results})
 
 
 def read_run(folder: Path) -> Tree:

@@ -22,7 +22,7 @@ from typing_extensions import Unpack, get_type_hints, is_protocol
 
 P = ParamSpec("P")
 R = TypeVar("R")
-SHOWN = 60  # characters of a value in an error
+VALUE_LENGTH = 60  # characters of a value in an error
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # an error about an argument must not hide behind one of its own
         text = f"an object of type {type(value).__name__}"
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return text if len(text) <= VALUE_LENGTH else text[: VALUE_LENGTH - 1] + "…"
 
 
 # ── from annotations to rules ────────────────────────────────────────────────────────────────────────
