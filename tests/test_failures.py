@@ -72,6 +72,41 @@ def test_an_error_in_code_of_the_user_is_shown_with_their_part_of_the_traceback(
     assert "bug" not in said
 
 
+def with_two_arguments(tokens: Any, mask: Any) -> Any:
+    return mask.sum(1).float()
+
+
+class WithoutArguments:
+    """A reward that takes nothing."""
+
+    def __call__(self) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (with_two_arguments, "with_two_arguments() takes 2 positional arguments but 3 were given"),
+        (WithoutArguments(), "WithoutArguments.__call__() takes 1 positional argument but 4 were given"),
+    ],
+)
+def test_a_function_of_the_user_with_other_arguments_is_named(
+    reward: Any, message: str, tmp_path: Path
+) -> None:
+    class Called(rlseq.SequenceEnv):
+        """A task with a reward that takes other arguments."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(vocab=rlseq.Vocab.numbered(4), max_len=3, reward=reward, **options)
+
+    rlseq.register(f"tests/Called{len(message)}-v0", Called)
+    words = ["train", "reinforce", "--env", f"tests/Called{len(message)}-v0", "--out", str(tmp_path / "run")]
+    status, _, said = typed([*words, "--alarms", "ignore"])
+    assert status == 1
+    assert said.startswith(f"rlseq: code of your own ({__file__}, line ")
+    assert f"does not take what rlseq gives it: {message}\n  answer = part(tokens, mask" in said
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_cannot_be_written_is_named(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import platform
+import re
 import sys
 import sysconfig
 import tempfile
 import traceback
 from collections.abc import Sequence
-from types import FrameType, TracebackType
-from typing import NamedTuple
+from types import CodeType, FunctionType, TracebackType
+from typing import Any, NamedTuple
 
 DEBUG = "RLSEQ_DEBUG"  # an environment variable; where it is set, exceptions are shown as Python shows them
 MESSAGE_LENGTH = 2000  # characters of a message
+OTHER_ARGUMENTS = r"(\S+)\(\) (?:takes|missing|got) "  # how Python begins the message of a wrong call
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -37,13 +40,17 @@ def explained(error: Exception, words: Sequence[str]) -> Failure:
         words: what was typed.
     """
     steps = list(traceback.walk_tb(error.__traceback__))
-    first = next((i for i, (frame, _) in enumerate(steps) if _is_users(frame)), None)
+    first = next((i for i, (frame, _) in enumerate(steps) if _is_users(frame.f_globals, frame.f_code)), None)
     if first is not None:
         trace = error.__traceback__
         for _ in range(first):
             trace = trace and trace.tb_next
         shown = "".join(traceback.format_exception(type(error), error, trace))
         return Failure(f"{type(error).__name__} in code of your own, which rlseq has called:\n{shown}", 1)
+    if (function := _called_otherwise(error)) is not None:
+        place = f"{function.__code__.co_filename}, line {function.__code__.co_firstlineno}"
+        call = traceback.extract_tb(error.__traceback__)[-1].line
+        return Failure(f"code of your own ({place}) does not take what rlseq gives it: {error}\n  {call}", 1)
     if isinstance(error, OSError):
         return Failure(_of_system(error), 2)
     if isinstance(error, MemoryError) or "not enough memory" in str(error):
@@ -53,11 +60,22 @@ def explained(error: Exception, words: Sequence[str]) -> Failure:
     return _bug(error, words)
 
 
-def _is_users(frame: FrameType) -> bool:
-    """Return whether a frame runs code that is neither of rlseq nor of a library."""
-    package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    path = frame.f_code.co_filename
-    return package not in ("rlseq", *sys.stdlib_module_names) and not path.startswith(LIBRARIES)
+def _is_users(module: dict[str, Any], code: CodeType) -> bool:
+    """Return whether code is neither of rlseq nor of a library."""
+    package = str(module.get("__name__")).partition(".")[0]
+    return package not in ("rlseq", *sys.stdlib_module_names) and not code.co_filename.startswith(LIBRARIES)
+
+
+def _called_otherwise(error: Exception) -> FunctionType | None:
+    """Return the user's function which was called with other arguments than it takes, if that is the error.
+
+    Python raises this error before the function is entered, so that it is in no frame of the traceback; the
+    message names it. A name that a function of rlseq or of a library has, too, decides nothing.
+    """
+    found = re.match(OTHER_ARGUMENTS, str(error)) if isinstance(error, TypeError) else None
+    name = found and found[1]
+    named = [f for f in gc.get_objects() if type(f) is FunctionType and f.__qualname__ == name]
+    return named[0] if named and all(_is_users(f.__globals__, f.__code__) for f in named) else None
 
 
 def _raised_on_purpose(trace: TracebackType | None) -> bool:
