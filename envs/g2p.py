@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.resources import files
 from os import PathLike
-from os.path import isfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from typing_extensions import Unpack
 
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
-from rlseq.data.locate import Origin, expand, missing
+from rlseq.data.locate import Origin, existing, expand
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.mdp.task_spec import TaskSpec
@@ -60,9 +59,7 @@ class G2P(CorpusTask):
         words: TaskSpec | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
-        file = the_dictionary() if path is None else expand(path)
-        if not isfile(file):
-            raise missing(file)
+        file = existing(the_dictionary() if path is None else expand(path))
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
         corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad, words=words), by_index)
         super().__init__(

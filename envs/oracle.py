@@ -104,17 +104,15 @@ class Oracle:
         return other
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, *, batch: int = 1000) -> Tensor:
-        """Sample texts, `[n, T]`."""
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Sample texts, `[n, T]`, a thousand at a time."""
         device = self.model.head.weight.device
-        return torch.cat([self._sample(min(batch, n - i), generator, device) for i in range(0, n, batch)])
+        return torch.cat([self._sample(min(1000, n - i), generator, device) for i in range(0, n, 1000)])
 
     def _sample(self, rows: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         uniform = torch.rand(self.length, rows, generator=generator, device=device, dtype=torch.float64)
-        token, state = (
-            torch.zeros(rows, dtype=torch.int64, device=device),
-            self.model.start({"index": uniform[0]}),
-        )
+        token = torch.zeros(rows, dtype=torch.int64, device=device)
+        state = self.model.start({"index": uniform[0]})
         tokens = torch.empty(rows, self.length, dtype=torch.int64, device=device)
         for t in range(self.length):
             logits, state = self.model.step(token, state)

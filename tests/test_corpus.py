@@ -35,7 +35,9 @@ def corpus() -> Corpus:
 
 def found(made: Corpus) -> dict[str, list[str]]:
     every = torch.arange(len(made))
-    return {s: sorted(texts) for s, texts in zip(made.source_texts(every), made.texts(every), strict=True)}
+    assert made.source_vocab
+    sources = map(made.source_vocab.decode, made.contexts(every, 99, 1)["source"].tolist())
+    return {s: sorted(texts) for s, texts in zip(sources, made.texts(every), strict=True)}
 
 
 WANTED = {source: sorted(texts) for source, texts in ITEMS}

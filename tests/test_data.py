@@ -34,7 +34,9 @@ def origin(*pairs: tuple[str | None, str], line: bool = False) -> Origin:
 
 def items(corpus: Corpus) -> list[tuple[str, list[str]]]:
     every = torch.arange(len(corpus))
-    return list(zip(corpus.source_texts(every), corpus.texts(every), strict=True))
+    assert corpus.source_vocab
+    sources = map(corpus.source_vocab.decode, corpus.contexts(every, 99, 1)["source"].tolist())
+    return list(zip(sources, corpus.texts(every), strict=True))
 
 
 def test_repeated_sources_are_several_references() -> None:

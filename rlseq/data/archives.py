@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,18 @@ class Npz:
 
     def __init__(self, path: Path) -> None:
         self._file = zipfile.ZipFile(path)
-        try:
-            infos = [info for info in self._file.infolist() if info.filename.endswith(".npy")]
-            self._infos = {info.filename.removesuffix(".npy"): info for info in infos}
-            self.names = list(self._infos)
-            if len(self.names) < len(infos):
-                raise ValueError("an array is there twice")
-        except BaseException:
-            self._file.close()
-            raise
+
+    @cached_property
+    def _infos(self) -> dict[str, zipfile.ZipInfo]:
+        infos = [info for info in self._file.infolist() if info.filename.endswith(".npy")]
+        found = {info.filename.removesuffix(".npy"): info for info in infos}
+        if len(found) < len(infos):
+            raise ValueError("an array is there twice")
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names of the arrays."""
+        return list(self._infos)
 
     def size(self, name: str) -> int:
         """Return the bytes of an array and its header, unpacked; no more than these are ever read."""
@@ -73,11 +77,10 @@ class H5:
     def __init__(self, path: Path) -> None:
         self._h5 = need("h5py", "h5")
         self._file = self._h5.File(path, "r")
-        try:
-            self.names = list(self._file)
-        except BaseException:
-            self._file.close()
-            raise
+
+    def names(self) -> list[str]:
+        """Return the names of the arrays."""
+        return list(self._file)
 
     def size(self, name: str) -> int:
         """Return the bytes of an array, or of one of its chunks, which is unpacked as a whole."""

@@ -191,15 +191,6 @@ class Corpus(HasReferences, Movable):
         found, lengths = (part.cpu() for part in self._take(index.to(self.starts.device), self.longest, PAD))
         return table_of(found, lengths)
 
-    def source_texts(self, index: Tensor) -> list[str]:
-        """Return sources as texts, in which unknown words are `<unk>`."""
-        if self.sources is None or self.source_vocab is None:
-            return [""] * len(index)
-        rows = index.to(self.starts.device)
-        lengths = self.sources.ends[rows + 1] - self.sources.ends[rows]
-        ids = self.sources.take(rows, int(lengths.max()), self.source_vocab.pad)
-        return self.source_vocab.decode_batch(ids.tolist(), lengths.tolist())
-
 
 class CorpusWriter:
     """The arrays of one part, while they are written."""

@@ -132,7 +132,7 @@ def load(
         reading: how texts become ids.
         assign: divides what files do not divide.
     """
-    pick({name: name for name in (PARTS if "all" in origins else origins)}, part, "split")
+    pick(dict.fromkeys(PARTS if "all" in origins else origins), part, "split")
     files = [file for origin in origins.values() for file in origin.files]
     large = sum(file.stat().st_size for file in files) >= cache.WORTH
     known = _is_ours(assign) and all(_is_reader(origin.read) for origin in origins.values())
@@ -208,7 +208,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     places = {name: assign_parts(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(_rows, origins, places)
     level = levels(reading.level, surveys)
-    make = [pick(LEVELS, name, "level") for name in level]
+    make = [LEVELS[name] for name in level]
     words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
     conditional = any(seen.conditional for seen in surveys.values())
     if reading.words is not None:

@@ -254,9 +254,7 @@ def _pairs(source: str, targets: Iterable[str], item: int | None = None) -> Read
     """Return a pair for each reference; an empty text is a problem."""
     if not source:
         return ["expected a source, got nothing"]
-    return [
-        Pair(source, target, item) if target else "expected a reference, got nothing" for target in targets
-    ]
+    return [Pair(source, text, item) if text else "expected a reference, got nothing" for text in targets]
 
 
 def _each(path: Path, read: Callable[[str, int], Read]) -> Pairs:

@@ -178,8 +178,9 @@ class FeatureFile:
         with _intact(path):
             self.arrays = pick(archives.OPENERS, path.suffix, f"kind of features ({path})")(path)
         self.place: dict[str, int] = {}
-        self.names = set(self.arrays.names)
         try:
+            with _intact(path):
+                self.names = set(self.arrays.names())
             if {"ids", "features"} <= self.names:
                 self._read_stacked()
         except BaseException:

@@ -136,9 +136,7 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
         if len(files) < 2:
             raise ValueError(f"expected path=[source, references, …], got {where}")
         return _aligned(files)
-    path = expand(where)
-    if not isfile(path):
-        raise missing(path)
+    path = existing(expand(where))
     if path.suffix == ".src" and not _texts(formats):
         return _aligned([path, *_references(path)])
     default = plain if _texts(formats) and path.suffix not in STRUCTURED else None
@@ -172,10 +170,7 @@ def expand(where: object) -> Path:
 
 def _aligned(files: list[Path]) -> Origin:
     """Aligned files, the source first."""
-    for file in files:
-        if not isfile(file):
-            raise missing(file)
-    return Origin(partial(aligned, files[0], files[1:]), tuple(files))
+    return Origin(partial(aligned, files[0], files[1:]), tuple(map(existing, files)))
 
 
 def _references(source: Path) -> list[Path]:
@@ -197,10 +192,12 @@ def _references(source: Path) -> list[Path]:
     return [file for *_, file in files]
 
 
-def missing(path: Path) -> FileNotFoundError:
-    """Return the error of a path that is no file: what is there instead, or what has nearly its name."""
+def existing(path: Path) -> Path:
+    """Return the path of a file; else the error names what is there instead, or what has nearly its name."""
+    if isfile(path):
+        return path
     if instead := _instead(path):
-        return FileNotFoundError(f"{path}: expected a file, got {instead}")
+        raise FileNotFoundError(f"{path}: expected a file, got {instead}")
     there = sorted(other.name for other in path.parent.iterdir()) if isdir(path.parent) else []
     begun = [name for name in there if name.startswith(f"{path.name}.")]
     packed = [name for name in begun if name.endswith(".gz")]
@@ -208,7 +205,7 @@ def missing(path: Path) -> FileNotFoundError:
     shown = f"{path!s:.200}… ({len(str(path)):,} characters)" if len(str(path)) > LONGEST_NAME else path
     mend = f"; {packed[0]} is packed, unpack it: gunzip {path.with_name(packed[0])}" if packed else ""
     mend = mend or (f"; did you mean {' or '.join(map(repr, begun[:8] or near))}?" if begun or near else "")
-    return FileNotFoundError(f"no such file: {shown}{mend}")
+    raise FileNotFoundError(f"no such file: {shown}{mend}")
 
 
 def _instead(path: Path) -> str:

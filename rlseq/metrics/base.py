@@ -228,7 +228,7 @@ class Metric(Composable, Movable):
 
     def lines(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
         """Return one hypothesis for each item, as ids [N, T] and rows [N]."""
-        ids, _ = self.encoder.hypotheses(hypotheses)
+        ids = self.encoder.hypotheses(hypotheses)
         check_count(len(hypotheses), self.counts)
         return ids.to(self._device), torch.arange(len(hypotheses), device=self._device)
 

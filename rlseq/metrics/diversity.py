@@ -67,7 +67,7 @@ class SetMetric(Composable):
         return float(self.pool(self._ids(hypotheses)))
 
     def _ids(self, hypotheses: Sequence[Line]) -> Tensor:
-        return Encoder(self.tokenize, self.eos).hypotheses(hypotheses)[0]
+        return Encoder(self.tokenize, self.eos).hypotheses(hypotheses)
 
     @property
     def signature(self) -> str:
@@ -175,7 +175,6 @@ class SelfBLEU(SetMetric):
         """Return BLEU of each row, [N], in one pass: of each n-gram only the two largest counts matter."""
         if len(ids) < 2:
             raise ValueError(f"SelfBLEU compares sequences with each other, got {len(ids)}")
-        row = torch.arange(len(ids), device=ids.device)
         root = torch.zeros(len(ids), dtype=torch.int64)
         trie, levels = Trie.grow(ids.cpu(), root, 1, self.order)
         matches = []
@@ -184,8 +183,7 @@ class SelfBLEU(SetMetric):
             matches.append((seen < most).sum(1))
         length = (ids >= 0).sum(1)
         ngrams = (length[:, None] - torch.arange(self.order, device=ids.device)).clamp(min=0)
-        others = _closest_other(length)[row]
-        stats = [torch.stack(matches, -1), ngrams, length, others]
+        stats = [torch.stack(matches, -1), ngrams, length, _closest_other(length)]
         return self.definition.scale * self.definition.sentence(*(s.to(self.dtype) for s in stats))
 
     def settings(self) -> dict[str, object]:

@@ -51,6 +51,13 @@ def table_of(references: Tensor, lengths: Tensor) -> RefTable:
     return RefTable(ids, long, item, slot, len(lengths), lengths.shape[1])
 
 
+def table_of_rows(rows: Sequence[Sequence[int]], counts: Sequence[int]) -> RefTable:
+    """Return the table of references as ids in order, of which item i has the next `counts[i]`."""
+    item = torch.repeat_interleave(torch.tensor(counts))
+    slot = torch.cat([torch.arange(count) for count in counts])
+    return RefTable(*pad(rows), item, slot, len(counts), max(counts))
+
+
 @dataclass(eq=False)
 class Encoder:
     """Encoder of lines as ids: words by a vocabulary that grows with the references, ids as they are.
@@ -68,35 +75,25 @@ class Encoder:
     def references(self, references: References) -> RefTable:
         """Encode all references of all items; unseen words join the vocabulary."""
         check_references(references)
-        lines = [line for item in references for line in item]
-        counts = [len(item) for item in references]
-        rows = [self._close(self._line(line, self.words)) for line in lines]
-        ids, lengths = pad(rows)
-        return RefTable(
-            ids,
-            lengths,
-            torch.repeat_interleave(torch.tensor(counts)),
-            torch.cat([torch.arange(count) for count in counts]),
-            len(references),
-            max(counts),
-        )
+        rows = [self._close(self._line(line, self.words)) for item in references for line in item]
+        return table_of_rows(rows, [len(item) for item in references])
 
-    def hypotheses(self, hypotheses: Sequence[Line]) -> tuple[Tensor, Tensor]:
-        """Return ids [N, T] and lengths [N]; words that no reference has get ids of their own."""
+    def hypotheses(self, hypotheses: Sequence[Line]) -> Tensor:
+        """Return ids [N, T]; words that no reference has get ids of their own."""
         check_lines(hypotheses, "hypotheses")
         unseen: dict[str, int] = {}
         rows = []
         for line in hypotheses:
             row = self._line(line, unseen)
             rows.append(self._close(row) if isinstance(line, str) else self._cut(row))
-        return pad(rows)
+        return pad(rows)[0]
 
     def _line(self, line: Line, fresh: dict[str, int]) -> list[int]:
         """Return the ids of one line; new words enter `fresh`."""
         tokens = self.tokenize(line) if isinstance(line, str) else _listed(line)
-        integral = not isinstance(tokens[0], str) if len(tokens) else None
-        if integral is None:
+        if not len(tokens):
             return []
+        integral = not isinstance(tokens[0], str)
         if self.integral is None:
             self.integral = integral
         if integral != self.integral:
@@ -134,8 +131,7 @@ class Encoder:
     def _close(self, row: list[int]) -> list[int]:
         """Return a row up to the first EOS, which is added where there is none."""
         row = self._cut(row)
-        missing = self.eos is not None and (not row or row[-1] != self.eos)
-        return [*row, self.eos] if missing and self.eos is not None else row
+        return row if self.eos is None or row[-1:] == [self.eos] else [*row, self.eos]
 
 
 def _listed(line: Sequence[int] | Tensor) -> list[int]:

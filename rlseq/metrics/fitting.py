@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import Composable, increments, signature_of
-from rlseq.metrics.encode import RefTable, pad, table_of
+from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward
@@ -156,10 +156,7 @@ class ReadWords(MetricReader):
         """Return the references as words; new ones get an id."""
         items = self.corpus.texts(index)
         rows = [self._ids(text, self.ids, 1, True) for item in items for text in item]
-        counts = torch.tensor([len(item) for item in items])
-        slot = torch.cat([torch.arange(len(item)) for item in items])
-        item = torch.arange(len(items)).repeat_interleave(counts)
-        return RefTable(*pad(rows), item, slot, len(items), int(counts.max()))
+        return table_of_rows(rows, [len(item) for item in items])
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the texts as words; those of no reference get ids of their own."""
@@ -170,8 +167,7 @@ class ReadWords(MetricReader):
         oov_words: dict[str, int] = {}
         first = len(self.ids) + 1
         rows = [self._ids(text, oov_words, first, end) for text, end in zip(texts, ended, strict=True)]
-        ids, _ = pad(rows)
-        ids = ids.to(tokens.device)
+        ids = pad(rows)[0].to(tokens.device)
         return ids.clamp(min=0), ids >= 0
 
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
@@ -264,9 +260,7 @@ def references_of(env: Any) -> HasReferences | None:
 
 
 def rewards_of(
-    reward: str | Reward | Mapping[str, Reward],
-    corpus: HasReferences | None,
-    own: Mapping[str, Reward] = {},
+    reward: str | Reward | Mapping[str, Reward], corpus: HasReferences | None, own: Mapping[str, Reward] = {}
 ) -> Reward | Mapping[str, Reward]:
     """Return a task's reward as `SequenceEnv` takes it, where it may be a name."""
     return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
