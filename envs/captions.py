@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,7 @@ from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.metrics.fitting import LazyMetric, ReadTokens
 from rlseq.metrics.registry import METRICS
-from rlseq.types import Reward
+from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.errors import pick
 from rlseq.vocab import EOS, UNK, Vocab, whole_words
@@ -57,7 +57,7 @@ class Captions(CorpusTask):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -67,7 +67,7 @@ class Captions(CorpusTask):
         images: str | None = None,
         features: str | None = None,
         split: str = "train",
-        reward: str | Reward | Mapping[str, Reward] = "cider_d",
+        reward: RewardLike = "cider_d",
         vocab: Vocab | None = None,
         min_count: PositiveInt = 1,
         max_len: PositiveInt | None = None,

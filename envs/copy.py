@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from rlseq.envs.drawn import drawn
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.metrics.positional import accuracy, exact
-from rlseq.types import Reward
+from rlseq.types import HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, Range, Seed, checked_arguments
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import WORD, Vocab
@@ -34,7 +33,7 @@ class Copy(SequenceEnv):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -42,7 +41,7 @@ class Copy(SequenceEnv):
         *,
         vocab_size: Annotated[int, Range(2)] = 8,
         length: PositiveInt = 5,
-        reward: str | Reward | Mapping[str, Reward] = "accuracy",
+        reward: RewardLike = "accuracy",
         items: PositiveInt = 10_000,
         split: str = "train",
         data_seed: Seed = 0,

@@ -15,7 +15,7 @@ from rlseq.data.corpus import Corpus
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric, rewards_of
-from rlseq.types import Context, Reward
+from rlseq.types import Context, Reward, RewardLike
 
 
 class CorpusTask(SequenceEnv):
@@ -38,7 +38,7 @@ class CorpusTask(SequenceEnv):
         self,
         corpus: Corpus,
         *,
-        reward: str | Reward | Mapping[str, Reward],
+        reward: RewardLike,
         metrics: Sequence[str] = (),
         own: Mapping[str, Reward] = {},
         items: Context | None = None,

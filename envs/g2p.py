@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric
-from rlseq.types import Context, Reward
+from rlseq.types import Context, HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import need
 
@@ -44,7 +43,7 @@ class G2P(CorpusTask):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -53,7 +52,7 @@ class G2P(CorpusTask):
         path: str | PathLike[str] | None = None,
         split: str = "train",
         stress: bool = False,
-        reward: str | Reward | Mapping[str, Reward] = "edit",
+        reward: RewardLike = "edit",
         max_len: PositiveInt | None = None,
         skip_bad: bool = False,
         words: TaskSpec | None = None,
@@ -80,8 +79,7 @@ class G2P(CorpusTask):
 
 def by_index(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the part of every word: of 20 words, number 19 is dev, 17 and 18 are test."""
-    place = np.arange(len(keys)) % 20
-    return np.select([place == 19, (place == 17) | (place == 18)], [1, 2], 0)
+    return np.array([0] * 17 + [2, 2, 1])[np.arange(len(keys)) % 20]
 
 
 def the_dictionary() -> Path:

@@ -8,8 +8,8 @@ p(xᵢ | …) = α P(xᵢ | yᵢ) + (1 − α) P(xᵢ | yᵢ, xᵢ₋₁)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from rlseq.envs.drawn import drawn
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.metrics.positional import accuracy, exact
-from rlseq.types import Context, Reward
+from rlseq.types import Context, HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Range, Seed, Share, checked_arguments
 from rlseq.utils.memory import check_fits
 from rlseq.utils.modules import Movable
@@ -115,7 +115,7 @@ class Labels(SequenceEnv):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -125,7 +125,7 @@ class Labels(SequenceEnv):
         alpha: Share = 0.5,
         labels: Annotated[int, Range(2)] = 5,
         letters: Annotated[int, Range(2)] = 26,
-        reward: str | Reward | Mapping[str, Reward] = "accuracy",
+        reward: RewardLike = "accuracy",
         items: PositiveInt = 10_000,
         split: str = "train",
         data_seed: Seed = 0,

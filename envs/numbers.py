@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.encode import RefTable, table_of
 from rlseq.metrics.fitting import HasReferences, named_metric, rewards_of
-from rlseq.types import Reward
+from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import Range, checked_arguments
 from rlseq.utils.errors import need, pick
 from rlseq.vocab import EOS, Vocab
@@ -39,7 +39,7 @@ class Numbers(SequenceEnv):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -49,7 +49,7 @@ class Numbers(SequenceEnv):
         target: str = "fr",
         below: Annotated[int, Range(20, 10**15)] = 10_000,
         split: str = "train",
-        reward: str | Reward | Mapping[str, Reward] = "edit",
+        reward: RewardLike = "edit",
         **options: Unpack[EnvOptions],
     ) -> None:
         need("num2words", "numbers")

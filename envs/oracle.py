@@ -7,7 +7,6 @@ SeqGAN, a copy of the training set beats everything); state the oracle's own ent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy, deepcopy
 from functools import lru_cache
 from os import PathLike
@@ -24,7 +23,7 @@ from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.fitting import ItemReferences, rewards_of
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import Context, Evaluation, Reward
+from rlseq.types import Context, Evaluation, HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
@@ -159,7 +158,7 @@ class OracleEnv(SequenceEnv):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -169,7 +168,7 @@ class OracleEnv(SequenceEnv):
         vocab_size: PositiveInt | None = None,
         length: PositiveInt | None = None,
         hidden: PositiveInt | None = None,
-        reward: str | Reward | Mapping[str, Reward] = "log_likelihood",
+        reward: RewardLike = "log_likelihood",
         references: PositiveInt = 10_000,
         split: str = "train",
         data_seed: Seed = 0,

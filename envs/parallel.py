@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from typing_extensions import Unpack
 
@@ -16,7 +16,7 @@ from rlseq.data.locate import Origin, Where, find
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.mdp.task_spec import TaskSpec
-from rlseq.types import Reward
+from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 REPORTED = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
@@ -41,7 +41,7 @@ class Parallel(CorpusTask):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -49,7 +49,7 @@ class Parallel(CorpusTask):
         *,
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
-        reward: str | Reward | Mapping[str, Reward] | None = None,
+        reward: RewardLike | None = None,
         max_len: PositiveInt | None = None,
         level: Level = None,
         min_count: int = 1,

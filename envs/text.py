@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
-from rlseq.types import Context, Reward
+from rlseq.types import Context, HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 
@@ -45,7 +45,7 @@ class Text(CorpusTask):
         **options: see `EnvOptions`.
     """
 
-    held_out: ClassVar[Mapping[str, Any] | None] = {"split": "test"}
+    held_out: ClassVar[HeldOut] = {"split": "test"}
 
     @checked_arguments
     def __init__(
@@ -54,7 +54,7 @@ class Text(CorpusTask):
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
         level: str | None = None,
-        reward: str | Reward | Mapping[str, Reward] = "bleu_3",
+        reward: RewardLike = "bleu_3",
         max_len: PositiveInt | None = None,
         min_count: int = 1,
         vocab_size: PositiveInt | None = None,
@@ -77,14 +77,16 @@ class AgainstAll:
 
     def __init__(self, corpus: Corpus, order: int) -> None:
         self.corpus, self.order = corpus, order
-        self.bleu: BLEU | None = None  # fitted when it is first asked
+
+    @cached_property
+    def bleu(self) -> BLEU:
+        """The metric, fitted when it is first asked."""
+        every = self.corpus.table()
+        one = RefTable(every.ids, every.lengths, every.item * 0, every.item, 1, every.items)
+        return BLEU(one, order=self.order, eos=self.corpus.vocab.eos)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward, `[B]`."""
-        if self.bleu is None:
-            every = self.corpus.table()
-            one = RefTable(every.ids, every.lengths, every.item * 0, every.item, 1, every.items)
-            self.bleu = BLEU(one, order=self.order, eos=self.corpus.vocab.eos)
         return self.bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])}) / 100
 
 

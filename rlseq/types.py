@@ -23,6 +23,12 @@ Metrics = dict[str, Tensor]
 Reward = Callable[[Tensor, Tensor, Context], Tensor]
 """`(tokens [B, T], mask [B, T], context) -> [B]` for the finished text, or `[B, T]` per token."""
 
+HeldOut = Mapping[str, Any] | None
+"""The options that make a task of its held-out items; None where it declares none."""
+
+RewardLike = str | Reward | Mapping[str, Reward]
+"""A reward as an option of a task: a function, several by name, or the name of one."""
+
 
 @dataclass(eq=False)
 class Counts:

@@ -44,9 +44,6 @@ class Ragged(Movable):
     ids: Tensor
     ends: Tensor
 
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
     @cached_property
     def lengths(self) -> Tensor:
         """The length of each sequence."""
@@ -161,8 +158,7 @@ class Corpus(HasReferences, Movable):
 
     def contexts(self, index: Tensor, source_width: int, width: int) -> dict[str, Tensor]:
         """Return sources `[B, S]`, references `[B, R, T]` and their lengths `[B, R]` of items `index`."""
-        home = self.starts.device
-        rows = index.to(home)
+        rows = index.to(self.starts.device)
         found, lengths = self._take(rows, width, self.vocab.pad)
         if self.vocab.unk is not None:
             found = found.masked_fill(found >= len(self.vocab), self.vocab.unk)

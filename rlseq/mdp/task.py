@@ -28,7 +28,7 @@ from rlseq.mdp.checks import (
     usable_device,
 )
 from rlseq.mdp.episodes import Episodes
-from rlseq.types import Context, Counts, Reward
+from rlseq.types import Context, Counts, HeldOut, Reward
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import per_token
 from rlseq.utils.memory import check_fits
@@ -41,7 +41,7 @@ TOKEN_BYTES = 64  # bytes for every token of a batch: ids, random numbers, proba
 class Task:
     """A task: B episodes that write at most `max_len` tokens each. `SequenceEnv` explains the arguments."""
 
-    held_out: ClassVar[Mapping[str, Any] | None] = None
+    held_out: ClassVar[HeldOut] = None
     observed: Mapping[str, tuple[float, float]] = {}  # items shown beside the source: their range
 
     def __init__(

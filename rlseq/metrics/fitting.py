@@ -19,7 +19,7 @@ from rlseq.metrics.algebra import Composable, increments, signature_of
 from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
-from rlseq.types import Context, Reward
+from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.errors import hint
 from rlseq.vocab import Vocab
 
@@ -260,7 +260,7 @@ def references_of(env: Any) -> HasReferences | None:
 
 
 def rewards_of(
-    reward: str | Reward | Mapping[str, Reward], corpus: HasReferences | None, own: Mapping[str, Reward] = {}
+    reward: RewardLike, corpus: HasReferences | None, own: Mapping[str, Reward] = {}
 ) -> Reward | Mapping[str, Reward]:
     """Return a task's reward as `SequenceEnv` takes it, where it may be a name."""
     return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
