@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN
 from rlseq.policies import head
-from rlseq.policies.head import Head, token_scores
+from rlseq.policies.head import Head
 from rlseq.types import Behaviour
 
 B, T, H, V = 3, 5, 4, 7
@@ -20,6 +20,13 @@ def plain(
         logits = logits.masked_fill(~behaviour.support, FORBIDDEN)
     log_p = logits.log_softmax(-1)
     return log_p.gather(2, actions.unsqueeze(2)).squeeze(2), -(log_p.exp() * log_p).sum(-1)
+
+
+def token_scores(
+    features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour
+) -> tuple[Tensor, Tensor]:
+    weight = torch.cat([weight, bias.unsqueeze(1)], 1)
+    return head.token_scores(features, weight, actions, behaviour)[:2]
 
 
 Parts = tuple[Tensor, Tensor, Tensor]  # features, weight, bias

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.encoders import PICTURE_READERS, picture_reader
-from rlseq.policies.head import Head
+from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 # keys `[B, S, H]`, values `[B, S, 2H]`, and the score of what is absent
@@ -18,7 +18,7 @@ EncodedPicture = tuple[Tensor, Tensor, Tensor]
 CaptionerState = tuple[Tensor, Tensor, EncodedPicture]  # h and c, `[B, H]` each
 
 
-class Att2in(BasePolicy):
+class Att2in(TokenPolicy):
     """An LSTM in which attention enters the cell alone (Att2in, Rennie et al. 2017).
 
         αₜ = softmaxᵢ(w · tanh(K x̄ᵢ + Q hₜ₋₁)),   aₜ = Σᵢ αₜᵢ x̄ᵢ
@@ -52,10 +52,8 @@ class Att2in(BasePolicy):
         _check_picture(words)
         self.reader = picture_reader(words, hidden)
         self.embedding = TokenEmbedding(words.read, embedding)
-        self.read_word, self.recall = (
-            nn.Linear(embedding, 5 * hidden),
-            nn.Linear(hidden, 5 * hidden, bias=False),
-        )
+        self.read_word = nn.Linear(embedding, 5 * hidden)
+        self.recall = nn.Linear(hidden, 5 * hidden, bias=False)
         self.keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
         self.query, self.weigh = nn.Linear(hidden, hidden), nn.Linear(hidden, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
@@ -74,22 +72,14 @@ class Att2in(BasePolicy):
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
 
-    def evaluate(
-        self,
-        actions: Tensor,
-        context: Context,
-        behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
-    ) -> Evaluation:
-        """Score word by word, as attention needs the state; words and picture are mapped at once."""
-        state = self.start(context)
-        before = self.words.before(actions if inputs is None else inputs)
-        read = self.read_word(self.dropout(self.embedding(before)))
-        h = []
-        for word in read.unbind(1):
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Read word by word, as attention needs the state; words and picture are mapped at once."""
+        state, found = self.start(context), []
+        for word in self.read_word(self.dropout(self.embedding(read))).unbind(1):
             state = self._advance(word, state)
-            h.append(state[0])
-        return self.head.evaluate(self.dropout(torch.stack(h, 1)), actions, behaviour)
+            found.append(state[0])
+        h: Tensor = self.dropout(torch.stack(found, 1))
+        return h
 
     def _advance(self, word: Tensor, state: CaptionerState) -> CaptionerState:
         """Return hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""

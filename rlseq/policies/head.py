@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rlseq.engine.decode import acting_logits
-from rlseq.types import RAW, Behaviour, Evaluation, Logits
+from rlseq.policies.spec import TokenSpec
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, SoftTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,29 +96,44 @@ class Head(nn.Module):
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T]` chosen from h `[B, T, H]`."""
-        log_probs, entropy, top = _scores(features, self.weight, actions, behaviour)
+        log_probs, entropy, top = token_scores(features, self.weight, actions, behaviour)
         values = None if self.value is None else self.value(features).squeeze(2)
         return Evaluation(log_probs, entropy, values, top, LinearLogits(features, self.weight, behaviour))
 
 
+class TokenPolicy(BasePolicy):
+    """A policy that writes texts by a linear head: a subclass has `start`, `step` and `features`."""
+
+    words: TokenSpec
+    head: Head
+
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Return h `[B, T, H]` after each of the words that are read `[B, T]`, all in one pass."""
+        raise NotImplementedError
+
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        inputs: Tensor | SoftTokens | None = None,
+    ) -> Evaluation:
+        """Score whole sequences, reading the given actions, or `inputs` in their place."""
+        read = self.words.before(actions if inputs is None else inputs)
+        return self.head.evaluate(self.features(read, context), actions, behaviour)
+
+
 def token_scores(
-    features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour = RAW
-) -> tuple[Tensor, Tensor]:
-    """Return log π(a) and H(π), each `[B, T]`, for π = softmax((W h + b) / temperature) of any linear head.
+    features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log π(a), H(π) and max π, `[B, T]` each, for π = softmax(W [h; 1] / temperature).
 
     Args:
         features: h, `[B, T, H]`.
-        weight: W, `[V, H]`.
-        bias: b, `[V]`.
+        weight: W, `[V, H + 1]`.
         actions: `[B, T]`.
         behaviour: temperature, and the tokens that were allowed.
     """
-    log_probs, entropy, _ = _scores(features, torch.cat([weight, bias.unsqueeze(1)], 1), actions, behaviour)
-    return log_probs, entropy
-
-
-def _scores(features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour) -> tuple[Tensor, ...]:
-    """Return log π(a), H(π) and max π, `[B, T]` each."""
     shape, support = actions.shape, behaviour.support
     if support is not None:  # a view: what is the same in all rows is never copied to them
         support = support.expand(*shape, weight.shape[0])

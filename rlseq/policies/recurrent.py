@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlseq.policies.head import Head
+from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Recurrence, last_state
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 RecurrentState = tuple[Tensor, ...]  # (memory…, and last what is known of a source), `[B, H]` each
 
 
-class Recurrent(BasePolicy):
+class Recurrent(TokenPolicy):
     """An LSTM or GRU language model; where there is a source, another one encodes it.
 
     The source is summed up in one vector (the encoder's state after its last real word), from which the
@@ -73,17 +73,11 @@ class Recurrent(BasePolicy):
         h, memory = self.decoder.step(x, memory)
         return self.head(self.dropout(h)), (*memory, *source)
 
-    def evaluate(
-        self,
-        actions: Tensor,
-        context: Context,
-        behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
-    ) -> Evaluation:
-        """Score all steps at once, reading the given actions, or `inputs` in their place."""
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Read all words at once."""
         state = self.start(context)
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
-        read = self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs)))
-        x = torch.cat([read, *[s.unsqueeze(1).expand(-1, actions.shape[1], -1) for s in source]], 2)
-        h = self.decoder.unroll(x, memory)
-        return self.head.evaluate(self.dropout(h), actions, behaviour)
+        x = self.dropout(self.embedding(read))
+        x = torch.cat([x, *[s.unsqueeze(1).expand(-1, x.shape[1], -1) for s in source]], 2)
+        h: Tensor = self.dropout(self.decoder.unroll(x, memory))
+        return h

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
-from rlseq.policies.head import Head
+from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 EncodedSource = tuple[Tensor, Tensor, Tensor]  # K s̄, V s̄ `[B, S, H]`; 0 at words, else −∞, `[B, 1, S]`
 Seq2SeqState = tuple[Memory, EncodedSource]
 
 
-class Seq2Seq(BasePolicy):
+class Seq2Seq(TokenPolicy):
     """A bidirectional encoder, attention, and a decoder.
 
     Args:
@@ -81,19 +81,11 @@ class Seq2Seq(BasePolicy):
         h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
         return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
 
-    def evaluate(
-        self,
-        actions: Tensor,
-        context: Context,
-        behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
-    ) -> Evaluation:
-        """Score all steps at once, reading the given actions, or `inputs` in their place."""
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Read all words at once."""
         memory, source = self.start(context)
-        h = self.decoder.unroll(
-            self.dropout(self.embedding(self.words.before(actions if inputs is None else inputs))), memory
-        )
-        return self.head.evaluate(self._attend(h, source), actions, behaviour)
+        h = self.decoder.unroll(self.dropout(self.embedding(read)), memory)
+        return self._attend(h, source)
 
     def _attend(self, h: Tensor, source: EncodedSource) -> Tensor:
         """Return h̃ `[B, T, H]`."""

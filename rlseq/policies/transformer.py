@@ -23,16 +23,16 @@ from rlseq.policies.attention import (
     seen_where,
 )
 from rlseq.policies.encoders import WordReader, picture_reader
-from rlseq.policies.head import Head, working_dtype
+from rlseq.policies.head import Head, TokenPolicy, working_dtype
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 CachedSource = tuple[tuple[KeysValues, ...], Tensor]  # by layer; 0 where words are, else −∞, `[B, 1, 1, S]`
 TransformerState = tuple[Tensor, tuple[KeysValues, ...], CachedSource | tuple[()]]  # next place `[B]`, caches
 
 
-class Transformer(BasePolicy):
+class Transformer(TokenPolicy):
     """A transformer policy.
 
     `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
@@ -103,21 +103,16 @@ class Transformer(BasePolicy):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
 
-    def evaluate(
-        self,
-        actions: Tensor,
-        context: Context,
-        behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
-    ) -> Evaluation:
-        """Score all steps at once, reading the given actions, or `inputs` in their place."""
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Read all words at once."""
         source = self._read(context)
-        x = self.embedding(self.words.before(actions if inputs is None else inputs))
+        x = self.embedding(read)
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.dropout(x)
         for i, layer in enumerate(self.decoder):
             x = layer(x, turn, source=_of_layer(source, i))
-        return self.head.evaluate(self.norm(x), actions, behaviour)
+        h: Tensor = self.norm(x)
+        return h
 
     def _read(self, context: Context) -> CachedSource | tuple[()]:
         """Return keys and values of the source, for every layer that attends to it."""
