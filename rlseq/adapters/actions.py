@@ -1,11 +1,15 @@
-"""Actions in the spaces of Gymnasium, made from the output of a policy: choices and vectors."""
+"""Actions in the spaces of Gymnasium, made from what a policy's `step` returned (`said`).
+
+Both draw the random numbers of T steps at once, choose an action of every row from them, score the actions
+`[B, T, …]`, and return them as the environment takes them.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,22 +19,6 @@ from torch import Tensor
 from rlseq.engine.decode import Decode, Greedy, Sample, acting_logits
 from rlseq.policies.control_heads import log_density, tempered
 from rlseq.types import Behaviour
-
-
-class Actions(Protocol):
-    """How actions of a space are sampled and scored; `said` is what a policy's `step` returned."""
-
-    def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers of T steps, `[T, B, …]`."""
-
-    def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return an action of every row, and the allowed ones if not all were allowed."""
-
-    def log_probs(self, said: Tensor, actions: Tensor, behaviour: Behaviour) -> Tensor:
-        """Return the log-probabilities `[B, T]` of actions `[B, T, …]`."""
-
-    def outward(self, actions: Tensor) -> Any:
-        """Return actions as the environment takes them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Choices:
         return -torch.empty(shape, device=generator.device).exponential_(generator=generator).log()
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the choice with the largest sum of logit and noise."""
+        """Return the choice with the largest sum of logit and noise, and the allowed ones if not all were."""
         logits = acting_logits(said, Behaviour(self.decode.temperature))
         support = self.decode.support(logits)
         if support is not None:
@@ -103,6 +91,9 @@ class Vectors:
         low, high = self.space.low, self.space.high
         bounded = np.isfinite(low) & np.isfinite(high)
         return np.where(bounded, low + high, 0.0) / 2, np.where(bounded, high - low, 2.0) / 2
+
+
+Actions = Choices | Vectors
 
 
 def chosen(space: gym.Space[Any], decode: Decode) -> Actions:

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-Advanced = tuple[
-    Any, Any, Any, Any, Any
-]  # observed now, reached by the action, rewards, terminated, truncated
 
+def advance(env: Any, actions: Any, mode: AutoresetMode) -> tuple[Any, Any, Any, Any, Any]:
+    """Take a step in every row, so that rows that ended are reset now, or by the next step.
 
-def next_step(env: Any, actions: Any) -> Advanced:
-    """Step; the step after an episode's last one only resets."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    observed = own(observed)
-    return observed, observed, rewards, terminated, truncated
-
-
-def same_step(env: Any, actions: Any) -> Advanced:
-    """Step; the last step of an episode has the first observation of the next, and its own in the info."""
+    Returns:
+        What is observed now; what was reached by the actions, before any reset; rewards; terminated;
+        truncated. In NextStep mode the step after an episode's last one only resets.
+    """
     observed, rewards, terminated, truncated, info = env.step(actions)
     reached = observed = own(observed)
     ends = terminated | truncated
-    if ends.any():
+    if mode is AutoresetMode.SAME_STEP and ends.any():  # the last observation of an episode is in the info
         reached = observed.copy()
         for row in np.flatnonzero(ends):
             reached[row] = info["final_obs"][row]
-    return observed, reached, rewards, terminated, truncated
-
-
-def disabled(env: Any, actions: Any) -> Advanced:
-    """Step, and reset the rows that ended."""
-    observed, rewards, terminated, truncated, _ = env.step(actions)
-    reached = observed = own(observed)
-    ends = terminated | truncated
-    if ends.any():
+    elif mode is AutoresetMode.DISABLED and ends.any():
         observed = own(env.reset(options={"reset_mask": ends})[0])
     return observed, reached, rewards, terminated, truncated
-
-
-ADVANCES: dict[AutoresetMode, Callable[[Any, Any], Advanced]] = {
-    AutoresetMode.NEXT_STEP: next_step,
-    AutoresetMode.SAME_STEP: same_step,
-    AutoresetMode.DISABLED: disabled,
-}
 
 
 def own(observed: Any) -> Any:

@@ -25,7 +25,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlseq.adapters.actions import Actions, chosen
-from rlseq.adapters.autoreset import ADVANCES, own
+from rlseq.adapters.autoreset import advance, own
 from rlseq.engine.decode import Decode, Sample
 from rlseq.mdp.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.policies.mlp import MLP
@@ -192,9 +192,8 @@ class GymEnv(SteppedEnv):
         with torch.inference_mode():
             said, _ = policy.step(torch.from_numpy(observed).to(self.device), ())
             action, support = actions.choose(said, random)
-        self._observed, reached, rewards, terminated, truncated = ADVANCES[self._mode](
-            self.env, actions.outward(action)
-        )
+        after = advance(self.env, actions.outward(action), self._mode)
+        self._observed, reached, rewards, terminated, truncated = after
         ends = terminated | truncated
         self._return += rewards
         self._length += real

@@ -29,7 +29,7 @@ from rlseq.compare.run import run as run_comparison
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
-from rlseq.policies import POLICIES, size_names
+from rlseq.policies import POLICIES
 from rlseq.training import checkpoint
 from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import inherited, run
@@ -38,7 +38,7 @@ from rlseq.training.fingerprint import configuration, describe_task
 from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
-from rlseq.utils.arguments import checked, rule_of
+from rlseq.utils.arguments import checked, keyword_names, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.settings import descriptions
@@ -256,7 +256,7 @@ def list_or_show(what: str, name: str | None) -> str:
     elif what == "metrics":
         text += f"\n\n  {METRICS[name]}"
     elif what == "policies":
-        text += f"\n\n  sizes: {', '.join(sorted(size_names(found)))}"
+        text += f"\n\n  sizes: {', '.join(sorted(keyword_names(found)))}"
     elif what == "envs":
         text += f"\n\n  options: {', '.join(sorted(option_names(found)))}"
     return text.rstrip() + "\n"

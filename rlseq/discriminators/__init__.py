@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from rlseq.discriminators.ranker import Ranker as Ranker
 from rlseq.discriminators.testing import check_discriminator as check_discriminator
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policies.spec import TokenSpec, check_sizes
-from rlseq.utils.arguments import Seed, checked_arguments
+from rlseq.utils.arguments import Seed, checked_arguments, keyword_names
 from rlseq.utils.errors import check_options, enter, pick
 
 READERS: dict[str, Callable[..., Reader]] = {
@@ -48,7 +47,8 @@ def make_discriminator(name: str, env: Any, *, seed: Seed | None = None, **sizes
 def built(name: str, words: TokenSpec, seed: int, **sizes: Any) -> Discriminator:
     """Make a discriminator of texts made of these words."""
     reader = pick(READERS, name, "discriminator")
-    own, its = _options(Discriminator), _options(reader) - _options(Discriminator)
+    own = keyword_names(Discriminator)
+    its = keyword_names(reader) - own
     check_options(sizes, own | its, f"discriminator {name!r}")
     check_sizes(words.read, sizes)
     reading = partial(reader, **{size: value for size, value in sizes.items() if size in its})
@@ -67,8 +67,3 @@ def register(name: str, reader: Callable[..., Reader]) -> None:
     if isinstance(reader, type) and not issubclass(reader, Reader):
         raise TypeError(f"a reader must be a subclass of rlseq.discriminators.Reader, got {reader!r:.80}")
     enter(READERS, name, reader, "discriminator", getattr(reader, "func", reader))
-
-
-def _options(build: Callable[..., Any]) -> set[str]:
-    parameters = inspect.signature(build).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -47,25 +47,16 @@ class EvaluatedTexts:
         lines = self.lines(env)
         if not all("references" in line for line in lines):
             raise ValueError(f"this task has no references for {', '.join(metrics)} to compare texts with")
-        return dict(
-            figures([line["text"] for line in lines], [line["references"] for line in lines], metrics)
-        )
+        texts, references = [line["text"] for line in lines], [line["references"] for line in lines]
+        return dict(figures(texts, references, metrics))
 
     def lines(self, env: Any) -> list[dict[str, Any]]:
         """Return the item, source, references, text and scores of every row, as text and numbers."""
-        written = env.texts(self.actions, self.mask)
+        lines = _described(env, self.index)
         scores = {name: value.tolist() for name, value in self.scores.items()}
-        return [
-            {
-                "index": item,
-                **about,
-                "text": text,
-                "scores": {name: values[row] for name, values in scores.items()},
-            }
-            for row, (item, about, text) in enumerate(
-                zip(self.index.tolist(), _described(env, self.index), written, strict=True)
-            )
-        ]
+        for row, (line, text) in enumerate(zip(lines, env.texts(self.actions, self.mask), strict=True)):
+            line |= {"text": text, "scores": {name: values[row] for name, values in scores.items()}}
+        return lines
 
 
 @checked_arguments
@@ -94,9 +85,7 @@ def evaluate(
     if isinstance(env, SteppedEnv):
         if metrics is not None:
             raise TypeError(f"metrics judge texts; {type(env).__name__} reports reward and length")
-        return env.evaluate(
-            policy, pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode, limit
-        )
+        return env.evaluate(policy, _decoder(decode), limit)
     return evaluate_texts(policy, env, decode, metrics, limit).means()
 
 
@@ -110,16 +99,19 @@ def evaluate_texts(
 ) -> EvaluatedTexts:
     """Return the texts that `evaluate` scores, and the scores of each."""
     env = sequence_env(env)
-    decode = pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
+    decode = _decoder(decode)
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)
     with env.preserved():
-        found = [
-            _evaluate_batch(policy, env, decode, metrics, batch) for batch in torch.split(items, env.num_envs)
-        ]
+        batches = torch.split(items, env.num_envs)
+        found = [_evaluate_batch(policy, env, decode, metrics, batch) for batch in batches]
     actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
     scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
     return EvaluatedTexts(items, actions, mask, log_probs, scores)
+
+
+def _decoder(decode: str | Decode | Search) -> Decode | Search:
+    return pick(DECODERS, decode, "decoder") if isinstance(decode, str) else decode
 
 
 def items_tested(size: int, limit: int | None = None) -> Tensor:
@@ -182,9 +174,9 @@ def _evaluate_batch(
 
 
 def _described(env: Any, index: Tensor) -> list[dict[str, Any]]:
-    """Return the source and the references of items as text, where the task has any."""
+    """Return items, and their sources and references as text, where the task has any."""
     context = env.contexts(index)
-    found: list[dict[str, Any]] = [{} for _ in index]
+    found: list[dict[str, Any]] = [{"index": item} for item in index.tolist()]
     if "source" in context and env.source_vocab is not None:
         source, pad = context["source"], env.source_vocab.pad
         lengths = (source != pad).sum(1).tolist()

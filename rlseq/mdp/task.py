@@ -59,9 +59,7 @@ class Task:
         self.device = usable_device(device)
         self.vocab, self.max_len, self.num_envs = vocab, max_len, checked_rows(num_envs)
         self.parts = reward_functions(reward)
-        self.dense: bool | None = (
-            None  # whether any part of the reward is [B, T]; known from its first answer
-        )
+        self.dense: bool | None = None  # is a part of the reward [B, T]? known from its first answer
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None

@@ -20,7 +20,7 @@ from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.policies.transformer import Transformer as Transformer
-from rlseq.utils.arguments import Seed, checked_arguments
+from rlseq.utils.arguments import Seed, checked_arguments, keyword_names
 from rlseq.utils.errors import check_options, enter, pick
 
 POLICIES: dict[str, Callable[..., nn.Module]] = {
@@ -50,7 +50,8 @@ def make_policy(name: str, env: Any, *, seed: Seed | None = None, **sizes: Any) 
             `Transformer`); of an mlp those of `rlseq.policies.mlp.MLP`.
     """
     env = unwrap_task(env)
-    reads = _reads(pick(POLICIES, name, "policy"), env)
+    control = pick(POLICIES, name, "policy") is MLP
+    reads = ControlSpec.of(env) if control else TokenSpec.of(sequence_env(env))
     return build_policy(name, reads, env.seed if seed is None else seed, env.device, sizes)
 
 
@@ -67,7 +68,7 @@ def build_policy(
         sizes: see `make_policy`.
     """
     build = pick(POLICIES, name, "policy")
-    check_options(sizes, size_names(build), f"policy {name!r}")
+    check_options(sizes, keyword_names(build), f"policy {name!r}")
     check_sizes(reads.read if isinstance(reads, TokenSpec) else reads.width, sizes)
     parts = {
         size: COMPONENTS[part]
@@ -79,11 +80,6 @@ def build_policy(
         policy: Any = build(reads, **{**sizes, **parts}).to(device)
     policy.made_from = name, dict(sizes)  # with which `rlseq.load` makes it again
     return policy
-
-
-def _reads(build: Callable[..., nn.Module], env: Any) -> ControlSpec | TokenSpec:
-    """Return what a policy must know of a task."""
-    return ControlSpec.of(env) if build is MLP else TokenSpec.of(sequence_env(env))
 
 
 def register(name: str, build: Callable[..., nn.Module]) -> None:
@@ -101,9 +97,3 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
             f"{build!r:.80} cannot be called so: {error}"
         ) from None
     enter(POLICIES, name, build, "policy", getattr(build, "func", build))
-
-
-def size_names(build: Callable[..., nn.Module]) -> set[str]:
-    """Return the names of the sizes that a policy has."""
-    parameters = inspect.signature(build).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -76,11 +76,7 @@ class ConvNet(nn.Module):
             sides = [(side + 1) // 2 for side in sides]
             last = max(sides) <= 7
             wider = hidden if last else min(channels, hidden)
-            steps += [
-                nn.Conv2d(width, wider, 3, stride=2, padding=1),
-                nn.BatchNorm2d(wider),
-                nn.ReLU(),
-            ]
+            steps += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.BatchNorm2d(wider), nn.ReLU()]
             width, channels = wider, 2 * channels
         self.grid = nn.Sequential(*steps, *[] if steps else [nn.Conv2d(width, hidden, 1)])
         self.places = nn.Parameter(torch.randn(sides[0] * sides[1], hidden))

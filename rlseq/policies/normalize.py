@@ -47,9 +47,7 @@ class ReturnScale(nn.Module):
     def __init__(self, gamma: float = 0.99) -> None:
         super().__init__()
         self.gamma, self.seen = gamma, RunningNorm(1)
-        self.running: Tensor | None = (
-            None  # of every row; episodes do not outlive a run, so no checkpoint has it
-        )
+        self.running: Tensor | None = None  # of every row; not in checkpoints, as episodes end with a run
 
     def forward(self, rewards: Tensor, ends: Tensor) -> Tensor:
         """Return scaled rewards `[B, T]`; `ends` is True where an episode ended."""

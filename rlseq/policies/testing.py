@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,7 @@ from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import RAW, Behaviour, Context, State
 from rlseq.utils.modules import eval_mode
 
-
-class Scores(NamedTuple):
-    """Return the tensors of an evaluation that are compared."""
-
-    log_probs: Tensor | None
-    entropy: Tensor | None = None
-    values: Tensor | None = None
-    top: Tensor | None = None
+Scores = dict[str, Tensor]  # those of an evaluation, by name
 
 
 def check_policy(policy: Any, env: Any, tolerance: float = 1e-4) -> None:
@@ -67,11 +60,10 @@ class _Exam:
 
     def shapes(self) -> None:
         wanted = tuple(self.actions.shape)
-        for name, value in self.seen._asdict().items():
-            if value is not None:
-                got = tuple(value.shape)
-                assert got == wanted, f"{name} must be [B, T] = {wanted}, got {got}"
-                assert (value.isfinite() | ~self.mask).all(), f"{name} must be finite, got NaN or infinity"
+        for name, value in self.seen.items():
+            got = tuple(value.shape)
+            assert got == wanted, f"{name} must be [B, T] = {wanted}, got {got}"
+            assert (value.isfinite() | ~self.mask).all(), f"{name} must be finite, got NaN or infinity"
 
     def steps(self) -> None:
         message = "`evaluate` and `step` disagree"
@@ -85,18 +77,18 @@ class _Exam:
             first = first.unsqueeze(1)
             changed = self.actions.where(self.place < first, self.others)
             got = self._evaluate(changed, self.context)
-            self._as_before(Scores(got.log_probs), f"{what} matter", self.place < first)
-            self._as_before(
-                Scores(None, got.entropy, got.values, got.top), f"{what} matter", self.place <= first
-            )
+            log_probs = {"log_probs": got.pop("log_probs")}
+            self._as_before(log_probs, f"{what} matter", self.place < first)
+            self._as_before(got, f"{what} matter", self.place <= first)
 
     def company(self) -> None:
         """Score every row again, among rows with other texts and contexts."""
         actions = torch.cat([self.actions, self.others.flip(0)])
         context = {name: torch.cat([value, value.flip(0)]) for name, value in self.context.items()}
-        for got in (self._evaluate(actions, context), self._replay(actions, context)):
-            rows = (None if score is None else score[: len(self.actions)] for score in got)
-            self._as_before(Scores(*rows), "the other rows of the batch matter")
+        for scored in (self._evaluate, self._replay):
+            got = scored(actions, context)
+            rows = {name: score[: len(self.actions)] for name, score in got.items()}
+            self._as_before(rows, "the other rows of the batch matter")
 
     def source_padding(self) -> None:
         """Remove half of every source: filled up with padding or cut off, the scores must be the same."""
@@ -107,29 +99,23 @@ class _Exam:
         filled = torch.cat([short, torch.full_like(source[:, short.shape[1] :], pad)], 1)
         short_context, filled_context = ({**self.context, "source": s} for s in (short, filled))
         wanted = self._evaluate(self.actions, short_context)
-        for got in (
-            self._evaluate(self.actions, filled_context),
-            self._replay(self.actions, filled_context),
-        ):
-            self._compare(got, wanted, "what fills up the source matters")
+        for scored in (self._evaluate, self._replay):
+            self._compare(scored(self.actions, filled_context), wanted, "what fills up the source matters")
 
     def forks(self) -> None:
         """Copy the rows in the middle of a text, in another order, after the originals have gone on."""
         middle = len(self.place) // 2
-        state, token = (
-            self.policy.start(self.context),
-            torch.full_like(self.actions[:, 0], self.env.vocab.bos),
-        )
+        state = self.policy.start(self.context)
+        token = torch.full_like(self.actions[:, 0], self.env.vocab.bos)
         for t in range(middle):
             _, state = self.policy.step(token, state)
             token = self.actions[:, t]
-        rows = len(self.actions)
-        order = torch.arange(rows - 1, -1, -1, device=self.place.device)
+        order = torch.arange(len(self.actions), device=self.place.device).flip(0)
         copy = fork(state, order)
         self.policy.step(self.others[:, 0], state)
         context = {name: value[order] for name, value in self.context.items()}
         got = self._replay(self.actions[order], context, resumed=(middle, copy))
-        back = Scores(*(None if score is None else score[order] for score in got))
+        back = {name: score[order] for name, score in got.items()}
         self._as_before(back, "copied rows of a state do not go on alike", self.place >= middle)
 
     def behaviour(self) -> None:
@@ -164,18 +150,19 @@ class _Exam:
             log_probs[:, t] = log_p.gather(1, token.unsqueeze(1)).squeeze(1)
             entropy[:, t] = -(log_p.exp() * log_p).sum(-1)
             top[:, t] = log_p.amax(-1).exp()
-        return Scores(log_probs, entropy, top=top)
+        return {"log_probs": log_probs, "entropy": entropy, "top": top}
 
     def _evaluate(self, actions: Tensor, context: Context, *behaviour: Behaviour) -> Scores:
-        return Scores(*self.policy.evaluate(actions, context, *behaviour)[:4])
+        found = self.policy.evaluate(actions, context, *behaviour)._replace(logits=None)
+        return {name: score for name, score in found._asdict().items() if score is not None}
 
     def _as_before(self, got: Scores, message: str, where: Tensor | None = None) -> None:
         self._compare(got, self.seen, message, where)
 
     def _compare(self, got: Scores, wanted: Scores, message: str, where: Tensor | None = None) -> None:
-        for name, a, b in zip(Scores._fields, got, wanted, strict=True):
-            if a is not None and b is not None:
-                self._agree(a, b, f"{message}: {name}", where)
+        for name in wanted:
+            if name in got:
+                self._agree(got[name], wanted[name], f"{message}: {name}", where)
 
     def _agree(self, a: Tensor, b: Tensor, message: str, where: Tensor | None = None) -> None:
         looked_at = self.mask if where is None else self.mask & where

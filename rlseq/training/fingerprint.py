@@ -19,11 +19,7 @@ from torch import Tensor
 
 from rlseq.metrics.algebra import name_of
 from rlseq.types import SteppedEnv
-from rlseq.utils.files import (
-    Tree,
-    read_json,
-    unsealed,
-)
+from rlseq.utils.files import Tree, read_json, unsealed
 from rlseq.utils.places import command_line
 
 RUN_SCHEMA = "rlseq.run/4"

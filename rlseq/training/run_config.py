@@ -14,11 +14,11 @@ import numpy as np
 from rlseq.agents import AGENTS
 from rlseq.mdp.registry import option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
-from rlseq.policies import COMPONENTS, POLICIES, size_names
+from rlseq.policies import COMPONENTS, POLICIES
 from rlseq.policies.mlp import ControlSpec
 from rlseq.training.run_folder import read_results
 from rlseq.types import SteppedEnv
-from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens
+from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens, keyword_names
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 
@@ -77,7 +77,7 @@ class RunConfig(Checked):
     @property
     def policy_sizes(self) -> dict[str, Any]:
         """The sizes of the policy, which has a value head where they do not say otherwise."""
-        value = {"value": True} if "value" in size_names(pick(POLICIES, self.policy, "policy")) else {}
+        value = {"value": True} if "value" in keyword_names(pick(POLICIES, self.policy, "policy")) else {}
         return {**value, **self.sizes}
 
     def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
     id, options = getattr(env, "made_from", None) or ("", {})
     options = {name: _plain(value) for name, value in options.items()}
     policy, sizes = getattr(agent.policy, "made_from", None) or ("", {})
-    if policy and "value" in size_names(POLICIES[policy]):
+    if policy and "value" in keyword_names(POLICIES[policy]):
         sizes = {"value": False, **sizes}
     names = {part: name for name, part in COMPONENTS.items()}
     parts = {name: names[size] if size in COMPONENTS.values() else size for name, size in sizes.items()}

@@ -80,6 +80,11 @@ def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
     return checking
 
 
+def keyword_names(function: Callable[..., Any]) -> set[str]:
+    """Return the names of the arguments that are given by keyword alone: the sizes of a network, say."""
+    return {p.name for p in signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 def check_fields(instance: Any) -> None:
     """Refuse a dataclass whose fields are not as annotated; NumPy's numbers in them become Python's."""
     rules = rules_of(type(instance))  # type: ignore[arg-type]
