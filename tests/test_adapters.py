@@ -217,7 +217,7 @@ def test_the_mean_is_what_greedy_does_and_a_temperature_widens() -> None:
 
     def noise(decode: Any) -> Tensor:
         batch = rlseq.rollout(policy, env, decode=decode)
-        means = policy._features(batch.context["observation"].flatten(0, 1))[0] @ policy.actor.weight.t()
+        means = policy.trunks(batch.context["observation"].flatten(0, 1))[0] @ policy.actor.weight.t()
         off: Tensor = (batch.actions - means.view(batch.actions.shape)).detach()
         return off
 

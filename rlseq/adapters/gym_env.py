@@ -161,8 +161,6 @@ class GymEnv(SteppedEnv):
         off, so use an environment of its own for evaluations.
         """
         actions, limit = chosen(self.single_action_space, decode), 100 if limit is None else limit
-        if limit < 1:
-            raise ValueError(f"limit must be ≥ 1, got {limit}")
         left = np.full(self.num_envs, limit // self.num_envs)
         left[: limit % self.num_envs] += 1
         episodes: list[Episode] = []

@@ -64,8 +64,6 @@ def stock_agent(name: str, env: Any, **hyper: Any) -> StockAgent:
     reader: dict[str, Any] = {"features_extractor_class": TokenExtractor}
     if task.source_vocab is not None:
         reader["features_extractor_kwargs"] = {"source_pad": task.source_vocab.pad}
-    own = {"n_steps": max(1, BATCH // task.num_envs), "policy_kwargs": reader}
-    model = cls(
-        "MultiInputPolicy", as_vec_env(task), **{**own, "seed": task.seed, "device": task.device, **hyper}
-    )
+    own = {"n_steps": max(1, BATCH // task.num_envs), "seed": task.seed, "device": task.device}
+    model = cls("MultiInputPolicy", as_vec_env(task), **{**own, "policy_kwargs": reader, **hyper})
     return StockAgent(StockPolicy(model.policy, task.max_len), model=model)

@@ -9,17 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-CORE = [
-    "rlseq",
-    "torch",
-    "gymnasium",
-    "numpy",
-    "scipy",
-    "safetensors",
-    "sacrebleu",
-    "stable-baselines3",
-    "tyro",
-]
+from rlseq.utils.version import __version__
+
+CORE = ("torch", "gymnasium", "numpy", "scipy", "safetensors", "sacrebleu", "stable-baselines3", "tyro")
 # The name of each optional part, the modules or programs of which it needs one, its use, how to install it.
 OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("tensorboard", ("tensorboard",), "curves in TensorBoard", "pip install 'rlseq[log]'"),
@@ -34,12 +26,12 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
 def findings() -> Iterator[tuple[str, str, str]]:
     """Yield the name of each part, its state, and what to do about it."""
     yield "python", platform.python_version(), ""
+    yield "rlseq", __version__, ""
     for name in CORE:
         try:
             yield name, version(name), ""
         except PackageNotFoundError:
-            source = name == "rlseq"
-            yield name, "from source" if source else "missing", "" if source else "pip install rlseq"
+            yield name, "missing", "pip install rlseq"
     import torch
 
     yield "processors", f"{os.cpu_count()} ({torch.get_num_threads()} threads in torch)", ""

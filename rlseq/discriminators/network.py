@@ -254,8 +254,7 @@ class SourceAttention(nn.Module):
 
     def __init__(self, words: TokenSpec, embedding: int) -> None:
         super().__init__()
-        if words.source is None:
-            raise ValueError("there is no source to look at")
+        assert words.source is not None
         self.words = words
         self.source = nn.Embedding(words.source, embedding)
         self.places = nn.Embedding(words.length, embedding)

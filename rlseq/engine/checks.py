@@ -65,9 +65,8 @@ def checked_forcing(
             f"got {tuple(tokens.shape)}"
         )
     longest = tokens.shape[1]
-    steps = checked_integers("forced_steps", "numbers of tokens", longest if steps is None else steps).to(
-        device
-    )
+    given = longest if steps is None else steps
+    steps = checked_integers("forced_steps", "numbers of tokens", given).to(device)
     if steps.shape not in ((), (shape[0],)):
         raise ValueError(f"forced_steps must be one number or ({shape[0]},), got {tuple(steps.shape)}")
     if ((steps < 0) | (steps > longest)).any():

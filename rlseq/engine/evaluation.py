@@ -124,8 +124,6 @@ def items_tested(size: int, limit: int | None = None) -> Tensor:
         size: number of items that the task has.
         limit: the largest number of items.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be ≥ 1, got {limit}")
     if size == 1:
         return torch.zeros(limit or SINGLE, dtype=torch.int64)
     return torch.arange(size) if limit is None else subset(size, limit)

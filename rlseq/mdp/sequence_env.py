@@ -102,9 +102,8 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
     def with_view(self, *, tensors: bool, autoreset_mode: str | AutoresetMode) -> Self:
         """Return the same task with episodes of its own and another boundary; random numbers are shared."""
         mode = autoreset_mode_of(autoreset_mode)
-        other = self.replace(
-            tensors=tensors, autoreset_mode=mode, metadata={**self.metadata, "autoreset_mode": mode}
-        )
+        metadata = {**self.metadata, "autoreset_mode": mode}
+        other = self.replace(tensors=tensors, autoreset_mode=mode, metadata=metadata)
         other.episodes = self._no_episodes()
         return other
 

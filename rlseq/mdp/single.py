@@ -37,14 +37,9 @@ class SingleEnv(gym.Env[Observation, int]):
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
         """Write one token."""
-        observation, reward, terminated, truncated, info = self.batch.step([action])
-        return (
-            row_of(observation, 0),
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            row_of(info, 0),
-        )
+        observation, reward, *ended, info = self.batch.step([action])
+        terminated, truncated = (bool(rows[0]) for rows in ended)
+        return row_of(observation, 0), float(reward[0]), terminated, truncated, row_of(info, 0)
 
     def action_masks(self) -> Any:
         """Return the legal tokens, bool `[V]`."""

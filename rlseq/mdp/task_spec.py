@@ -49,12 +49,10 @@ class TaskSpec:
     @classmethod
     def of(cls, env: SequenceEnv) -> TaskSpec:
         """The specification of a task."""
-        observed = {
-            name: Observed(
-                tuple(env.items[name].shape[1:]), str(env.items[name].dtype).removeprefix("torch."), *range
-            )
-            for name, range in env.observed.items()
-        }
+        observed = {}
+        for name, bounds in env.observed.items():
+            shape, dtype = env.items[name].shape[1:], str(env.items[name].dtype).removeprefix("torch.")
+            observed[name] = Observed(tuple(shape), dtype, *bounds)
         length = env.items["source"].shape[1] if env.source_vocab is not None else 0
         return cls(env.vocab, env.max_len, env.source_vocab, length, observed, own_methods(type(env)))
 
@@ -74,7 +72,7 @@ class TaskSpec:
         """The specification that `to_json` has written."""
         source = stored["source_vocab"]
         observed = {
-            name: Observed(tuple(seen["shape"]), seen["dtype"], seen["low"], seen["high"])
+            name: Observed(**{**seen, "shape": tuple(seen["shape"])})
             for name, seen in stored["observed"].items()
         }
         return cls(

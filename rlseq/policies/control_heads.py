@@ -69,9 +69,8 @@ class Gaussian(nn.Module):
         """Score actions `[B, T, A]` chosen from h `[B, T, H]`."""
         mean, log_std = F.linear(h, self.weight, self.bias), tempered(self.log_std, behaviour)
         entropy = (log_std + (LOG_2PI + 1) / 2).sum(-1).expand(mean.shape[:-1])
-        return Evaluation(
-            log_density(mean, log_std, actions), entropy, logits=GaussianDensity(h, mean, log_std)
-        )
+        log_probs = log_density(mean, log_std, actions)
+        return Evaluation(log_probs, entropy, logits=GaussianDensity(h, mean, log_std))
 
 
 def tempered(log_std: Tensor, behaviour: Behaviour) -> Tensor:

@@ -101,7 +101,8 @@ class MLP(BasePolicy):
         """Score actions in the states in which they were chosen: `context["observation"]`, `[B, T, …]`."""
         observed = context["observation"]
         rows, steps = observed.shape[:2]
-        features = self._features(observed.reshape(rows * steps, -1))
+        x = self._scaled(observed.reshape(rows * steps, -1))
+        features = self.trunks(x).unbind()  # the first for π, the last for V: one gradient, not a sum of two
         evaluation = self.actor.evaluate(features[0].view(rows, steps, -1), actions, behaviour)
         if self.critic is None:
             return evaluation
@@ -111,12 +112,6 @@ class MLP(BasePolicy):
         """Update the mean and the standard deviation of observations."""
         if self.scale is not None:
             self.scale.update_statistics(batch.context["observation"][batch.mask].flatten(1))
-
-    def _features(self, observed: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of every trunk `[n, H]`: the first for π, the last for V."""
-        x = self._scaled(observed)
-        trunks: tuple[Tensor, ...] = self.trunks(x).unbind()  # one gradient, not a sum of two
-        return trunks
 
     def _scaled(self, observed: Tensor) -> Tensor:
         return observed if self.scale is None else self.scale(observed)

@@ -62,12 +62,8 @@ def all_groups_equal(rows: History) -> str | None:
     )
 
 
-ALARMS: dict[str, Alarm] = {
-    "not_a_number": not_a_number,
-    "entropy_collapse": entropy_collapse,
-    "runaway": runaway,
-    "all_groups_equal": all_groups_equal,
-}
+_ALL = (not_a_number, entropy_collapse, runaway, all_groups_equal)
+ALARMS: dict[str, Alarm] = {alarm.__name__: alarm for alarm in _ALL}
 
 
 class Stopped(RuntimeError):

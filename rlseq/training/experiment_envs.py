@@ -73,9 +73,8 @@ def _lacking(env: Any, words: TaskSpec, name: str) -> str:
     """The difference of two vocabularies in words."""
     here, there = (set(getattr(found, name).words if getattr(found, name) else ()) for found in (env, words))
     only = min(here ^ there, default=None)
-    example = (
-        "" if only is None else f", and {only!r} is only in {'the task' if only in here else 'training'}"
-    )
+    where = "the task" if only in here else "training"
+    example = "" if only is None else f", and {only!r} is only in {where}"
     return f"{len(here):,} words in place of {len(there):,}{example}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from rlseq.metrics.algebra import name_of
 from rlseq.types import SteppedEnv
 from rlseq.utils.files import Tree, read_json, unsealed
 from rlseq.utils.places import command_line
+from rlseq.utils.version import __version__
 
 RUN_SCHEMA = "rlseq.run/4"
 EARLIER = ("rlseq.run/2", "rlseq.run/3")  # schemas of which `rlseq convert` makes models
@@ -84,7 +83,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Versions and hardware."""
     return {
-        "rlseq": version("rlseq") if _installed("rlseq") else "from source",
+        "rlseq": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.platform(),
@@ -94,17 +93,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
 def _fields(thing: Any) -> dict[str, Any]:
-    return {
-        field.name: _named(getattr(thing, field.name)) for field in fields(thing) if field.name != "policy"
-    }
+    return {f.name: _named(getattr(thing, f.name)) for f in fields(thing) if f.name != "policy"}
 
 
 def _named(value: Any) -> Any:
@@ -116,11 +106,9 @@ def _named(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _named(part) for name, part in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: getattr(value, f.name) for f in fields(value)}
-        settings = {
-            name: part for name, part in plain.items() if not isinstance(part, (Tensor, torch.nn.Module))
-        }
-        return {"class": type(value).__name__, **{name: _named(part) for name, part in settings.items()}}
+        plain = ((f.name, getattr(value, f.name)) for f in fields(value))
+        settings = {n: _named(part) for n, part in plain if not isinstance(part, (Tensor, torch.nn.Module))}
+        return {"class": type(value).__name__, **settings}
     return str(getattr(value, "signature", name_of(value)))
 
 
@@ -134,9 +122,7 @@ def describe_task(env: Any) -> dict[str, Any]:
         "max_len": env.max_len,
         "seed": env.seed,
         "items": env.size,
-        "data": {
-            name: _digest(value.cpu().contiguous().numpy()) for name, value in env.data_tensors().items()
-        },
+        "data": {n: _digest(data.cpu().contiguous().numpy()) for n, data in env.data_tensors().items()},
         "vocab": _words(env.vocab),
         "source_vocab": env.source_vocab and _words(env.source_vocab),
         "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},

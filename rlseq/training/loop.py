@@ -10,7 +10,6 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlseq.engine.checks import check_words
 from rlseq.engine.evaluation import evaluate, evaluate_texts, selection
@@ -235,9 +234,7 @@ class _Run:
         if self.folder is None:
             return
         try:
-            with suppress(
-                RuntimeError, ValueError, TypeError
-            ):  # a metric that cannot be fetched, and later ones
+            with suppress(RuntimeError, ValueError, TypeError):  # of a metric that cannot be fetched
                 while self.waiting:
                     self.record(1)
             ended = without_places(f"{type(error).__name__}: {error}")
@@ -319,6 +316,6 @@ def _preflight(run: _Run) -> None:
 def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
     """Return the scalars of many updates as numbers, with one wait for the device."""
     tensors = [torch.as_tensor(value).reshape(()) for row in metrics for value in row.values()]
-    device = next((t.device for t in tensors if isinstance(t, Tensor)), None)
+    device = tensors[0].device if tensors else None
     numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])
     return [{name: next(numbers) for name in row} for row in metrics]

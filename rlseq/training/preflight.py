@@ -69,8 +69,7 @@ def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
         limit: number of texts of each kind.
     """
     task, context, references, rewards = _good(env, limit)
-    others = _left_out(task, context)
-    if others is not None:
+    if references is not None and (others := _left_out(task, context, references)) is not None:
         rewards["references by the others"] = others
     greedy = rollout(policy, task, decode=Greedy(), index=context["index"])
     rewards["greedy"] = greedy.returns
@@ -115,7 +114,8 @@ def _worthless(
     random = _random(task, references or (samples.actions, samples.mask))
     paid = {"samples": samples.returns, "random": task.total_reward(*random, context).sum(1)}
     if task.vocab.eos is not None:
-        paid["empty"] = task.total_reward(*_empty(task, task.vocab.eos), context).sum(1)
+        end = torch.full((task.num_envs, 1), task.vocab.eos, device=task.device)
+        paid["empty"] = task.total_reward(*_fitted(task, end, torch.ones_like(end[:, 0])), context).sum(1)
     return paid
 
 
@@ -184,18 +184,14 @@ def _references(task: SequenceEnv, context: Context) -> TokensAndMask | None:
     return _fitted(task, context["references"][:, 0], context["reference_lengths"][:, 0])
 
 
-def _left_out(task: SequenceEnv, context: Context) -> Tensor | None:
+def _left_out(task: SequenceEnv, context: Context, references: TokensAndMask) -> Tensor | None:
     """Return the rewards of every item's first reference by its others; None where that cannot be."""
-    if "references" not in context:
-        return None
     several = (context["reference_lengths"] > 0).sum(1) > 1
     if not several.any():
         return None
     some = {name: value[several] for name, value in context.items()}
-    tokens, mask = _fitted(task, some["references"][:, 0], some["reference_lengths"][:, 0])
-    some["references"], some["reference_lengths"] = (
-        some[n][:, 1:] for n in ("references", "reference_lengths")
-    )
+    tokens, mask = (part[several] for part in references)
+    some |= {name: some[name][:, 1:] for name in ("references", "reference_lengths")}
     left = {name: without_first_reference(part, some["index"]) for name, part in task.parts.items()}
     parts = {name: part for name, part in left.items() if part is not None}
     if len(parts) < len(left):
@@ -208,14 +204,10 @@ def _best_constant(task: SequenceEnv, context: Context, texts: TokensAndMask) ->
     tokens, mask = texts
     rows, counts = torch.unique(tokens.where(mask, -1), dim=0, return_counts=True)
     rows = rows[counts.argsort(descending=True, stable=True)[:CONSTANT_ANSWERS]]
-    best: tuple[str, Tensor] | None = None
-    for row in rows:
-        constant = row.clamp(min=0).expand_as(tokens), (row >= 0).expand_as(mask)
-        earned = task.total_reward(*constant, context).sum(1)
-        if best is None or earned.mean() > best[1].mean():
-            best = task.texts(constant[0][:1], constant[1][:1])[0], earned
-    assert best is not None
-    return best
+    constants = [(row.clamp(min=0).expand_as(tokens), (row >= 0).expand_as(mask)) for row in rows]
+    earned = [task.total_reward(*constant, context).sum(1) for constant in constants]
+    best = max(range(len(earned)), key=lambda number: float(earned[number].mean()))
+    return task.texts(*(part[:1] for part in constants[best]))[0], earned[best]
 
 
 def _random(task: SequenceEnv, texts: TokensAndMask) -> TokensAndMask:
@@ -227,11 +219,3 @@ def _random(task: SequenceEnv, texts: TokensAndMask) -> TokensAndMask:
         drawn = torch.where(drawn == eos, (eos + 1) % len(task.vocab), drawn)
         drawn = torch.where(tokens == eos, eos, drawn)
     return drawn.where(mask, 0), mask
-
-
-def _empty(task: SequenceEnv, eos: int) -> TokensAndMask:
-    """Return texts that end at once."""
-    tokens = torch.zeros(task.num_envs, task.max_len, dtype=torch.int64, device=task.device)
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    tokens[:, 0], mask[:, 0] = eos, True
-    return tokens, mask

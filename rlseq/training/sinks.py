@@ -13,8 +13,6 @@ from typing import Any
 
 from rlseq.training.run_folder import Row, Sink
 
-# ── who else is told ─────────────────────────────────────────────────────────────────────────────────────
-
 
 @cache
 def _say_once(message: str) -> None:
@@ -41,11 +39,8 @@ def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | 
         writer.write(event_pb2.Event(wall_time=time.time(), **event).SerializeToString())
 
     def tell(row: Row) -> None:
-        values = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
-            for name, value in row.items()
-            if name != "update"
-        ]
+        scalars = {name: value for name, value in row.items() if name != "update"}
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         write(step=int(row["update"]), summary=summary_pb2.Summary(value=values))
         writer.flush()
 

@@ -41,9 +41,8 @@ class Range:
     def __str__(self) -> str:
         if self.high == sys.float_info.max:
             return f"{'>' if self.open_low else '≥'} {self.low:,}"
-        return (
-            f"in {'(' if self.open_low else '['}{self.low:,}, {self.high:,}{')' if self.open_high else ']'}"
-        )
+        opening, closing = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"in {opening}{self.low:,}, {self.high:,}{closing}"
 
 
 PositiveInt = Annotated[int, Range(1)]
@@ -150,9 +149,8 @@ def rule_of(hint: Any) -> Rule | None:
     if origin in (Union, UnionType):
         return _any_of([rule_of(arg) for arg in args])
     if origin is Literal:
-        return Rule(
-            f"one of {', '.join(map(repr, args))}", lambda value: isinstance(value, str), args.__contains__
-        )
+        names = ", ".join(map(repr, args))
+        return Rule(f"one of {names}", lambda value: isinstance(value, str), args.__contains__)
     if origin is collections.abc.Callable:
         return Rule("a function", callable)
     if hint in (int, float):

@@ -24,9 +24,8 @@ def import_modules(imports: Sequence[str]) -> None:
             step = traceback.extract_tb(error.__traceback__)[-1]
             missing = isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])
             library = step.filename.startswith("<")  # a mistake in the syntax, whose message names the line
-            where = (
-                "" if missing or library else f" (line {step.lineno} of {os.path.basename(step.filename)})"
-            )
+            place = f" (line {step.lineno} of {os.path.basename(step.filename)})"
+            where = "" if missing or library else place
             advice = "; go to its folder, or add that to PYTHONPATH" if missing else ""
             raise ValueError(
                 f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{where}{advice}"
