@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -71,10 +71,7 @@ class Sample(Checked):
 class Greedy:
     """A decoder that takes the most likely token; log-probabilities are the policy's own."""
 
-    @property
-    def temperature(self) -> float:
-        """1: the policy's own logits."""
-        return 1.0
+    temperature: ClassVar[float] = 1.0  # the policy's own logits
 
     def support(self, logits: Tensor) -> None:
         """Return None, for all tokens: the probability reported is the policy's own."""

@@ -128,6 +128,8 @@ def _no_data(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
 class _WithoutData(SequenceEnv):
     """A task that has no items: sources are given to `rlseq.generate`."""
 
+    size = 1  # one item, which is nothing
+
     def __init__(self, spec: TaskSpec, **options: Any) -> None:
         self.observed = {name: (seen.low, seen.high) for name, seen in spec.observed.items()}
         SequenceEnv.__init__(
@@ -146,11 +148,6 @@ class _WithoutData(SequenceEnv):
             f"{type(self).__name__} has no {name!r} without data, because its constructor sets that; make "
             "the task, and use rlseq.generate(model.policy, task, …)"
         )
-
-    @property
-    def size(self) -> int:
-        """One item, which is nothing."""
-        return 1
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """The empty context of a task that reads nothing; other tasks have none without data."""

@@ -44,12 +44,11 @@ def check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose run is of another configuration."""
     there = configuration(folder)
     parts = [part for part in CHECKED_PARTS if config.get(part) is not None]  # a call from Python has no run
-    differ = [line for part in parts for line in differences(there.get(part), config[part], part)]
+    differ = "\n  ".join(line for part in parts for line in differences(there.get(part), config[part], part))
     if differ:
         raise ValueError(
-            f"{folder} holds a run of another configuration:\n  "
-            + "\n  ".join(differ)
-            + "\nchange it back, or write to another folder"
+            f"{folder} holds a run of another configuration:\n  {differ}\n"
+            "change it back, or write to another folder"
         )
 
 
