@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,12 @@ def test_a_run_that_goes_on_from_a_loaded_one_stands_on_its_own_too(pairs: Path,
         shutil.rmtree(tmp_path / "second")
 
 
+def test_a_task_is_made_where_the_policy_is(tmp_path: Path) -> None:
+    model = rlseq.load(in_run(copying(), tmp_path))
+    trained_elsewhere = replace(model.run, options={**model.run.options, "device": "cuda:7"})
+    assert replace(model, run=trained_elsewhere).task().device.type == "cpu"
+
+
 def test_options_that_would_make_other_words_are_refused(pairs: Path, tmp_path: Path) -> None:
     env = rlseq.make("rlseq/Parallel-v0", num_envs=4, path=pairs, level="bpe")
     model = rlseq.load(in_run(env, tmp_path))
@@ -406,6 +413,13 @@ def edited(name: str, **changes: Any) -> Callable[[Path], None]:
     return edit
 
 
+def lacking(name: str, field: str) -> Callable[[Path], None]:
+    def remove(run: Path) -> None:
+        write_sealed(run / name, {key: v for key, v in read_sealed(run / name).items() if key != field})
+
+    return remove
+
+
 def swapped(run: Path) -> None:
     """The words of another task, whole and with their checksum."""
     in_python(rlseq.make("rlseq/Copy-v0", num_envs=4, vocab_size=5, items=20), run.parent / "other")
@@ -436,6 +450,10 @@ def flipped(name: str) -> Callable[[Path], None]:
         (edited("run.json", sizes={"hidden": 9, "embedding": 8, "value": False}), "are of another policy"),
         (edited("run.json", policy="nothing"), "unknown policy 'nothing'"),
         (edited("run.json", colour=1), "run.json has other fields than a run"),
+        (edited("words.json", source_length=-2), "was changed (zeros: Dimension size"),
+        (lacking("words.json", "max_len"), "was changed ('max_len' is missing)"),
+        (lacking("config.json", "policy"), "was changed ('policy' is missing)"),
+        (lacking("results.json", "checkpoint"), "was changed ('checkpoint' is missing)"),
     ],
 )
 def test_a_damaged_run_is_named_in_one_line(
@@ -443,7 +461,7 @@ def test_a_damaged_run_is_named_in_one_line(
 ) -> None:
     in_python(copying(), tmp_path / "run")
     damage(tmp_path / "run")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         rlseq.load(tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert typed("generate", tmp_path / "run", "a") == 2
@@ -460,6 +478,9 @@ def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
         (without("weights.safetensors"), "weights.safetensors cannot be read"),
         (edited("model.json", schema="rlseq.model/9"), "schema 'rlseq.model/9'"),
         (flipped("model.json"), "model.json"),
+        (lacking("model.json", "weights"), "'weights' is missing"),
+        (edited("model.json", words=None), "was changed"),
+        (lacking("model.json", "schema"), "'schema' is missing"),
     ):
         model.save(folder)
         damage(folder)
@@ -478,7 +499,9 @@ def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
         rlseq.load(tmp_path / "nothing")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine", "utf-8")
-    for other in (tmp_path / "notes", tmp_path / "notes" / "mine.txt"):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("mine.txt", "mine")
+    for other in (tmp_path / "notes", tmp_path / "notes" / "mine.txt", tmp_path / "photos.zip"):
         with pytest.raises(OSError, match="something else than a saved model"):
             model.save(other)
     with pytest.raises(ValueError, match="best belongs to a run's folder"):

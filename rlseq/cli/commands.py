@@ -116,7 +116,8 @@ def evaluate(
     best: bool,
 ) -> None:
     """Print the scores of a run's policy, on the data that its task holds out or on other data."""
-    model, other = load(run, best=best), settings(option, "option")
+    other = settings(option, "option")
+    model = load(run, best=best, device=other.get("device", "cpu"))
     held_out = held_out_options(model.run.env) if model.run.env else {}
     env = model.task(**{**held_out, **other})
     metrics = model.run.metrics if metrics is None else metrics

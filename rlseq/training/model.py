@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor
@@ -30,17 +31,7 @@ from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import MODEL as DESCRIPTION
 from rlseq.training.run_folder import read_run, read_state, read_words
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
-from rlseq.utils.files import (
-    Damaged,
-    Tree,
-    checksum,
-    make_folder,
-    read_json,
-    unsealed,
-    write_sealed,
-    write_whole,
-)
-from rlseq.utils.files import canonical as canonical_json
+from rlseq.utils.files import Damaged, Tree, checksum, make_folder, read_json, sealed, unsealed, write_whole
 from rlseq.utils.imports import import_modules
 from rlseq.utils.version import __version__
 
@@ -102,7 +93,8 @@ class Model:
                 f"the task of this run was made with {', '.join(needed)}, which no file can hold; give it "
                 f"again: task({needed[0]}=…)"
             )
-        options = {"device": next(self.policy.parameters()).device, **self.run.with_options(options)}
+        device = next(self.policy.parameters()).device
+        options = self.run.with_options({"device": device, **options})
         made: SequenceEnv = task_with_words(self.run.env, options, self.spec)
         return made
 
@@ -124,15 +116,17 @@ class Model:
             "policy": described_policy(self.policy),
             "weights": checksum(weights),
         }
-        if path.suffix == ".zip":
-            _check_replaceable(path, path.exists() and not zipfile.is_zipfile(path))
-            make_folder(path.parent)
-            write_whole(path, _zipped(description, weights))
+        files, archive = {WEIGHTS: weights, DESCRIPTION: sealed(description)}, path.suffix == ".zip"
+        if path.exists() and (path.is_dir() == archive or not _is_model_or_empty(path)):
+            raise FileExistsError(
+                17, "there is something else than a saved model; choose another path", str(path)
+            )
+        make_folder(path.parent if archive else path)
+        if archive:
+            write_whole(path, _zipped(files))
         else:
-            _check_replaceable(path, path.exists() and not (path.is_dir() and _is_model_or_empty(path)))
-            make_folder(path)
-            write_whole(path / WEIGHTS, weights)
-            write_sealed(path / DESCRIPTION, description)
+            for name, data in files.items():
+                write_whole(path / name, data)
         return path
 
     def give_weights(self, policy: Any) -> None:
@@ -148,8 +142,7 @@ class Model:
     @property
     def reads(self) -> bool:
         """Whether the policy reads a source, a text or a picture, before it writes."""
-        env = self._writes()
-        return reads(env)
+        return reads(self._writes())
 
     def _writes(self) -> SequenceEnv:
         """The task without data; refuses a policy that writes no texts."""
@@ -183,16 +176,17 @@ def load(
         raise TypeError(f"policy must be a network that takes the weights (nn.Module), got {shown(policy)}")
     if not path.exists():
         raise FileNotFoundError(2, "there is no such run or saved model", str(path))
-    if path.is_dir() and not (path / DESCRIPTION).exists():
-        found = _of_run(path, best)
-    elif best:
+    is_run = path.is_dir() and not (path / DESCRIPTION).exists()
+    if best and not is_run:
         raise ValueError(
             f"{path} is a saved model, which has one set of weights; best belongs to a run's folder"
         )
-    else:
-        found = _saved(path)
+    try:
+        found = _of_run(path, best) if is_run else _saved(path)
+    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, zipfile.BadZipFile) as error:
+        raise Damaged(f"{path} is no saved model or run, or was changed ({_why(error)})") from error
     import_modules(found.run.imports)
-    env = None if "control" in found.words else _without_data(found, device)
+    env = _without_data(found, device)
     if policy is None:
         policy = _policy(found, env, device)
     give_weights(str(found.path), found.weights, policy)
@@ -206,6 +200,7 @@ class _Found:
     path: Path
     run: RunConfig
     words: Tree
+    spec: TaskSpec | ControlSpec  # the words, read
     policy: Tree  # class and shapes
     weights: Mapping[str, Tensor]
 
@@ -214,38 +209,59 @@ def _of_run(path: Path, best: bool) -> _Found:
     """The model in the folder of a run."""
     if not (path / "config.json").exists():
         raise ValueError(f"{path} is no run and no saved model: it has neither config.json nor {DESCRIPTION}")
-    config = configuration(path)
+    config, words = configuration(path), read_words(path)
     run = RunConfig.of(read_run(path), path / "run.json")
-    return _Found(path, run, read_words(path), config["policy"], read_state(path, best)["policy"])
+    return _Found(path, run, words, _spec(words), config["policy"], read_state(path, best)["policy"])
 
 
 def _saved(path: Path) -> _Found:
     """The model that `Model.save` has written."""
     if path.is_dir():
-        described = unsealed(read_json(path / DESCRIPTION), path / DESCRIPTION)
-        try:
-            weights = (path / WEIGHTS).read_bytes()
-        except OSError as error:
-            raise Damaged(f"{path / WEIGHTS} cannot be read ({error.strerror})") from error
-    else:
-        described, weights = _unzipped(path)
-    if described.get("schema") != MODEL_SCHEMA:
-        raise Damaged(
-            f"{path} has schema {described.get('schema')!r}, this version of rlseq reads {MODEL_SCHEMA!r}"
-        )
+        return _described(path, path)
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise Damaged(f"{path} is no saved model: it is compressed")
+        return _described(path, zipfile.Path(archive))
+
+
+def _described(path: Path, files: Any) -> _Found:
+    """The model in a folder, or in an opened archive."""
+    described = unsealed(read_json(files / DESCRIPTION), path / DESCRIPTION)
+    if described["schema"] != MODEL_SCHEMA:
+        raise Damaged(f"{path} has schema {described['schema']!r}, this version reads {MODEL_SCHEMA!r}")
+    try:
+        weights = (files / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path / WEIGHTS} cannot be read ({error})") from error
     if described["weights"] != checksum(weights):
         raise Damaged(f"{path}: {WEIGHTS} was changed after it was written (its checksum differs)")
-    run = RunConfig.of(described["run"], path)
-    return _Found(path, run, described["words"], described["policy"], read_tensors(weights))
+    run, words = RunConfig.of(described["run"], path / DESCRIPTION), described["words"]
+    return _Found(path, run, words, _spec(words), described["policy"], read_tensors(weights))
 
 
-def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv:
-    """The task of a model, without items."""
+def _spec(words: Tree) -> TaskSpec | ControlSpec:
+    """The vocabularies and sizes of a task, or the observations and actions of one without words."""
+    if "control" in words:
+        return ControlSpec(**words["control"])
+    spec = TaskSpec.from_json(words)
+    spec.items()  # whose shapes and types must be possible
+    return spec
+
+
+def _why(error: Exception) -> str:
+    """The reason why files cannot be read, in one line."""
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv | None:
+    """The task of a model, without items; None where it has no words."""
+    if isinstance(found.spec, ControlSpec):
+        return None
     cls = task_class(found.run.env) if found.run.env in ids() else SequenceEnv
-    return TaskSpec.from_json(found.words).env(cls, device=device, seed=found.run.seed)
+    return found.spec.env(cls, device=device, seed=found.run.seed)
 
 
-def _policy(found: _Found, env: SequenceEnv | None, device: str | torch.device) -> Any:
+def _policy(found: _Found, env: Any, device: str | torch.device) -> Any:
     """A policy with the name and the sizes of the run's."""
     if found.run.stock:
         from rlseq.adapters.sb3_agent import stock_agent
@@ -256,8 +272,8 @@ def _policy(found: _Found, env: SequenceEnv | None, device: str | torch.device) 
             f"the policy of {found.path}, a {found.policy['class']}, was not made by rlseq.make_policy from "
             "names and numbers alone; make it, and pass it: rlseq.load(path, policy=…)"
         )
-    reads = ControlSpec(**found.words["control"]) if env is None else TokenSpec.of(env)
-    return build_policy(found.run.policy, reads, found.run.seed, device, found.run.policy_sizes)
+    spec = found.spec if isinstance(found.spec, ControlSpec) else TokenSpec.of(env)
+    return build_policy(found.run.policy, spec, found.run.seed, device, found.run.policy_sizes)
 
 
 def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Sequence[str] = ()) -> None:
@@ -281,45 +297,17 @@ def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Seq
     policy.load_state_dict(weights)
 
 
-def _check_replaceable(path: Path, other: bool) -> None:
-    """Refuse to write over something that is no model."""
-    if other:
-        raise FileExistsError(
-            17, "there is something else than a saved model; choose another path", str(path)
-        )
+def _is_model_or_empty(path: Path) -> bool:
+    """Return whether a model may be written there: over another one, or into an empty folder."""
+    if path.is_dir():
+        return (path / DESCRIPTION).exists() or not any(path.iterdir())
+    return zipfile.is_zipfile(path) and zipfile.Path(path, DESCRIPTION).exists()
 
 
-def _is_model_or_empty(folder: Path) -> bool:
-    return (folder / DESCRIPTION).exists() or not any(folder.iterdir())
-
-
-def _zipped(description: Tree, weights: bytes) -> bytes:
-    """A saved model in one file, uncompressed."""
-    import json
-
-    sealed = {**description, "checksum": checksum(canonical_json(description))}
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """Return one file with others, uncompressed, and without dates, so that equal models are equal files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in ((DESCRIPTION, json.dumps(sealed, indent=2).encode()), (WEIGHTS, weights)):
-            archive.writestr(
-                zipfile.ZipInfo(name), data
-            )  # without a date, so that equal models are equal files
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
     return file.getvalue()
-
-
-def _unzipped(path: Path) -> tuple[Tree, bytes]:
-    """Description and weights of a saved model in one file."""
-    import json
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            missing = {DESCRIPTION, WEIGHTS} - entries.keys()
-            if missing or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-                raise Damaged(f"{path} is no saved model: {', '.join(sorted(missing)) or 'it is compressed'}")
-            described, weights = json.loads(archive.read(DESCRIPTION)), archive.read(WEIGHTS)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, RecursionError, EOFError) as error:
-        raise Damaged(f"{path} is no saved model, or was changed after it was written ({error})") from error
-    if not isinstance(described, dict):
-        raise Damaged(f"{path} is no saved model: {DESCRIPTION} holds no object")
-    return unsealed(described, path), weights

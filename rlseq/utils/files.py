@@ -92,12 +92,22 @@ def opened(path: Path, flags: int) -> int:
 
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON, whole or not at all."""
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path, readable(content))
+
+
+def readable(content: Any) -> bytes:
+    """Return JSON as people read it."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with a checksum of its content, which `read_sealed` compares."""
-    write_json(path, {**content, "checksum": checksum(canonical(content))})
+    write_whole(path, sealed(content))
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """Return readable JSON of an object, with a checksum of its content."""
+    return readable({**content, "checksum": checksum(canonical(content))})
 
 
 def read_sealed(path: Path) -> Tree:
