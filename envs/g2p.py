@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import Unpack
 
 from rlseq.data.encode import Reading, load
@@ -20,7 +19,7 @@ from rlseq.envs.corpus_task import CorpusTask
 from rlseq.mdp.sequence_env import EnvOptions
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric
-from rlseq.types import Context, HeldOut, RewardLike
+from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import need
 
@@ -65,12 +64,7 @@ class G2P(CorpusTask):
             corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, words=words, **options
         )
         right = named_metric("exact", corpus)
-
-        def wer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-            """Return 1 where the text is none of the word's pronunciations, else 0."""
-            return 1 - right(tokens, mask, context)
-
-        self.metrics["wer"] = wer
+        self.metrics["wer"] = lambda *text: 1 - right(*text)  # 1 where it is none of the pronunciations
 
     def as_source(self, source: str) -> str:
         """Return a word as the dictionary spells it: in small letters."""

@@ -137,9 +137,9 @@ class Overview:
             yield f"  and {bad - PROBLEMS_LISTED:,} more"
 
     def __str__(self) -> str:
-        console = Console(width=120, file=StringIO())
-        console.print(self)
-        return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+        text = StringIO()
+        Console(width=120, file=text).print(self)
+        return text.getvalue()
 
 
 def inspect(

@@ -155,11 +155,7 @@ class Model:
 
 @checked_arguments
 def load(
-    path: str | PathLike[str],
-    *,
-    best: bool = False,
-    policy: Any = None,
-    device: str | torch.device = "cpu",
+    path: str | PathLike[str], *, best: bool = False, policy: Any = None, device: str | torch.device = "cpu"
 ) -> Model:
     """Return the trained model of a run's folder, or of a folder or `.zip` that `Model.save` has written.
 
