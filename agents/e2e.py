@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.references import check_references, sample_references
+from rlseq.engine.references import check_has_references, sample_references
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import Agent, handed_over
@@ -48,7 +48,7 @@ def step_by_step(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
     return torch.cat(steps, 1)
 
 
-def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
+def read_in_two_passes(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
     """Read in a second pass what was predicted after the reference's words in the first: for transformers."""
     logits = evaluate_actions(policy, batch, mode=nullcontext).logits
     if logits is None:
@@ -59,7 +59,7 @@ def two_pass(policy: Any, batch: Rollout, given: Tensor, k: int) -> Tensor:
     return evaluate_actions(policy, replace(batch, inputs=read), mode=nullcontext).log_probs
 
 
-UNROLLS: dict[str, Unroll] = {"step_by_step": step_by_step, "two_pass": two_pass}
+UNROLLS: dict[str, Unroll] = {"step_by_step": step_by_step, "two_pass": read_in_two_passes}
 
 
 @dataclass(eq=False)
@@ -93,7 +93,7 @@ class E2E(Agent):
 
     def check(self, env: Any) -> None:
         """Refuse a task without references."""
-        check_references(sequence_env(env))
+        check_has_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
         """Return references."""

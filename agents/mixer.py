@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.engine.references import check_references, draw_references
+from rlseq.engine.references import check_has_references, draw_references
 from rlseq.engine.rollout import evaluate_actions, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import handed_over
@@ -56,7 +56,7 @@ class MIXER(PolicyGradient):
     def check(self, env: Any) -> None:
         """Refuse a task without references."""
         super().check(env)
-        check_references(sequence_env(env))
+        check_has_references(sequence_env(env))
 
     def gather(self, env: Any) -> Rollout:
         """Return the first words of references with what the policy writes after them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlseq.engine.references import check_references, length_bucket, sample_references, trimmed
+from rlseq.engine.references import check_has_references, length_bucket, sample_references, trimmed
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.policy_gradient.agent import Agent
@@ -26,7 +26,7 @@ class MLE(Agent):
 
     def check(self, env: Any) -> None:
         """Refuse a task without references."""
-        check_references(sequence_env(env))
+        check_has_references(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
         """Return references of random items, of similar length where the task can draw them so."""

@@ -53,7 +53,7 @@ class PGBLEU(PolicyGradient):
 
     def _bleu(self, env: Any) -> Reward:
         if env.source_vocab is not None:
-            return BLEU(references_of(env), order=self.order, eos=env.vocab.eos) / 100
+            return BLEU(references_as_lists(env), order=self.order, eos=env.vocab.eos) / 100
         # By the task's seed alone, so that a resumed run compares with the same texts.
         drawn = real_texts(env.replace(generator=generator_of(env)), self.references)
         lines = [row[keep].tolist() for row, keep in zip(drawn.tokens, drawn.mask, strict=True)]
@@ -66,7 +66,7 @@ def generator_of(env: Any) -> torch.Generator:
     return torch.Generator(env.device).manual_seed(env.seed)
 
 
-def references_of(env: Any) -> list[list[list[int]]]:
+def references_as_lists(env: Any) -> list[list[list[int]]]:
     """Return the references of every item as lists."""
     found = env.contexts(torch.arange(env.size, device=env.device))
     table = zip(found["references"].tolist(), found["reference_lengths"].tolist(), strict=True)

@@ -38,7 +38,7 @@ def token_by_token(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, u
 
 
 @torch.no_grad()
-def two_pass(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform: Tensor) -> Tensor:
+def draw_in_two_passes(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform: Tensor) -> Tensor:
     """Draw every word after the reference's, all at once (Mihaylova & Martins 2019): for transformers."""
     logits = evaluate_actions(policy, batch).logits
     if logits is None:
@@ -47,7 +47,7 @@ def two_pass(policy: Any, env: SequenceEnv, batch: Rollout, own: Tensor, uniform
     return torch.where(own, drawn, batch.actions)
 
 
-READINGS: dict[str, DrawInputs] = {"token_by_token": token_by_token, "two_pass": two_pass}
+READINGS: dict[str, DrawInputs] = {"token_by_token": token_by_token, "two_pass": draw_in_two_passes}
 
 
 @dataclass(eq=False)

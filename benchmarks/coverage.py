@@ -21,7 +21,7 @@ from rlseq.compare.statistics import (
     Interval,
     holm,
     iqm,
-    mean,
+    mean_interval,
     permutation,
     probability_of_improvement,
     welch,
@@ -182,7 +182,7 @@ def of_items() -> list[dict[str, Any]]:
                 {
                     "gaps": name,
                     "items": items,
-                    "held": held(mean(gaps), truth),
+                    "held": held(mean_interval(gaps), truth),
                     "percentile_bootstrap": held(bootstrap, truth),
                 }
             )

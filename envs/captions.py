@@ -142,7 +142,7 @@ def _scenes(scenes: int, split: str, data_seed: int) -> _Source:
         captions=[[" ".join(words) for words in told] for told in rendered.tell(seen, tongue)],
         pictures=Images(rendered.render(seen)),
         names=[f"scene {n}" for n in range(scenes)],
-        vocab=Vocab((EOS, *rendered.words())),
+        vocab=Vocab((EOS, *rendered.all_words())),
         longest=rendered.longest(),
     )
 
@@ -157,7 +157,7 @@ def _files(
     image_size: int,
     bad: coco.Bad,
 ) -> _Source:
-    everything = coco.read(path, bad)
+    everything = coco.read_annotations(path, bad)
     train, chosen = coco.of_split(everything, "train"), coco.of_split(everything, split)
     if not train or not chosen:
         raise ValueError(f"{path} has no picture of split {split if train else 'train'!r}")

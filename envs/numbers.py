@@ -113,10 +113,10 @@ class NumberPairs(HasReferences):
     def encoded(self, index: Tensor) -> dict[str, Tensor]:
         """Return sources `[B, S]`, references `[B, 1, T]` and their lengths."""
         asked = self.asked(index)
-        read = [self.source_vocab.encode(words(n, self.source)) for n, _ in asked]
+        read = [self.source_vocab.encode(number_words(n, self.source)) for n, _ in asked]
         if self.first_tag is not None:
             read = [[self.first_tag + to, *ids] for ids, (_, to) in zip(read, asked, strict=True)]
-        written = [[*self.vocab.encode(words(n, self.targets[to])), 0] for n, to in asked]
+        written = [[*self.vocab.encode(number_words(n, self.targets[to])), 0] for n, to in asked]
         return {
             "source": _padded(read, self.source_width),
             "references": _padded(written, self.width).unsqueeze(1),
@@ -130,7 +130,7 @@ class NumberPairs(HasReferences):
 
 
 @lru_cache(maxsize=1 << 17)
-def words(number: int, language: str) -> str:
+def number_words(number: int, language: str) -> str:
     """Return a number in words, or in digits."""
     if language == "digits":
         return str(number)
@@ -147,11 +147,11 @@ def spelling(languages: tuple[str, ...], below: int) -> tuple[tuple[str, ...], i
     for language in languages:
         length, group = 0, 1
         while group < below:
-            texts = [words(n * group, language) for n in range(min(1000, -(-below // group)))]
+            texts = [number_words(n * group, language) for n in range(min(1000, -(-below // group)))]
             length += max(map(len, texts)) + 8 * (group > 1)
             letters.update(*texts)
             group *= 1000
-        letters.update(*(words(draw.randrange(below), language) for _ in range(200)))
+        letters.update(*(number_words(draw.randrange(below), language) for _ in range(200)))
         longest = max(longest, length)
     return tuple(sorted(letters)), longest
 

@@ -174,7 +174,7 @@ def whole_words(texts: Texts, min_count: int = 1, size: int | None = None) -> Vo
 
 def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwords:
     """Byte-pair encoding; 8,000 pieces when no size is given, or what letters alone need."""
-    check_options(min_count, size)
+    check_vocab_size(min_count, size)
     library = need("tokenizers", "bpe")
     tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(replacement=BLANK)
@@ -202,7 +202,7 @@ def level_of(vocab: Vocab) -> str:
 
 def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) -> Vocab:
     """Words by falling count, those of a count by name, after the special ones."""
-    check_options(min_count, size)
+    check_vocab_size(min_count, size)
     split = Vocab((EOS,), separator=separator).split
     counts: Counter[str] = Counter()
     for text in texts:
@@ -215,7 +215,7 @@ def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) ->
     return Vocab(kept, separator=separator, unk=1)
 
 
-def check_options(min_count: Any, size: Any) -> None:
+def check_vocab_size(min_count: Any, size: Any) -> None:
     """Refuse numbers that no vocabulary has."""
     if type(min_count) is not int or min_count < 1:
         raise ValueError(f"min_count must be an integer ≥ 1, got {min_count!r}")

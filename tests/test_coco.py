@@ -51,22 +51,22 @@ def changed(content: dict[str, Any], list: str, entry: int, **values: Any) -> di
 
 
 def test_coco_s_own(tmp_path: Path) -> None:
-    pictures = coco.read(save(tmp_path / "a.json", "\ufeff" + json.dumps(PLAIN)), coco.Bad())
+    pictures = coco.read_annotations(save(tmp_path / "a.json", "\ufeff" + json.dumps(PLAIN)), coco.Bad())
     assert len(pictures) == 40
     assert pictures[3].captions == (("a", "man", "'s", "dog", "number", "3"),) * 2  # as CIDEr has them
     assert pictures[3].names == (3, "COCO_003.jpg", "COCO_003")
 
 
 def test_karpathy_s(tmp_path: Path) -> None:
-    pictures = coco.read(save(tmp_path / "k.json", KARPATHY), coco.Bad())
+    pictures = coco.read_annotations(save(tmp_path / "k.json", KARPATHY), coco.Bad())
     assert pictures[5] == coco.Picture(105, "val2014/5.jpg", (("a", "dog", "5"),), "restval")
     flickr = changed(KARPATHY, "images", 5, cocoid=None, filepath=None)
-    assert coco.read(save(tmp_path / "f.json", flickr), coco.Bad())[5].names == (5, "5.jpg", "5")
+    assert coco.read_annotations(save(tmp_path / "f.json", flickr), coco.Bad())[5].names == (5, "5.jpg", "5")
 
 
 def test_splits(tmp_path: Path) -> None:
     plain, karpathy = (
-        coco.read(save(tmp_path / "x.json", content), coco.Bad()) for content in (PLAIN, KARPATHY)
+        coco.read_annotations(save(tmp_path / "x.json", content), coco.Bad()) for content in (PLAIN, KARPATHY)
     )
     parts = {split: [p.id for p in coco.of_split(plain, split)] for split in ("train", "dev", "test", "all")}
     assert (parts["dev"], parts["test"]) == ([19, 39], [17, 18, 37, 38])
@@ -99,7 +99,7 @@ def test_splits(tmp_path: Path) -> None:
 def test_files_of_another_kind(tmp_path: Path, content: Any, message: str, skip: bool) -> None:
     path = save(tmp_path / "bad.json", content)
     with pytest.raises(ValueError, match=message):
-        coco.of_split(coco.read(path, coco.Bad(skip)), "train")
+        coco.of_split(coco.read_annotations(path, coco.Bad(skip)), "train")
 
 
 IMAGES, CAPTIONS = "images of wrong form", "captions of wrong form"
@@ -155,10 +155,10 @@ def test_values_of_wrong_form_are_refused_or_counted(
     copy[list][entry].update(values)
     path, bad = save(tmp_path / "bad.json", copy), coco.Bad(skip=True)
     with pytest.raises(ValueError, match=rf"bad.json: .*{message}.*skip_bad=True leaves out"):
-        coco.read(path, coco.Bad())
-    left = coco.read(path, bad)
+        coco.read_annotations(path, coco.Bad())
+    left = coco.read_annotations(path, bad)
     assert bad.skipped[kind] == 1
-    whole = coco.read(save(tmp_path / "good.json", content), coco.Bad())
+    whole = coco.read_annotations(save(tmp_path / "good.json", content), coco.Bad())
     lost = len(whole) - len(left)
     assert lost == (kind != CAPTIONS)
     assert all(picture in whole or picture.id == 3 for picture in left)
@@ -166,14 +166,14 @@ def test_values_of_wrong_form_are_refused_or_counted(
 
 def test_no_file_and_no_utf8(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no.json is not there; wanted COCO captions"):
-        coco.read(tmp_path / "no.json", coco.Bad())
+        coco.read_annotations(tmp_path / "no.json", coco.Bad())
     with pytest.raises(
         ValueError, match=r"cannot be read as a file \(Is a directory\); wanted COCO captions"
     ):
-        coco.read(tmp_path, coco.Bad())
+        coco.read_annotations(tmp_path, coco.Bad())
     (tmp_path / "latin.json").write_bytes('{"images": "é"}'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin.json: no UTF-8 at byte 12"):
-        coco.read(tmp_path / "latin.json", coco.Bad())
+        coco.read_annotations(tmp_path / "latin.json", coco.Bad())
 
 
 @pytest.mark.parametrize(
@@ -211,16 +211,16 @@ def test_bad_entries_are_refused_or_counted(
 ) -> None:
     path = save(tmp_path / "bad.json", content)
     with pytest.raises(ValueError, match=rf"bad.json: .*({message}).*skip_bad=True leaves out"):
-        coco.read(path, coco.Bad())
+        coco.read_annotations(path, coco.Bad())
     bad = coco.Bad(skip=True)
-    assert len(coco.read(path, bad)) == left
+    assert len(coco.read_annotations(path, bad)) == left
     assert bad.skipped[kind] == 1
 
 
 def test_nothing_left(tmp_path: Path) -> None:
     content = {"images": PLAIN["images"], "annotations": []}
     with pytest.raises(ValueError, match=r"no picture with a caption is left; skipped: .*40"):
-        coco.read(save(tmp_path / "none.json", content), coco.Bad(skip=True))
+        coco.read_annotations(save(tmp_path / "none.json", content), coco.Bad(skip=True))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
 )
 def test_json_that_cannot_be_meant(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"bad.json: .*{message}") as told:
-        coco.read(save(tmp_path / "bad.json", content), coco.Bad())
+        coco.read_annotations(save(tmp_path / "bad.json", content), coco.Bad())
     assert str(told.value).isprintable()
     assert len(str(told.value)) < 1000
 
@@ -272,6 +272,6 @@ def test_a_file_of_captions_has_a_limit(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(
         ValueError, match=r"a.json: [\d,]+ bytes, more than the limit of 100; if meant: RLSEQ_MAX_JS"
     ):
-        coco.read(path, coco.Bad())
+        coco.read_annotations(path, coco.Bad())
     with pytest.raises(ValueError, match=r"nul\x00: embedded null byte; wanted COCO"):
-        coco.read(tmp_path / "nul\0", coco.Bad())
+        coco.read_annotations(tmp_path / "nul\0", coco.Bad())

@@ -319,7 +319,7 @@ def test_a_cache_that_is_damaged_again_and_again_is_left_alone(
     def refuse(folder: Path, names: Any) -> None:
         raise Damaged(f"{folder} is damaged")
 
-    monkeypatch.setattr(cache, "check", refuse)
+    monkeypatch.setattr(cache, "check_files", refuse)
     with pytest.warns(UserWarning, match="it is removed, and made again") as said:
         assert len(load(find(path))) == 2
     assert len(said) == data.TRIES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlseq.data.formats import LINE_LENGTH, Pair, Pairs, Problem, aligned, dictionary, jsonl, plain, tsv
+from rlseq.data.formats import LINE_LENGTH, Pair, Pairs, Problem, aligned, dictionary, jsonl, text_lines, tsv
 
 
 def written(path: Path, content: bytes | str) -> Path:
@@ -33,7 +33,7 @@ def test_a_byte_order_mark_and_crlf_are_understood(tmp_path: Path) -> None:
 
 
 def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
-    assert read(plain, tmp_path, "a\u2028b\x0bc\n") == [Pair(None, "a\u2028b\x0bc")]
+    assert read(text_lines, tmp_path, "a\u2028b\x0bc\n") == [Pair(None, "a\u2028b\x0bc")]
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
         (tsv, b"a\tb\0\n", 1, "NUL byte"),
         (tsv, "a\tb\n" + "x" * 1_000_000 + "\t1\nc\td\n", 2, "expected lines below 100,000 bytes"),
         (tsv, "a\tb\rc\td\r", 1, r"expected line ends .*, got a carriage return within .* tr '.r' '.n' < "),
-        (plain, "one\rtwo\r" * 20_000, 1, "got a carriage return within the line"),
-        (plain, "a\r\nb\rc\r\n", 2, r"got a carriage return within the line; old Mac line ends\?"),
+        (text_lines, "one\rtwo\r" * 20_000, 1, "got a carriage return within the line"),
+        (text_lines, "a\r\nb\rc\r\n", 2, r"got a carriage return within the line; old Mac line ends\?"),
         (jsonl, '{"source": "a", "target": "b"}\r' * 2, 1, "got a carriage return within the line"),
-        (plain, "a\n\n", 2, "expected a text, got an empty line"),
+        (text_lines, "a\n\n", 2, "expected a text, got an empty line"),
         (jsonl, '{"source": "a", "target": "b"}\n{"source": "a"', 2, "expected a JSON object, got .*place"),
         (jsonl, "[1]\n", 1, "expected a JSON object, got list"),
         (jsonl, '{"text": "a"}\n', 1, r"expected a text under 'source' or .*got keys \['text'\]"),
@@ -120,7 +120,7 @@ def test_a_jsonl_key_with_null_is_none(tmp_path: Path) -> None:
 )
 def test_the_longest_line_is_read_whole_or_not_at_all(end: str, kept: bool, tmp_path: Path) -> None:
     text = "x" * (LINE_LENGTH - 1)
-    first, *others = read(plain, tmp_path, text + end + "a\n" * (end != "\r"))
+    first, *others = read(text_lines, tmp_path, text + end + "a\n" * (end != "\r"))
     assert first == Pair(None, text) if kept else "expected lines below 100,000 bytes" in str(first)
     assert others == [Pair(None, "a")] * (end != "\r")
 

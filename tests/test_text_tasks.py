@@ -14,7 +14,7 @@ from torch import Tensor
 import rlseq
 from rlseq.data.formats import DataError
 from rlseq.engine.references import sample_references
-from rlseq.envs.numbers import LANGUAGES, NumberPairs, words
+from rlseq.envs.numbers import LANGUAGES, NumberPairs, number_words
 from rlseq.envs.parallel import translations
 
 IDS = [f"rlseq/{name}-v0" for name in ("Parallel", "G2P", "Numbers", "Text", "HMM")]
@@ -179,7 +179,7 @@ def test_every_language_is_written_exactly(language: str) -> None:
         pairs.vocab.decode(row[0, : length[0]].tolist())
         for row, length in zip(encoded["references"], encoded["reference_lengths"], strict=True)
     ]
-    assert texts == [words(number, language) for number, _ in pairs.asked(index)]
+    assert texts == [number_words(number, language) for number, _ in pairs.asked(index)]
     assert [[text] for text in texts] == pairs.texts(index)
 
 

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import sequence_env
-from rlseq.mdp.spaces import row_of
+from rlseq.mdp.spaces import row_of_info
 from rlseq.types import Context, State
 
 
@@ -44,7 +44,7 @@ class SequenceVecEnv(VecEnv):
     def reset(self) -> Any:
         """Start all rows; a seed set by `seed(…)` is used once."""
         observation, info = self.env.reset(seed=self._seeds[0])
-        self.reset_infos = [row_of(info, row) for row in range(self.num_envs)]
+        self.reset_infos = [row_of_info(info, row) for row in range(self.num_envs)]
         self._reset_seeds()
         return observation
 
@@ -55,7 +55,7 @@ class SequenceVecEnv(VecEnv):
     def step_wait(self) -> Any:
         """Take one step in every row."""
         observation, rewards, terminated, truncated, info = self.env.step(self._actions)
-        infos = [row_of(info, row) for row in range(self.num_envs)]
+        infos = [row_of_info(info, row) for row in range(self.num_envs)]
         for ended in infos:
             if "final_obs" in ended:
                 ended["terminal_observation"] = ended.pop("final_obs")

@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # nobody reads on, as in `rlseq … | head`
         sys.exit(1)
     except Exception as error:
-        from rlseq.cli.failures import DEBUG, explained
+        from rlseq.cli.failures import DEBUG, failure_of
 
         if os.environ.get(DEBUG):
             raise
-        message, status = explained(error, words)
+        message, status = failure_of(error, words)
         sys.stderr.write(f"rlseq: {message}\n")
         sys.exit(status)
     finally:

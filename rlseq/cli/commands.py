@@ -14,7 +14,7 @@ from rlseq.agents import AGENTS
 from rlseq.cli.options import (
     SeveralWords,
     TypedTokens,
-    check_names,
+    check_setting_names,
     fields_of,
     flag,
     flags,
@@ -25,7 +25,7 @@ from rlseq.cli.options import (
 )
 from rlseq.compare.plan import OF_MACHINE, SB3_AGENTS, ComparisonConfig
 from rlseq.compare.results import Comparison
-from rlseq.compare.run import run as run_comparison
+from rlseq.compare.run import run_comparison
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
@@ -64,7 +64,7 @@ def train(name: str, words: Sequence[str]) -> None:
         flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
         own,
     )
-    check_names(path, found, [field.name for field in fields(flags_of_train)])
+    check_setting_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0]
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
     start = None if given.start is None else _started(given.start, Path(given.out))
@@ -216,7 +216,7 @@ def _comparison_in_file(given: Any) -> ComparisonConfig:
     """Return the comparison of a file, with the modules, folder and number of processes that were typed."""
     found = read_config(given.config)
     names = [field.name for field in fields(ComparisonConfig) if field.name not in OF_MACHINE]
-    check_names(given.config, found, names)
+    check_setting_names(given.config, found, names)
     if given.imports:
         found["imports"] = given.imports
     allowed = {"config", "imports", *OF_MACHINE}

@@ -28,7 +28,7 @@ class Failure(NamedTuple):
     status: int
 
 
-def explained(error: Exception, words: Sequence[str]) -> Failure:
+def failure_of(error: Exception, words: Sequence[str]) -> Failure:
     """Return what an exception means for the user of a command.
 
     An error in code that is neither of rlseq nor of a library is the user's, and is shown with their part of

@@ -176,7 +176,7 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
     return dict(found)
 
 
-def check_names(path: str | PathLike[str], found: Iterable[str], known: Collection[str]) -> None:
+def check_setting_names(path: str | PathLike[str], found: Iterable[str], known: Collection[str]) -> None:
     """Refuse a file of settings with one that does not exist."""
     for name in found:
         if name not in known:

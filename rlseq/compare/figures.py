@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,20 +12,21 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-Tree = Mapping[str, Any]
+from rlseq.utils.files import Json
+
 PALETTE = ("#3b82c4", "#e07b16", "#2a9d6f", "#d1495b", "#8e6bbf", "#b08a1e", "#1b9ea8", "#c45ba8", "#6b8e23")
 START_COLOUR = "#8a8f98"  # where all started
 INK, FAINT = "#010203", "#040506"  # replaced by the page's own colours, light or dark
 COSTS = {"tokens": "tokens", "episodes": "episodes", "seconds": "seconds of training"}
 
 
-def colours(task: Tree) -> dict[str, str]:
+def colours(task: Json) -> dict[str, str]:
     """Return the colour of each agent, the same in every figure and table."""
     names = [agent["name"] for agent in task["agents"] if agent["name"] != "start"]
     return {"start": START_COLOUR, **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}}
 
 
-def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
+def curves(task: Json, costs: Sequence[str] = tuple(COSTS)) -> Figure:
     """Draw the reward in tests against its costs; triangles mark bands that leave the frame."""
     figure = Figure(figsize=(4.2 * len(costs), 3.1), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
@@ -51,7 +52,7 @@ def curves(task: Tree, costs: Sequence[str] = tuple(COSTS)) -> Figure:
     return figure
 
 
-def sweep(task: Tree) -> Figure | None:
+def sweep(task: Json) -> Figure | None:
     """Draw quality against variety of samples by temperature; return None without such tests."""
     swept = [agent for agent in task["agents"] if agent["temperatures"]]
     if not swept:
@@ -102,7 +103,7 @@ def _dressed(axis: Any, x: str, y: str) -> None:
         side.set_visible(False)
 
 
-def _limit(axis: Any, task: Tree) -> None:
+def _limit(axis: Any, task: Json) -> None:
     """Set the frame by the means: bands of few seeds may be far wider."""
     drawn = [agent for agent in task["agents"] if agent["name"] != "start"]
     points = [p["estimate"] for agent in drawn for p in agent["curve"]]
@@ -111,7 +112,7 @@ def _limit(axis: Any, task: Tree) -> None:
     axis.set_xlim(left=0)
 
 
-def _mark_beyond(axis: Any, task: Tree, cost: str) -> None:
+def _mark_beyond(axis: Any, task: Json, cost: str) -> None:
     """Draw triangles at the edge of the frame where bands leave it."""
     bottom, top = axis.get_ylim()
     for agent in task["agents"]:

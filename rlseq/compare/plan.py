@@ -154,7 +154,7 @@ class ComparisonConfig(Checked):
             )
 
 
-def check(jobs: Sequence[RunConfig]) -> None:
+def check_runs(jobs: Sequence[RunConfig]) -> None:
     """Build one run of each kind without training it, so that mistakes are refused early."""
     seen = set()
     for job in jobs:

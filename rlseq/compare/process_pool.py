@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from rlseq.compare.folders import clear
-from rlseq.training.experiment import compared
+from rlseq.training.experiment import run_of_comparison
 from rlseq.training.run_config import RunConfig
 from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
@@ -145,7 +145,7 @@ def _child(job: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            compared(job)
+            run_of_comparison(job)
         except BaseException:
             with suppress(OSError):  # the disk may be full
                 write_whole(

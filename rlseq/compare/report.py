@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 import rlseq.compare.figures as figures
 import rlseq.compare.tables as tables
 from rlseq.metrics.registry import row_of
-from rlseq.utils.files import write_whole
-
-Tree = Mapping[str, Any]
+from rlseq.utils.files import Json, write_whole
 
 
-def write(results: Tree, folder: Path) -> Path:
+def write(results: Json, folder: Path) -> Path:
     """Write `report.html`, `tables.md` and three CSV files; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "report.html", page(results).encode())
@@ -28,7 +25,7 @@ def write(results: Tree, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def page(results: Tree) -> str:
+def page(results: Json) -> str:
     """Return the page as HTML, which loads nothing from elsewhere."""
     results = tables.visible(results)
     shown: str = _template("report.html").render(
@@ -42,7 +39,7 @@ def page(results: Tree) -> str:
     return shown
 
 
-def fragment(results: Tree) -> str:
+def fragment(results: Json) -> str:
     """Return verdicts and scores as HTML for a notebook."""
     results = tables.visible(results)
     shown: str = _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
@@ -56,7 +53,7 @@ def _template(name: str) -> Any:
     ).get_template(name)
 
 
-def _shown(task: Tree) -> dict[str, Any]:
+def _shown(task: Json) -> dict[str, Any]:
     """Return the tables and figures of a task as the template takes them."""
     swept = figures.sweep(task)
     title = f"Reward of every agent on {task['env']} against"
@@ -77,7 +74,7 @@ def _shown(task: Tree) -> dict[str, Any]:
     }
 
 
-def _bars(task: Tree) -> list[dict[str, Any]]:
+def _bars(task: Json) -> list[dict[str, Any]]:
     """Return the place of each interval between the worst and the best, in per cent of the width of a cell.
 
     `beyond` names the ends that lie outside the cell: wide intervals are cut rather than all others squeezed.
@@ -107,7 +104,7 @@ def _bars(task: Tree) -> list[dict[str, Any]]:
     ]
 
 
-def _heat(task: Tree) -> list[list[float]]:
+def _heat(task: Json) -> list[list[float]]:
     """Return how good every cell of the matrix is within its column, 0 … 1."""
     agents = tables.ranked(task)
     columns = []

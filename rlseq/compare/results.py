@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from rlseq.compare.statistics import BESIDE_MEAN, Range, Tree, as_tree, mean, within
-from rlseq.compare.verdicts import across, compared, remarks, verdict
-from rlseq.metrics.registry import NO_RANGE, row_of
+from rlseq.compare.statistics import BESIDE_MEAN, as_tree, mean_interval, within
+from rlseq.compare.verdicts import compare_pairs, probabilities_across_tasks, remarks, verdict
+from rlseq.metrics.registry import NO_RANGE, Bounds, row_of
 from rlseq.training.experiment import TEMPERATURES
 from rlseq.training.experiment_envs import held_out, tested_on
 from rlseq.training.fingerprint import configuration, machine
 from rlseq.training.reward_hacking import reward_hacking_alarms
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_metrics, read_results, read_samples
-from rlseq.utils.files import Damaged, read_json, read_sealed, write_sealed
+from rlseq.utils.files import Damaged, Json, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
 
 COMPARISON_SCHEMA = "rlseq.comparison/2"
@@ -34,7 +34,7 @@ class Comparison:
     """The results of a comparison; `results` is what `results.json` holds (docs/compare.md)."""
 
     folder: Path
-    results: Tree
+    results: Json
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> Comparison:
@@ -95,7 +95,7 @@ def collect_results(
             for run, text in failed.items()
         ],
         "tasks": tasks,
-        "across": across(tasks) if len(tasks) > 1 else [],
+        "across": probabilities_across_tasks(tasks) if len(tasks) > 1 else [],
     }
     write_sealed(folder / "results.json", results)
     return Comparison(folder, results)
@@ -106,7 +106,7 @@ class _Run:
 
     def __init__(self, job: RunConfig, folder: Path) -> None:
         self.job, path = job, Path(job.folder)
-        self.results: Tree = read_results(path)
+        self.results: Json = read_results(path)
         self.first: dict[str, float] = read_sealed(path / "start.json")
         self.final: dict[str, float] = self.results["final"]
         self.path = path
@@ -123,7 +123,7 @@ class _Run:
         start = {"tokens": 0.0, "episodes": 0.0, "seconds": 0.0, **self.first}
         return [start, *({**row, "seconds": seconds[row["update"]]} for row in rows)]
 
-    def texts(self) -> list[Tree]:
+    def texts(self) -> list[Json]:
         """Return the texts of the last evaluation."""
         return read_samples(self.path, self.results)
 
@@ -153,7 +153,7 @@ class _Run:
         return {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
 
 
-def _task(env: str, runs: Sequence[_Run]) -> Tree:
+def _task(env: str, runs: Sequence[_Run]) -> Json:
     """Return the results of one task."""
     agents: dict[str, list[_Run]] = {}
     for run in runs:
@@ -162,7 +162,7 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
     ranges = _ranges(runs)
     lines = [_agent(name, group, ranges) for name, group in agents.items()]
     rivals = [line for line in lines if line["name"] != "start"]
-    pairs = compared(
+    pairs = compare_pairs(
         {line["name"]: line["scores"]["reward"]["runs"] for line in rivals},
         {
             line["name"]: [[t["scores"]["reward"] for t in one] for one in texts[line["name"]]]
@@ -183,9 +183,9 @@ def _task(env: str, runs: Sequence[_Run]) -> Tree:
     }
 
 
-def _selection(runs: Sequence[_Run]) -> Tree:
+def _selection(runs: Sequence[_Run]) -> Json:
     """Return which items were tested; refuse runs of a task that were tested on different ones."""
-    first: Tree = runs[0].results.get("selection") or {}
+    first: Json = runs[0].results.get("selection") or {}
     for run in runs:
         if not first or run.results.get("selection") != first:
             raise ValueError(
@@ -196,7 +196,7 @@ def _selection(runs: Sequence[_Run]) -> Tree:
     return first
 
 
-def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
+def _ranges(runs: Sequence[_Run]) -> dict[str, Bounds]:
     """Return the range of every metric, as far as it is known and no value contradicts it."""
     own = next((run.rewarded() for run in runs if run.job.reward is None and not run.job.stock), [])
     known = {metric: row_of(metric).range for run in runs for metric in run.final}
@@ -207,7 +207,7 @@ def _ranges(runs: Sequence[_Run]) -> dict[str, Range]:
     }
 
 
-def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree:
+def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Bounds]) -> Json:
     """Return scores, costs, curve and alarms of the runs of an agent."""
     job, curves = runs[0].job, [run.curve() for run in runs]
     costs = {
@@ -233,12 +233,12 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Range]) -> Tree
     }
 
 
-def _scored(values: Sequence[float], range: Range) -> Tree:
+def _scored(values: Sequence[float], range: Bounds) -> Json:
     beside = {name: as_tree(found(values), range) for name, (_, found) in BESIDE_MEAN.items()}
-    return {**as_tree(mean(values), range), **beside, "runs": list(values)}
+    return {**as_tree(mean_interval(values), range), **beside, "runs": list(values)}
 
 
-def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RANGE) -> list[Tree]:
+def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Bounds = NO_RANGE) -> list[Json]:
     """Return the interval of the mean reward along training, with the costs so far.
 
     Seeds are joined by the tokens that they had spent: between two evaluations of a seed, its values are
@@ -251,7 +251,11 @@ def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Range = NO_RA
     for place in [*places, ends]:
         spent = {key: float(np.median(_at(curves, place, key))) for key in SPENT}
         lines.append(
-            {"tokens": float(np.median(place)), **spent, **as_tree(mean(_at(curves, place, "reward")), range)}
+            {
+                "tokens": float(np.median(place)),
+                **spent,
+                **as_tree(mean_interval(_at(curves, place, "reward")), range),
+            }
         )
     return lines
 
@@ -264,18 +268,18 @@ def _at(curves: Sequence[Sequence[Mapping[str, float]]], tokens: Sequence[float]
     ]
 
 
-def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str, Range]) -> list[Tree]:
+def _sweep(sweeps: Sequence[Sequence[Mapping[str, float]]], ranges: Mapping[str, Bounds]) -> list[Json]:
     return [
         {"temperature": points[0]["temperature"]}
         | {
-            name: as_tree(mean([p[name] for p in points]), ranges.get(name, NO_RANGE))
+            name: as_tree(mean_interval([p[name] for p in points]), ranges.get(name, NO_RANGE))
             for name in ("reward", "self_bleu")
         }
         for points in zip(*sweeps, strict=True)
     ]
 
 
-def _samples(texts: Mapping[str, Sequence[Tree]]) -> list[Tree]:
+def _samples(texts: Mapping[str, Sequence[Json]]) -> list[Json]:
     """Return the texts of the first seed of every agent for the same items."""
     first = next(iter(texts.values()))
     return [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlseq.compare.folders import check_inside
-from rlseq.compare.plan import ComparisonConfig, Names, check
+from rlseq.compare.plan import ComparisonConfig, Names, check_runs
 from rlseq.compare.process_pool import processors, run_all
 from rlseq.compare.results import Comparison, collect_results
 from rlseq.training.fingerprint import differences
@@ -36,13 +36,13 @@ def compare(envs: Names, agents: Names, **settings: Any) -> Comparison:
         The comparison: `.table()`, `.plot()`, `.save()`.
     """
     check_options(settings, signature(ComparisonConfig).parameters, "compare")
-    return run(ComparisonConfig(envs, agents, **settings))
+    return run_comparison(ComparisonConfig(envs, agents, **settings))
 
 
-def run(config: ComparisonConfig) -> Comparison:
+def run_comparison(config: ComparisonConfig) -> Comparison:
     """Make the runs of a comparison that are missing, and collect the results of all."""
     began, runs, folder = time.perf_counter(), config.runs(), Path(config.out)
-    check(runs)
+    check_runs(runs)
     check_inside(folder, [Path(job.folder) for job in runs])
     _agree(runs)  # before anything is made
     make_folder(folder)

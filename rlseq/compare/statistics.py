@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rlseq.metrics.registry import NO_RANGE
+from rlseq.metrics.registry import NO_RANGE, Bounds
+from rlseq.utils.files import Json
 
 LEVEL = 0.95
 MEMORY = 4_000_000  # numbers that are resampled at a time
 Floats = NDArray[np.float64]
-Tree = dict[str, Any]
-Range = tuple[float, float]
 
 
 class Interval(NamedTuple):
@@ -42,7 +41,7 @@ class Interval(NamedTuple):
 # ── over seeds ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mean(scores: ArrayLike, level: float = LEVEL) -> Interval:
+def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
     """Mean over the last axis, with Student's interval: x̄ ± t(n−1) · s / √n.
 
     Args:
@@ -181,7 +180,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Inter
         b: the other's.
         level: of the interval.
     """
-    return mean(_paired(a, b), level)
+    return mean_interval(_paired(a, b), level)
 
 
 def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999, seed: int = 0) -> float:
@@ -229,7 +228,7 @@ def holm(p: Sequence[float]) -> list[float]:
 # ── in results.json ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def as_tree(interval: Interval, range: Range = NO_RANGE) -> Tree:
+def as_tree(interval: Interval, range: Bounds = NO_RANGE) -> Json:
     """Return an interval as JSON; ends beyond the range are moved to its ends, and `cut` names them.
 
     Args:
@@ -247,7 +246,7 @@ def as_tree(interval: Interval, range: Range = NO_RANGE) -> Tree:
     }
 
 
-def within(range: Range, values: Sequence[float]) -> Range:
+def within(range: Bounds, values: Sequence[float]) -> Bounds:
     """Return the range of a metric; none where values beyond it show that another metric has its name."""
     return range if all(range[0] - 1e-6 <= value <= range[1] + 1e-6 for value in values) else NO_RANGE
 

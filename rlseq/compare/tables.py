@@ -13,8 +13,8 @@ from rlseq.compare.statistics import BESIDE_MEAN
 from rlseq.compare.verdicts import ALPHA
 from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested
+from rlseq.utils.files import Json
 
-Tree = Mapping[str, Any]
 CUT = "†"  # at the end of an interval which the metric cannot pass
 CUT_SAYS = f" {CUT}: the interval would go on, but the metric has its least or largest value here."
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
@@ -32,12 +32,12 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def tables(task: Tree) -> list[Table]:
+def tables(task: Json) -> list[Table]:
     """Return all tables of a task."""
     return [scores(task), matrix(task), pairs(task), costs(task)]
 
 
-def scores(task: Tree) -> Table:
+def scores(task: Json) -> Table:
     """Return the reward of every agent, best first, and its difference from the best."""
     agents = ranked(task)
     best = next((a["name"] for a in agents if a["name"] != "start"), "")
@@ -61,7 +61,7 @@ def scores(task: Tree) -> Table:
     return Table("scores", caption, ["agent", "mean reward", *headings, "n", "against the best"], rows)
 
 
-def matrix(task: Tree) -> Table:
+def matrix(task: Json) -> Table:
     """Return what every agent was trained on, and its score on each metric."""
     agents = ranked(task)
     metrics = list(agents[0]["scores"])
@@ -78,7 +78,7 @@ def matrix(task: Tree) -> Table:
     return Table("matrix", caption, head, rows)
 
 
-def pairs(task: Tree) -> Table:
+def pairs(task: Json) -> Table:
     """Return the differences between every two agents."""
     rows = [
         [
@@ -106,7 +106,7 @@ def pairs(task: Tree) -> Table:
     return Table("pairs", caption, head, rows)
 
 
-def costs(task: Tree) -> Table:
+def costs(task: Json) -> Table:
     """Return the costs of every agent."""
     rows = [
         [
@@ -125,7 +125,7 @@ def costs(task: Tree) -> Table:
     return Table("costs", caption, ["agent", "tokens", "episodes", "seconds", "tokens/s", "n"], rows)
 
 
-def across(results: Tree) -> Table:
+def across(results: Json) -> Table:
     """Return the probability of improvement of every two agents over all tasks."""
     rows = [
         [f"{p['a']} − {p['b']}", interval(p["probability"]), str(p["probability"]["n"])]
@@ -137,12 +137,12 @@ def across(results: Tree) -> Table:
     return Table("across", caption, ["pair", "P(first better)", "n runs"], rows)
 
 
-def ranked(task: Tree) -> list[Any]:
+def ranked(task: Json) -> list[Any]:
     """Return the agents by reward, best first."""
     return sorted(task["agents"], key=lambda a: -a["scores"]["reward"]["estimate"])
 
 
-def interval(value: Tree) -> str:
+def interval(value: Json) -> str:
     """Return an interval as `0.859 [0.822, 0.896]`, marked where the range of the metric cut it."""
     digits = 3 if abs(value["estimate"]) < 10 else 1
     if value["low"] is None:
@@ -170,7 +170,7 @@ def p_value(p: float | None) -> str:
     return "?" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def markdown(results: Tree) -> str:
+def markdown(results: Json) -> str:
     """Return all tables as Markdown."""
     results, text = visible(results), "# Comparison\n"
     for task in results["tasks"]:
@@ -203,7 +203,7 @@ def _markdown(table: Table) -> str:
     return f"\n{_inline(table.caption)}\n\n{body}\n"
 
 
-def alarms(task: Tree) -> list[str]:
+def alarms(task: Json) -> list[str]:
     """Return a line for each alarm of an agent, with the seeds that it concerns."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for agent in task["agents"]:
@@ -215,7 +215,7 @@ def alarms(task: Tree) -> list[str]:
     ]
 
 
-def spreadsheets(results: Tree) -> dict[str, str]:
+def spreadsheets(results: Json) -> dict[str, str]:
     """Return CSV files by name, with every number in a cell of its own."""
     results = visible(results)
     parts = ("estimate", "low", "high", "n")
@@ -245,7 +245,7 @@ def spreadsheets(results: Tree) -> dict[str, str]:
     return {"scores": _csv(score_rows), "pairs": _csv(pair_rows), "costs": _csv(cost_rows)}
 
 
-def rich_tables(results: Tree) -> Any:
+def rich_tables(results: Json) -> Any:
     """Return the scores and the verdict of every task for a terminal."""
     from rich.console import Group
     from rich.table import Table as RichTable
@@ -274,7 +274,7 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _against(task: Tree, name: str, best: str) -> str:
+def _against(task: Json, name: str, best: str) -> str:
     """Return what the tests say about an agent and the best."""
     if name == "start":
         return "where all started"
@@ -291,7 +291,7 @@ def _compared(p: float) -> str:
     return p_value(p) if p < 0.001 else f"= {p_value(p)}"
 
 
-def _trained(agent: Tree) -> str:
+def _trained(agent: Json) -> str:
     return "references" if agent["algorithm"] == "mle" else str(agent["reward"])
 
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rlseq.compare.statistics import (
-    Range,
-    Tree,
     approximate_randomisation,
     as_tree,
     holm,
@@ -25,15 +23,17 @@ from rlseq.compare.statistics import (
     welch,
     without_nan,
 )
+from rlseq.metrics.registry import Bounds
+from rlseq.utils.files import Json
 
 ALPHA = 0.05
 FEW_ITEMS = 20  # below them, intervals over items hold less than they promise
 FAILING = 0.2  # the share of runs in which an agent fails, of the remark about failures that are not seen
 
 
-def compared(
-    rewards: Mapping[str, Sequence[float]], texts: Mapping[str, Sequence[Sequence[float]]], range: Range
-) -> list[Tree]:
+def compare_pairs(
+    rewards: Mapping[str, Sequence[float]], texts: Mapping[str, Sequence[Sequence[float]]], range: Bounds
+) -> list[Json]:
     """Return the tests of every two agents, over seeds and over items, corrected for the number of pairs.
 
     Args:
@@ -60,7 +60,7 @@ def compared(
     return [without_nan(line) for line in lines]
 
 
-def _over_seeds(x: Sequence[float], y: Sequence[float], range: Range) -> Tree:
+def _over_seeds(x: Sequence[float], y: Sequence[float], range: Bounds) -> Json:
     """Return the difference of mean rewards, its two tests, and the probability that the first is better."""
     difference, p = welch(x, y)
     widest = range[1] - range[0]
@@ -72,7 +72,7 @@ def _over_seeds(x: Sequence[float], y: Sequence[float], range: Range) -> Tree:
     }
 
 
-def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Tree:
+def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Json:
     """Return the difference of means over seeds on the same items, its test, and how many items differ."""
     a, b = np.mean(x, axis=0), np.mean(y, axis=0)
     return {
@@ -82,7 +82,7 @@ def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> T
     }
 
 
-def _better(line: Tree) -> str | None:
+def _better(line: Json) -> str | None:
     """Return the agent of a pair that both tests show to be better, None where they do not."""
     shown = line["p_holm"] <= ALPHA and line["p_permutation"] <= ALPHA  # never where a p-value is NaN
     difference = line["difference"]["estimate"]
@@ -91,7 +91,7 @@ def _better(line: Tree) -> str | None:
     return str(line["a"] if difference > 0 else line["b"])
 
 
-def across(tasks: Sequence[Tree]) -> list[Tree]:
+def probabilities_across_tasks(tasks: Sequence[Json]) -> list[Json]:
     """Return the probability of improvement of every two agents over all tasks; scales do not matter."""
     runs = [{a["name"]: a["scores"]["reward"]["runs"] for a in task["agents"]} for task in tasks]
     names = [name for name in runs[0] if name != "start" and all(name in one for one in runs)]
@@ -106,7 +106,7 @@ def across(tasks: Sequence[Tree]) -> list[Tree]:
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
+def verdict(agents: Sequence[Json], pairs: Sequence[Json]) -> str:
     """Return one sentence: which agent is better, or that none is shown to be."""
     if not agents:
         return "No run was finished."
@@ -127,7 +127,7 @@ def verdict(agents: Sequence[Tree], pairs: Sequence[Tree]) -> str:
     return f"{text} ({rule})."
 
 
-def remarks(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
+def remarks(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
     """Return the limits of the verdict, a sentence each."""
     runs = {agent["name"]: len(agent["seeds"]) for agent in agents}
     return [
@@ -150,7 +150,7 @@ def _too_few(runs: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _parting(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
+def _parting(pairs: Sequence[Json], runs: Mapping[str, int]) -> list[str]:
     """Return a remark for each pair of agents on which the two tests do not agree."""
     lines = []
     for pair in pairs:
@@ -173,7 +173,7 @@ def _parting(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _orders(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
+def _orders(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
     """Return a remark for each pair whose means and interquartile means have opposite orders."""
     middle = {agent["name"]: agent["scores"]["reward"]["iqm"]["estimate"] for agent in agents}
     lines = []
@@ -188,7 +188,7 @@ def _orders(agents: Sequence[Tree], pairs: Sequence[Tree]) -> list[str]:
     return lines
 
 
-def _unseen(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
+def _unseen(pairs: Sequence[Json], runs: Mapping[str, int]) -> list[str]:
     """Return a remark on how often so few seeds show no failure of an agent that sometimes fails."""
     n = min(runs.values(), default=0)
     hidden = (1 - FAILING) ** n
@@ -200,7 +200,7 @@ def _unseen(pairs: Sequence[Tree], runs: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _items(pairs: Sequence[Tree]) -> list[str]:
+def _items(pairs: Sequence[Json]) -> list[str]:
     """Return a remark where intervals over items rest on few items."""
     few = sorted(
         (pair["items"]["differ"], pair["items"]["difference"]["n"])

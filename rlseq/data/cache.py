@@ -2,7 +2,7 @@
 
 `$RLSEQ_CACHE`, or `rlseq` in the user's cache folder; an empty `RLSEQ_CACHE` keeps nothing. A folder appears
 when it is complete, so that nobody ever reads half of one. Arrays are raw numbers, all else is JSON. A list
-of checksums lies beside them, and `check` compares them before a file is used.
+of checksums lies beside them, and `check_files` compares them before a file is used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def kept(key: str | None, build: Callable[[Path], None]) -> Iterator[tuple[Path,
             new.mkdir()
             build(new)
             _seal(new)
-            with suppress(OSError):  # another process was quicker; `check` says whether its folder is whole
+            with suppress(OSError):  # another process was quicker; `check_files` tells whether it is whole
                 new.replace(there)
     yield there, True
 
@@ -120,7 +120,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def check(folder: Path, names: Iterable[str]) -> None:
+def check_files(folder: Path, names: Iterable[str]) -> None:
     """Refuse a folder in which one of these files is not what was written; a file that never was is passed.
 
     A file that has not changed since is not read again by the same process.

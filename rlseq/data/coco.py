@@ -55,7 +55,7 @@ class Bad:
         self.skipped[kind] += 1
 
 
-def read(path: str | Path, bad: Bad) -> list[Picture]:
+def read_annotations(path: str | Path, bad: Bad) -> list[Picture]:
     """Return the pictures of an annotation file, in its order, each with at least one caption."""
     path = Path(path)
     content = _json(path)
@@ -79,7 +79,7 @@ _WANTED = "wanted COCO captions (images and annotations) or Karpathy's splits (i
 
 def _json(path: Path) -> Any:
     try:
-        limits.check(str(path), path.stat().st_size, limits.JSON_BYTES)
+        limits.check_size(str(path), path.stat().st_size, limits.JSON_BYTES)
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is not there; {_WANTED}") from None

@@ -26,7 +26,7 @@ from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 from rlseq.utils.version import __version__
-from rlseq.vocab import LEVELS, Vocab, VocabFactory, check_options, level_of
+from rlseq.vocab import LEVELS, Vocab, VocabFactory, check_vocab_size, level_of
 
 MOST_REFERENCES = 32  # of an item; further ones make another item, so that tables stay narrow
 PROBLEMS_LISTED = 5  # problems that a message names
@@ -79,7 +79,7 @@ class Reading:
             )
         for name in names:
             pick(LEVELS, name, "level")
-        check_options(self.min_count, self.vocab_size)
+        check_vocab_size(self.min_count, self.vocab_size)
 
 
 @dataclass
@@ -155,7 +155,7 @@ def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus
         try:
             with cache.kept(key, build) as (folder, stays):
                 if stays:
-                    cache.check(folder, ("notes.json", *(f"{part}.{name}" for name in COLUMNS)))
+                    cache.check_files(folder, ("notes.json", *(f"{part}.{name}" for name in COLUMNS)))
                 return Corpus.open(folder, part, mapped=stays)
         except Damaged as error:
             warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
@@ -200,7 +200,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     looked = {name: _look(origin, reading.seed, problems, hold) for name, origin in origins.items()}
     surveys = {name: seen for name, (seen, _) in looked.items()}
     origins = {name: again for name, (_, again) in looked.items()}
-    checked(problems, reading.skip_bad)
+    refuse_problems(problems, reading.skip_bad)
     if not len(surveys["all" if "all" in surveys else "train"].pairs):
         some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
         skipped = some + "".join(map(str, problems.first[:1]))
@@ -287,7 +287,7 @@ def scan(origin: Origin, seed: int, problems: Problems) -> Survey:
     return Survey(keys[0], keys[1], keys[2], (source_blanks, target_blanks), conditional)
 
 
-def checked(problems: Problems, skip_bad: bool) -> None:
+def refuse_problems(problems: Problems, skip_bad: bool) -> None:
     """Refuse problems, unless they are to be skipped and can be."""
     refused = problems.fatal if skip_bad else problems.first
     if refused:

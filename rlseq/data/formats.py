@@ -215,7 +215,7 @@ def _short(files: Sequence[Path], texts: Sequence[LineOrProblem | None], number:
     return Problem(short, number, what, fatal=True)
 
 
-def plain(path: Path) -> Pairs:
+def text_lines(path: Path) -> Pairs:
     """Read a text a line."""
 
     def read(line: str, number: int) -> Read:

@@ -120,7 +120,9 @@ def _opened(file: Path) -> Iterator[Any]:
         # Pillow warns of metadata that nobody reads here, and has a limit of its own.
         with warnings.catch_warnings(), _unlimited(pillow), pillow.open(file, formats=FORMATS) as image:
             warnings.simplefilter("ignore")
-            limits.check(f"{image.width} x {image.height}", image.width * image.height, limits.IMAGE_PIXELS)
+            limits.check_size(
+                f"{image.width} x {image.height}", image.width * image.height, limits.IMAGE_PIXELS
+            )
             yield image
     except _BROKEN_IMAGE as error:
         raise ValueError(
@@ -230,7 +232,7 @@ class FeatureFile:
                 f"ids {ids.shape} of {ids.dtype} and features {self.stacked.shape}"
             )
         what = f"{self.path}: the names of {ids.size:,} features"
-        limits.check(what, NAME_BYTES * ids.size, limits.FEATURE_BYTES)
+        limits.check_size(what, NAME_BYTES * ids.size, limits.FEATURE_BYTES)
         with _intact(self.path):
             names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
         self.place = {name: i for i, name in enumerate(names)}
@@ -245,7 +247,7 @@ class FeatureFile:
         """Refuse arrays that take too much memory, before any of them is read."""
         with _intact(self.path):
             size = sum(self.arrays.size(name) for name in names)
-        limits.check(f"{self.path}: {what}", size, limits.FEATURE_BYTES)
+        limits.check_size(f"{self.path}: {what}", size, limits.FEATURE_BYTES)
 
 
 def _wrong(values: Any) -> str | None:
@@ -262,7 +264,7 @@ def stacked(found: Sequence[Any], path: Path) -> Features:
     """Put features `[R, D]` of one width into one table; `path` names them in an error."""
     kind = np.result_type(*{values.dtype for values in found})  # of mixed types the one that holds all
     shape = len(found), max(map(len, found)), found[0].shape[1]
-    limits.check(
+    limits.check_size(
         f"{path}: a table of features {shape}", math.prod(shape) * kind.itemsize, limits.FEATURE_BYTES
     )
     table = np.zeros(shape, kind)

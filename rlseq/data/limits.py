@@ -30,7 +30,7 @@ def limit(name: str) -> int:
     return int(given)
 
 
-def check(what: str, size: int, name: str) -> None:
+def check_size(what: str, size: int, name: str) -> None:
     """Refuse a size beyond a limit; `what` names the file."""
     if size > (most := limit(name)):
         unit = name.rpartition("_")[2].lower()

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.data.formats import DataError, Pairs, aligned, jsonl, plain, tsv
+from rlseq.data.formats import DataError, Pairs, aligned, jsonl, text_lines, tsv
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 PARTS = tuple(ALIASES)
 Formats = Mapping[str, Callable[[Path], Pairs]]  # a reader for each suffix
 PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
-TEXTS: Formats = {".txt": plain}
+TEXTS: Formats = {".txt": text_lines}
 STRUCTURED = {*PAIRS, ".json", ".csv"}  # read as a text a line, their tabs and brackets would be learned
 LONGEST_NAME = 1000  # characters of a path that an error shows
 Where = str | PathLike[str] | Sequence[str | PathLike[str]]
@@ -111,7 +111,7 @@ def _suffixes(formats: Formats) -> list[str]:
 
 def _texts(formats: Formats) -> bool:
     """Whether a line is a text, and not a pair."""
-    return plain in formats.values()
+    return text_lines in formats.values()
 
 
 def _forms(formats: Formats) -> str:
@@ -139,7 +139,7 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
     path = existing(expand(where))
     if path.suffix == ".src" and not _texts(formats):
         return _aligned([path, *_references(path)])
-    default = plain if _texts(formats) and path.suffix not in STRUCTURED else None
+    default = text_lines if _texts(formats) and path.suffix not in STRUCTURED else None
     if (reader := formats.get(path.suffix, default)) is None:
         raise DataError(
             f"{path}:1: {_forms(formats)}, got {path.suffix or 'no suffix'}{_mend(path, formats)}"

@@ -129,7 +129,7 @@ class _Object:
     cell: int
 
 
-def words() -> list[str]:
+def all_words() -> list[str]:
     """Every word that the grammar can write."""
     relations = (*SIDEWAYS.values(), *UPWARDS.values())
     phrases = [*BESIDE, *OPENINGS, *(phrase for relation in relations for phrase in relation)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlseq.engine.references import check_references, sample_references
+from rlseq.engine.references import check_has_references, sample_references
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
@@ -77,7 +77,7 @@ def mismatched(texts: TextBatch) -> TextBatch:
 
 def check_pool(env: SequenceEnv) -> None:
     """Refuse a task without real texts to learn from."""
-    check_references(env)
+    check_has_references(env)
     if "reference_lengths" not in env.items:
         return  # computed, as those of a corpus, in which every item has one
     empty = (env.items["reference_lengths"] < 1).all(1)

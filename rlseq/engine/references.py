@@ -31,7 +31,7 @@ def sample_references(env: SequenceEnv, context: Context | None = None) -> Rollo
 
 def draw_references(env: SequenceEnv, context: Context | None = None) -> Rollout:
     """Draw references as `sample_references` does, without counting their tokens."""
-    check_references(env)
+    check_has_references(env)
     context = env.begin() if context is None else context
     lengths = context["reference_lengths"]
     uniform = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
@@ -60,7 +60,7 @@ def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
     return replace(batch.trimmed(), context=context)
 
 
-def check_references(env: SequenceEnv) -> None:
+def check_has_references(env: SequenceEnv) -> None:
     """Refuse a task that has no references, before anything is drawn."""
     if "references" not in env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device)):
         raise ValueError(

@@ -9,7 +9,7 @@ import gymnasium as gym
 import torch
 
 from rlseq.mdp.sequence_env import Observation, SequenceEnv
-from rlseq.mdp.spaces import Info, row_of
+from rlseq.mdp.spaces import Info, row_of_info
 
 # The threads of a parent do not exist in a forked child (`gymnasium.vector.AsyncVectorEnv` forks), where the
 # first parallel operation would wait for them without end; one row has no use for more than one thread.
@@ -33,13 +33,13 @@ class SingleEnv(gym.Env[Observation, int]):
         """Start an episode; `options={"index": [item]}` chooses what it is about."""
         observation, info = self.batch.reset(seed=seed, options=options)  # first, as it may raise an error
         super().reset(seed=seed)
-        return row_of(observation, 0), row_of(info, 0)
+        return row_of_info(observation, 0), row_of_info(info, 0)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
         """Write one token."""
         observation, reward, *ended, info = self.batch.step([action])
         terminated, truncated = (bool(rows[0]) for rows in ended)
-        return row_of(observation, 0), float(reward[0]), terminated, truncated, row_of(info, 0)
+        return row_of_info(observation, 0), float(reward[0]), terminated, truncated, row_of_info(info, 0)
 
     def action_masks(self) -> Any:
         """Return the legal tokens, bool `[V]`."""

@@ -65,10 +65,10 @@ def with_masks(info: Mapping[str, Any], rows: Any) -> Info:
     return out
 
 
-def row_of(info: Mapping[str, Any], row: int) -> Info:
+def row_of_info(info: Mapping[str, Any], row: int) -> Info:
     """Return the info of one row, without the `_name` arrays."""
     return {
-        name: row_of(value, row) if isinstance(value, dict) else value[row]
+        name: row_of_info(value, row) if isinstance(value, dict) else value[row]
         for name, value in info.items()
         if not name.startswith("_") and (f"_{name}" not in info or info[f"_{name}"][row])
     }

@@ -28,14 +28,14 @@ from rlseq.utils.arguments import Checked
 from rlseq.utils.errors import check_options, enter, pick
 
 MetricFactory = Callable[..., Any]
-Range = tuple[float, float]
+Bounds = tuple[float, float]
 Better = Literal["higher", "lower", "neither"]
 Reads = Literal["tokens", "words", "characters", "texts"]
 
-NO_RANGE: Range = (-math.inf, math.inf)
-SHARE: Range = (0.0, 1.0)
-PERCENT: Range = (0.0, 100.0)
-COUNT: Range = (0.0, math.inf)
+NO_RANGE: Bounds = (-math.inf, math.inf)
+SHARE: Bounds = (0.0, 1.0)
+PERCENT: Bounds = (0.0, 100.0)
+COUNT: Bounds = (0.0, math.inf)
 CONTROLS = ("constant", "shuffled")  # rewards of control runs, which no metric may be called
 
 
@@ -93,7 +93,7 @@ class MetricRow(Checked):
         return {"higher": 1, "lower": -1, "neither": 0}[self.better]
 
     @property
-    def reward_range(self) -> Range:
+    def reward_range(self) -> Bounds:
         """The range as a reward, which is 1 − errors where lower is better."""
         return (1 - self.range[1], 1 - self.range[0]) if self.better == "lower" else self.range
 

@@ -35,7 +35,7 @@ def rollout_metrics(batch: LearningBatch) -> Metrics:
         metrics["greedy_gap"] = (returns - batch.greedy).mean()
         metrics["beats_greedy"] = (returns > batch.greedy).float().mean()
     if batch.values is not None:
-        metrics["explained_variance"] = explained(batch.values, batch.targets, per_token(batch.mask))
+        metrics["explained_variance"] = explained_variance(batch.values, batch.targets, per_token(batch.mask))
     return metrics
 
 
@@ -54,7 +54,7 @@ def step_metrics(evaluation: Evaluation, batch: LearningBatch, **beside: Tensor)
     return {**dict(zip(means, summed.unbind(), strict=True)), "ratio_min": least, "ratio_max": most}
 
 
-def explained(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+def explained_variance(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
     """Return 1 − Var(G − V) / Var(G): 1 where V is perfect, 0 where it is useless, below 0 where it harms."""
     left = _variance(targets - values, real)
     return 1 - left / _variance(targets, real).clamp(min=1e-12)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.decode import Decode
-from rlseq.engine.references import check_references
+from rlseq.engine.references import check_has_references
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policy_gradient.agent import SCHEDULES
 from rlseq.policy_gradient.baselines import BASELINES, Factor, NeedsValues, group_mean, leave_one_out
@@ -142,7 +142,7 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
             "or fewer parts"
         )
     if agent.mle:
-        check_references(env)
+        check_has_references(env)
     if agent.kl or agent.kl_reward:
         _check_vocabulary(agent.reference, env)
 

@@ -37,7 +37,7 @@ from rlseq.utils.files import (
 )
 from rlseq.utils.stateful import Stateful
 
-Tree = Any
+StateTree = Any
 """Nested dicts, lists and tuples of tensors, numbers, strings, booleans and None."""
 
 
@@ -45,7 +45,7 @@ FORMAT = "rlseq.checkpoint/1"
 GENERATORS = (torch.Generator, np.random.Generator, random.Random)
 
 
-def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> None:
+def save(folder: Path, step: int, state: StateTree, keep: Collection[int] = ()) -> None:
     """Write a checkpoint, whole or not at all; the one before it stays, and those that are to be kept.
 
     Args:
@@ -71,7 +71,7 @@ def save(folder: Path, step: int, state: Tree, keep: Collection[int] = ()) -> No
     _prune(folder, {*[there for there in steps(folder) if there <= step][-2:], *keep})
 
 
-def load(folder: Path) -> tuple[int, Tree] | None:
+def load(folder: Path) -> tuple[int, StateTree] | None:
     """The newest intact checkpoint: its step and state; None where there never was one."""
     problems: list[Damaged] = []
     for step in reversed(steps(folder)):
@@ -88,7 +88,7 @@ def load(folder: Path) -> tuple[int, Tree] | None:
     return None
 
 
-def read(folder: Path, step: int) -> Tree:
+def read(folder: Path, step: int) -> StateTree:
     """The state of one checkpoint; where a file is not as it was written, `Damaged` names it."""
     path = folder / f"{step:08d}.json"
     content = _content(path)
@@ -102,7 +102,7 @@ def read(folder: Path, step: int) -> Tree:
     return _unpack(content["state"], read_tensors(data))
 
 
-def _content(path: Path) -> Tree:
+def _content(path: Path) -> StateTree:
     """The JSON of a checkpoint, checked."""
     try:
         sealed = json.loads(path.read_bytes())
@@ -131,7 +131,7 @@ def _numbered(folder: Path, suffix: str) -> list[Path]:
 # ── the state of a run ────────────────────────────────────────────────────────────────────────────
 
 
-def state_of(agent: Any, env: Any) -> Tree:
+def state_of(agent: Any, env: Any) -> StateTree:
     """Return everything that later updates depend on: the states of agent, task and random numbers."""
     legacy: Any = np.random.get_state()
     return {
@@ -145,7 +145,7 @@ def state_of(agent: Any, env: Any) -> Tree:
     }
 
 
-def restore(agent: Any, env: Any, state: Tree) -> None:
+def restore(agent: Any, env: Any, state: StateTree) -> None:
     """Put an agent, its task and all random numbers back to where `state_of` saw them."""
     agent.policy.load_state_dict(state["policy"])
     agent.load_state_dict(state["agent"])
@@ -207,7 +207,7 @@ def _held(part: Any) -> Iterable[tuple[Any, Any]]:
 # ── trees as JSON ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(tree: StateTree, path: str, tensors: dict[str, Tensor]) -> Any:
     """JSON for a tree; its tensors are put beside, by their path."""
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree
@@ -224,7 +224,7 @@ def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Tree:
+def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> StateTree:
     if not isinstance(packed, dict):
         return packed
     ((kind, value),) = packed.items()

@@ -128,7 +128,7 @@ def run(
     return first, fresh
 
 
-def compared(config: RunConfig) -> None:
+def run_of_comparison(config: RunConfig) -> None:
     """Make a run of a comparison in a process of its own; its alarms go to the log."""
     start = None if config.start is None or config.stock else load(config.start)
     run(config, start, alarms=_logged, probe=False)

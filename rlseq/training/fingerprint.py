@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlseq.metrics.algebra import name_of
 from rlseq.types import SteppedEnv
-from rlseq.utils.files import Tree, read_json, unsealed
+from rlseq.utils.files import Json, read_json, unsealed
 from rlseq.utils.places import command_line
 from rlseq.utils.version import __version__
 
@@ -27,12 +27,12 @@ FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what m
 CHECKED_PARTS = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
 
 
-def fixed(job: Mapping[str, Any]) -> Tree:
+def fixed(job: Mapping[str, Any]) -> Json:
     """The part of a job that must be the same for its run to go on, or to be used."""
     return {name: value for name, value in job.items() if name not in FREE}
 
 
-def configuration(folder: Path) -> Tree:
+def configuration(folder: Path) -> Json:
     """The configuration of a run; one that another version of rlseq has written is refused."""
     path = folder / "config.json"
     sealed = read_json(path)

@@ -28,7 +28,7 @@ from rlseq.training.run_folder import Row, RunFolder, Sink
 from rlseq.training.sinks import tensorboard, wandb, wandb_service
 from rlseq.types import Metrics, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
-from rlseq.utils.files import Tree
+from rlseq.utils.files import Json
 from rlseq.utils.places import without_places
 from rlseq.utils.progress import Advance, progress
 from rlseq.utils.settings import configured, takes_fields_of
@@ -107,10 +107,10 @@ class _Run:
     saved: int | None = None  # update of the last checkpoint
     waiting: list[tuple[int, float, Metrics]] = field(default_factory=list)
     probe: PolicyProbe | None = None
-    probed: Tree | None = None  # state of the probe, kept where this call does not use one
+    probed: Json | None = None  # state of the probe, kept where this call does not use one
     noted: list[str] | None = None  # alarms that are written
     curve: History = field(default_factory=list)  # rows of the history with an evaluation
-    samples: Tree | None = None  # mark of the texts of the last evaluation
+    samples: Json | None = None  # mark of the texts of the last evaluation
 
     def __post_init__(self) -> None:
         if not isinstance(self.env, SteppedEnv):  # before anything is written

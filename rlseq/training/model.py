@@ -31,7 +31,7 @@ from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import MODEL as DESCRIPTION
 from rlseq.training.run_folder import read_run, read_state, read_words
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
-from rlseq.utils.files import Damaged, Tree, checksum, make_folder, read_json, sealed, unsealed, write_whole
+from rlseq.utils.files import Damaged, Json, checksum, make_folder, read_json, sealed, unsealed, write_whole
 from rlseq.utils.imports import import_modules
 from rlseq.utils.version import __version__
 
@@ -195,9 +195,9 @@ class _Found:
 
     path: Path
     run: RunConfig
-    words: Tree
+    words: Json
     spec: TaskSpec | ControlSpec  # the words, read
-    policy: Tree  # class and shapes
+    policy: Json  # class and shapes
     weights: Mapping[str, Tensor]
 
 
@@ -235,7 +235,7 @@ def _described(path: Path, files: Any) -> _Found:
     return _Found(path, run, words, _spec(words), described["policy"], read_tensors(weights))
 
 
-def _spec(words: Tree) -> TaskSpec | ControlSpec:
+def _spec(words: Json) -> TaskSpec | ControlSpec:
     """The vocabularies and sizes of a task, or the observations and actions of one without words."""
     if "control" in words:
         return ControlSpec(**words["control"])

@@ -25,7 +25,7 @@ from rlseq.training.fingerprint import (
 from rlseq.utils.files import (
     Damaged,
     Journal,
-    Tree,
+    Json,
     locked,
     make_folder,
     read_marked,
@@ -73,7 +73,7 @@ class RunFolder:
         """Whether there is a run in it already, also one whose `config.json` is lost."""
         return (self.path / "config.json").exists() or bool(checkpoint.steps(self.checkpoints))
 
-    def configured(self, config: Mapping[str, Any]) -> Tree:
+    def configured(self, config: Mapping[str, Any]) -> Json:
         """A configuration with the part of `run.json` that must stay the same."""
         return {**config, "run": None if self.run is None else fixed(self.run)}
 
@@ -130,7 +130,7 @@ class RunFolder:
         """Add lines to `metrics.jsonl`."""
         self.metrics.append(map(json.dumps, rows))
 
-    def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> Tree:
+    def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> Json:
         """Write the texts of an evaluation, one a line, to `samples/UPDATE.jsonl`; returns their mark."""
         folder = self.path / "samples"
         make_folder(folder)
@@ -147,7 +147,7 @@ class RunFolder:
         write_sealed(self.path / "results.json", {"schema": RUN_SCHEMA, **results})
 
 
-def read_run(folder: Path) -> Tree:
+def read_run(folder: Path) -> Json:
     """The configuration of a run as plain values, which must be the one that the run was begun with."""
     path = folder / "run.json"
     run = read_sealed(path)
@@ -160,7 +160,7 @@ def read_run(folder: Path) -> Tree:
     return run
 
 
-def read_words(folder: Path) -> Tree:
+def read_words(folder: Path) -> Json:
     """The vocabularies of a run, which must be those that its configuration names."""
     path = folder / "words.json"
     words = read_sealed(path)
@@ -171,7 +171,7 @@ def read_words(folder: Path) -> Tree:
     return words
 
 
-def read_results(folder: Path) -> Tree:
+def read_results(folder: Path) -> Json:
     """The results of a run."""
     return read_sealed(folder / "results.json")
 
@@ -182,7 +182,7 @@ def read_state(folder: Path, best: bool = False) -> Any:
     An older one is never taken in its place: its scores would be those of another policy.
     """
     checkpoints = folder / "checkpoints"
-    found: Tree = read_results(folder) if best or (folder / "results.json").exists() else {"checkpoint": None}
+    found: Json = read_results(folder) if best or (folder / "results.json").exists() else {"checkpoint": None}
     if best and found["best"] is None:
         raise ValueError(
             f"{folder} has no best checkpoint, because it was never evaluated; take its last one"
@@ -201,7 +201,7 @@ def read_metrics(folder: Path, results: Mapping[str, Any]) -> list[Row]:
     return [json.loads(line) for line in lines]
 
 
-def read_samples(folder: Path, results: Mapping[str, Any]) -> list[Tree]:
+def read_samples(folder: Path, results: Mapping[str, Any]) -> list[Json]:
     """The texts of a run's last evaluation."""
     mark = results["samples"]
     if mark is None:

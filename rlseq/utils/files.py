@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-Tree = dict[str, Any]
+Json = dict[str, Any]
 START_ANEW = "put back a copy of it, or start anew in another folder"
 
 
@@ -110,12 +110,12 @@ def sealed(content: Mapping[str, Any]) -> bytes:
     return readable({**content, "checksum": checksum(canonical(content))})
 
 
-def read_sealed(path: Path) -> Tree:
+def read_sealed(path: Path) -> Json:
     """Read what `write_sealed` wrote, without the checksum; anything else is `Damaged`."""
     return unsealed(read_json(path), path)
 
 
-def unsealed(content: Mapping[str, Any], path: Path) -> Tree:
+def unsealed(content: Mapping[str, Any], path: Path) -> Json:
     """The content of a sealed file that has been read, checked and without its checksum."""
     plain = {name: value for name, value in content.items() if name != "checksum"}
     if content.get("checksum") != checksum(canonical(plain)):
@@ -123,7 +123,7 @@ def unsealed(content: Mapping[str, Any], path: Path) -> Tree:
     return plain
 
 
-def read_json(path: Path) -> Tree:
+def read_json(path: Path) -> Json:
     """Read a JSON object; a file that is missing, or holds anything else, is `Damaged`."""
     try:
         found = json.loads(path.read_bytes())
@@ -187,7 +187,7 @@ class Journal:
         self._size += len(data)
         self._sum.update(data)
 
-    def mark(self) -> Tree:
+    def mark(self) -> Json:
         """Make all lines durable; returns their length and checksum."""
         assert self._handle is not None
         os.fsync(self._handle)

@@ -15,7 +15,7 @@ import pytest
 
 from rlseq.compare.results import _scored
 from rlseq.compare.statistics import paired_difference
-from rlseq.compare.verdicts import compared, remarks, verdict
+from rlseq.compare.verdicts import compare_pairs, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE
 
 Law = Callable[[np.random.Generator, int], Any]
@@ -42,7 +42,7 @@ def compare(rewards: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[st
         {"name": name, "seeds": list(range(len(values))), "scores": {"reward": _scored(values, NO_RANGE)}}
         for name, values in runs.items()
     ]
-    return agents, compared(runs, {name: [[0.0, 1.0]] for name in runs}, NO_RANGE)
+    return agents, compare_pairs(runs, {name: [[0.0, 1.0]] for name in runs}, NO_RANGE)
 
 
 @pytest.mark.parametrize("name", LAWS)

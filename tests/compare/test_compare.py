@@ -53,7 +53,7 @@ def test_scores_are_those_of_the_runs(comparison: Any) -> None:
         values = [run["final"][metric] for run in runs]
         score = of(comparison, name)["scores"][metric]
         assert score["runs"] == values
-        wanted = statistics.mean(values)
+        wanted = statistics.mean_interval(values)
         assert score["iqm"]["estimate"] == pytest.approx(float(statistics.iqm(values).estimate))
         low, high = row_of("bleu" if metric == "bleu" else "accuracy").range
         assert (score["estimate"], score["low"], score["high"]) == pytest.approx(
@@ -238,7 +238,7 @@ def test_a_stock_policy_writes_what_the_stock_agent_would() -> None:
 
 
 def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
-    from rlseq.compare.verdicts import across
+    from rlseq.compare.verdicts import probabilities_across_tasks
 
     def task(**runs: list[float]) -> dict[str, Any]:
         return {
@@ -248,7 +248,7 @@ def test_over_several_tasks_agents_are_compared_by_how_often_they_win() -> None:
         }
 
     tasks = [task(start=[0, 0], a=[3, 4], b=[1, 2]), task(start=[0, 0], a=[100, 0], b=[50, 60])]
-    (line,) = across(tasks)
+    (line,) = probabilities_across_tasks(tasks)
     assert (line["a"], line["b"]) == ("a", "b")
     assert line["probability"]["estimate"] == pytest.approx((1 + 0.5) / 2)
     table = tables.across({"across": [line]})

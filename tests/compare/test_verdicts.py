@@ -10,7 +10,7 @@ import pytest
 from rlseq.compare.results import _curve, _scored
 from rlseq.compare.statistics import as_tree, within
 from rlseq.compare.tables import CUT, interval
-from rlseq.compare.verdicts import compared, remarks, verdict
+from rlseq.compare.verdicts import compare_pairs, remarks, verdict
 from rlseq.metrics.registry import NO_RANGE, row_of
 
 Runs = dict[str, list[float]]
@@ -22,7 +22,7 @@ def judged(rewards: Runs) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         {"name": name, "seeds": list(range(len(runs))), "scores": {"reward": _scored(runs, NO_RANGE)}}
         for name, runs in rewards.items()
     ]
-    return agents, compared(rewards, {name: [[0.0, 1.0]] for name in rewards}, NO_RANGE)
+    return agents, compare_pairs(rewards, {name: [[0.0, 1.0]] for name in rewards}, NO_RANGE)
 
 
 def test_the_verdict_has_the_sign_of_the_difference() -> None:
@@ -79,7 +79,7 @@ def test_few_items_are_named() -> None:
     rewards = {"a": [0.5, 0.6], "b": [0.5, 0.7]}
     items = {"a": [[0.0] * 10 + [1.0] * 30], "b": [[1.0] * 5 + [0.0] * 5 + [1.0] * 30]}
     agents, _ = judged(rewards)
-    found = remarks(agents, compared(rewards, items, NO_RANGE))
+    found = remarks(agents, compare_pairs(rewards, items, NO_RANGE))
     assert found[-1].endswith("fewer than 20 items have different scores: here 5 of 40, in 1 of 1 pairs.")
 
 
