@@ -162,7 +162,7 @@ Texts = Iterable[str]
 VocabFactory = Callable[[Texts, int, int | None], Vocab]  # texts, least count, largest V -> vocabulary
 
 
-def characters(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
+def single_characters(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
     """Every character."""
     return _frequent(texts, "", min_count, size)
 
@@ -192,7 +192,7 @@ def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwo
     return Subwords(tuple(sorted(ids, key=ids.__getitem__)), separator="", unk=1, merges=tokenizer.to_str())
 
 
-LEVELS: dict[str, VocabFactory] = {"char": characters, "word": whole_words, "bpe": subwords}
+LEVELS: dict[str, VocabFactory] = {"char": single_characters, "word": whole_words, "bpe": subwords}
 
 
 def level_of(vocab: Vocab) -> str:

@@ -26,7 +26,7 @@ from rlseq.agents import (
 )
 from rlseq.policy_gradient.baselines import (
     BASELINES,
-    Constant,
+    ConstantBaseline,
     Factor,
     GreedyReturn,
     group_mean,
@@ -61,7 +61,9 @@ def taught(agent: Any, env: Any) -> Any:
 
 @pytest.mark.parametrize("sources", [0, 2])
 @pytest.mark.parametrize("reward", [None, dense], ids=["terminal", "dense"])
-@pytest.mark.parametrize("baseline", [*(name for name in BASELINES if name != "group_mean"), Constant(0.7)])
+@pytest.mark.parametrize(
+    "baseline", [*(name for name in BASELINES if name != "group_mean"), ConstantBaseline(0.7)]
+)
 def test_baselines_leave_the_gradient_alone(tiny: Any, baseline: Any, reward: Any, sources: int) -> None:
     env, policy = tiny(sources=sources)
     env.parts = env.parts if reward is None else {"dense": reward}

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from rlseq.data.formats import LINE_LENGTH, Pair, Pairs, Problem, aligned, dictionary, jsonl, text_lines, tsv
+from rlseq.data.formats import (
+    LINE_LENGTH,
+    Pair,
+    Problem,
+    Records,
+    aligned,
+    dictionary,
+    jsonl,
+    text_lines,
+    tsv,
+)
 
 
 def written(path: Path, content: bytes | str) -> Path:
@@ -17,7 +27,7 @@ def written(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def read(reader: Callable[[Path], Pairs], tmp_path: Path, content: bytes | str) -> list[Pair | Problem]:
+def read(reader: Callable[[Path], Records], tmp_path: Path, content: bytes | str) -> list[Pair | Problem]:
     return list(reader(written(tmp_path / "file", content)))
 
 
@@ -90,7 +100,7 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_told_by_file_and_line(
-    reader: Callable[[Path], Pairs], content: bytes | str, line: int, what: str, tmp_path: Path
+    reader: Callable[[Path], Records], content: bytes | str, line: int, what: str, tmp_path: Path
 ) -> None:
     problems = [row for row in read(reader, tmp_path, content) if isinstance(row, Problem)]
     assert len(problems) >= 1

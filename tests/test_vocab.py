@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlseq.vocab import LEVELS, Subwords, Vocab, characters, from_json, subwords, whole_words
+from rlseq.vocab import LEVELS, Subwords, Vocab, from_json, single_characters, subwords, whole_words
 
 WORDS = Vocab(("<eos>", "the", "cat"))
 
@@ -97,7 +97,7 @@ def test_special_ids_are_the_same_at_every_level() -> None:
 
 def test_words_come_by_count_then_by_name() -> None:
     assert whole_words(TEXTS).words == ("<eos>", "<unk>", "cat", "sat", "the", "a", "dog")
-    assert characters(["bab", "c"]).words == ("<eos>", "<unk>", "b", "a", "c")
+    assert single_characters(["bab", "c"]).words == ("<eos>", "<unk>", "b", "a", "c")
 
 
 def test_rare_words_are_unknown() -> None:

@@ -208,9 +208,9 @@ def _save(run: Path, path: Path, /, best: bool = False) -> None:
         path: of the model, which `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load` read.
         best: use the best checkpoint instead of the last.
     """
-    from rlseq.cli import commands
+    from rlseq.training.model import load
 
-    commands.save(run, path, best)
+    sys.stdout.write(f"{load(run, best=best).save(path)}\n")
 
 
 def _convert(folder: Path, path: Path, /, best: bool = False) -> None:
@@ -221,9 +221,9 @@ def _convert(folder: Path, path: Path, /, best: bool = False) -> None:
         path: of the model, a new folder or a .zip.
         best: the best checkpoint instead of the last.
     """
-    from rlseq.cli import commands
+    from rlseq.training.convert import convert
 
-    commands.convert(folder, path, best)
+    sys.stdout.write(f"{convert(folder, path, best)}\n")
 
 
 def _compare(words: Sequence[str]) -> None:
@@ -243,9 +243,9 @@ def _report(folder: Path, /, imports: Imports = ()) -> None:
         folder: folder of the comparison.
         imports: modules of your own to import first.
     """
-    from rlseq.cli import commands
+    from rlseq.compare.results import Comparison
 
-    commands.report(folder)
+    sys.stdout.write(f"{Comparison.load(folder).save()}\n")
 
 
 def _doctor() -> None:

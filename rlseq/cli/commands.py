@@ -24,7 +24,6 @@ from rlseq.cli.options import (
     settings,
 )
 from rlseq.compare.plan import OF_MACHINE, SB3_AGENTS, ComparisonConfig
-from rlseq.compare.results import Comparison
 from rlseq.compare.run import run_comparison
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
@@ -43,7 +42,6 @@ from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.settings import descriptions
 
-SHOWN = 5  # differences that a message names
 FLAGS_OF_RUN = {"options": "option", "folder": "out"}
 NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options")
 FLAGS_OF_TRAINING = {"wandb_project": "wandb"}
@@ -144,18 +142,6 @@ def _say_changed(run: Path, model: Model) -> None:
         )
 
 
-def convert(folder: Path, path: Path, best: bool) -> None:
-    """Write the model of a run that an earlier version has made."""
-    from rlseq.training.convert import convert
-
-    sys.stdout.write(f"{convert(folder, path, best)}\n")
-
-
-def save(run: Path, path: Path, best: bool) -> None:
-    """Write the model of a run without optimiser and history."""
-    sys.stdout.write(f"{load(run, best=best).save(path)}\n")
-
-
 def generate(
     run: Path,
     sources: Sequence[str],
@@ -226,11 +212,6 @@ def _comparison_in_file(given: Any) -> ComparisonConfig:
             f"{given.config} has all settings; leave out {', '.join(beside)}, or write them there"
         )
     return ComparisonConfig(**found, **{name: getattr(given, name) for name in OF_MACHINE})
-
-
-def report(folder: Path) -> None:
-    """Write the page of a comparison again, and name it."""
-    sys.stdout.write(f"{Comparison.load(folder).save()}\n")
 
 
 def list_or_show(what: str, name: str | None) -> str:

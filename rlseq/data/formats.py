@@ -57,7 +57,7 @@ class DataError(ValueError):
 
 
 LineOrProblem = str | Problem
-Pairs = Iterator[Pair | Problem]
+Records = Iterator[Pair | Problem]
 Read = Iterable[Pair | str]  # what a line holds: pairs, and what was expected in place of others
 
 
@@ -105,7 +105,7 @@ def _decoded(raw: bytes, path: Path, number: int) -> LineOrProblem:
     )
 
 
-def tsv(path: Path) -> Pairs:
+def tsv(path: Path) -> Records:
     """Read `source TAB reference`, or more references, as many in every line as in the first good one.
 
     A source that comes again has several references.
@@ -128,7 +128,7 @@ def tsv(path: Path) -> Pairs:
     return _each(path, read)
 
 
-def jsonl(path: Path) -> Pairs:
+def jsonl(path: Path) -> Records:
     """Read one object a line: `{"source": …, "target": …}`, or `"references": [… , …]`."""
 
     def read(line: str, number: int) -> Read:
@@ -185,7 +185,7 @@ def _got(keys: Sequence[str], entry: Mapping[str, Any]) -> str:
     return f"{kind} under {there[0]!r}"
 
 
-def aligned(source: Path, references: Sequence[Path]) -> Pairs:
+def aligned(source: Path, references: Sequence[Path]) -> Records:
     """Read line n of the source file with line n of every reference file."""
     files = (source, *references)
     for entries in zip_longest(*map(lines, files)):
@@ -215,7 +215,7 @@ def _short(files: Sequence[Path], texts: Sequence[LineOrProblem | None], number:
     return Problem(short, number, what, fatal=True)
 
 
-def text_lines(path: Path) -> Pairs:
+def text_lines(path: Path) -> Records:
     """Read a text a line."""
 
     def read(line: str, number: int) -> Read:
@@ -224,7 +224,7 @@ def text_lines(path: Path) -> Pairs:
     return _each(path, read)
 
 
-def dictionary(path: Path, stress: bool = False) -> Pairs:
+def dictionary(path: Path, stress: bool = False) -> Records:
     """Read the CMU dictionary: lines of `word(2) P1 P2 … # comment`, divided by any white space.
 
     Args:
@@ -257,13 +257,13 @@ def _pairs(source: str, targets: Iterable[str], item: int | None = None) -> Read
     return [Pair(source, text, item) if text else "expected a reference, got nothing" for text in targets]
 
 
-def _each(path: Path, read: Callable[[str, int], Read]) -> Pairs:
+def _each(path: Path, read: Callable[[str, int], Read]) -> Records:
     """Yield what `read` makes of every line and its number."""
     for number, line in lines(path):
         yield from [line] if isinstance(line, Problem) else _rows(read(line, number), path, number)
 
 
-def _rows(found: Read, path: Path, number: int) -> Pairs:
+def _rows(found: Read, path: Path, number: int) -> Records:
     """Yield what a line holds, with its place where it is a problem."""
     for row in found:
         yield row if isinstance(row, Pair) else Problem(path, number, row)

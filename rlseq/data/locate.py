@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlseq.data.formats import DataError, Pairs, aligned, jsonl, text_lines, tsv
+from rlseq.data.formats import DataError, Records, aligned, jsonl, text_lines, tsv
 
 ALIASES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
 PARTS = tuple(ALIASES)
-Formats = Mapping[str, Callable[[Path], Pairs]]  # a reader for each suffix
+Formats = Mapping[str, Callable[[Path], Records]]  # a reader for each suffix
 PAIRS: Formats = {".tsv": tsv, ".jsonl": jsonl, ".ndjson": jsonl}
 TEXTS: Formats = {".txt": text_lines}
 STRUCTURED = {*PAIRS, ".json", ".csv"}  # read as a text a line, their tabs and brackets would be learned
@@ -35,7 +35,7 @@ Assign = Callable[[NDArray[np.uint64]], NDArray[np.int64]]  # keys of items in o
 class Origin:
     """Something that can be read again and again, and the files that it comes from."""
 
-    read: Callable[[], Pairs]
+    read: Callable[[], Records]
     files: tuple[Path, ...] = ()
 
 

@@ -30,7 +30,7 @@ from rlseq.mdp.checks import (
 from rlseq.mdp.episodes import Episodes
 from rlseq.types import Context, Counts, HeldOut, Reward
 from rlseq.utils.inplace import unchanged
-from rlseq.utils.masks import per_token
+from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
 from rlseq.utils.stateful import load_states, set_generator, states_of
 from rlseq.vocab import Vocab
@@ -191,7 +191,7 @@ class Task:
                 answer = part(tokens, mask, context)
             values[name] = checked_reward(name, answer, mask, due)
         self.dense = any(value.ndim == 2 for value in values.values())
-        return {name: per_token(value, mask) for name, value in values.items()}
+        return {name: token_rewards(value, mask) for name, value in values.items()}
 
     def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Return sequences of ids as text."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlseq.types import Context, Policy, Reward
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
-from rlseq.utils.masks import per_token, steps_of
+from rlseq.utils.masks import steps_of, token_rewards
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import load_states, set_generator, states_of
 
@@ -137,7 +137,7 @@ class WeightedSum(Composite):
         """Return the sum, [B], or [B, T] where a component has a value for each token."""
         values = [weight * reward(tokens, mask, context) for weight, reward in self.terms]
         if any(value.dim() == 2 for value in values):
-            values = [per_token(value, mask) for value in values]
+            values = [token_rewards(value, mask) for value in values]
         return torch.stack(values).sum(0)
 
     def without_first_reference(self, items: Tensor) -> Reward | None:
@@ -223,7 +223,7 @@ class KLShaped(OfReward):
         with eval_mode(self.policy), eval_mode(self.reference):
             acted = self.policy.evaluate(tokens, context).log_probs
             gap = acted - self.reference.evaluate(tokens, context).log_probs
-        paid = per_token(self.reward(tokens, mask, context), mask)
+        paid = token_rewards(self.reward(tokens, mask, context), mask)
         return paid - torch.where(mask, self.beta * gap, 0)
 
 
@@ -316,7 +316,7 @@ def increments(reward: Reward, tokens: Tensor, mask: Tensor, context: Context) -
     """Return the reward's increments, [B, T]; of a reward without any, its value at the last token."""
     if isinstance(reward, HasIncrements):
         return reward.increments(tokens, mask, context)
-    return per_token(reward(tokens, mask, context), mask)
+    return token_rewards(reward(tokens, mask, context), mask)
 
 
 def without_first_reference(reward: Reward, items: Tensor) -> Reward | None:

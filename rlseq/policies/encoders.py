@@ -18,7 +18,7 @@ from rlseq.policies.head import working_dtype
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
 
-Read = tuple[Tensor, Tensor]
+Encoded = tuple[Tensor, Tensor]
 PictureReader = Callable[[tuple[int, ...], int], nn.Module]  # (shape of a picture, H) -> a reader
 
 
@@ -43,7 +43,7 @@ class WordReader(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(hidden, heads, dropout, False) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(hidden)
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> Encoded:
         """Return one vector a word."""
         present = self.words.present(context["source"])
         x = self.embedding(context["source"])
@@ -82,7 +82,7 @@ class ConvNet(nn.Module):
         self.places = nn.Parameter(torch.randn(sides[0] * sides[1], hidden))
         self.mix = nn.Linear(hidden, hidden)
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> Encoded:
         """Return one vector a field, row by row."""
         image = context["image"]
         image = image.to(self.places.dtype) / 127.5 - 1 if image.dtype == torch.uint8 else 2 * image - 1
@@ -98,7 +98,7 @@ class Regions(nn.Module):
         super().__init__()
         self.mix = nn.Sequential(nn.LayerNorm(shape[1]), nn.Linear(shape[1], hidden), nn.ReLU())
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> Encoded:
         """Return one vector a region; the first is always present, so that attention is defined."""
         features = context["features"]
         present = (features != 0).any(2)

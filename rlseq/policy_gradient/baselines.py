@@ -48,7 +48,7 @@ def none(returns: Tensor, batch: Rollout) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Constant(Checked):
+class ConstantBaseline(Checked):
     """A threshold, which gives an always positive reward both signs."""
 
     threshold: float

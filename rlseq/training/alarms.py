@@ -14,14 +14,14 @@ from typing import Any
 from rlseq.utils.arguments import check_fields
 from rlseq.utils.errors import pick
 
-History = Sequence[dict[str, float]]
-Alarm = Callable[[History], "str | None"]
+MetricRows = Sequence[dict[str, float]]
+Alarm = Callable[[MetricRows], "str | None"]
 PATIENCE = 10  # updates for which all groups may be equal
 LOW_ENTROPY = 0.02  # share of the entropy at the start
 FAR = 3.0  # nats per token from another policy
 
 
-def not_a_number(rows: History) -> str | None:
+def not_a_number(rows: MetricRows) -> str | None:
     """A metric is NaN or infinite."""
     bad = [name for name, value in rows[-1].items() if not math.isfinite(value)]
     if not bad:
@@ -29,7 +29,7 @@ def not_a_number(rows: History) -> str | None:
     return f"{', '.join(bad)} is not finite: the step size is too large, or a reward or a log-probability is"
 
 
-def entropy_collapse(rows: History) -> str | None:
+def entropy_collapse(rows: MetricRows) -> str | None:
     """The policy hardly chooses any more."""
     first, now = rows[0].get("entropy"), rows[-1].get("entropy")
     if first is None or now is None or now > LOW_ENTROPY * first:
@@ -40,7 +40,7 @@ def entropy_collapse(rows: History) -> str | None:
     )
 
 
-def runaway(rows: History) -> str | None:
+def runaway(rows: MetricRows) -> str | None:
     """The policy is far from where it should stay."""
     for name in ("kl_reference", "kl_start", "kl_behaviour"):
         if rows[-1].get(name, 0.0) > FAR:
@@ -51,7 +51,7 @@ def runaway(rows: History) -> str | None:
     return None
 
 
-def all_groups_equal(rows: History) -> str | None:
+def all_groups_equal(rows: MetricRows) -> str | None:
     """The texts of every context earn the same."""
     last = [row.get("equal_groups", 0.0) for row in rows[-PATIENCE:]]
     if len(last) < PATIENCE or min(last) < 1:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def per_token(value: Tensor, mask: Tensor) -> Tensor:
+def token_rewards(value: Tensor, mask: Tensor) -> Tensor:
     """A reward as it is paid, `[B, T]`: one `[B]` at the last token."""
     return value if value.dim() == 2 else at_last(value, mask)
 

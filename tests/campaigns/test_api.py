@@ -29,7 +29,7 @@ from rlseq.discriminators import Adversary
 from rlseq.mdp.registry import task_class
 from rlseq.metrics import BLEU, ROUGEL, ChrF, CIDErD, DistinctN, Overlong, SelfBLEU
 from rlseq.policy_gradient import agent as schedules
-from rlseq.policy_gradient.baselines import Constant, MovingAverage, Regression
+from rlseq.policy_gradient.baselines import ConstantBaseline, MovingAverage, Regression
 from rlseq.policy_gradient.credit import Completions, Lambda, NStep
 from rlseq.training.alarms import AlarmMonitor
 from rlseq.utils.arguments import rules_of
@@ -128,7 +128,7 @@ class World:
             *((kind, {}) for kind in (rlseq.Sample, rlseq.Beam, Lambda, NStep, Completions)),
             *((kind, {}) for kind in (MovingAverage, Regression, DistinctN, SelfBLEU, AlarmMonitor)),
             *((kind, {"references": EXAMPLES}) for kind in (BLEU, CIDErD, ChrF, ROUGEL)),
-            (Constant, {"threshold": 0.0}),
+            (ConstantBaseline, {"threshold": 0.0}),
             (rlseq.Vocab, {"words": ("a", "b")}),
             (Adversary, {"discriminator": self.discriminator}),
         )
