@@ -109,9 +109,9 @@ class Captions(CorpusTask):
 
     def as_source(self, source: Any) -> Any:
         """Return a picture as an array: one that is given, or an image file, cut to a square and scaled."""
-        if not isinstance(source, (str, PathLike)):
-            return source
         (item,) = self.observed
+        if not isinstance(source, (str, PathLike)):  # one vector of features is one region, as in files
+            return np.asarray(source)[None] if item != Images.item and np.ndim(source) == 1 else source
         if item != Images.item:
             raise ValueError(f"{type(self).__name__} reads {item}: arrays, not files, got {source!r:.80}")
         return read_image(Path(source), self.items[item].shape[-1])

@@ -311,6 +311,24 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         model.generate([None])
 
 
+def test_pictures_are_read_as_in_files_of_features(tmp_path: Path) -> None:
+    pictures = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
+    told = [{"id": n, "image_id": n, "caption": f"a dog {n % 3}"} for n in range(8)]
+    (tmp_path / "captions_train.json").write_text(json.dumps({"images": pictures, "annotations": told}))
+    vectors = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    np.savez(tmp_path / "features.npz", **{str(n): vector for n, vector in enumerate(vectors)})
+    where = {"path": tmp_path / "captions_train.json", "features": tmp_path / "features.npz"}
+    options: dict[str, Any] = {name: str(path) for name, path in where.items()}
+    env = rlseq.make("rlseq/Captions-v0", num_envs=4, split="all", **options)
+    model = rlseq.load(in_run(env, tmp_path / "run"))
+    for path in where.values():
+        path.unlink()
+    alone = model.generate([vectors[0]], n=2)
+    assert alone == model.generate([vectors[:1]], n=2)
+    with pytest.raises(ValueError, match=r"source 1 must have shape \(1, 6\), got \(1, 7\)"):
+        model.generate([np.zeros(7)])
+
+
 def test_one_of_several_languages_is_asked_for_by_its_tag(tmp_path: Path) -> None:
     env = rlseq.make("rlseq/Numbers-v0", num_envs=4, below=50, target="all")
     model = rlseq.load(in_run(env, tmp_path))

@@ -61,7 +61,7 @@ def generate(
         raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
     if isinstance(decode, Beam) and n > decode.width:
         raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
-    task = about(env, sources, too_long)
+    task = _task_about(env, sources, too_long)
     rows = task.num_envs
     check_fits(rows * n * env.max_len * TOKEN_BYTES, n=n, max_len=env.max_len)
     if isinstance(decode, Beam):
@@ -112,7 +112,9 @@ def score(
             )
         if eos in ids:
             raise ValueError(f"a target cannot have the word {env.vocab.words[eos]!r} in it: {target[:80]!r}")
-    task = about(env, [None] * len(targets) if sources is None and not reads(env) else sources, too_long)
+    task = _task_about(
+        env, [None] * len(targets) if sources is None and not reads(env) else sources, too_long
+    )
     written = [ids + [eos or 0] * (most - len(ids)) for ids in coded]  # nothing counts after the first EOS
     nothing = torch.zeros(len(targets), dtype=torch.int64, device=env.device)
     with env.preserved():
@@ -129,7 +131,7 @@ def reads(env: SequenceEnv) -> bool:
     return env.source_vocab is not None or bool(env.observed)
 
 
-def about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> Any:
+def _task_about(env: Any, sources: Sequence[Source] | None, too_long: str = "cut") -> Any:
     """Return the task with one row about each source, and without a reward.
 
     Args:

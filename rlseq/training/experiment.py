@@ -15,7 +15,7 @@ from rlseq.engine.evaluation import evaluate_texts
 from rlseq.policies import make_policy
 from rlseq.training.experiment_envs import testing_env, training_env
 from rlseq.training.loop import train
-from rlseq.training.model import Model, load
+from rlseq.training.model import VALUE_HEAD, Model, give_weights, load
 from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import RunFolder
@@ -46,7 +46,7 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
     agent = make_agent(config.algorithm, policy, **config.hyper)
     agent.check(env)
     if start is not None:
-        start.give_weights(policy)
+        give_weights(str(config.start), start.policy.state_dict(), policy, VALUE_HEAD)
     return agent, env, fresh
 
 

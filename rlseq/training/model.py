@@ -129,10 +129,6 @@ class Model:
                 write_whole(path / name, data)
         return path
 
-    def give_weights(self, policy: Any) -> None:
-        """Have another policy of the same kind take the weights; a value head without weights stays new."""
-        give_weights(str(self.run.folder), self.policy.state_dict(), policy, VALUE_HEAD)
-
     @property
     def spec(self) -> TaskSpec:
         """The vocabularies and sizes of the task."""
