@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,11 @@ from rlseq.utils.memory import check_fits
 EOS, UNK = "<eos>", "<unk>"  # ids 0 and 1 of every vocabulary that is made from texts
 WORD = 150  # bytes of a word and its places in a vocabulary
 BLANK = "▁"  # stands for a blank inside a subword
+
+
+def ids_of(words: Iterable[str], known: Mapping[str, int], new: dict[str, int], first: int) -> list[int]:
+    """Return ids of words, as `known` has them; other words join `new`, with ids from `first` on."""
+    return [known[word] if word in known else new.setdefault(word, first + len(new)) for word in words]
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,7 @@ class Vocab:
 
         Such an id equals itself and nothing that can be written: a metric on ids is then one on words.
         """
-        known, new = self._readable, len(self)
-        return [
-            known[word] if word in known else oov_words.setdefault(word, new + len(oov_words))
-            for word in self.split(text)
-        ]
+        return ids_of(self.split(text), self._readable, oov_words, len(self))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a sequence of ids, up to and without the first EOS."""

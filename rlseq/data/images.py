@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
@@ -177,17 +177,14 @@ class FeatureFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _intact(path):
-            self.arrays = pick(archives.OPENERS, path.suffix, f"kind of features ({path})")(path)
         self.place: dict[str, int] = {}
-        try:
-            with _intact(path):
-                self.names = set(self.arrays.names())
+        with _intact(path), ExitStack() as opened:
+            kind = pick(archives.OPENERS, path.suffix, f"kind of features ({path})")
+            self.arrays = opened.enter_context(closing(kind(path)))
+            self.names = set(self.arrays.names())
             if {"ids", "features"} <= self.names:
                 self._read_stacked()
-        except BaseException:
-            self.arrays.close()
-            raise
+            opened.pop_all()
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -202,15 +199,15 @@ class FeatureFile:
     def right(self, names: Iterable[str], bad: Told) -> dict[str, Any]:
         """Return features `[R, D]` by name; those that are not as they must be are left to `bad`."""
         found, names = {}, list(dict.fromkeys(names))
-        if not self.place:
-            self._check_size(f"features of {len(names):,} images", names)
-        for name in names:
-            with _intact(self.path):
+        with _intact(self.path):
+            if not self.place:
+                self._check_size(f"features of {len(names):,} images", names)
+            for name in names:
                 values = self.stacked[self.place[name]] if self.place else self.arrays.read(name)
-            if wrong := _wrong(values):
-                bad("features of wrong form", f"{self.path}: features must be {wrong} for {name!r:.80}")
-            else:
-                found[name] = values[None] if values.ndim == 1 else values
+                if wrong := _wrong(values):
+                    bad("features of wrong form", f"{self.path}: features must be {wrong} for {name!r:.80}")
+                else:
+                    found[name] = values[None] if values.ndim == 1 else values
         widths = Counter(values.shape[1] for values in found.values())
         wanted = max(widths, key=widths.__getitem__, default=0)
         for name in [name for name, values in found.items() if values.shape[1] != wanted]:
@@ -223,8 +220,7 @@ class FeatureFile:
     def _read_stacked(self) -> None:
         """Read all features as one array, and the names of its rows."""
         self._check_size("features", ["features", "ids"])
-        with _intact(self.path):
-            self.stacked, ids = self.arrays.read("features"), self.arrays.read("ids")
+        self.stacked, ids = self.arrays.read("features"), self.arrays.read("ids")
         good = ids.ndim == 1 and ids.dtype.kind in "iuSUO" and self.stacked.ndim in (2, 3)
         if not good or len(ids) != len(self.stacked):
             raise ValueError(
@@ -233,8 +229,7 @@ class FeatureFile:
             )
         what = f"{self.path}: the names of {ids.size:,} features"
         limits.check_size(what, NAME_BYTES * ids.size, limits.FEATURE_BYTES)
-        with _intact(self.path):
-            names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
         self.place = {name: i for i, name in enumerate(names)}
         self.names = set(names)
         if len(self.names) < len(names):
@@ -245,8 +240,7 @@ class FeatureFile:
 
     def _check_size(self, what: str, names: Sequence[str]) -> None:
         """Refuse arrays that take too much memory, before any of them is read."""
-        with _intact(self.path):
-            size = sum(self.arrays.size(name) for name in names)
+        size = sum(self.arrays.size(name) for name in names)
         limits.check_size(f"{self.path}: {what}", size, limits.FEATURE_BYTES)
 
 

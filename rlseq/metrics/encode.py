@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.tokenize import Tokenize
+from rlseq.vocab import ids_of
 
 Line = str | Sequence[int] | Tensor  # one sequence: a text, or the ids of its tokens
 References = Sequence[Sequence[Line]]  # references[i]: the list of the references of item i
@@ -110,11 +111,7 @@ class Encoder:
                 f"eos={self.eos} is a token id, but the lines are words; give token ids, or a "
                 "tokenize= that returns them"
             )
-        base = 0 if fresh is self.words else len(self.words)
-        return [
-            self.words[word] if word in self.words else fresh.setdefault(word, base + len(fresh))
-            for word in tokens
-        ]
+        return ids_of(tokens, self.words, fresh, 0 if fresh is self.words else len(self.words))
 
     def _ids(self, tokens: Sequence[Any]) -> list[int]:
         """Return ids as they are, within the vocabulary."""

@@ -21,7 +21,7 @@ from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.errors import hint
-from rlseq.vocab import Vocab
+from rlseq.vocab import Vocab, ids_of
 
 
 class HasReferences(ABC):
@@ -171,11 +171,7 @@ class ReadWords(MetricReader):
         return ids.clamp(min=0), ids >= 0
 
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
-        known = self.ids
-        ids = [
-            known[word] if word in known else new.setdefault(str(word), first + len(new))
-            for word in self.tokenize(text)
-        ]
+        ids = ids_of(map(str, self.tokenize(text)), self.ids, new, first)
         return [*ids, 0] if end and self.ends else ids
 
 
