@@ -165,6 +165,7 @@ class Features(Pictures):
         return super().__call__(index).float()
 
 
+WRONG_FORM = "features of wrong form"
 NAME_BYTES = 128  # bytes that a name takes in memory
 _FLOATS = (np.float16, np.float32, np.float64)
 
@@ -205,16 +206,14 @@ class FeatureFile:
             for name in names:
                 values = self.stacked[self.place[name]] if self.place else self.arrays.read(name)
                 if wrong := _wrong(values):
-                    bad("features of wrong form", f"{self.path}: features must be {wrong} for {name!r:.80}")
+                    bad(WRONG_FORM, f"{self.path}: features must be {wrong} for {name!r:.80}")
                 else:
                     found[name] = values[None] if values.ndim == 1 else values
         widths = Counter(values.shape[1] for values in found.values())
         wanted = max(widths, key=widths.__getitem__, default=0)
         for name in [name for name, values in found.items() if values.shape[1] != wanted]:
             got = f"got {found.pop(name).shape[1]} for {name!r:.80}"
-            bad(
-                "features of wrong form", f"{self.path}: features must have one width, wanted {wanted}, {got}"
-            )
+            bad(WRONG_FORM, f"{self.path}: features must have one width, wanted {wanted}, {got}")
         return found
 
     def _read_stacked(self) -> None:

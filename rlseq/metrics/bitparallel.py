@@ -53,17 +53,12 @@ class Patterns(Movable):
 
     def distances(self, batch: WholeTexts) -> Tensor:
         """Return the edit distance to each reference, [B, P, R]."""
-        ones = self.ones.index_select(0, batch.rows)
+        ones = self.ones.index_select(0, batch.rows).unbind(-1)
         ids = batch.feed()
-        matches = self.matches(ids, batch.rows)
-        state = batch.last(edit_states(matches, ids >= 0, list(ones.unbind(-1))))
-        climb = torch.zeros((), dtype=torch.int64, device=ids.device)
-        for rises, falls, inside in zip(
-            state[: len(state) // 2], state[len(state) // 2 :], ones.unbind(-1), strict=True
-        ):
-            inside = inside[:, None]
-            climb = climb + bit_count(rises & inside) - bit_count(falls & inside)
-        return climb + batch.lengths[..., None]
+        state = batch.last(edit_states(self.matches(ids, batch.rows), ids >= 0, list(ones)))
+        words = zip(state[: len(ones)], state[len(ones) :], [word[:, None] for word in ones], strict=True)
+        climb = [bit_count(rises & inside) - bit_count(falls & inside) for rises, falls, inside in words]
+        return torch.stack(climb).sum(0) + batch.lengths[..., None]
 
     def common(self, batch: WholeTexts) -> Tensor:
         """Return the length of the longest common subsequence with each reference, [B, P, R]."""

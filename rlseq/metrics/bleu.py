@@ -183,9 +183,7 @@ class BLEU(Metric):
         found, ngrams, length, closest = self.statistics(batch, torch.float64)
         return torch.cat([found, ngrams, length[..., None], closest[..., None]], -1)[:, 0]
 
-    def statistics(
-        self, batch: WholeTexts, dtype: torch.dtype | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def statistics(self, batch: WholeTexts, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
         """Return matches [B, P, N], n-grams [B, P, N], length [B, P], length of the closest reference."""
         walk = zip(self.trie.walk(batch.ids, batch.rows), repeats(batch.ids, self.order), strict=True)
         matches = [batch.total(seen < take(self.most, node)) for node, seen in walk]

@@ -125,10 +125,9 @@ class CIDEr(Metric):
         assert self.df is not None
         root = torch.zeros_like(table.item)
         walk = zip(self.df.trie.walk(table.ids, root), repeats(table.ids, self.order), strict=True)
-        squares = [
-            _squares(seen, self.df.idf[node], table.ids >= 0, n) for n, (node, seen) in enumerate(walk)
-        ]
-        return table.spread(torch.stack([square.sum(1) for square in squares], -1).sqrt())
+        real = table.ids >= 0
+        norms = [_squares(seen, self.df.idf[node], real, n).sum(1) for n, (node, seen) in enumerate(walk)]
+        return table.spread(torch.stack(norms, -1).sqrt())
 
     def judge(self, batch: WholeTexts) -> Tensor:
         """Return the mean over references and orders."""

@@ -39,9 +39,8 @@ class HasReferences(ABC):
         """Return the references as texts, a list for each item."""
         table, words = self.table(index), (*self.vocab.words, *self.oov_words)
         found: list[list[str]] = [[] for _ in range(table.items)]
-        for item, ids, length in zip(
-            table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True
-        ):
+        rows = zip(table.item.tolist(), table.ids.tolist(), table.lengths.tolist(), strict=True)
+        for item, ids, length in rows:
             found[item].append(self.vocab.join(words[i] for i in ids[:length] if i != self.vocab.eos))
         return found
 

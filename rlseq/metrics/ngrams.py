@@ -114,16 +114,11 @@ class Trie(Movable):
         table = HashTable(torch.cat(keys), torch.arange(roots + 1, offset))
         return cls(table, order, stride, offset), levels
 
-    def _known(self, ids: Tensor) -> Tensor:
-        """Return tokens, those above all of the references as one id, stride − 1, that is in no key.
-
-        PAD needs no care: parent · stride − 1 is that id below the node before.
-        """
-        return ids.clamp(max=self.stride - 1)
-
     def walk(self, ids: Tensor, rows: Tensor) -> Iterator[Tensor]:
         """Yield for n = 1 … order the node [B, T] of the n-gram ending at each position, 0 if none."""
-        tokens, parent = self._known(ids), (rows + 1)[:, None]
+        # Tokens above all of the references become one id, stride − 1, that is in no key. PAD needs no care:
+        # parent · stride − 1 is that id below the node before.
+        tokens, parent = ids.clamp(max=self.stride - 1), (rows + 1)[:, None]
         for _ in range(self.order):
             node = self.table.find(parent * self.stride + tokens)
             parent = _shift(node)
