@@ -359,6 +359,9 @@ def test_a_task_is_made_where_the_policy_is(tmp_path: Path) -> None:
     model = rlseq.load(in_run(copying(), tmp_path))
     trained_elsewhere = replace(model.run, options={**model.run.options, "device": "cuda:7"})
     assert replace(model, run=trained_elsewhere).task().device.type == "cpu"
+    for name in ("meta", "nowhere"):
+        with pytest.raises(ValueError, match=f"device '{name}' is not usable here"):
+            rlseq.load(tmp_path, device=name)
 
 
 def test_options_that_would_make_other_words_are_refused(pairs: Path, tmp_path: Path) -> None:

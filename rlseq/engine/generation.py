@@ -112,9 +112,9 @@ def score(
             )
         if eos in ids:
             raise ValueError(f"a target cannot have the word {env.vocab.words[eos]!r} in it: {target[:80]!r}")
-    task = _task_about(
-        env, [None] * len(targets) if sources is None and not reads(env) else sources, too_long
-    )
+    if sources is None and not reads(env):
+        sources = [None] * len(targets)
+    task = _task_about(env, sources, too_long)
     written = [ids + [eos or 0] * (most - len(ids)) for ids in coded]  # nothing counts after the first EOS
     nothing = torch.zeros(len(targets), dtype=torch.int64, device=env.device)
     with env.preserved():

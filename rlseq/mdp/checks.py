@@ -20,7 +20,9 @@ _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits i
 def usable_device(device: str | torch.device) -> torch.device:
     """Return the device, if this machine has it."""
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
+        torch.Generator(found)  # which every task needs
+        return found
     except (RuntimeError, AssertionError) as error:
         have = "cpu" + ", cuda" * torch.cuda.is_available()
         raise ValueError(f"device {str(device)!r} is not usable here ({error}); use one of: {have}") from None
