@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, group_mean
-from rlseq.policy_gradient.diagnostics import step_metrics
 from rlseq.policy_gradient.factors import Scale, as_it_is, by_group
 from rlseq.policy_gradient.losses import Aggregate, clipped, out_of_clip, per_step, per_text, per_token
 from rlseq.policy_gradient.penalties import Divergence, k3
@@ -37,10 +36,10 @@ class GRPO(PolicyGradient):
         """Return −min(ρA, clip(ρ, 1 − clip, 1 + clip_high) A)."""
         return clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)
 
-    def step_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
-        """Return what to log of a step, with the share of tokens from which the clip keeps the gradient."""
+    def token_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
+        """Return from which tokens the clip keeps the gradient."""
         out = out_of_clip(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip_high)
-        return step_metrics(evaluation, batch, clip_fraction=out.float())
+        return {"clip_fraction": out.float()}
 
 
 @dataclass(eq=False)

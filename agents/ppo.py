@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.diagnostics import step_metrics
 from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
@@ -34,10 +33,10 @@ class PPO(A2C):
         """Return −min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
         return clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
 
-    def step_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
-        """Return what to log of a step, with the share of tokens from which the clip keeps the gradient."""
+    def token_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
+        """Return from which tokens the clip keeps the gradient."""
         out = out_of_clip(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
-        return step_metrics(evaluation, batch, clip_fraction=out.float())
+        return {"clip_fraction": out.float()}
 
 
 @dataclass(eq=False)

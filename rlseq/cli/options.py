@@ -18,7 +18,7 @@ from typing_extensions import get_type_hints
 from tyro.conf import UseAppendAction, arg
 
 from rlseq.utils.arguments import Range, Tokens, check_fields
-from rlseq.utils.errors import check_options, hint
+from rlseq.utils.errors import check_options, hint, in_one_line
 from rlseq.utils.settings import descriptions
 
 LARGEST = 1_000_000  # bytes of a file of settings
@@ -168,7 +168,7 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
         found = yaml.safe_load(data)
         values = _counted(found)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as YAML or JSON: {_in_a_line(error)}") from None
+        raise ValueError(f"{path} cannot be read as YAML or JSON: {in_one_line(error)}") from None
     if values > MOST_VALUES:
         raise ValueError(f"{path} holds more than {MOST_VALUES:,} values, repetitions by aliases included")
     if not isinstance(found, Mapping):
@@ -199,8 +199,3 @@ def _counted(value: Any, count: int = 0) -> int:
     elif isinstance(value, str):
         value.encode()  # refuses half of a surrogate pair, which could not be written
     return count + 1
-
-
-def _in_a_line(error: Exception) -> str:
-    """Return an error of the parser in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

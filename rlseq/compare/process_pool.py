@@ -44,7 +44,7 @@ def threads_each(processes: int) -> int:
 
 
 def run_all(
-    jobs: Sequence[RunConfig], processes: int, told: Callable[[int], None] = lambda done: None
+    jobs: Sequence[RunConfig], processes: int, advance: Callable[[int], None] = lambda done: None
 ) -> tuple[dict[str, str], float]:
     """Make all runs that are not finished, a start before what starts from it.
 
@@ -53,7 +53,7 @@ def run_all(
     Args:
         jobs: the runs.
         processes: how many at a time.
-        told: is called now and then with the number of runs that are done.
+        advance: is called now and then with the number of runs that are done.
 
     Returns:
         The error of each run that failed, by folder; and the seconds of all processes together.
@@ -61,7 +61,7 @@ def run_all(
     running: dict[str, BaseProcess] = {}
     with stopping(STOPPING_ALL) as stop:
         try:
-            found = _work(jobs, processes, told, running, stop)
+            found = _work(jobs, processes, advance, running, stop)
         finally:
             for process in running.values():
                 process.kill()
@@ -74,7 +74,7 @@ def run_all(
 def _work(
     jobs: Sequence[RunConfig],
     processes: int,
-    told: Callable[[int], None],
+    advance: Callable[[int], None],
     running: dict[str, BaseProcess],
     stop: Stop,
 ) -> tuple[dict[str, str], float]:
@@ -95,7 +95,7 @@ def _work(
             elif len(running) < processes and job.start not in unfinished:
                 waiting.remove(job)
                 running[job.folder] = _started(job, threads_each(processes))
-        told(len(jobs) - len(unfinished))
+        advance(len(jobs) - len(unfinished))
         if stop.asked and not passed_on:
             passed_on = True
             for process in running.values():

@@ -114,7 +114,7 @@ class _Run:
     def curve(self) -> list[dict[str, float]]:
         """Return the evaluations, with the one before training as the first."""
         rows = [{n.removeprefix("eval_"): v for n, v in row.items()} for row in self.results["curve"]]
-        seconds = self._seconds()
+        seconds = {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
         if not rows or rows[-1]["tokens"] != self.results["tokens"]:
             raise Damaged(
                 f"{self.path / 'results.json'} has no evaluation at the end of the run, after "
@@ -148,9 +148,6 @@ class _Run:
     def rewarded(self) -> list[str]:
         """Return the names of the parts of the reward that the run was trained on."""
         return list(configuration(self.path)["env"].get("reward", {}))
-
-    def _seconds(self) -> dict[float, float]:
-        return {row["update"]: row["seconds"] for row in read_metrics(self.path, self.results)}
 
 
 def _task(env: str, runs: Sequence[_Run]) -> Json:

@@ -21,7 +21,7 @@ from rlseq.data import limits
 from rlseq.data.images import FeatureFile, Features, ImageFiles, Name, check_image, stacked
 from rlseq.metrics.treebank import penn_treebank
 from rlseq.utils.arguments import Rule
-from rlseq.utils.errors import hint, pick, told
+from rlseq.utils.errors import hint, in_one_line, pick
 
 Caption = tuple[str, ...]
 
@@ -93,7 +93,7 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path}: lists or objects nested too deeply; {_WANTED}") from None
     except ValueError as error:  # a size beyond the limit, a name that no file can have, too many digits
         raise ValueError(
-            str(error) if str(path) in str(error) else f"{path}: {told(error)}; {_WANTED}"
+            str(error) if str(path) in str(error) else f"{path}: {in_one_line(error)}; {_WANTED}"
         ) from None
 
 

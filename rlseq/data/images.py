@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rlseq.data import archives, limits
-from rlseq.utils.errors import need, pick, told
+from rlseq.utils.errors import in_one_line, need, pick
 
 Name = int | str
 Told = Callable[[str, str], None]  # of what is wrong: its kind, and a message; raises, or counts
@@ -126,7 +126,8 @@ def _opened(file: Path) -> Iterator[Any]:
             yield image
     except _BROKEN_IMAGE as error:
         raise ValueError(
-            f"{file} is no image that can be read, or is cut off ({told(error)}); wanted {', '.join(FORMATS)}"
+            f"{file} is no image that can be read, or is cut off ({in_one_line(error)}); "
+            f"wanted {', '.join(FORMATS)}"
         ) from None
 
 
@@ -277,7 +278,7 @@ def _intact(path: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and str(path) in str(error):
             raise
         raise ValueError(
-            f"{path} cannot be read as features ({told(error)}): it is cut off, encrypted, of another "
+            f"{path} cannot be read as features ({in_one_line(error)}): it is cut off, encrypted, of another "
             "kind, or holds pickled objects, which are never read; wanted arrays of floats by image id, or "
             "`ids` and `features`"
         ) from None

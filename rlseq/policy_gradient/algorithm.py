@@ -193,11 +193,12 @@ class PolicyGradient(Agent):
             self._ratio_checked = True
         penalty, metrics = penalties(self, evaluation, learned)
         loss = (self.surrogate(evaluation, learned) * learned.weights).sum() + penalty
-        return loss, {**self.step_metrics(evaluation, learned), **metrics}
+        beside = self.token_metrics(evaluation, learned)
+        return loss, {**step_metrics(evaluation, learned, **beside), **metrics}
 
-    def step_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
-        """Return what to log of a step."""
-        return step_metrics(evaluation, batch)
+    def token_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
+        """Return further values of tokens `[B, T]`, whose means a step logs."""
+        return {}
 
     def _steps(self, batch: LearningBatch) -> Iterator[LearningBatch]:
         """Yield shuffled minibatches of whole groups, each with the weights of a step."""

@@ -61,8 +61,20 @@ class NStep(NeedsValues, Checked):
         return returns.n_step(batch.rewards, values_of(batch), batch.ends, gamma, self.n, batch.bootstrap)
 
 
+class CreditOfTexts(Factor):
+    """A credit made of scores of texts, not of rewards along the way; `prepare` stores it in the batch."""
+
+    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
+        """Return the stored credit."""
+        if batch.credit is None:
+            raise ValueError(
+                "this credit is made when a batch is collected; collect it with the agent that learns"
+            )
+        return batch.credit
+
+
 @dataclass(frozen=True)
-class Completions(Factor, Checked):
+class Completions(CreditOfTexts, Checked):
     """Q(y₍₁…ₜ₋₁₎, yₜ) = mean return of N completions of y₍₁…ₜ₎; at the end, the text's own (Yu et al. 2017).
 
     Rewards before yₜ are subtracted, as from any reward-to-go.
@@ -84,7 +96,7 @@ class Completions(Factor, Checked):
         """Complete prefixes, and store the mean returns as the credit."""
         rows, longest = batch.actions.shape
         prefixes = list(range(longest - self.every, 0, -self.every))[::-1]
-        judged = batch.returns.unsqueeze(1)
+        credit = batch.returns.unsqueeze(1)
         if prefixes:
             writer = self.rollout_policy or policy
             completed = complete(
@@ -92,13 +104,9 @@ class Completions(Factor, Checked):
             )
             means = completed.returns.view(len(prefixes), rows, self.samples).mean(2).t()
             following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
-            judged = torch.cat([means, judged], 1)[:, following]
-        judged = judged.where(~batch.ends, batch.returns.unsqueeze(1))
-        return replace(batch, credit=judged - past_rewards(batch))
-
-    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Return the stored credit."""
-        return stored(batch)
+            credit = torch.cat([means, credit], 1)[:, following]
+        credit = credit.where(~batch.ends, batch.returns.unsqueeze(1))
+        return replace(batch, credit=credit - past_rewards(batch))
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Increments(Factor, Checked):
 
 
 @dataclass(frozen=True)
-class Stepwise(Factor, Checked):
+class Stepwise(CreditOfTexts, Checked):
     """Q̂ₜ = the score of the unfinished text y₍₁…ₜ₎, by a discriminator, for instance (REGS)."""
 
     scorer: Scorer
@@ -128,19 +136,6 @@ class Stepwise(Factor, Checked):
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Store the scores as the credit."""
         return replace(batch, credit=self.scorer(batch.actions, batch.mask, batch.context))
-
-    def __call__(self, batch: Rollout, gamma: float) -> Tensor:
-        """Return the stored credit."""
-        return stored(batch)
-
-
-def stored(batch: Rollout) -> Tensor:
-    """Return the credit that `prepare` has stored."""
-    if batch.credit is None:
-        raise ValueError(
-            "this credit is made when a batch is collected; collect it with the agent that learns"
-        )
-    return batch.credit
 
 
 CREDITS: dict[str, Credit] = {  # an agent gets a copy of its own

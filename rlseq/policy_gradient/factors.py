@@ -13,7 +13,7 @@ from rlseq.engine.references import check_has_references
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policy_gradient.agent import SCHEDULES
 from rlseq.policy_gradient.baselines import BASELINES, Factor, NeedsValues, group_mean, leave_one_out
-from rlseq.policy_gradient.credit import CREDITS, Completions, Stepwise
+from rlseq.policy_gradient.credit import CREDITS, CreditOfTexts
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import Rollout, SteppedEnv
@@ -77,7 +77,6 @@ SCALES: dict[str, Scale] = {
     "bootstrapped": bootstrapped,
 }
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
-SCORED_WHOLE = (Completions, Stepwise)  # credits made of scores of texts, not of rewards along the way
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
     "credit": CREDITS,
     "baseline": BASELINES,
@@ -99,7 +98,7 @@ def check_factors(agent: Any) -> None:
                 f"{type(factor).__name__} from rlseq.policy_gradient.baselines.Factor"
             )
     check_samples(agent.decode)
-    if isinstance(agent.credit, SCORED_WHOLE) and (agent.kl_reward or agent.gamma < 1):
+    if isinstance(agent.credit, CreditOfTexts) and (agent.kl_reward or agent.gamma < 1):
         raise ValueError(
             f"{type(agent.credit).__name__} credits actions with scores of texts, not with rewards; "
             f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"

@@ -59,8 +59,8 @@ def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> Non
             raise TypeError(f"{owner} has no option {name!r}{hint(name, known)}")
 
 
-def told(error: object, most: int = 200) -> str:
-    """The message of another library in one line, without control characters, cut where it is long."""
+def in_one_line(error: object, most: int = 200) -> str:
+    """Return the message of another library in one line, without control characters, cut where it is long."""
     kind = type(error).__name__ if isinstance(error, BaseException) else ""
     text = printable(" ".join(str(error).split())) or kind
     return text if len(text) <= most else f"{text[:most]}…"

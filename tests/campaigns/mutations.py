@@ -193,8 +193,8 @@ MUTATIONS = [
         (
             "stepwise-unpaid",
             "rlseq/policy_gradient/credit.py",
-            "return replace(batch, credit=judged - past_rewards(batch))",
-            "return replace(batch, credit=judged)",
+            "return replace(batch, credit=credit - past_rewards(batch))",
+            "return replace(batch, credit=credit)",
             "update",
         ),
         # ── losses and penalties ──
