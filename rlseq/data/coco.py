@@ -227,7 +227,7 @@ def with_images(
     pictures: Sequence[Picture], folder: str | Path, side: int, bad: Bad
 ) -> tuple[list[Picture], ImageFiles]:
     """Return the pictures whose files are in a folder, and the files."""
-    kept, files = [], []
+    kept: dict[Picture, Path] = {}
     if not isdir(folder):
         raise FileNotFoundError(
             f"images={str(folder)!r} is no folder; wanted the one that {pictures[0].file!r:.80} is in"
@@ -240,19 +240,16 @@ def with_images(
         if name.is_absolute() or ".." in name.parts or (file and not file.resolve().is_relative_to(inside)):
             said = f"image {picture.id!r:.80} has the file {picture.file!r:.80}"
             bad("images outside their folder", f"{said}, which is not in images={str(folder)!r}")
-            continue
-        if file is None:
+        elif file is None:
             said = f"{folder} has no file {picture.file!r:.80}"
             bad("missing images", f"{said}, of image {picture.id!r:.80}")
-            continue
-        try:
-            check_image(file)
-        except ValueError as error:
-            bad("images that cannot be read", str(error))
-            continue
-        kept.append(picture)
-        files.append(file)
-    return _some(kept, pictures, f"folder {folder}", bad), ImageFiles(files, side)
+        else:
+            try:
+                check_image(file)
+                kept[picture] = file
+            except ValueError as error:
+                bad("images that cannot be read", str(error))
+    return _some(list(kept), pictures, f"folder {folder}", bad), ImageFiles(list(kept.values()), side)
 
 
 def with_features(pictures: Sequence[Picture], path: str | Path, bad: Bad) -> tuple[list[Picture], Features]:

@@ -34,12 +34,6 @@ def brevity(length: Tensor, ref_length: Tensor) -> Tensor:
     return torch.where(length > 0, penalty, 0)
 
 
-def plain(matches: Tensor, ngrams: Tensor, length: Tensor, ref_length: Tensor) -> Tensor:
-    """No smoothing: 0 as soon as one order has no match."""
-    precision = matches / ngrams.clamp(min=1)
-    return brevity(length, ref_length) * torch.exp(torch.log(precision).mean(-1))
-
-
 # (matches [..., N], n-grams [..., N]) -> both, so that an order without a match need not be 0
 Smooth = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -143,7 +137,7 @@ def sacrebleu(smooth: Smooth = halving) -> Definition:
 
 SACREBLEU = sacrebleu()
 COCO = Definition("coco", epsilon, epsilon, 1.0)
-MIXER = Definition("mixer", plus_one, plain, 1.0)
+MIXER = Definition("mixer", plus_one, partial(geometric, smooth=unsmoothed, effective=False), 1.0)
 
 
 @dataclass(eq=False)
