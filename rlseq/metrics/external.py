@@ -164,9 +164,10 @@ class _Judge(Composable):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Check the references."""
+        """Check the references, and say what is missing before anything is computed."""
         check_references(self.references)
         self.texts = [[_clean(line) for line in item] for item in self.references]
+        self.folder = _require(self.name)
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
         """Return the score of text k against item rows[k], and of all together."""
@@ -238,9 +239,8 @@ class METEOR(_Judge):
     name: ClassVar[str] = "meteor"
 
     def __post_init__(self) -> None:
-        """Start the processes, or say what is missing."""
+        """Start the processes."""
         super().__post_init__()
-        self.folder = _require("meteor")
         self.pool = self._start()
 
     def _start(self) -> list[LineProcess]:
@@ -306,11 +306,6 @@ class SPICE(_Judge):
     timeout: float = 3600.0
 
     name: ClassVar[str] = "spice"
-
-    def __post_init__(self) -> None:
-        """Say what is missing before anything is computed."""
-        super().__post_init__()
-        self.folder = _require("spice")
 
     def judge(self, texts: Sequence[str], rows: Sequence[int]) -> tuple[list[float], float]:
         """Run the program once over files."""
