@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlseq.agents import AGENTS
-from rlseq.mdp.registry import option_names, task_class
+from rlseq.mdp.registry import task_class
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.policies import COMPONENTS, POLICIES
 from rlseq.policies.mlp import ControlSpec
@@ -82,9 +83,10 @@ class RunConfig(Checked):
 
     def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the task with some changed; the vocabularies stay those of the run."""
-        takes_words = {*OF_WORDS} & option_names(task_class(self.env))
-        for name in TO_WORDS if takes_words else ():
-            if name in changes and changes[name] != self.options.get(name):
+        known = signature(task_class(self.env)).parameters
+        kept = changes.keys() & known.keys() if known.keys() & {*OF_WORDS} else set()
+        for name in TO_WORDS:
+            if name in kept and changes[name] != self.options.get(name, known[name].default):
                 raise ValueError(
                     f"{name}={changes[name]!r} contradicts the vocabularies of the run, which are kept; "
                     f"leave {name} out"
