@@ -17,15 +17,8 @@ ORDINARY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}(?<!\.)")
 DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))}
 WRITTEN = (
     *("alarms.json", "config.json", "error.txt", "run.json", "log.txt", "metrics.jsonl"),
-    *(
-        "results.json",
-        "start.json",
-        "temperatures.json",
-        "words.json",
-        "samples/*.jsonl",
-        "tensorboard/events.*",
-    ),
-    *("checkpoints/*.json", "checkpoints/*.safetensors", ".*.draft", "*/.*.draft"),
+    *("results.json", "start.json", "temperatures.json", "words.json", "samples/*.jsonl"),
+    *("tensorboard/events.*", "checkpoints/*.json", "checkpoints/*.safetensors", ".*.draft", "*/.*.draft"),
 )
 
 

@@ -247,13 +247,8 @@ def _curve(curves: Sequence[Sequence[Mapping[str, float]]], range: Bounds = NO_R
     lines = []
     for place in [*places, ends]:
         spent = {key: float(np.median(_at(curves, place, key))) for key in SPENT}
-        lines.append(
-            {
-                "tokens": float(np.median(place)),
-                **spent,
-                **as_tree(mean_interval(_at(curves, place, "reward")), range),
-            }
-        )
+        reward = as_tree(mean_interval(_at(curves, place, "reward")), range)
+        lines.append({"tokens": float(np.median(place)), **spent, **reward})
     return lines
 
 

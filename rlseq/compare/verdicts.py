@@ -50,14 +50,10 @@ def compare_pairs(
         }
         for a, b in itertools.combinations(rewards, 2)
     ]
-    over_seeds, over_items = (
-        holm([line["p"] for line in lines]),
-        holm([line["items"]["p"] for line in lines]),
-    )
-    for line, p, q in zip(lines, over_seeds, over_items, strict=True):
-        line["p_holm"], line["items"]["p_holm"] = p, q
-        line["better"] = _better(line)
-    return [without_nan(line) for line in lines]
+    for tests in (lines, [line["items"] for line in lines]):
+        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+            test["p_holm"] = p
+    return [without_nan({**line, "better": _better(line)}) for line in lines]
 
 
 def _over_seeds(x: Sequence[float], y: Sequence[float], range: Bounds) -> Json:
