@@ -29,6 +29,10 @@ BELOW = {
     "types": "utils",
     "utils": "",
 }
+# Names that several modules define because they are one verb, one setting of tasks or one paper's word.
+SHARED = set(
+    "compare evaluate generate load make register train reward_to_go MIXER REPORTED SPLITS M".split()
+)
 FACADE = "rlseq"  # the table of public names, which the rooms do not import
 
 
@@ -107,6 +111,19 @@ def test_there_is_no_circle_of_modules() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_a_public_name_is_defined_in_one_module() -> None:
+    """Classes, functions, constants and aliases: one name for one thing, wherever it is read."""
+    homes: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in [node.name] if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else names:
+                homes.setdefault(name, set()).add(module)
+    several = {name: where for name, where in homes.items() if len(where) > 1 and not name.startswith("_")}
+    assert several.keys() <= SHARED, several
 
 
 def test_relative_imports_are_not_used() -> None:
