@@ -30,22 +30,10 @@ BELOW = {
     "utils": "",
 }
 # Names that several modules define because they are one verb, one setting of tasks or one paper's word.
-SHARED = set(
-    [
-        "compare",
-        "evaluate",
-        "generate",
-        "load",
-        "make",
-        "register",
-        "train",
-        "reward_to_go",
-        "MIXER",
-        "REPORTED",
-        "SPLITS",
-        "M",
-    ]
-)
+SHARED = {
+    *("compare", "evaluate", "generate", "load", "make", "register", "train"),
+    *("reward_to_go", "MIXER", "REPORTED", "SPLITS", "M"),
+}
 FACADE = "rlseq"  # the table of public names, which the rooms do not import
 
 
