@@ -32,7 +32,8 @@ class Parallel(CorpusTask):
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu", "chrf", "rouge_l", "ter" or
             "cider_d", or any reward; "edit" where characters are read, else "bleu", when not given.
         max_len: T, EOS included; the longest reference when not given. Longer references are left out.
-        level: "char", "word" or "bpe", or one for sources and one for references.
+        level: "char", "word" or "bpe", or one for sources and one for references; words where training knows
+            98 % of those of dev, else characters or subwords, when not given (`rlseq data inspect`).
         min_count: words that training has less often are unknown.
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.

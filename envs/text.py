@@ -34,7 +34,8 @@ class Text(CorpusTask):
         path: a file with a text a line, or a folder with train.txt, dev.txt and test.txt; a generated grammar
             when not given.
         split: "train", "dev" or "test".
-        level: "char", "word" or "bpe"; characters where texts are single words, else words, when not given.
+        level: "char", "word" or "bpe"; words where training knows 98 % of those of dev, else characters or
+            subwords, when not given.
         reward: "bleu_2", "bleu_3", "bleu_4", of the tokens written, the end among them; another name of
             `rlseq metrics`; or any reward.
         max_len: T, EOS included; the longest text when not given. Longer texts are left out.

@@ -1,7 +1,8 @@
 """From texts to a corpus: read, divide, count words, encode; once, and then from the cache.
 
-Large files go line by line, four times: what memory holds meanwhile is 24 bytes a reference, to know which
-sources are alike, and the words of the vocabulary; ids go to a file as they come.
+Large files go line by line, four times, or five where the level is to be chosen: what memory holds meanwhile
+is 24 bytes a reference, to know which sources are alike, and the words of the vocabulary; ids go to a file as
+they come.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,18 +24,20 @@ from numpy.typing import NDArray
 from rlseq.data import cache, limits
 from rlseq.data.corpus import COLUMNS, Corpus, CorpusWriter
 from rlseq.data.formats import DataError, Pair, Problem
+from rlseq.data.level import LEAST_PAIR, Levels, choose, count_words
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 from rlseq.utils.version import __version__
-from rlseq.vocab import LEVELS, Vocab, VocabFactory, check_vocab_size, level_of
+from rlseq.vocab import LEVELS, Vocab, check_vocab_size, level_of
 
 MOST_REFERENCES = 32  # of an item; further ones make another item, so that tables stay narrow
 PROBLEMS_LISTED = 5  # problems that a message names
 TEXT_BYTES_IN_MEMORY = 1 << 26  # up to which pairs are held, where more would be read several times
-CACHE_VERSION = 5  # of what the cache holds
+CACHE_VERSION = 6  # of what the cache holds
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
-Level = str | tuple[str, str] | None
+Level = str | Levels | None
+PlacedPair = tuple[Pair, int, int, bool]  # a pair, its part, its item, and whether it is the first of that
 
 
 class Vocabularies(Protocol):
@@ -53,8 +57,8 @@ class Reading:
     """How texts become ids.
 
     Args:
-        level: "char", "word" or "bpe", or one for sources and one for references; when not given, characters
-            where texts are single words, else words.
+        level: "char", "word" or "bpe", or one for sources and one for references; when not given, words
+            where training knows those of dev, else characters or subwords (`rlseq.data.level.choose`).
         min_count: words that training has less often are unknown.
         vocab_size: the most frequent words that are kept.
         seed: divides what files do not divide.
@@ -183,6 +187,7 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
         "version": f"{__version__}/{CACHE_VERSION}/{sys.byteorder}",
         "longest": limits.limit(limits.LINE_BYTES),  # what is longer may be skipped
         "reading": asdict(reading),
+        "subwords": find_spec("tokenizers") is not None,  # which decides the level, too
         "readers": readers,
         "assign": assign.__name__,
     }
@@ -206,18 +211,18 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         skipped = some + "".join(map(str, problems.first[:1]))
         raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
     places = {name: assign_parts(name, seen, assign) for name, seen in surveys.items()}
-    rows = partial(_rows, origins, places)
-    level = levels(reading.level, surveys)
-    make = [LEVELS[name] for name in level]
-    words = partial(_words, kept=(reading.min_count, reading.vocab_size), name=_named(origins))
+    rows = partial(rows_of, origins, places)
+    words = partial(_words, reading=reading, name=_named(origins))
     conditional = any(seen.conditional for seen in surveys.values())
+    why = ""
     if reading.words is not None:
         vocab, source_vocab = reading.words.vocab, reading.words.source_vocab
         level = level_of(source_vocab or vocab), level_of(vocab)
     else:
+        level, why = chosen_levels(reading.level, surveys, rows(), conditional)
         sources = (str(p.source) for p, part, _, first in rows() if part == 0 and first)
-        source_vocab = words(make[0], sources) if conditional else None
-        vocab = words(make[1], (pair.target for pair, part, *_ in rows() if part == 0))
+        source_vocab = words(level[0], sources) if conditional else None
+        vocab = words(level[1], (pair.target for pair, part, *_ in rows() if part == 0))
     oov_words: dict[str, int] = {}
     writers = [CorpusWriter(folder, name) for name in PARTS]
     for pair, part, item, first in rows():
@@ -226,6 +231,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
             writers[part].sources(source_vocab.encode(str(pair.source)))
     notes = {
         "level": level,
+        "why": why,
         "vocab": vocab.to_json(),
         "source_vocab": source_vocab and source_vocab.to_json(),
         "oov_words": list(oov_words),
@@ -237,10 +243,12 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
 
 
-def _words(make: VocabFactory, texts: Iterator[str], kept: tuple[int, int | None], name: str) -> Vocab:
+def _words(level: str, texts: Iterator[str], reading: Reading, name: str) -> Vocab:
     """Make the vocabulary of texts; where there can be none, the error names their files."""
+    chosen = level == "bpe" and reading.level is None and reading.vocab_size is None
+    least = max(reading.min_count, LEAST_PAIR) if chosen else reading.min_count
     try:
-        return make(texts, *kept)
+        return LEVELS[level](texts, least, reading.vocab_size)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
 
@@ -334,21 +342,26 @@ def _ranks(item: NDArray[np.int64]) -> NDArray[np.int64]:
     return ranks
 
 
-def levels(level: Level, surveys: Mapping[str, Survey]) -> tuple[str, str]:
-    """Return the level of sources, and that of references."""
-    if isinstance(level, str):
-        return level, level
+def chosen_levels(
+    level: Level, surveys: Mapping[str, Survey], rows: Iterable[PlacedPair], conditional: bool
+) -> tuple[Levels, str]:
+    """Return the level of sources, and that of references; and why, where they are not given.
+
+    Args:
+        level: as it was given.
+        surveys: of every origin.
+        rows: all pairs, with their parts; they are read where no level is given.
+        conditional: whether there are sources.
+    """
     if level is not None:
-        return level
+        return ((level, level) if isinstance(level, str) else level), ""
     pairs = sum(len(seen.pairs) for seen in surveys.values())
-    blanks = np.sum([seen.blanks for seen in surveys.values()], axis=0)
-    source, target = ("word" if n >= pairs / 2 else "char" for n in blanks)
-    return source, target
+    blanks = np.sum([seen.blanks for seen in surveys.values()], axis=0) / max(1, pairs)
+    counted = ((pair.source, pair.target, part, first) for pair, part, _, first in rows)
+    return choose(count_words(counted, blanks.tolist()), conditional)
 
 
-def _rows(
-    origins: Mapping[str, Origin], places: Mapping[str, Place]
-) -> Iterator[tuple[Pair, int, int, bool]]:
+def rows_of(origins: Mapping[str, Origin], places: Mapping[str, Place]) -> Iterator[PlacedPair]:
     """Yield every pair that is no repetition, its part, its item, and whether it is the first of its item."""
     for name, origin in origins.items():
         columns = (column.tolist() for column in places[name])

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlseq.data.encode import PROBLEMS_LISTED, Problems, assign_parts, levels, pairs_of, scan
+from rlseq.data.encode import PROBLEMS_LISTED, Problems, assign_parts, chosen_levels, pairs_of, rows_of, scan
 from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
@@ -83,6 +83,7 @@ class Overview:
     conditional: bool
     examples: list[Pair]
     max_len: int | None
+    recommended: str  # the level that tasks choose, and why; nothing where a level was given
 
     @property
     def overlap(self) -> dict[str, float]:
@@ -102,7 +103,8 @@ class Overview:
             also = "" if name == "train" else f"{self.overlap[name]:.2%}"
             long = "" if self.max_len is None else f"{part.too_long:,}"
             counts.add_row(name, *(f"{n:,}" for n in numbers), long, also)
-        return Group(counts, self._lengths(), *self._examples(), *self._problems())
+        recommended = [Text(f"recommended: {self.recommended}")] if self.recommended else []
+        return Group(counts, self._lengths(), *recommended, *self._examples(), *self._problems())
 
     def _lengths(self) -> Table:
         unit = " and ".join(dict.fromkeys(self.level))
@@ -162,11 +164,13 @@ def inspect(
     origins = find(path, TEXTS if texts else PAIRS)
     problems = Problems()
     surveys = {name: scan(origin, 0, problems) for name, origin in origins.items()}
-    source, target = levels(level, surveys)
+    places = {name: assign_parts(name, seen, by_seed) for name, seen in surveys.items()}
+    conditional = any(seen.conditional for seen in surveys.values())
+    chosen, why = chosen_levels(level, surveys, rows_of(origins, places), conditional)
+    source, target = ("char" if name == "char" else "word" for name in chosen)
     parts = {name: Part((Side(source), Side(target))) for name in PARTS}
     examples: list[Pair] = []
-    for name, seen in surveys.items():
-        place = assign_parts(name, seen, by_seed)
+    for name, place in places.items():
         codes, kept = place.part.tolist(), place.kept.tolist()
         for code, is_kept, pair in zip(codes, kept, pairs_of(origins[name]), strict=True):
             parts[PARTS[code]].add(pair, not is_kept, max_len)
@@ -180,9 +184,10 @@ def inspect(
         parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
         level=(source, target),
         problems=problems,
-        conditional=any(seen.conditional for seen in surveys.values()),
+        conditional=conditional,
         examples=examples,
         max_len=max_len,
+        recommended=why,
     )
 
 

@@ -106,6 +106,8 @@ def run(
     """
     torch.manual_seed(config.seed)  # of what an agent makes for itself, a discriminator, say
     agent, env, fresh = build(config, start)
+    if "path" in config.options and (why := env.corpus.notes.get("why")):
+        sys.stderr.write(f"rlseq: {why}\n")
     folder, first = Path(config.folder), None
     if first_test and (folder / "start.json").exists():
         first = read_sealed(folder / "start.json")
