@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test campaign check bench docs clean
+.PHONY: demo test campaign check bench tables docs clean
 
 demo: $(READY) ## compare agents in five minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
@@ -24,17 +24,21 @@ check: $(READY) ## formatting, lint, types
 bench: $(READY) ## learning, written to benchmarks/results/
 	$(BIN)/python benchmarks/solve_copy.py
 
-docs: $(READY) ## the tables in README.md and docs/, from benchmarks/results/
+tables: $(READY) ## the tables in README.md and docs/, from benchmarks/results/
 	$(BIN)/python benchmarks/tables.py
 
+docs: $(READY) ## the documentation, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info
 
 # The environment is made once, and again only when what it is made from changes.
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with the versions in constraints.txt (once; torch is the large part)…"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rlseq needs Python 3.10 or newer, got " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	@touch $@
 	@echo "Done."

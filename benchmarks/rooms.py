@@ -1,6 +1,6 @@
 """Draw the rooms of the package and the arrows between them, as `tests/test_architecture.py` allows them.
 
-python benchmarks/rooms.py          # writes docs/rooms.svg
+python benchmarks/rooms.py          # writes docs/images/rooms.svg
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ast import literal_eval
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DRAWING = ROOT / "docs" / "rooms.svg"
+DRAWING = ROOT / "docs" / "images" / "rooms.svg"
 WIDTH, HEIGHT, BOX, TALL = 760, 806, 168, 46
 ROOMS = {  # centre of a room (column, row), and its content in a few words
     "cli": (2.1, 0, "the rlseq command"),

@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py [--check]
 
-Fills every region between `<!-- table: NAME -->` and `<!-- end -->` in README.md and docs/*.md.
+Fills every region between `<!-- table: NAME -->` and `<!-- end -->` in README.md and in docs/.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def filled(page: str) -> str:
 def main() -> int:
     """Fill all pages; with --check only say which are not what the results say."""
     stale = 0
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         page = path.read_text("utf-8")
         if filled(page) == page:
             continue

@@ -27,7 +27,7 @@ class Parallel(CorpusTask):
 
     Args:
         path: a TSV or JSONL file, a folder of train, dev and test, a list of aligned files, or a mapping of
-            parts (docs/data.md).
+            parts (docs/guides/data.md).
         split: "train", "dev" or "test".
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu", "chrf", "rouge_l", "ter" or
             "cider_d", or any reward; "edit" where characters are read, else "bleu", when not given.

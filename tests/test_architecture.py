@@ -135,10 +135,12 @@ def test_relative_imports_are_not_used() -> None:
 
 def test_the_drawing_and_the_table_of_the_docs_have_these_arrows() -> None:
     script = ROOT / "benchmarks" / "rooms.py"
-    made = runpy.run_path(str(script))["drawing"]()
-    assert made == (ROOT / "docs" / "rooms.svg").read_text("utf-8"), "run python benchmarks/rooms.py"
+    made, drawn = runpy.run_path(str(script))["drawing"](), ROOT / "docs" / "images" / "rooms.svg"
+    assert made == drawn.read_text("utf-8"), "run python benchmarks/rooms.py"
     rows = re.findall(
-        r"^\| (`[^|]*) \| [^|]* \| ?([^|]*)\|$", (ROOT / "docs" / "design.md").read_text("utf-8"), flags=re.M
+        r"^\| (`[^|]*) \| [^|]* \| ?([^|]*)\|$",
+        (ROOT / "docs" / "how" / "design.md").read_text("utf-8"),
+        flags=re.M,
     )
     found = {
         room: set(re.findall(r"`(\w+)`", below))
@@ -150,6 +152,6 @@ def test_the_drawing_and_the_table_of_the_docs_have_these_arrows() -> None:
 
 
 def test_files_that_the_design_names_exist() -> None:
-    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    text = (ROOT / "docs" / "how" / "design.md").read_text("utf-8")
     for name in re.findall(r"`((?:rlseq|agents|envs|tests|benchmarks)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).is_file(), name

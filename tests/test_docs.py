@@ -1,7 +1,8 @@
-"""Every Python snippet of the README and the docs runs as it stands, in a fresh interpreter."""
+"""Every Python and shell snippet of the README and the docs runs, in a fresh process."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,12 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOKENS, SEEDS = "2e3", "1"  # of a shell snippet when it is tested
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    """Return the snippets of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+
+
 SNIPPETS = [
-    pytest.param(code, id=f"{page.name}-{number}")
+    pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S))
+    for number, code in enumerate(snippets(page, "python"))
 ]
+SHELL = [page for page in PAGES if snippets(page, "shell")]
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
@@ -28,6 +38,20 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    """With smaller budgets than are written there, one after the other in one folder."""
+    commands = "".join(snippets(page, "shell"))
+    commands = re.sub(r"(--budget-tokens) \S+", rf"\1 {TOKENS}", commands)
+    commands = re.sub(r"(--seeds) \S+", rf"\1 {SEEDS}", commands)
+    script = f'set -e\nrlseq() {{ "{sys.executable}" -m rlseq "$@"; }}\n{commands}'
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_tables_are_those_of_the_committed_results() -> None:

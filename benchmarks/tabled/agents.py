@@ -140,17 +140,21 @@ def variance() -> str:
         rows = []
         for name, found in run["results"]["estimators"].items():
             alike, apart = found["alike"], found["apart"]
-            bias = "not enumerated" if "bias" not in alike else _bias(alike["bias"])
             off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
-            rows.append([name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias, off])
+            rows.append(
+                [name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias(alike), off]
+            )
         head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
         text += markdown(head, rows) + origin(run)
     return text
 
 
-def _bias(bias: float) -> str:
-    """Rounding is no bias."""
-    return "0" if bias < 5e-6 else f"{bias:.1e}" if bias < 0.001 else f"{bias:.0%}"
+def bias(found: dict[str, Any]) -> str:
+    """Return the bias of an estimator; rounding is no bias."""
+    if "bias" not in found:
+        return "not enumerated"
+    size = found["bias"]
+    return "0" if size < 5e-6 else f"{size:.1e}" if size < 0.001 else f"{size:.0%}"
 
 
 def control() -> str:

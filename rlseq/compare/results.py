@@ -31,7 +31,7 @@ SPENT = ("episodes", "seconds")  # beside tokens, by which curves are joined
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison; `results` is what `results.json` holds (docs/compare.md)."""
+    """The results of a comparison; `results` is what `results.json` holds (docs/guides/compare.md)."""
 
     folder: Path
     results: Json

@@ -180,7 +180,7 @@ def _check_generators(name: str, part: Any) -> None:
     if isinstance(part, GENERATORS):
         raise TypeError(
             f"{name} is a random generator that checkpoints would lose; give what holds it `state_dict()` "
-            "and `load_state_dict(state)`, as docs/runs.md shows"
+            "and `load_state_dict(state)`, as docs/guides/runs.md shows"
         )
     if isinstance(part, MethodType):
         _check_generators(name, part.__self__)

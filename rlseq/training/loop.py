@@ -53,9 +53,9 @@ def train(
 ) -> History:
     """Train an agent: gather a batch and learn from it, again and again.
 
-    With `out`, all of it is written to a folder (docs/runs.md), and a run that was stopped, by Ctrl-C or by a
-    kill, goes on from its last checkpoint to the very numbers that it would have reached. An error ends the
-    run with status "failed"; the metrics of all updates before it are written.
+    With `out`, all of it is written to a folder (docs/guides/runs.md). A run that was stopped, by Ctrl-C or
+    by a kill, resumes from its last checkpoint and reaches the same numbers as an uninterrupted one. An error
+    ends the run with status "failed"; the metrics of all updates before it are written.
 
     Args:
         agent: learns.

@@ -1,6 +1,6 @@
 """Where runs are written: a folder each, with everything needed to resume, compare and reproduce it.
 
-The files and their fields are described in docs/runs.md.
+The files and their fields are described in docs/guides/runs.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,376 @@
+"""Descriptions of agents, tasks, metrics and policies as Markdown, from the code and the committed results.
+
+The documentation is built with them, so that options, defaults, samples and measurements follow the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import rlseq
+from rlseq.agents import AGENTS, function_name
+from rlseq.mdp.registry import task_class
+from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.metrics.registry import METRICS
+from rlseq.policies import POLICIES
+from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.utils.settings import descriptions
+from tabled import markdown, origin, runs
+from tabled.agents import bias
+
+ROOT = Path(__file__).parents[2]
+ROWS = 3  # samples that are shown of a task
+
+
+def code(value: Any) -> str:
+    """Return a value as code; a function by its name."""
+    return f"`{getattr(value, '__name__', value) if callable(value) else repr(value)}`"
+
+
+def extras() -> str:
+    """Return the optional dependencies that a user may want, from pyproject.toml, with the comments there."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    section = text.split("[project.optional-dependencies]\n")[1].split("\n[")[0]
+    rows = []
+    for name, packages, comment in re.findall(r"^(\w+) = \[(.+)\](?: *# (.*))?$", section, re.M):
+        if name not in ("docs", "benchmarks"):
+            listed = ", ".join(f"`{package}`" for package in re.findall(r'"([^"<>=]+)', packages))
+            rows.append([f"`{name}`", comment, listed])
+    return _left(["extra", "what it brings", "packages"], rows)
+
+
+def agent(name: str, published: Mapping[str, str]) -> str:
+    """Return the settings of an agent: its own, those of which a paper gives a value, and where the rest is.
+
+    Args:
+        name: one of `AGENTS`.
+        published: the values of its paper, by setting.
+    """
+    cls = AGENTS[name]
+    base = PolicyGradient if issubclass(cls, PolicyGradient) else Agent
+    texts, inherited = descriptions(cls), {field.name: _default(field) for field in fields(base)}
+    known = {field.name: field for field in fields(cls) if field.name != "policy"}
+    for setting in published:
+        if setting not in known:
+            raise ValueError(f"agent {name!r} has no setting {setting!r}")
+    own = [
+        setting
+        for setting, field in known.items()
+        if setting in published or setting not in inherited or _default(field) != inherited[setting]
+    ]
+    rows = [
+        [
+            f"`{setting}`",
+            _default(known[setting]),
+            *([published.get(setting, "")] * bool(published)),
+            texts[setting],
+        ]
+        for setting in own
+    ]
+    head = ["setting", "default", *(["in the paper"] * bool(published)), "meaning"]
+    return _left(head, rows) if rows else ""
+
+
+def settings(name: str) -> str:
+    """Return all settings of a class of agents."""
+    cls = {each.__name__: each for each in (Agent, PolicyGradient)}[name]
+    texts = descriptions(cls)
+    rows = [[f"`{f.name}`", _default(f), texts[f.name]] for f in fields(cls) if f.name != "policy"]
+    return _left(["setting", "default", "meaning"], rows)
+
+
+def _default(field: Field[Any]) -> str:
+    """Return the default of a field as code; a function by the name that `make_agent` takes."""
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    known = function_name(field.name, value)
+    return f'`"{known}"`' if known else code(value)
+
+
+def estimators(names: Sequence[str]) -> str:
+    """Return rows of the measurement of bias and variance."""
+    text = ""
+    for run in runs("variance"):
+        found = run["results"]["estimators"]
+        rows = []
+        for name in names:
+            alike, apart = found[name]["alike"], found[name]["apart"]
+            rows.append(
+                [name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias(alike)]
+            )
+        head = ["estimator", "texts", "variance, alike", "variance, apart", "bias"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def curves(names: Sequence[str]) -> str:
+    """Return rows of the learning benchmark, and its learning curves as SVG."""
+    text = ""
+    for run in runs("learning"):
+        found = {each["agent"]: each for each in run["results"]["agents"]}
+        rows, drawn = [], {}
+        for name in names:
+            each = found[name]
+            gain = each["gain"]
+            rows.append(
+                [
+                    name,
+                    each["lr"],
+                    f"{sum(each['before']) / len(each['before']):.3f}",
+                    f"{sum(each['after']) / len(each['after']):.3f}",
+                    f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+                    gain["n"],
+                ]
+            )
+            drawn[name] = [
+                [(0.0, before), *map(tuple, curve)]
+                for before, curve in zip(each["before"], each["curves"], strict=True)
+            ]
+        head = ["agent", "lr", "reward at the start", "reward after", "gain, 95 %", "seeds"]
+        text += (
+            drawing(drawn, "tokens", "reward on held-out sources") + "\n" + markdown(head, rows) + origin(run)
+        )
+    return text
+
+
+WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT = 640, 300, 62, 44, 30, 14
+COLOURS = ("#2f6fde", "#d9730d", "#0f8a5f", "#b3359b")
+
+
+def drawing(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]], x: str, y: str) -> str:
+    """Return learning curves as SVG within HTML: a thin line a seed, a thick one for their mean.
+
+    Args:
+        lines: for each name a curve a seed, of pairs (x, y).
+        x: title of the axis.
+        y: title of the other.
+    """
+    points = [point for curves in lines.values() for curve in curves for point in curve]
+    right = max(point[0] for point in points)
+    low, high = min(p[1] for p in points), max(p[1] for p in points)
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        across, up = point[0] / right, (point[1] - low) / (high - low)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BELOW - up * (HEIGHT - BELOW - ABOVE)
+
+    parts = [*_axes(low, high, right, place, x, y)]
+    for number, (name, curves) in enumerate(lines.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        parts += [_line(map(place, curve), colour, 1, 0.4) for curve in curves]
+        parts.append(_line(map(place, _mean(curves)), colour, 2.5, 1))
+        across = LEFT + 8 + 190 * number
+        parts.append(f'<text x="{across}" y="18" fill="{colour}" font-weight="600">{name}</text>')
+    title = f"{y} against {x}: {', '.join(lines)}"
+    return (
+        f'<div class="curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
+        f'aria-label="{title}" font-size="13" font-family="system-ui, sans-serif">'
+        f"{''.join(parts)}</svg></div>\n"
+    )
+
+
+def _mean(curves: Sequence[Sequence[tuple[float, float]]]) -> Iterator[tuple[float, float]]:
+    """Yield the mean of curves, evaluation by evaluation."""
+    for points in zip(*curves, strict=False):
+        yield sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points)
+
+
+def _line(points: Any, colour: str, width: float, opacity: float) -> str:
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+    stroke = f'stroke="{colour}" stroke-width="{width}" opacity="{opacity}"'
+    return f'<polyline points="{path}" fill="none" {stroke}/>'
+
+
+def _axes(low: float, high: float, right: float, place: Any, x: str, y: str) -> Iterator[str]:
+    for k in range(5):
+        value = low + (high - low) * k / 4
+        _, up = place((0, value))
+        yield (
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up:.1f}" y2="{up:.1f}" '
+            'stroke="currentColor" opacity="0.15"/>'
+            f'<text x="{LEFT - 8}" y="{up + 4:.1f}" text-anchor="end" fill="currentColor">{value:.2f}</text>'
+        )
+        across, _ = place((right * k / 4, low))
+        anchor = "end" if k == 4 else "middle"
+        yield (
+            f'<text x="{across:.1f}" y="{HEIGHT - BELOW + 18}" text-anchor="{anchor}" fill="currentColor">'
+            f"{right * k / 4:,.0f}</text>"
+        )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    yield f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="currentColor">{x}</text>'
+    yield f'<text x="{WIDTH - RIGHT}" y="18" text-anchor="end" fill="currentColor" opacity="0.75">{y}</text>'
+
+
+def oracle(methods: Sequence[str]) -> str:
+    """Return rows of the benchmark of adversarial training: means over seeds."""
+    text = ""
+    for run in runs("oracle-cpu-*"):
+        found = run["results"]
+        rows = []
+        for method in methods:
+            each = [row for row in found["rows"] if row["method"] == method]
+            if not each:
+                raise ValueError(f"no method {method!r} in the oracle benchmark")
+            cells = [_mean_of(each, name) for name in ("nll_oracle", "nll_test", "self_bleu")]
+            rows.append([method, *(f"{cell:.3f}" for cell in cells), len(each)])
+        head = ["method", "NLL_oracle", "NLL_test", "Self-BLEU-4", "seeds"]
+        text += (
+            markdown(head, rows)
+            + f"\nEntropy of the oracle: {found['entropy']:.3f} nats per token.\n"
+            + origin(run)
+        )
+    return text
+
+
+def _mean_of(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return float(sum(row[name] for row in rows) / len(rows))
+
+
+def task(id: str) -> str:
+    """Return what there is to know about a task: spaces, options, samples, and measured rewards."""
+    cls = task_class(id)
+    env = rlseq.make(id, num_envs=ROWS, **small(id))
+    parts = [_spaces(env), "**Options**\n", _options(cls), "**Samples**\n", samples(env), _measured(id)]
+    return "\n".join(parts)
+
+
+def small(id: str) -> dict[str, Any]:
+    """Return options that make a task fast to make, without other samples than the default's."""
+    return {"rlseq/Captions-v0": {"scenes": 50}}.get(id, {})
+
+
+def _spaces(env: Any) -> str:
+    rows = [
+        ["words that can be written", f"{len(env.vocab):,}"],
+        ["longest text, the end included", env.max_len],
+        ["training items", f"{env.size:,}"],
+        [
+            "observation",
+            ", ".join(f"`{name}` {_shape(space)}" for name, space in env.single_observation_space.items()),
+        ],
+        ["action", f"`{env.single_action_space}`"],
+        ["held-out data", f"`{env.held_out}`" if env.held_out else "none"],
+        ["metrics that `evaluate` reports", ", ".join(f"`{name}`" for name in env.metrics) or "the reward"],
+    ]
+    return _left(["", ""], rows)
+
+
+def _shape(space: Any) -> str:
+    return (
+        f"{list(space.shape)}" if isinstance(space, gym.spaces.Box | gym.spaces.MultiDiscrete) else f"{space}"
+    )
+
+
+def _options(cls: type) -> str:
+    """Return the options of a task's own, from its signature and its docstring."""
+    texts = arguments(cls)
+    rows = [
+        [f"`{p.name}`", code(p.default), texts.get(p.name, "")]
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    common = ", ".join(f"`{name}`" for name in EnvOptions.__annotations__)
+    return (
+        _left(["option", "default", "meaning"], rows)
+        + f"\nAll tasks also have {common} ([EnvOptions](../api/tasks.md)).\n"
+    )
+
+
+def arguments(cls: Any) -> dict[str, str]:
+    """Return the descriptions of arguments, from the docstring of a class or its nearest base with any."""
+    for each in inspect.getmro(cls) if isinstance(cls, type) else (cls,):
+        found = inspect.getdoc(each) or ""
+        if "Args:" in found:
+            block = found.split("Args:\n", 1)[1].split("\n\n")[0]
+            pieces = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, re.M)
+            return {name: " ".join(text.split()) for name, text in pieces}
+    return {}
+
+
+def samples(env: Any) -> str:
+    """Return a few items of a task: sources and references, as many as it has rows."""
+    env.reset(seed=0)
+    context, sources = env.context, env.sources()
+    lengths = context["reference_lengths"][:, 0].tolist() if "references" in context else []
+    written = env.vocab.decode_batch(context["references"][:, 0].tolist(), lengths) if lengths else []
+    rows = [[source, text] for source, text in zip(sources, written or [""] * len(sources), strict=True)]
+    return _left(["source", "a reference"], rows)
+
+
+def _measured(id: str) -> str:
+    text = ""
+    for run in runs("tasks"):
+        found = run["results"]["tasks"].get(id)
+        if found:
+            seconds = run["results"]["seconds_of_each_stage"]
+            rows = [[name, f"{stage['reward']:.3f}"] for name, stage in found["stages"].items()]
+            text += (
+                f"**Measured** on {found['tested_on']}, {seconds:g} CPU seconds a stage, settings not tuned:"
+                "\n\n" + markdown(["stage", "reward"], rows) + origin(run)
+            )
+    return text
+
+
+REFERENCES = [["the cat sat on the mat", "there is a cat on the mat"], ["two dogs are running fast"]]
+HYPOTHESES = ["the cat is on the mat", "two dogs run"]
+
+
+def metric(name: str) -> str:
+    """Return a metric's properties and its scores on two sentences."""
+    row = METRICS[name]
+    low, high = row.range
+    rows = [
+        ["better", row.better],
+        ["range", f"{low:g} … {high:g} {row.unit}".strip()],
+        ["reads", row.reads],
+        ["needs references", "yes" if row.needs_references else "no"],
+        [
+            "as a reward by name",
+            f"1 − the score, × {row.scale:g}" if row.better == "lower" else f"× {row.scale:g}",
+        ],
+    ]
+    if row.make is not None and isinstance(row.kind, type):
+        rows += _scored(row)
+    return _left([f"`{name}`", ""], rows)
+
+
+def _scored(row: Any) -> list[list[str]]:
+    """Return the signature and the scores of a metric on the example."""
+    if row.reads == "texts" and row.name in ("meteor", "spice"):
+        return [["signature", "needs Java"]]
+    fitted = row.fit(REFERENCES if row.needs_references else None)
+    found = [["signature", f"`{fitted.signature}`"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = fitted.score(HYPOTHESES)
+    listed = [f"{float(score):.4g}" for score in torch.as_tensor(scores).flatten()]
+    return [*found, ["scores of the example", ", ".join(listed)]]
+
+
+def policy(name: str) -> str:
+    """Return the sizes of a policy and their defaults."""
+    build = POLICIES[name]
+    given = build.func if isinstance(build, partial) else build
+    texts = arguments(given)
+    rows = [
+        [f"`{p.name}`", code(p.default), texts.get(p.name, "")]
+        for p in inspect.signature(given).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    return _left(["size", "default", "meaning"], rows)
+
+
+def _left(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table whose columns are text."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return markdown(head, cells).replace("---:", "---")
