@@ -233,7 +233,10 @@ def test_without_tensorboard_it_is_said_once(
     assert capsys.readouterr().err.count("no TensorBoard files: pip install") == 1
 
 
-def test_wandb_is_told_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "extra"), [("wandb", "log"), ("trackio", "track")])
+def test_trackers_are_told_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+) -> None:
     told: list[Any] = []
 
     class Service:
@@ -250,12 +253,13 @@ def test_wandb_is_told_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         def finish() -> None:
             told.append("finished")
 
-    monkeypatch.setitem(sys.modules, "wandb", Service)
-    run(tmp_path / "a", wandb_project="mine")
+    monkeypatch.setitem(sys.modules, module, Service)
+    asked: dict[str, Any] = {f"{module}_project": "mine"}
+    run(tmp_path / "a", **asked)
     assert told == [("mine", "REINFORCE"), 1, 2, 3, 4, 5, 6, "finished"]
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"wandb is not installed: pip install 'rlseq\[log\]'"):
-        run(tmp_path / "b", wandb_project="mine")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"{module} is not installed: pip install 'rlseq\[{extra}\]'"):
+        run(tmp_path / "b", **asked)
 
 
 def test_half_a_line_of_metrics_does_no_harm(tmp_path: Path) -> None:

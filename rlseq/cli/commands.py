@@ -43,8 +43,8 @@ from rlseq.utils.imports import import_modules
 from rlseq.utils.settings import descriptions
 
 FLAGS_OF_RUN = {"options": "option", "folder": "out"}
-NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options")
-FLAGS_OF_TRAINING = {"wandb_project": "wandb"}
+NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options", "unrecorded")
+FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
 NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
 FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
 

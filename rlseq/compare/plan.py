@@ -25,7 +25,7 @@ START = "start"  # the name of the shared start
 SB3_AGENTS = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
-OF_MACHINE = ("jobs", "out")  # settings that do not change the results, and are not recorded
+OF_MACHINE = ("jobs", "out", "quiet")  # settings that do not change the results, and are not recorded
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
@@ -76,6 +76,8 @@ class ComparisonConfig(Checked):
     threads as torch may use here (`OMP_NUM_THREADS`, `torch.set_num_threads`), and each at least one."""
     out: str | PathLike[str] = "runs/compare"
     """Folder of the comparison."""
+    quiet: bool = False
+    """Print no lines of the runs, and show no progress bar; each run keeps its lines in its `log.txt`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,6 +28,7 @@ from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
 from rlseq.utils.stopping import Stop, stopping
 
+LOG = "log.txt"  # in the folder of a run
 POLL_SECONDS = 0.5  # seconds between two looks at the processes, if none ends
 STOPPING_ALL = "stopping all runs after their current update; run again to go on"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
@@ -44,9 +45,12 @@ def threads_each(processes: int) -> int:
 
 
 def run_all(
-    jobs: Sequence[RunConfig], processes: int, advance: Callable[[int], None] = lambda done: None
+    jobs: Sequence[RunConfig],
+    processes: int,
+    advance: Callable[[int], None] = lambda done: None,
+    tell: Callable[[str, str], None] = lambda folder, line: None,
 ) -> tuple[dict[str, str], float]:
-    """Make all runs that are not finished, a start before what starts from it.
+    """Make all runs that are not finished, a start before the runs that begin from it.
 
     Ctrl-C and SIGTERM stop all runs after their current update. No process outlives this call.
 
@@ -54,6 +58,7 @@ def run_all(
         jobs: the runs.
         processes: how many at a time.
         advance: is called now and then with the number of runs that are done.
+        tell: is called with the folder of a run and each line that the run writes to its log.
 
     Returns:
         The error of each run that failed, by folder; and the seconds of all processes together.
@@ -61,7 +66,7 @@ def run_all(
     running: dict[str, BaseProcess] = {}
     with stopping(STOPPING_ALL) as stop:
         try:
-            found = _work(jobs, processes, advance, running, stop)
+            found = _work(jobs, processes, advance, tell, running, stop)
         finally:
             for process in running.values():
                 process.kill()
@@ -75,18 +80,26 @@ def _work(
     jobs: Sequence[RunConfig],
     processes: int,
     advance: Callable[[int], None],
+    tell: Callable[[str, str], None],
     running: dict[str, BaseProcess],
     stop: Stop,
 ) -> tuple[dict[str, str], float]:
     """Start and await processes, which are `running` by the folders of their runs, until all is done."""
     waiting = sorted((job for job in jobs if not job.done), key=lambda job: job.start is not None)
     failed: dict[str, str] = {}
+    logs: dict[str, int] = {}  # how far the log of each run has been told
     seconds, before, passed_on = 0.0, time.perf_counter(), False
     while running or (waiting and not stop.asked):
-        for folder in [folder for folder, process in running.items() if process.exitcode is not None]:
+        ended = [folder for folder, process in running.items() if process.exitcode is not None]
+        for folder in running:
+            lines, logs[folder] = _new_lines(Path(folder) / LOG, logs[folder])
+            for line in lines:
+                tell(folder, line)
+        for folder in ended:
             process = running.pop(folder)
             if process.exitcode:
                 failed[folder] = _reason(Path(folder), process.exitcode)
+                tell(folder, f"failed: {failed[folder].strip().splitlines()[-1]}")
         unfinished = {job.folder for job in waiting} | set(running)
         for job in [] if stop.asked else list(waiting):
             if job.start in failed:
@@ -94,6 +107,7 @@ def _work(
                 waiting.remove(job)
             elif len(running) < processes and job.start not in unfinished:
                 waiting.remove(job)
+                logs[job.folder] = _size(Path(job.folder) / LOG)
                 running[job.folder] = _started(job, threads_each(processes))
         advance(len(jobs) - len(unfinished))
         if stop.asked and not passed_on:
@@ -103,6 +117,22 @@ def _work(
         wait([process.sentinel for process in running.values()], POLL_SECONDS)
         seconds, before = seconds + len(running) * (time.perf_counter() - before), time.perf_counter()
     return failed, seconds
+
+
+def _new_lines(path: Path, begin: int) -> tuple[list[str], int]:
+    """Return the complete lines of a file from a position on, and the position after them."""
+    if _size(path) <= begin:
+        return [], begin
+    with path.open("rb") as file:
+        file.seek(begin)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode(errors="replace").splitlines(), begin + len(whole)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _started(job: RunConfig, threads: int) -> BaseProcess:
@@ -137,7 +167,7 @@ def _child(job: RunConfig, threads: int) -> None:
     if job.stock:  # stock agents do not say where they were, so they begin again
         clear(folder)
         write_sealed(folder / "run.json", job.plain())
-    handle = opened(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    handle = opened(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with os.fdopen(handle, "a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from inspect import signature
@@ -14,7 +15,7 @@ from rlseq.compare.process_pool import processors, run_all
 from rlseq.compare.results import Comparison, collect_results
 from rlseq.training.fingerprint import differences
 from rlseq.training.run_config import RunConfig
-from rlseq.utils.errors import check_options
+from rlseq.utils.errors import check_options, printable
 from rlseq.utils.files import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
 from rlseq.utils.progress import progress
 from rlseq.utils.settings import takes_fields_of
@@ -57,11 +58,30 @@ def run_comparison(config: ComparisonConfig) -> Comparison:
             write_sealed(Path(job.folder) / "run.json", job.plain())
         write_json(folder / "config.json", config.plain())
         processes = min(config.jobs or processors(), len(runs))
-        with progress("compare", len(runs), "runs") as advance:
-            failed, seconds = run_all(runs, processes, lambda done: advance(done, ""))
+        failed, seconds = _made(runs, processes, folder / "runs", config.quiet)
         whole = time.perf_counter() - began
         spent = {"seconds": whole, "jobs": processes, "seconds_of_runs": seconds}
         return collect_results(folder, runs, failed, spent)
+
+
+def _made(
+    runs: Sequence[RunConfig], processes: int, folder: Path, quiet: bool
+) -> tuple[dict[str, str], float]:
+    """Make the runs, and print the lines of their logs unless the comparison is quiet."""
+    finished = 0
+
+    with progress("compare", len(runs), "runs", False if quiet else None) as show:
+
+        def advance(done: int) -> None:
+            nonlocal finished
+            finished = done
+            show(done, "")
+
+        def tell(run: str, line: str) -> None:
+            name = Path(run).relative_to(folder).as_posix()
+            sys.stderr.write(f"[{finished}/{len(runs)}] {name}: {printable(line)}\n")
+
+        return run_all(runs, processes, advance, (lambda run, line: None) if quiet else tell)
 
 
 def _agree(runs: Sequence[RunConfig]) -> None:

@@ -27,11 +27,15 @@ class TrainConfig(Checked):
     """Go on with the run that is in the folder; False refuses a folder that has one."""
     wandb_project: str | None = None
     """A project of Weights & Biases that receives the metrics, too."""
+    trackio_project: str | None = None
+    """A project of trackio (a tracker whose files stay on this machine) that receives the metrics, too."""
     alarms: str | Callable[[str], None] = "warn"
     """What to do where the reward, or metrics later on, make no sense: "warn", "stop", "ignore", or a
     function that is called with the message."""
     probe: bool = True
     """At evaluations, compare the policy of a policy gradient with its greedy texts and its start, and
     measure the noise of its gradient; this takes the time of three updates."""
+    quiet: bool = False
+    """Print no lines at evaluations, and show no progress bar."""
     on_update: Callable[[dict[str, float]], None] | None = None
     """A function that is called with the metrics of every update; each time it waits for the device."""

@@ -22,10 +22,11 @@ from rlseq.training.config import TrainConfig
 from rlseq.training.fingerprint import describe
 from rlseq.training.preflight import reward_warnings
 from rlseq.training.probe import PolicyProbe
+from rlseq.training.progress_lines import Pace, evaluation_line, opening_line
 from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_config import run_of, words_of
 from rlseq.training.run_folder import Row, RunFolder, Sink
-from rlseq.training.sinks import tensorboard, wandb, wandb_service
+from rlseq.training.sinks import EXTRAS, service, tensorboard, tracked
 from rlseq.types import Metrics, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.files import Json
@@ -75,7 +76,8 @@ def train(
         if config.out is not None:
             _open(run, config.out, stack)
         stop = stack.enter_context(nullcontext(Stop(NOTICE)) if config.out is None else stopping(NOTICE))
-        advance = stack.enter_context(progress(type(agent).__name__, limit, unit))
+        show = False if config.quiet else None
+        advance = stack.enter_context(progress(type(agent).__name__, limit, unit, show))
         try:
             if config.alarms != "ignore":
                 _preflight(run)
@@ -127,6 +129,11 @@ class _Run:
     def done(self, unit: str) -> int:
         """Return the number of updates, or of tokens, so far."""
         return self.updates if unit == "updates" else self.env.counts.as_dict()["tokens"]
+
+    def tell(self, line: str) -> None:
+        """Write a line to standard error, where a progress bar stays below it."""
+        if not self.config.quiet:
+            sys.stderr.write(f"{line}\n")
 
     def learn(self) -> None:
         """Make one update. Its metrics stay tensors."""
@@ -270,23 +277,35 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
     """Update and evaluate, until the limit or a request to stop."""
     every = run.config.eval_every or (100 if unit == "updates" else max(1, limit // 10))
     done = run.done(unit)
+    pace = Pace(done, run.done("tokens"), run.seconds)
+    run.tell(opening_line(type(run.agent).__name__, limit, every, unit))
     while done < limit and not stop.asked:
         run.agent.set_progress(done / limit)
         run.learn()
         before, done = done, run.done(unit)
         if done // every > before // every or done >= limit:
             run.evaluate()
+            run.tell(_line(run, done / limit, pace.left(done, limit), pace))
         elif len(run.waiting) >= run.held:
             run.flush()
         last = run.history[-1] if run.history else {}
         advance(done, next((f"{name} {last[name]:.3f}" for name in FIGURES if name in last), ""))
 
 
+def _line(run: _Run, share: float, left: float, pace: Pace) -> str:
+    """Return the line about the evaluation that a run has just made."""
+    unit = "steps" if isinstance(run.env, SteppedEnv) else "tokens"
+    speed = f"{pace.speed(run.done('tokens'), run.seconds):,.0f} {unit}/s"
+    metrics = getattr(run.eval_env, "metrics", ())
+    return evaluation_line(run.history[-1], min(share, 1.0), metrics, speed, left)
+
+
 def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> None:
     """Lock a folder, and restore the run that it holds; a run that is refused changes no file."""
     folder = out if isinstance(out, RunFolder) else RunFolder(out)
-    resume, project = run.config.resume, run.config.wandb_project
-    service = wandb_service(project)
+    resume = run.config.resume
+    projects = {"wandb": run.config.wandb_project, "trackio": run.config.trackio_project}
+    services = {name: service(name, EXTRAS[name]) for name, project in projects.items() if project}
     checkpoint.check_saved(run.agent, run.env)
     config = folder.configured(describe(run.agent, run.env))
     folder.check(config, resume)
@@ -296,7 +315,8 @@ def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> 
     run.folder = folder
     run.restore()
     folder.begin(config, run_of(run.agent, run.env), words_of(run.env))
-    for told in (tensorboard(folder.path, run.updates), wandb(service, config, project)):
+    trackers = [tracked(found, config, str(projects[name])) for name, found in services.items()]
+    for told in (tensorboard(folder.path, run.updates), *trackers):
         if told is not None:
             sink, close = told
             run.sinks = [*run.sinks, sink]

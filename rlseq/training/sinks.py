@@ -1,4 +1,4 @@
-"""Services that are told the metrics of a run: TensorBoard and Weights & Biases."""
+"""Services that receive the metrics of a run: TensorBoard, Weights & Biases and trackio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 from rlseq.training.run_folder import Row, Sink
 
+EXTRAS = {"wandb": "log", "trackio": "track"}  # the extra of `pip install rlseq[…]` by tracker
+
 
 @cache
 def _say_once(message: str) -> None:
@@ -20,7 +22,7 @@ def _say_once(message: str) -> None:
 
 
 def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | None:
-    """Scalars as TensorBoard reads them, from an update on; None, said once, where it is not installed."""
+    """Write scalars as TensorBoard reads them, from an update on; None, said once, where it is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         _say_once(
             "no TensorBoard files: pip install 'rlseq[log]' adds them; metrics.jsonl has the same numbers"
@@ -50,21 +52,21 @@ def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | 
     return tell, writer.close
 
 
-def wandb_service(project: str | None) -> Any:
-    """The module of Weights & Biases, where a project is named."""
-    if project is None:
-        return None
+def service(name: str, extra: str) -> Any:
+    """Import the module of a tracker of experiments, or refuse with the command that installs it."""
     try:
-        return importlib.import_module("wandb")
+        return importlib.import_module(name)
     except ImportError:
-        raise ValueError("wandb is not installed: pip install 'rlseq[log]', or leave it out") from None
+        raise ValueError(f"{name} is not installed: pip install 'rlseq[{extra}]', or leave it out") from None
 
 
-def wandb(
-    service: Any, config: Mapping[str, Any], project: str | None
-) -> tuple[Sink, Callable[[], None]] | None:
-    """Scalars for Weights & Biases, where there is a service."""
-    if service is None:
-        return None
+def tracked(service: Any, config: Mapping[str, Any], project: str) -> tuple[Sink, Callable[[], None]]:
+    """Begin a run of Weights & Biases or of trackio, which has the same interface.
+
+    Args:
+        service: the module.
+        config: the configuration of the run.
+        project: the project that receives the metrics.
+    """
     run = service.init(project=project, config=dict(config))
     return lambda row: run.log(row, step=int(row["update"])), run.finish
