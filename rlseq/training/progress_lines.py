@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 # The names of a figure in a row of metrics, by its name in the line; the first that the row has is shown.
-FIGURES_OF_LINE: dict[str, Sequence[str]] = {
+LINE_FIGURES: dict[str, Sequence[str]] = {
     "reward": ("eval_reward", "reward"),
     "nll": ("nll",),
     "entropy": ("entropy",),
@@ -58,7 +58,9 @@ def evaluation_line(
         speed: with its unit.
         left: seconds until the end.
     """
-    found = {name: next((row[key] for key in keys if key in row), None) for name, keys in FIGURES_OF_LINE.items()}
+    found = {
+        name: next((row[key] for key in keys if key in row), None) for name, keys in LINE_FIGURES.items()
+    }
     scores = ((name, row.get(f"eval_{name}")) for name in metrics)
     main = dict([next(((name, score) for name, score in scores if score != found["reward"]), ("", None))])
     figures = [
