@@ -6,16 +6,33 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.data.corpus import Corpus
+from rlseq.data.corpus import Corpus, Vocabularies
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric, rewards_of
 from rlseq.types import Context, Reward, RewardLike
+from rlseq.utils.arguments import PositiveInt, shown
+from rlseq.utils.errors import pick
+from rlseq.vocab import TokenizerVocab, Vocab
+from rlseq.vocab.tokenizers import SourceVocab, tokenizer_pair
+
+CUTS = {"cut": None, "refuse": None}  # ways of treating sources with too many tokens
+
+
+class TextOptions(EnvOptions, total=False):
+    """Options that every task on texts has, beside those of all tasks."""
+
+    tokenizer: Any  # whose ids are the words: a path, a name, or an object of transformers
+    prompt: str | None  # around a source: a text with {source}, or "chat" for the tokenizer's own template
+    languages: Sequence[str] | None  # of sources and of texts, for a tokenizer that has several
+    max_source_len: PositiveInt | None  # the most tokens of a source; as the model has positions for
+    too_long: str  # "cut" (the default) shortens sources that have more, "refuse" is an error
 
 
 class CorpusTask(SequenceEnv):
@@ -31,7 +48,7 @@ class CorpusTask(SequenceEnv):
         words: vocabularies and sizes of a trained policy, in place of those of the corpus; longer references
             are left out, longer sources are cut.
         stream: leave tokens in their file, and fit metrics on the items of each batch.
-        **options: see `EnvOptions`.
+        **options: see `TextOptions`.
     """
 
     def __init__(
@@ -45,21 +62,18 @@ class CorpusTask(SequenceEnv):
         max_len: int | None = None,
         words: TaskSpec | None = None,
         stream: bool = False,
-        **options: Unpack[EnvOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
-        parts = corpus.notes["parts"].values()
-        longest = max(part["longest"] for part in parts)
-        longest_source = max(part["longest_source"] for part in parts)
-        max_len = max_len or (longest if words is None else words.max_len)
+        longest = max(part["longest"] for part in corpus.notes["parts"].values())
+        max_len = max_len or (written_tokens(corpus.vocab, longest) if words is None else words.max_len)
         corpus = corpus if max_len >= longest else fitting(corpus, max_len)
         corpus = replace(corpus, stream=True) if stream else corpus
-        self.source_width = longest_source if words is None else words.source_length
-        if self.source_width < longest_source:
-            warnings.warn(
-                f"sources have up to {longest_source} tokens, the policy reads {self.source_width} at most: "
-                "longer sources are cut",
-                stacklevel=3,
-            )
+        self.source_width = (
+            source_tokens(corpus, max_len, options.get("max_source_len"))
+            if words is None
+            else words.source_length
+        )
+        check_cut(corpus, self.source_width, options.get("too_long", "cut"))
         items = dict(items or {})
         if corpus.sources is not None:
             items["source"] = torch.zeros(1, self.source_width, dtype=torch.int64)
@@ -69,7 +83,7 @@ class CorpusTask(SequenceEnv):
             max_len=max_len,
             reward=rewards_of(reward, corpus, own),
             items=items,
-            **options,
+            **of_all_tasks(options),
         )
         self.metrics = {name: named_metric(name, corpus, own) for name in metrics}
         self.corpus = corpus if stream else corpus.to(self.device)
@@ -102,6 +116,83 @@ class CorpusTask(SequenceEnv):
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Return sources and references."""
         return self.corpus.contexts(index, self.source_width, self.max_len)
+
+
+def of_all_tasks(options: TextOptions) -> EnvOptions:
+    """Return the options that tasks without texts have, too."""
+    known = EnvOptions.__annotations__
+    return cast(EnvOptions, {name: value for name, value in options.items() if name in known})
+
+
+def given_words(
+    words: TaskSpec | None, options: TextOptions, reads: bool, **made: Any
+) -> Vocabularies | None:
+    """Return the vocabularies of a trained policy, or of a tokenizer; None where they are made from texts.
+
+    Args:
+        words: of a trained policy, which has them also where they were those of a tokenizer.
+        options: of the task.
+        reads: whether the task has sources.
+        **made: options of vocabularies that are made from texts; None where they are at their default.
+    """
+    if words is not None:
+        return words
+    tokenizer = options.get("tokenizer")
+    prompt, languages = options.get("prompt"), options.get("languages")
+    if tokenizer is None:
+        for name, value in (("prompt", prompt), ("languages", languages)):
+            if value is not None:
+                raise ValueError(f"{name} goes with a tokenizer, got {name}={shown(value)} without one")
+        return None
+    for name, value in made.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={shown(value)} contradicts tokenizer={shown(tokenizer)}, whose tokens are the "
+                f"words; leave {name} out"
+            )
+    return tokenizer_pair(tokenizer, prompt, languages, reads=reads)
+
+
+def written_tokens(vocab: Vocab, longest: int) -> int:
+    """Return T where it is not given: the longest reference, or as many tokens as the model can write."""
+    most = vocab.longest if isinstance(vocab, TokenizerVocab) else None
+    return longest if most is None else min(longest, most)
+
+
+def source_tokens(corpus: Corpus, max_len: int, max_source_len: int | None) -> int:
+    """Return S: the longest source, or fewer tokens where the model has no room for more, or by choice."""
+    longest: int = max(part["longest_source"] for part in corpus.notes["parts"].values())
+    read = corpus.source_vocab
+    room = read.room(max_len) if isinstance(read, SourceVocab) else None
+    if max_source_len is not None and room is not None and max_source_len > room:
+        raise ValueError(
+            f"max_source_len={max_source_len} is more than the model has room for: {room} tokens beside "
+            f"max_len={max_len} that are written"
+        )
+    most = min(longest, max_source_len or longest, longest if room is None else room)
+    if isinstance(read, SourceVocab) and most < min(read.least, longest):
+        raise ValueError(
+            f"the prompt leaves no room for a source: it has {read.least - 1} tokens itself, and {most} can "
+            f"be read beside max_len={max_len} that are written; shorten the prompt, or choose another "
+            "max_len or max_source_len"
+        )
+    return most
+
+
+def check_cut(corpus: Corpus, width: int, too_long: str) -> None:
+    """Say how many sources are cut to `width` tokens, or refuse them."""
+    pick(CUTS, too_long, "too_long")
+    if corpus.sources is None:
+        return
+    lengths = corpus.sources.lengths
+    cut = int((lengths > width).sum())
+    if not cut:
+        return
+    said = f"sources have up to {int(lengths.max())} tokens, the policy reads {width} at most"
+    which = f"{cut:,} of {len(lengths):,}"
+    if too_long == "refuse":
+        raise ValueError(f"{said}: shorten {which} sources, or choose too_long='cut'")
+    warnings.warn(f"{said}: {which} sources are cut", stacklevel=4)
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:

@@ -15,8 +15,7 @@ from typing_extensions import Unpack
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
 from rlseq.data.locate import Origin, existing, expand
-from rlseq.envs.corpus_task import CorpusTask
-from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric
 from rlseq.types import HeldOut, RewardLike
@@ -39,7 +38,7 @@ class G2P(CorpusTask):
         max_len: T, EOS included; the longest pronunciation when not given.
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: see `EnvOptions`.
+        **options: see `TextOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -55,11 +54,12 @@ class G2P(CorpusTask):
         max_len: PositiveInt | None = None,
         skip_bad: bool = False,
         words: TaskSpec | None = None,
-        **options: Unpack[EnvOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         file = existing(the_dictionary() if path is None else expand(path))
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
-        corpus = load(origins, split, Reading(("char", "word"), skip_bad=skip_bad, words=words), by_index)
+        reading = Reading(("char", "word"), skip_bad=skip_bad, words=given_words(words, options, True))
+        corpus = load(origins, split, reading, by_index)
         super().__init__(
             corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, words=words, **options
         )

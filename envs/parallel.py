@@ -13,8 +13,7 @@ from typing_extensions import Unpack
 from rlseq.data.encode import Level, Reading, load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, Where, find
-from rlseq.envs.corpus_task import CorpusTask
-from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
@@ -39,7 +38,7 @@ class Parallel(CorpusTask):
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
-        **options: see `EnvOptions`.
+        **options: see `TextOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -58,10 +57,12 @@ class Parallel(CorpusTask):
         skip_bad: bool = False,
         words: TaskSpec | None = None,
         stream: bool = False,
-        **options: Unpack[EnvOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_pairs()))} if path is None else find(path)
-        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=words)
+        chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
+        given = given_words(words, options, True, **chosen)
+        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=given)
         corpus = load(origins, split, reading)
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"

@@ -15,8 +15,7 @@ from rlseq.data.corpus import Corpus
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import TEXTS, Origin, Where, find
-from rlseq.envs.corpus_task import CorpusTask
-from rlseq.mdp.sequence_env import EnvOptions
+from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
@@ -43,7 +42,7 @@ class Text(CorpusTask):
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: see `EnvOptions`.
+        **options: see `TextOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -61,10 +60,12 @@ class Text(CorpusTask):
         vocab_size: PositiveInt | None = None,
         skip_bad: bool = False,
         words: TaskSpec | None = None,
-        **options: Unpack[EnvOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
-        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=words))
+        chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
+        given = given_words(words, options, False, **chosen)
+        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=given))
         own: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
         own["copied"] = partial(copied, corpus)
         reported = ("bleu_2", "bleu_3", "bleu_4", "distinct_2", "copied")

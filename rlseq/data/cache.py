@@ -196,9 +196,9 @@ class ArrayWriter:
     BLOCK = 1 << 16
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
-        """Begin an empty file of `torch.int32` or `torch.int64`."""
+        """Begin an empty file of `torch.uint8`, `torch.int32` or `torch.int64`."""
         self.path, self.dtype, self.length = path, dtype, 0
-        self._block = array("i" if dtype == torch.int32 else "q")
+        self._block = array({torch.uint8: "B", torch.int32: "i", torch.int64: "q"}[dtype])
         path.touch()
 
     def extend(self, numbers: Iterable[int]) -> None:

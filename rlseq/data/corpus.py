@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -23,9 +23,22 @@ from rlseq.metrics.ngrams import PAD
 from rlseq.utils.files import Damaged
 from rlseq.utils.memory import check_fits
 from rlseq.utils.modules import Movable
-from rlseq.vocab import UNK, Vocab, from_json
+from rlseq.vocab import UNK, TokenizerVocab, Vocab, pair_from_json
 
 ID_BYTES = 8  # bytes of a token in a table
+
+
+class Vocabularies(Protocol):
+    """Vocabularies that are given: those of a trained policy, say, or of a tokenizer."""
+
+    @property
+    def vocab(self) -> Vocab:
+        """The words of references."""
+
+    @property
+    def source_vocab(self) -> Vocab | None:
+        """The words of sources."""
+
 
 COLUMNS = {  # the files of a part, and what they hold
     "sources": torch.int32,
@@ -34,6 +47,8 @@ COLUMNS = {  # the files of a part, and what they hold
     "reference_ends": torch.int64,
     "order": torch.int64,
     "starts": torch.int64,
+    "texts": torch.uint8,  # the references as they were read, where tokens are those of a tokenizer
+    "text_ends": torch.int64,
 }
 
 
@@ -49,14 +64,39 @@ class Ragged(Movable):
         """The length of each sequence."""
         return self.ends.diff()
 
-    def take(self, index: Tensor, width: int, pad: int) -> Tensor:
-        """Return the sequences of numbers `index` `[…]`, as int64 `[…, width]`."""
+    def take(self, index: Tensor, width: int, pad: int, kept: int = 0) -> Tensor:
+        """Return the sequences of numbers `index` `[…]`, as int64 `[…, width]`.
+
+        Longer sequences are cut; their last `kept` ids stay.
+        """
         if not len(self.ids):
             return torch.full((*index.shape, width), pad, device=index.device)
-        start = self.ends[index].unsqueeze(-1)
-        place = start + torch.arange(width, device=index.device)
-        inside = place < self.ends[index + 1].unsqueeze(-1)
+        start, end = self.ends[index].unsqueeze(-1), self.ends[index + 1].unsqueeze(-1)
+        column = torch.arange(width, device=index.device)
+        place = start + column
+        if kept:
+            place = torch.where((column >= width - kept) & (end - start > width), end - width + column, place)
+        inside = place < end
         return self.ids[place.clamp(max=len(self.ids) - 1)].long().where(inside, pad)
+
+
+class StoredTexts(Sequence[str]):
+    """Texts end to end as UTF-8, in memory or in a file that is mapped; they stay where they are."""
+
+    def __init__(self, data: Tensor, ends: Tensor) -> None:
+        self.data, self.ends = data.numpy(), ends.numpy()
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[str]: ...
+    def __getitem__(self, number: int | slice) -> str | Sequence[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        return bytes(self.data[self.ends[number] : self.ends[number + 1]]).decode()
 
 
 @dataclass(eq=False)
@@ -72,28 +112,39 @@ class Corpus(HasReferences, Movable):
     oov_words: tuple[str, ...] = ()  # the words of ids V, V + 1, …
     notes: dict[str, Any] = field(default_factory=dict)  # what was counted when it was read
     stream: bool = False  # metrics are fitted on the references of each batch, as all are too many to hold
+    originals: Sequence[str] | None = None  # the references as they were read, where ids do not tell them
 
     @classmethod
-    def open(cls, folder: Path, part: str, mapped: bool) -> Corpus | None:
-        """Read a part of what `rlseq.data` wrote, None if empty; `mapped` leaves arrays in their file."""
+    def open(cls, folder: Path, part: str, mapped: bool, words: Vocabularies | None = None) -> Corpus | None:
+        """Read a part of what `rlseq.data` wrote, None if empty.
+
+        Args:
+            folder: of the files.
+            part: "train", "dev" or "test".
+            mapped: leave arrays in their files.
+            words: the vocabularies with which it was encoded, where they were not made from its texts.
+        """
         try:
             notes = json.loads((folder / "notes.json").read_text("utf-8"))
             if not notes["parts"][part]["items"]:
                 return None
-            arrays = {name: cache.mapped(folder / f"{part}.{name}", dtype) for name, dtype in COLUMNS.items()}
+            names = [name for name in COLUMNS if notes["originals"] or name not in ("texts", "text_ends")]
+            arrays = {name: cache.mapped(folder / f"{part}.{name}", COLUMNS[name]) for name in names}
+            made = notes.pop("words")
         except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
             raise Damaged(f"{folder} is damaged ({error})") from error
         arrays = arrays if mapped else {name: array.clone() for name, array in arrays.items()}
-        source_vocab = notes.pop("source_vocab")
+        vocab, source_vocab = pair_from_json(made) if words is None else (words.vocab, words.source_vocab)
         return cls(
-            vocab=from_json(notes.pop("vocab")),
-            source_vocab=source_vocab and from_json(source_vocab),
+            vocab=vocab,
+            source_vocab=source_vocab,
             sources=Ragged(arrays["sources"], arrays["source_ends"]) if source_vocab else None,
             references=Ragged(arrays["references"], arrays["reference_ends"]),
             order=arrays["order"],
             starts=arrays["starts"],
             oov_words=tuple(notes.pop("oov_words")),
             notes=notes,
+            originals=StoredTexts(arrays["texts"], arrays["text_ends"]) if notes["originals"] else None,
         )
 
     @classmethod
@@ -106,7 +157,8 @@ class Corpus(HasReferences, Movable):
             longest: tokens that contexts show of a text, EOS included; metrics see all of it.
         """
         oov_words: dict[str, int] = {}
-        rows = [vocab.encode_apart(text, oov_words) for references in items for text in references]
+        texts = [text for references in items for text in references]
+        rows = vocab.encode_batch_apart(texts, oov_words)
         if oov_words and vocab.unk is None:
             raise ValueError(f"the vocabulary has neither {next(iter(oov_words))!r} nor {UNK!r} for it")
         closed = [row if vocab.eos is None else [*row, vocab.eos] for row in rows]
@@ -119,6 +171,7 @@ class Corpus(HasReferences, Movable):
             starts=counts.cumsum(0),
             oov_words=tuple(oov_words),
             notes={"parts": {"all": {"longest": longest, "longest_source": 0}}},
+            originals=texts if isinstance(vocab, TokenizerVocab) else None,
         )
 
     def __len__(self) -> int:
@@ -164,7 +217,8 @@ class Corpus(HasReferences, Movable):
             found = found.masked_fill(found >= len(self.vocab), self.vocab.unk)
         context = {"references": found, "reference_lengths": lengths.clamp(max=width)}
         if self.sources is not None and self.source_vocab is not None:
-            context["source"] = self.sources.take(rows, source_width, self.source_vocab.pad)
+            read, kept = self.source_vocab, min(self.source_vocab.kept, source_width)
+            context["source"] = self.sources.take(rows, source_width, read.pad, kept)
         return {name: value.to(index.device) for name, value in context.items()}
 
     def _take(self, rows: Tensor, width: int, pad: int) -> tuple[Tensor, Tensor]:
@@ -174,6 +228,14 @@ class Corpus(HasReferences, Movable):
         which = self.order[place.clamp(max=len(self.order) - 1)]
         lengths = (self.references.ends[which + 1] - self.references.ends[which]).where(there, 0)
         return self.references.take(which, width, pad), lengths
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """Return the references as texts, a list for each item: as they were read, where that is kept."""
+        if self.originals is None:
+            return super().texts(index)
+        order, starts = self.order.tolist(), self.starts.tolist()
+        rows = range(len(self)) if index is None else index.tolist()
+        return [[self.originals[n] for n in order[starts[row] : starts[row + 1]]] for row in rows]
 
     def table(self, index: Tensor | None = None) -> RefTable:
         """Return the references of items `[B]`, of all when not given; unknown words have ids beyond V."""
@@ -191,27 +253,31 @@ class Corpus(HasReferences, Movable):
 class CorpusWriter:
     """The arrays of one part, while they are written."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name, self.items = folder, name, 0
-        written = "sources", "source_ends", "references", "reference_ends", "item"
+    def __init__(self, folder: Path, name: str, originals: bool = False) -> None:
+        """Begin empty files; `originals` keeps references also as texts."""
+        self.folder, self.name, self.items, self.originals = folder, name, 0, originals
+        ends = ["source_ends", "reference_ends", *["text_ends"] * originals]
+        written = [*ends, "sources", "references", "item", *["texts"] * originals]
         self.columns = {
             column: cache.ArrayWriter(folder / f"{name}.{column}", COLUMNS.get(column, torch.int64))
             for column in written
         }
-        for ends in ("source_ends", "reference_ends"):
-            self.columns[ends].extend([0])
+        for column in ends:
+            self.columns[column].extend([0])
 
     def sources(self, ids: list[int]) -> None:
         """Add the source of the next item."""
         self._add("sources", "source_ends", ids)
 
-    def add(self, item: int, ids: list[int], eos: int | None) -> None:
+    def add(self, item: int, ids: list[int], eos: int | None, text: str) -> None:
         """Add a reference of an item."""
         self._add("references", "reference_ends", ids if eos is None else [*ids, eos])
+        if self.originals:
+            self._add("texts", "text_ends", text.encode())
         self.columns["item"].extend([item])
         self.items = max(self.items, item + 1)
 
-    def _add(self, column: str, ends: str, ids: list[int]) -> None:
+    def _add(self, column: str, ends: str, ids: Sequence[int]) -> None:
         self.columns[column].extend(ids)
         self.columns[ends].extend([self.columns[column].length])
 
@@ -223,7 +289,7 @@ class CorpusWriter:
         for name, numbers in made.items():
             (self.folder / f"{self.name}.{name}").write_bytes(numbers.astype(np.int64).data)
         for name in ["item"] if self.items else ["item", *COLUMNS]:
-            (self.folder / f"{self.name}.{name}").unlink()
+            (self.folder / f"{self.name}.{name}").unlink(missing_ok=name in ("texts", "text_ends"))
         return {
             "items": self.items,
             "references": len(item),

@@ -11,45 +11,35 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlseq.data import cache, limits
-from rlseq.data.corpus import COLUMNS, Corpus, CorpusWriter
+from rlseq.data.corpus import COLUMNS, Corpus, CorpusWriter, Vocabularies
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.level import LEAST_PAIR, Levels, choose, count_words
 from rlseq.data.locate import PARTS, Assign, Origin, by_seed
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 from rlseq.utils.version import __version__
-from rlseq.vocab import LEVELS, Vocab, check_vocab_size, level_of
+from rlseq.vocab import LEVELS, TokenizerVocab, Vocab, check_vocab_size, level_of, pair_to_json
 
 MOST_REFERENCES = 32  # of an item; further ones make another item, so that tables stay narrow
 PROBLEMS_LISTED = 5  # problems that a message names
 TEXT_BYTES_IN_MEMORY = 1 << 26  # up to which pairs are held, where more would be read several times
-CACHE_VERSION = 6  # of what the cache holds
+CACHE_VERSION = 7  # of what the cache holds
+ENCODED_TOGETHER = 1024  # pairs that are encoded together
 TRIES = 3  # to read from the cache, which other processes may repair at the same time
 Level = str | Levels | None
 PlacedPair = tuple[Pair, int, int, bool]  # a pair, its part, its item, and whether it is the first of that
-
-
-class Vocabularies(Protocol):
-    """Vocabularies that are given, those of a trained policy, say."""
-
-    @property
-    def vocab(self) -> Vocab:
-        """The words of references."""
-
-    @property
-    def source_vocab(self) -> Vocab | None:
-        """The words of sources."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +132,7 @@ def load(
     known = _is_ours(assign) and all(_is_reader(origin.read) for origin in origins.values())
     key = cache.key_of(files, _settings(origins, reading, assign)) if large and known else None
     build = partial(_build, origins, reading, assign)
-    corpus = _opened(key, build, part)
+    corpus = _opened(key, build, part, reading.words)
     if corpus is None:
         raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
     skipped = corpus.notes["skipped"]
@@ -153,19 +143,21 @@ def load(
     return corpus
 
 
-def _opened(key: str | None, build: Callable[[Path], None], part: str) -> Corpus | None:
+def _opened(
+    key: str | None, build: Callable[[Path], None], part: str, words: Vocabularies | None
+) -> Corpus | None:
     """Read a part from the cache; what is damaged is made again, and after some trials without the cache."""
     for _ in range(TRIES if key is not None else 0):
         try:
             with cache.kept(key, build) as (folder, stays):
                 if stays:
                     cache.check_files(folder, ("notes.json", *(f"{part}.{name}" for name in COLUMNS)))
-                return Corpus.open(folder, part, mapped=stays)
+                return Corpus.open(folder, part, mapped=stays, words=words)
         except Damaged as error:
             warnings.warn(f"{error}; it is removed, and made again", stacklevel=3)
             cache.forget(str(key))
     with cache.kept(None, build) as (folder, _):
-        return Corpus.open(folder, part, mapped=False)
+        return Corpus.open(folder, part, mapped=False, words=words)
 
 
 def _is_reader(read: Callable[[], Any]) -> bool:
@@ -179,6 +171,7 @@ def _is_ours(function: Callable[..., Any]) -> bool:
 
 def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -> dict[str, Any]:
     """Everything besides the content of the files that decides what the cache holds."""
+    words = reading.words
     readers = {
         part: (origin.read.func.__name__, origin.read.keywords, len(origin.files))  # type: ignore[attr-defined]
         for part, origin in origins.items()
@@ -186,7 +179,8 @@ def _settings(origins: Mapping[str, Origin], reading: Reading, assign: Assign) -
     return {
         "version": f"{__version__}/{CACHE_VERSION}/{sys.byteorder}",
         "longest": limits.limit(limits.LINE_BYTES),  # what is longer may be skipped
-        "reading": asdict(reading),
+        "reading": asdict(replace(reading, words=None)),
+        "words": words and pair_to_json(words.vocab, words.source_vocab),
         "subwords": find_spec("tokenizers") is not None,  # which decides the level, too
         "readers": readers,
         "assign": assign.__name__,
@@ -224,16 +218,22 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         source_vocab = words(level[0], sources) if conditional else None
         vocab = words(level[1], (pair.target for pair, part, *_ in rows() if part == 0))
     oov_words: dict[str, int] = {}
-    writers = [CorpusWriter(folder, name) for name in PARTS]
-    for pair, part, item, first in rows():
-        writers[part].add(item, vocab.encode_apart(pair.target, oov_words), vocab.eos)
-        if first and source_vocab is not None:
-            writers[part].sources(source_vocab.encode(str(pair.source)))
+    originals = isinstance(vocab, TokenizerVocab)
+    writers = [CorpusWriter(folder, name, originals) for name in PARTS]
+    for batch in _batches(rows()):
+        written = vocab.encode_batch_apart([pair.target for pair, *_ in batch], oov_words)
+        for (pair, part, item, _), ids in zip(batch, written, strict=True):
+            writers[part].add(item, ids, vocab.eos, pair.target)
+        if source_vocab is not None:
+            firsts = [(str(pair.source), part) for pair, part, _, first in batch if first]
+            read = source_vocab.encode_batch([source for source, _ in firsts])
+            for (_, part), ids in zip(firsts, read, strict=True):
+                writers[part].sources(ids)
     notes = {
         "level": level,
         "why": why,
-        "vocab": vocab.to_json(),
-        "source_vocab": source_vocab and source_vocab.to_json(),
+        "words": None if reading.words is not None else pair_to_json(vocab, source_vocab),
+        "originals": originals,
         "oov_words": list(oov_words),
         "skipped": problems.count,
         "first_skipped": [(files.index(p.file), p.line, p.what) for p in problems.first],
@@ -241,6 +241,12 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
         "parts": {writer.name: writer.close() for writer in writers},
     }
     (folder / "notes.json").write_text(json.dumps(notes), "utf-8")
+
+
+def _batches(rows: Iterator[PlacedPair]) -> Iterator[list[PlacedPair]]:
+    """Yield rows in lists, which a tokenizer reads faster than one by one."""
+    while batch := list(islice(rows, ENCODED_TOGETHER)):
+        yield batch
 
 
 def _words(level: str, texts: Iterator[str], reading: Reading, name: str) -> Vocab:

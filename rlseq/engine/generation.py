@@ -18,7 +18,7 @@ from rlseq.types import Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
-from rlseq.vocab import Subwords
+from rlseq.vocab import Subwords, TokenizerVocab
 
 NAMED = 3  # sources that a warning names
 
@@ -101,7 +101,7 @@ def score(
         )
     if not targets:
         return []
-    coded = [env.vocab.encode(target) for target in targets]
+    coded = env.vocab.encode_batch(targets)
     _warn_of_unknown(env, env.vocab, targets, coded)
     eos, most = env.vocab.eos, env.max_len
     for target, ids in zip(targets, coded, strict=True):
@@ -197,7 +197,7 @@ def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
     texts = [env.as_source(text) for text in sources]
     if not all(texts):
         raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")
-    coded = [vocab.encode(text) for text in texts]
+    coded = vocab.encode_batch(texts)
     _warn_of_unknown(env, vocab, texts, coded)
     longest = max(map(len, coded))
     if longest > width:
@@ -205,9 +205,8 @@ def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
         if too_long == "refuse":
             raise ValueError(f"{said}; shorten it, or choose too_long='cut'")
         warnings.warn(f"{said}: longer sources are cut", stacklevel=5)
-    return torch.tensor(
-        [(row + [vocab.pad] * (width - len(row)))[:width] for row in coded], device=env.device
-    )
+    rows = [vocab.cut(row, width) for row in coded]
+    return torch.tensor([row + [vocab.pad] * (width - len(row)) for row in rows], device=env.device)
 
 
 def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
@@ -215,14 +214,14 @@ def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence
     strange = [text for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
     if strange:
         named = ", ".join(map(repr, strange[:NAMED])) + (", …" if len(strange) > NAMED else "")
-        warnings.warn(
-            f"{_units(vocab)} that {type(env).__name__} never read in training: {named}", stacklevel=5
-        )
+        unread = f"{_units(vocab)} that {type(env).__name__} never read in training"
+        said = "the tokenizer does not know all of" if isinstance(vocab, TokenizerVocab) else unread
+        warnings.warn(f"{said}: {named}", stacklevel=5)
 
 
 def _units(vocab: Any) -> str:
     """The name of the tokens of a vocabulary."""
-    if isinstance(vocab, Subwords):
+    if isinstance(vocab, (Subwords, TokenizerVocab)):
         return "pieces"
     return "words" if vocab.separator else "characters"
 

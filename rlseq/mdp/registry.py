@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
+from typing_extensions import get_type_hints
 
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import check_options, hint
@@ -100,12 +101,14 @@ def _imported(task: str | type) -> type:
     return cls
 
 
-def option_names(cls: type) -> set[str]:
+def option_names(cls: Any) -> set[str]:
     """Return the keyword options of a task: its own, and those of every task where it passes them on."""
     from rlseq.mdp.sequence_env import EnvOptions
 
     parameters = inspect.signature(cls).parameters.values()
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        names |= set(EnvOptions.__annotations__)
+    for passed_on in (p for p in parameters if p.kind is p.VAR_KEYWORD):
+        typed = str(passed_on.annotation).startswith("Unpack[")
+        named = get_args(get_type_hints(cls.__init__)[passed_on.name])[0] if typed else EnvOptions
+        names |= {*EnvOptions.__annotations__, *named.__annotations__}
     return names

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context
-from rlseq.vocab import Vocab, from_json
+from rlseq.vocab import Vocab, pair_from_json, pair_to_json
 
 METHODS = ("legal", "as_source")  # with which a task decides, without its data, what is read and written
 
@@ -59,9 +59,8 @@ class TaskSpec:
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain values."""
         return {
-            "vocab": self.vocab.to_json(),
+            **pair_to_json(self.vocab, self.source_vocab),
             "max_len": self.max_len,
-            "source_vocab": self.source_vocab and self.source_vocab.to_json(),
             "source_length": self.source_length,
             "observed": {name: seen._asdict() for name, seen in self.observed.items()},
             "methods": list(self.methods),
@@ -70,15 +69,15 @@ class TaskSpec:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TaskSpec:
         """The specification that `to_json` has written."""
-        source = stored["source_vocab"]
+        vocab, source_vocab = pair_from_json(stored)
         observed = {
             name: Observed(**{**seen, "shape": tuple(seen["shape"])})
             for name, seen in stored["observed"].items()
         }
         return cls(
-            from_json(stored["vocab"]),
+            vocab,
             stored["max_len"],
-            source and from_json(source),
+            source_vocab,
             stored["source_length"],
             observed,
             tuple(stored["methods"]),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlseq.agents import AGENTS
-from rlseq.mdp.registry import task_class
+from rlseq.mdp.registry import option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.policies import COMPONENTS, POLICIES
 from rlseq.policies.mlp import ControlSpec
@@ -23,8 +23,11 @@ from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens, keyword_na
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 
-OF_WORDS = ("words", "vocab")  # options of a task for vocabularies, which `words.json` holds
-TO_WORDS = ("level", "min_count", "vocab_size")  # options of a task by which vocabularies are made
+OF_WORDS = ("words", "vocab", "tokenizer")  # options of a task for vocabularies, which `words.json` holds
+TO_WORDS = (  # options of a task by which vocabularies are made
+    *("level", "min_count", "vocab_size"),
+    *("tokenizer", "prompt", "languages"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,12 @@ class RunConfig(Checked):
 
     def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the task with some changed; the vocabularies stay those of the run."""
-        known = signature(task_class(self.env)).parameters
-        kept = changes.keys() & known.keys() if known.keys() & {*OF_WORDS} else set()
+        task = task_class(self.env)
+        known, defaults = option_names(task), signature(task).parameters
+        kept = changes.keys() & known if known & {*OF_WORDS} else set()
         for name in TO_WORDS:
-            if name in kept and changes[name] != self.options.get(name, known[name].default):
+            default = defaults[name].default if name in defaults else None
+            if name in kept and changes[name] != self.options.get(name, default):
                 raise ValueError(
                     f"{name}={changes[name]!r} contradicts the vocabularies of the run, which are kept; "
                     f"leave {name} out"

@@ -108,6 +108,24 @@ class Vocab:
         """
         return ids_of(self.split(text), self._readable, oov_words, len(self))
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, as `encode`."""
+        return [self.encode(text) for text in texts]
+
+    def encode_batch_apart(self, texts: Sequence[str], oov_words: dict[str, int]) -> list[list[int]]:
+        """Ids of several texts, as `encode_apart`."""
+        return [self.encode_apart(text, oov_words) for text in texts]
+
+    @property
+    def kept(self) -> int:
+        """The number of last ids that stay where a source is cut: those that close it."""
+        return 0
+
+    def cut(self, ids: Sequence[int], width: int) -> list[int]:
+        """Ids of a source, at most `width` of them; its closing ids stay."""
+        kept = min(self.kept, width)
+        return [*ids] if len(ids) <= width else [*ids[: width - kept], *ids[len(ids) - kept :]]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a sequence of ids, up to and without the first EOS."""
         words: list[str] = []
@@ -151,12 +169,6 @@ class Subwords(Vocab):
         return "".join(words).replace(BLANK, " ").removeprefix(" ")
 
 
-def from_json(stored: dict[str, Any]) -> Vocab:
-    """A vocabulary from what `to_json` gave."""
-    words = {**stored, "words": tuple(stored["words"])}
-    return Subwords(**words) if "merges" in words else Vocab(**words)
-
-
 # ── vocabularies of texts ────────────────────────────────────────────────────────────────────────────
 
 Texts = Iterable[str]
@@ -194,11 +206,6 @@ def subwords(texts: Texts, min_count: int = 1, size: int | None = None) -> Subwo
 
 
 LEVELS: dict[str, VocabFactory] = {"char": single_characters, "word": whole_words, "bpe": subwords}
-
-
-def level_of(vocab: Vocab) -> str:
-    """The level of a vocabulary that was made from texts."""
-    return "bpe" if isinstance(vocab, Subwords) else "word" if vocab.separator else "char"
 
 
 def _frequent(texts: Texts, separator: str, min_count: int, size: int | None) -> Vocab:

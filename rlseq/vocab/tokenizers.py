@@ -1,0 +1,617 @@
+"""Tokenizers of pretrained models as vocabularies: the words are the tokenizer's own ids.
+
+A tokenizer is read once, from a path, a name or an object, and kept whole in the vocabulary, as the files
+that its `save_pretrained` writes: a run stands on its own, without the model that it was started from.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from typing_extensions import Self
+
+from rlseq.utils.arguments import PositiveInt, shown
+from rlseq.utils.errors import hint, in_one_line, need
+from rlseq.vocab.words import Vocab
+
+BINARY = "data:;base64,"  # begins the content of a file that is no text
+SANE = 10**6  # a tokenizer without a limit says that it reads 10³⁰ tokens
+SLOT = "{source}"  # where a prompt template has the source
+CHAT = "chat"  # the prompt that is the tokenizer's own chat template
+PROBE = "7"  # a source of which the prompt around it is learned,
+MANY = 50  # together with about as many others
+PAD_STARTS = ("t5", "mt5", "umt5", "longt5", "pegasus", "marian")  # models whose decoder reads PAD first
+EOS_STARTS = ("bart", "mbart", "m2m_100")  # models whose decoder reads EOS first
+GENERATION_RULES = (  # of a model's generation settings, those that are rules of writing
+    *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+    *("min_length", "min_new_tokens", "forced_eos_token_id"),
+)
+MODEL_IDS = ("decoder_start", "forced_bos", "bos", "eos", "pad")
+KIND_OF_TOKENIZER = {  # encoder–decoders, where a tokenizer comes without the configuration of its model
+    "T5Tokenizer": "t5",
+    "PegasusTokenizer": "pegasus",
+    "MarianTokenizer": "marian",
+    "BartTokenizer": "bart",
+    "RobertaTokenizer": "bart",
+    "MBartTokenizer": "mbart",
+    "MBart50Tokenizer": "mbart",
+    "M2M100Tokenizer": "m2m_100",
+    "NllbTokenizer": "m2m_100",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The files that a tokenizer's `save_pretrained` writes: texts by name, in base64 what is no text."""
+
+    contents: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> TokenizerFiles:
+        """Save a tokenizer."""
+        with TemporaryDirectory(prefix="rlseq-") as folder:
+            tokenizer.save_pretrained(folder)
+            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            return cls({str(path.relative_to(folder)): _content(path) for path in files})
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, as transformers reads it."""
+        with TemporaryDirectory(prefix="rlseq-") as folder:
+            for name, content in self.contents.items():
+                path = Path(folder, name)
+                if not path.resolve().is_relative_to(Path(folder).resolve()):
+                    raise ValueError(f"a file of a tokenizer cannot be called {name!r}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_data(content))
+            auto = need("transformers", "hf").AutoTokenizer
+            return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """A checksum of all files."""
+        return sha256(json.dumps(dict(self.contents), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _content(path: Path) -> str:
+    """Return a file as text; the folder in which a tokenizer lay before is no part of it."""
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return BINARY + b64encode(data).decode()
+    if path.name != "tokenizer_config.json":
+        return text
+    settings = {
+        name: value for name, value in json.loads(text).items() if name not in ("name_or_path", "is_local")
+    }
+    return json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def _data(content: str) -> bytes:
+    return b64decode(content.removeprefix(BINARY)) if content.startswith(BINARY) else content.encode()
+
+
+@dataclass(frozen=True)
+class TokenizerVocab(Vocab):
+    """The ids of a tokenizer, as a decoder with an encoder of its own writes them.
+
+    Args:
+        files: the tokenizer.
+        prefix: tokens that the decoder reads before the first token that it writes: its start, and a token
+            that the settings force to be first, such as a language code. None of them is an action.
+        positions: the most tokens that the decoder can read; None where there is no limit.
+        generation: the model's generation settings that are rules of writing.
+    """
+
+    files: TokenizerFiles = TokenizerFiles({})
+    prefix: tuple[int, ...] = ()
+    positions: PositiveInt | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer as an object of transformers, made of the stored files when it is first used."""
+        return self.files.tokenizer
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a text, EOS included, that the model has positions for."""
+        return None if self.positions is None else self.positions - len(self.prefix) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text as in the model's own targets, without EOS and without a forced first token."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, as `encode`."""
+        return [self.inner(ids) for ids in target_ids(self.tokenizer, texts)]
+
+    def inner(self, ids: list[int]) -> list[int]:
+        """Ids of a target that are actions: those after the prefix, and before the EOS that closes it."""
+        first = 1 if self.prefix and ids[:1] == [self.prefix[-1]] else 0
+        end = len(ids) - ids[::-1].index(self.eos) - 1 if self.eos in ids[first:] else len(ids)
+        return [id for id in ids[first:end] if id != self.eos]  # which a text may spell, but not write
+
+    def encode_apart(self, text: str, oov_words: dict[str, int]) -> list[int]:
+        """As `encode`: metrics compare the texts of tokens, which are kept beside the ids."""
+        return self.encode(text)
+
+    def encode_batch_apart(self, texts: Sequence[str], oov_words: dict[str, int]) -> list[list[int]]:
+        """As `encode_batch`."""
+        return self.encode_batch(texts)
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text."""
+        return [self.words[id] for id in self.encode(text)]
+
+    def join(self, words: Iterable[str]) -> str:
+        """The text of tokens."""
+        return self.decode(self._ids[word] for word in words)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a sequence of ids, up to and without the first EOS, without special tokens."""
+        return self.decode_batch([[*ids]])[0]
+
+    def decode_batch(
+        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int] | None = None
+    ) -> list[str]:
+        """Texts of rows, of which the first `lengths` ids count."""
+        rows = [row if lengths is None else row[: lengths[i]] for i, row in enumerate(tokens)]
+        return self.texts_of([self._before_eos([*row]) for row in rows])
+
+    def texts_of(self, rows: list[list[int]]) -> list[str]:
+        """Texts of rows of ids."""
+        if not rows:
+            return []
+        found: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return found
+
+    def _before_eos(self, row: list[int]) -> list[int]:
+        row = row[: row.index(self.eos)] if self.eos in row else row
+        if row and not 0 <= min(row) <= max(row) < len(self):
+            raise ValueError(f"ids must be 0 … {len(self) - 1}, got {min(row) if min(row) < 0 else max(row)}")
+        return row
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"kind": type(self).__name__, **own, "files": dict(self.files.contents)}
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The vocabulary that `to_json` has written."""
+        own: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+        }
+        files = own.pop("files")
+        files = files if isinstance(files, TokenizerFiles) else TokenizerFiles(files)
+        return cls(**{name: value for name, value in own.items() if name != "kind"}, files=files)
+
+
+@dataclass(frozen=True)
+class AnswerVocab(TokenizerVocab):
+    """The ids of a tokenizer, as a causal model writes them behind a prompt, or from nothing.
+
+    A text is encoded together with the end of the prompt and cut behind it, where the tokens of the prompt
+    are the same with and without the text; else it is encoded alone, without special tokens.
+
+    Args:
+        before: the end of the prompt, behind its source, without blanks at its own end.
+        lead: blanks that the template has at its end; they belong to what is written.
+    """
+
+    before: str = ""
+    lead: str = ""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, as `encode`."""
+        if not texts:
+            return []
+        alone = plain_ids(self.tokenizer, [self.lead + text for text in texts])
+        if not self.before:
+            return [self.inner(ids) for ids in alone]
+        (start,) = plain_ids(self.tokenizer, [self.before])
+        whole = plain_ids(self.tokenizer, [self.before + self.lead + text for text in texts])
+        return [
+            self.inner(ids[len(start) :] if ids[: len(start)] == start else own)
+            for ids, own in zip(whole, alone, strict=True)
+        ]
+
+    def inner(self, ids: list[int]) -> list[int]:
+        """Ids without EOS, which a text may spell, but not write."""
+        return [id for id in ids if id != self.eos]
+
+    def texts_of(self, rows: list[list[int]]) -> list[str]:
+        """Texts of rows of ids, without the blanks that the template ends in."""
+        return [text.removeprefix(self.lead) for text in super().texts_of(rows)]
+
+
+@dataclass(frozen=True)
+class SourceVocab(TokenizerVocab):
+    """The ids of a tokenizer, as a model reads them: sources in their prompt, with special tokens.
+
+    The id of padding is not among the words, because every token of the tokenizer may stand in a source.
+
+    Args:
+        prompt: the template, with `{source}`, or "chat" for the tokenizer's own.
+        causal: the model writes behind the source, in the same sequence.
+    """
+
+    prompt: str = SLOT
+    causal: bool = False
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several sources in their prompt; they are not cut."""
+        if not texts:
+            return []
+        if self.prompt == CHAT:
+            return plain_ids(self.tokenizer, [chat_text(self.tokenizer, text) for text in texts])
+        return self._closed(source_ids(self.tokenizer, [self.prompt.replace(SLOT, text) for text in texts]))
+
+    def _closed(self, rows: list[list[int]]) -> list[list[int]]:
+        """A causal model goes on behind the source, so that no EOS may close it."""
+        return [row[:-1] if self.causal and row[-1:] == [self.eos] else row for row in rows]
+
+    @cached_property
+    def _around(self) -> tuple[int, int]:
+        """The numbers of ids before and behind the source that are the same whatever is read."""
+        words = [self.words[i] for i in range(0, len(self), max(1, len(self) // MANY))]
+        texts = [self.tokenizer.convert_tokens_to_string([word]).strip() for word in words]
+        first, *others = self.encode_batch([PROBE, *(text for text in texts if text and text != PROBE)])
+        ends = [(_same(first, other), _same(first[::-1], other[::-1])) for other in others]
+        return min(before for before, _ in ends), min(behind for _, behind in ends)
+
+    @property
+    def kept(self) -> int:
+        """The number of last ids that stay where a source is cut: the end of the prompt, and special ones."""
+        return self._around[1]
+
+    @property
+    def least(self) -> int:
+        """The number of ids of a prompt with a source of one token."""
+        return sum(self._around) + 1
+
+    def room(self, written: int) -> int | None:
+        """The most ids of a source where `written` are to be written: None where there is no limit."""
+        own = self.tokenizer.model_max_length
+        limit = min(own if own < SANE else SANE, self.positions or SANE)
+        if limit == SANE:
+            return None
+        return limit - (written - 1 if self.causal else 0)
+
+    def decode_batch(
+        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int] | None = None
+    ) -> list[str]:
+        """Texts of sources without their prompt, to be shown; of a chat, between its fixed tokens."""
+        head, tail = self._around
+        rows = [[*row][: None if lengths is None else lengths[i]] for i, row in enumerate(tokens)]
+        return [text.strip() for text in self.texts_of([row[head : len(row) - tail] for row in rows])]
+
+    def texts_of(self, rows: list[list[int]]) -> list[str]:
+        """Texts of rows of ids; Marian reads with another model of pieces than it writes with."""
+        if not hasattr(self.tokenizer, "spm_source"):
+            return super().texts_of(rows)
+        return [
+            self.tokenizer.decode(row, skip_special_tokens=True, use_source_tokenizer=True) for row in rows
+        ]
+
+
+KINDS = {cls.__name__: cls for cls in (TokenizerVocab, AnswerVocab, SourceVocab)}
+
+
+def _same(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the first ids that are the same."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+# ── calls of a tokenizer ─────────────────────────────────────────────────────────────────────────────
+
+
+def source_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts with special tokens."""
+    return _ids_of(tokenizer, list(texts))
+
+
+def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts without special tokens but those that the texts spell."""
+    return _ids_of(tokenizer, list(texts), add_special_tokens=False)
+
+
+def target_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts as a model writes them, with special tokens: in its target language, for instance."""
+    return _ids_of(tokenizer, text_target=list(texts)) if texts else []
+
+
+def _ids_of(tokenizer: Any, *texts: list[str], **options: Any) -> list[list[int]]:
+    """Call a tokenizer; it does not warn of long texts, which are cut and counted later."""
+    found: list[list[int]] = tokenizer(
+        *texts, **options, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
+    return found
+
+
+def chat_text(tokenizer: Any, source: str) -> str:
+    """A source as the message of a user, in the tokenizer's chat template, up to the answer."""
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": source}], add_generation_prompt=True, tokenize=False
+    )
+    return text
+
+
+# ── from a tokenizer to the vocabularies of a task ───────────────────────────────────────────────────
+
+
+class TokenizerPair(NamedTuple):
+    """The vocabularies of a task on texts: words that are written, and words that are read."""
+
+    vocab: TokenizerVocab
+    source_vocab: SourceVocab | None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The special ids and sizes of the model that a tokenizer belongs to.
+
+    They come from its `generation_config.json`, then from its `config.json`; without these they are empty.
+    """
+
+    kind: str = ""
+    encoder_decoder: bool = False
+    positions: int | None = None
+    ids: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, path: str, local: bool) -> ModelSettings:
+        """Read the configuration of the model at a path, or of that name; `local` asks no hub for it."""
+        library, found = need("transformers", "hf"), need("transformers.utils", "hf").cached_file
+        there = {"local_files_only": local, "_raise_exceptions_for_missing_entries": False}
+        if (
+            not path
+            or found(path, "config.json", _raise_exceptions_for_connection_errors=False, **there) is None
+        ):
+            return cls()
+        config = library.AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=local)
+        try:
+            written = library.GenerationConfig.from_pretrained(path, local_files_only=local)
+        except OSError:  # a model without settings of its own for generation
+            written = library.GenerationConfig.from_model_config(config)
+        ids = {name: _setting(f"{name}_token_id", written, config) for name in MODEL_IDS}
+        rules = {name: getattr(written, name, None) for name in GENERATION_RULES}
+        relative = getattr(config, "relative_attention_num_buckets", None)
+        return cls(
+            kind=config.model_type,
+            encoder_decoder=bool(config.is_encoder_decoder),
+            positions=None if relative else getattr(config, "max_position_embeddings", None),
+            ids={name: id for name, id in ids.items() if id is not None},
+            generation={name: rule for name, rule in rules.items() if rule},
+        )
+
+
+def tokenizer_pair(
+    tokenizer: Any, prompt: str | None = None, languages: Sequence[str] | None = None, *, reads: bool
+) -> TokenizerPair:
+    """Return the vocabularies of a task from a tokenizer.
+
+    Args:
+        tokenizer: the folder or the name of a model or of its tokenizer, or a tokenizer of transformers.
+        prompt: a template with `{source}`, or "chat" for the tokenizer's own; else the source alone.
+        languages: of sources and of what is written, as the tokenizer names them.
+        reads: whether the task has sources.
+    """
+    given, model = _opened(tokenizer)
+    language = _target_language(given, languages)
+    files = TokenizerFiles.of(given)
+    read = files.tokenizer  # as it is after it was stored
+    prompt = _checked_prompt(read, prompt, reads)
+    eos = _eos(read, model)
+    begins = _begin(read, model, eos)
+    prefix = _prefix(read, model, eos, language)
+    causal = prefix is None
+    pad = _given(model.ids.get("pad"), read.pad_token_id, eos)
+    ends = _listed(model.ids.get("eos"))
+    rules = {**model.generation, "other_eos": [id for id in ends if id != eos]}
+    words = _words(read)
+    shared: dict[str, Any] = {
+        "words": words,
+        "eos": eos,
+        "separator": "",
+        "unk": None if read.unk_token_id == eos else read.unk_token_id,
+        "files": files,
+        "positions": model.positions,
+        "generation": {name: rule for name, rule in rules.items() if rule},
+    }
+    source_prompt, vocab = prompt, None
+    if prefix is not None:
+        vocab = TokenizerVocab(bos=prefix[-1], pad=pad, prefix=prefix, **shared)
+    else:
+        source_prompt, before, lead = _end_of_prompt(read, prompt) if reads else (prompt, "", "")
+        own = () if reads else (begins,)
+        vocab = AnswerVocab(bos=begins, pad=pad, prefix=own, before=before, lead=lead, **shared)
+    if not reads:
+        return TokenizerPair(vocab, None)
+    source = SourceVocab(bos=vocab.bos, pad=len(words), prompt=source_prompt, causal=causal, **shared)
+    return TokenizerPair(vocab, source)
+
+
+def _opened(tokenizer: Any) -> tuple[Any, ModelSettings]:
+    """Return a tokenizer as an object, and the settings of its model."""
+    library = need("transformers", "hf")
+    if not isinstance(tokenizer, (str, PathLike)):
+        if not callable(tokenizer) or not hasattr(tokenizer, "save_pretrained"):
+            raise TypeError(
+                "tokenizer must be the path or the name of a pretrained tokenizer, or a tokenizer of "
+                f"transformers with save_pretrained, got {shown(tokenizer)}; wrap one of the library "
+                "tokenizers: transformers.PreTrainedTokenizerFast(tokenizer_object=…, eos_token=…)"
+            )
+        return tokenizer, ModelSettings.at(str(getattr(tokenizer, "name_or_path", "")), local=True)
+    name = str(tokenizer)
+    place = Path(name).expanduser()
+    name = str(place) if place.exists() else name
+    try:
+        found = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return found, ModelSettings.at(name, local=place.exists())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ValueError(
+            f"no tokenizer can be read from {name!r} ({in_one_line(error)}); give the path of a folder with "
+            "its files, as save_pretrained writes them: of a model and its tokenizer, or of a tokenizer alone"
+        ) from None
+
+
+def _target_language(tokenizer: Any, languages: Sequence[str] | None) -> int | None:
+    """Set the languages of a tokenizer that has several; return the token of the one that is written."""
+    if not hasattr(tokenizer, "src_lang"):
+        if languages is not None:
+            raise ValueError(
+                f"this {type(tokenizer).__name__} has no languages, got languages={shown(languages)}; leave "
+                "them out, or name them in the prompt"
+            )
+        return None
+    languages = (tokenizer.src_lang, tokenizer.tgt_lang) if languages is None else languages
+    if isinstance(languages, str) or len(languages) != 2 or not all(isinstance(x, str) for x in languages):
+        raise ValueError(
+            "this tokenizer reads and writes several languages: give languages=(source, target), such as "
+            f"{tuple(_languages(tokenizer)[:2])}, got {shown(tuple(languages))}"
+        )
+    for language in languages:
+        if language not in _languages(tokenizer):
+            raise ValueError(f"unknown language {language!r}{hint(language, _languages(tokenizer))}")
+    tokenizer.src_lang, tokenizer.tgt_lang = languages
+    return _language_id(tokenizer, languages[1])
+
+
+def _languages(tokenizer: Any) -> list[str]:
+    """The names of a tokenizer's languages."""
+    codes = getattr(tokenizer, "lang_code_to_token", None) or getattr(tokenizer, "lang_code_to_id", None)
+    if codes:
+        return [*codes]
+    usual = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
+    others = (tokenizer.mask_token, tokenizer.cls_token, tokenizer.sep_token)
+    return [token for token in tokenizer.all_special_tokens if token not in (*usual, *others)]
+
+
+def _language_id(tokenizer: Any, language: str) -> int:
+    """The id of a language's token."""
+    token = getattr(tokenizer, "lang_code_to_token", {}).get(language, language)
+    id: int = tokenizer.convert_tokens_to_ids(token)
+    return id
+
+
+def _checked_prompt(tokenizer: Any, prompt: str | None, reads: bool) -> str:
+    """Return a prompt that can be used: the source alone when none is given."""
+    if prompt is None:
+        return SLOT
+    if not reads:
+        raise ValueError(
+            f"a prompt is written around a source, which this task does not have, got {prompt!r}"
+        )
+    if prompt == CHAT:
+        if getattr(tokenizer, "chat_template", None) is None:
+            raise ValueError(
+                f"this {type(tokenizer).__name__} has no chat template; set tokenizer.chat_template, or give "
+                f"a prompt with {SLOT}"
+            )
+    elif not isinstance(prompt, str) or prompt.count(SLOT) != 1:
+        raise ValueError(
+            f"prompt must be a text with {SLOT} in it once, such as 'summarize: {SLOT}', or {CHAT!r}, "
+            f"got {shown(prompt)}"
+        )
+    return prompt
+
+
+def _end_of_prompt(tokenizer: Any, prompt: str) -> tuple[str, str, str]:
+    """Return a prompt without the blanks that it ends in, what it has behind the source, and these blanks."""
+    if prompt == CHAT:
+        return prompt, chat_text(tokenizer, SLOT).rpartition(SLOT)[2], ""
+    bare = prompt.rstrip(" ")
+    return bare, bare.partition(SLOT)[2], prompt[len(bare) :]
+
+
+def _eos(tokenizer: Any, model: ModelSettings) -> int:
+    """The id with which a text ends: the tokenizer's, unless the model ends with others only."""
+    ends = _listed(model.ids.get("eos"))
+    own = _given(tokenizer.eos_token_id, tokenizer.sep_token_id)
+    if own is None and not ends:
+        raise ValueError(
+            f"this {type(tokenizer).__name__} has no token that ends a text: set tokenizer.eos_token, or "
+            "eos_token_id in the model's generation_config.json"
+        )
+    id: int = own if own is not None and (own in ends or not ends) else ends[0]
+    return id
+
+
+def _begin(tokenizer: Any, model: ModelSettings, eos: int) -> int:
+    """The id with which a causal model begins a text."""
+    id: int = _given(tokenizer.bos_token_id, model.ids.get("bos"), tokenizer.cls_token_id, eos)
+    return id
+
+
+def _prefix(tokenizer: Any, model: ModelSettings, eos: int, language: int | None) -> tuple[int, ...] | None:
+    """The tokens that a decoder reads before the first that it writes; None of a causal model."""
+    kind = model.kind or KIND_OF_TOKENIZER.get(type(tokenizer).__name__, "")
+    if not (model.encoder_decoder if model.kind else kind):
+        return None
+    start, forced = model.ids.get("decoder_start"), model.ids.get("forced_bos")
+    if language is not None:  # mBART reads it as its start, others write it as their first token
+        target = target_ids(tokenizer, [PROBE])[0]
+        start, forced = (language, None) if target[-1] == language else (start, language)
+    if start is None:
+        pad = _given(model.ids.get("pad"), tokenizer.pad_token_id)
+        start = (
+            pad
+            if kind in PAD_STARTS
+            else eos
+            if kind in EOS_STARTS
+            else _given(model.ids.get("bos"), tokenizer.bos_token_id)
+        )
+    if start is None:
+        raise ValueError(
+            f"a decoder of {kind} has no token that it starts from: set decoder_start_token_id in the "
+            "model's generation_config.json or config.json"
+            + ", or tokenizer.pad_token"
+            * (kind in PAD_STARTS)
+        )
+    return (start,) if forced is None else (start, forced)
+
+
+def _words(tokenizer: Any) -> tuple[str, ...]:
+    """The names of all ids, one of its own for every id without a token."""
+    languages = getattr(tokenizer, "lang_token_to_id", {})  # which M2M100 has beside its vocabulary
+    names = {id: token for token, id in {**tokenizer.get_vocab(), **languages}.items()}
+    known = set(names.values())
+    size = max(len(tokenizer), max(names) + 1)
+    return tuple(names[id] if id in names else _unused(id, known) for id in range(size))
+
+
+def _unused(id: int, known: set[str]) -> str:
+    name = f"<unused{id}>"
+    while name in known:  # some tokenizers have tokens of such names for other ids
+        name += "_"
+    return name
+
+
+def _setting(name: str, *configs: Any) -> Any:
+    """Return the first setting of that name that there is."""
+    return _given(*(getattr(config, name, None) for config in configs))
+
+
+def _given(*values: Any) -> Any:
+    """Return the first value that is given."""
+    return next((value for value in values if value is not None), None)
+
+
+def _listed(ids: Any) -> list[int]:
+    """Return one id or several as a list."""
+    return [] if ids is None else [*ids] if isinstance(ids, (list, tuple)) else [ids]
