@@ -9,8 +9,9 @@ texts of similar lengths. A run that was killed goes on from its last checkpoint
 weights that it would have had. MODEL, outside the repository, is a folder as `save_pretrained` writes it, so
 plain transformers loads it; the curve, and the scores on dev, go to results/pretrain-NAME.json.
 
-The learning rate falls to zero at the last update, or when the minutes are used up, whichever is first: only
-a run that has time enough for all its updates gives the same weights every time.
+The learning rate falls to zero at the last update, or when the minutes are used up, whichever is first. With
+time enough for all updates, the same tokenizer gives the same weights; two fits of the unigram tokenizer
+differ in a few pieces, as its library draws the order of its tables anew.
 
 It is the work of two cores that nobody else uses; on busy ones OMP_WAIT_POLICY=PASSIVE saves much of it.
 """
@@ -34,7 +35,7 @@ from torch import Tensor
 from rlseq.metrics import evaluate
 from rlseq.training import checkpoint
 from rlseq.utils.errors import need
-from rlseq.utils.places import command_line
+from rlseq.utils.places import without_places
 
 IGNORED = -100  # labels that transformers leaves out of the loss
 PROMPT = "\nSummary:\n"  # between a source and its target where one model reads both
@@ -385,9 +386,11 @@ def pretrain(kind: Kind, pairs: Path, out: Path, minutes: float) -> dict[str, An
     torch.manual_seed(setting.seed)
     train, dev = read(pairs / "train.tsv"), read(pairs / "dev.tsv")
     work = out.with_name(f"{out.name}.run")
-    if not (work / "tokenizer").exists():
-        kind.tokenizer([text for pair in train for text in pair], setting).save_pretrained(work / "tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    fitted, draft = work / "tokenizer", work / "tokenizer.draft"
+    if not fitted.exists():
+        kind.tokenizer([text for pair in train for text in pair], setting).save_pretrained(draft)
+        draft.replace(fitted)
+    tokenizer = AutoTokenizer.from_pretrained(fitted)
     model = kind.model(tokenizer, setting)
     rows, held_out = (examples(kind, tokenizer, part) for part in (train, dev[: setting.dev]))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -441,7 +444,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(json.dumps(found["dev"]), *found["samples"], sep="\n")
-    print(record.write(f"pretrain-{options.name}", found, command=f"python {command_line(sys.argv)}"))
+    command = without_places(" ".join(["python", *sys.argv]))
+    print(record.write(f"pretrain-{options.name}", found, command=command))
 
 
 if __name__ == "__main__":
