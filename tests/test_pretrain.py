@@ -20,6 +20,8 @@ import pretrain
 import record
 from recipes import synopses
 
+from rlseq.training import checkpoint
+
 INDEX = """Package: libfoo1
 Description-md5: 0
 Description-en: reads foo
@@ -141,7 +143,7 @@ def test_a_run_that_was_killed_goes_on_exactly(pairs: Path, monkeypatch: pytest.
 
     def weights(name: str) -> dict[str, torch.Tensor]:
         pretrain.pretrain(kind, pairs, folder / name, minutes=60)
-        tensors = pretrain.checkpoint.load(folder / f"{name}.run" / "checkpoints")
+        tensors = checkpoint.load(folder / f"{name}.run" / "checkpoints")
         assert tensors is not None
         return dict(tensors[1]["model"])
 
