@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -130,6 +131,10 @@ class BasePolicy(nn.Module):
 
     def update_statistics(self, batch: Rollout) -> None:
         """Update running statistics of the inputs; called after a batch, never while it is learned from."""
+
+    def frozen(self) -> nn.Module:
+        """Return the policy as it is now, to be a reference: a copy whose weights do not change."""
+        return deepcopy(self).requires_grad_(False)
 
 
 class EpisodeStats(NamedTuple):

@@ -15,6 +15,7 @@ from rlseq.policies.attention import Learned as Learned
 from rlseq.policies.attention import Rotary as Rotary
 from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
+from rlseq.policies.hf import pretrained
 from rlseq.policies.mlp import MLP, ControlSpec
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
@@ -29,6 +30,7 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "seq2seq": partial(Seq2Seq, nn.LSTM),
     "transformer": Transformer,
     "captioner": captioner,
+    "hf": pretrained,
     "mlp": MLP,
 }
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from rlseq.engine.decode import acting_logits
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, SoftTokens
+from rlseq.utils.matmul import linear, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
     if support is not None and support.ndim > 1:  # a view: nothing is copied to all rows
         steps = view.features.shape[1]
         support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
-    z = F.pad(features, (0, 1), value=1.0) @ view.weight.t()
+    z = _with_one(features, view.weight) @ view.weight.t()
     return acting_logits(z, behaviour._replace(support=support))
 
 
@@ -92,7 +93,7 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return logits `[B, V]` of h `[B, H]`."""
-        return _with_one(h) @ self.weight.t()
+        return linear(_with_one(h, self.weight), self.weight)
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T]` chosen from h `[B, T, H]`."""
@@ -138,7 +139,7 @@ def token_scores(
     if support is not None:  # a view: what is the same in all rows is never copied to them
         support = support.expand(*shape, weight.shape[0])
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
-    flat = _with_one(features.reshape(-1, features.shape[-1]))
+    flat = _with_one(features.reshape(-1, features.shape[-1]), weight)
     flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
     arguments = flat, weight, actions.reshape(-1), behaviour.temperature, support
     log_probs, entropy, top = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -151,8 +152,9 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _with_one(h: Tensor) -> Tensor:
-    return F.pad(h, (0, 1), value=1.0)
+def _with_one(h: Tensor, weight: Tensor) -> Tensor:
+    """Return [h; 1], or h where the weight has no column for a bias."""
+    return h if weight.shape[1] == h.shape[1] else F.pad(h, (0, 1), value=1.0)
 
 
 class _TokenScores(torch.autograd.Function):
@@ -204,8 +206,8 @@ class _TokenScores(torch.autograd.Function):
                 by_z = z.add_((entropy[rows] - log_norm[rows]).unsqueeze(1)).mul_(p).mul_(-weight_of_log)
                 by_z -= p.mul_(slope)
             by_z = by_z.scatter_add_(1, actions[rows].unsqueeze(1), slope).to(features.dtype)
-            torch.mm(by_z, weight, out=by_features[rows])
-            by_weight += by_z.t() @ features[rows]
+            by_features[rows] = product(by_z, weight)
+            by_weight += product(by_z.t(), features[rows])
         return by_features, by_weight, None, None, None
 
 
@@ -223,5 +225,5 @@ def _distribution(
     if support is not None:
         place = torch.arange(len(features), device=features.device)[rows]
         allowed = support[place // support.shape[1], place % support.shape[1]]
-    z = acting_logits(features[rows] @ weight.t(), Behaviour(temperature, allowed))
+    z = acting_logits(product(features[rows], weight.t()), Behaviour(temperature, allowed))
     return z, z.softmax(-1)

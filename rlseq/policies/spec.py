@@ -28,15 +28,21 @@ class TokenSpec:
     source_pad: int = 0  # fills up short sources
     source_length: int = 0  # S, words of a source
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
+    prefix: tuple[int, ...] = ()  # read by a pretrained decoder before it writes, BOS last
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            object.__setattr__(self, "prefix", (self.bos,))
 
     @classmethod
     def of(cls, env: SequenceEnv) -> TokenSpec:
         """Return those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
+        prefix = getattr(env.vocab, "prefix", ())
         if (source := env.source_vocab) is None:
-            return cls(*words, observed=observed)
-        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed)
+            return cls(*words, observed=observed, prefix=prefix)
+        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed, prefix)
 
     def before(self, actions: Any) -> Any:
         """Return the inputs before each action: BOS, y₁ … y_{T−1}, `[B, T]`, or as `SoftTokens`."""

@@ -34,15 +34,22 @@ from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, 
 from rlseq.utils.stateful import Stateful
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
+COARSE_TOLERANCE = 0.25  # the same where networks compute in 16 bits: differences of 0.11 were measured
 
 
-def check_first_ratio(log_probs: Tensor, batch: Rollout) -> None:
+def ratio_tolerance(policy: Any, batch: Rollout) -> float:
+    """Return how far the first on-policy ratio of a policy may be from 1."""
+    types = {p.dtype for p in policy.parameters()} | {batch.behaviour.autocast}
+    return COARSE_TOLERANCE if types & {torch.bfloat16, torch.float16} else RATIO_TOLERANCE
+
+
+def check_first_ratio(log_probs: Tensor, batch: Rollout, tolerance: float = RATIO_TOLERANCE) -> None:
     """Refuse a policy that gives its first batch other probabilities than those with which it was sampled."""
     ratio = ((log_probs - batch.log_probs) * batch.mask).exp()
     worst = float((ratio - 1).abs().max())
-    if not worst <= RATIO_TOLERANCE:
+    if not worst <= tolerance:
         raise RuntimeError(
-            f"on the first update π_new/π_old must be 1 within {RATIO_TOLERANCE}, but is off by {worst:.2g}: "
+            f"on the first update π_new/π_old must be 1 within {tolerance}, but is off by {worst:.2g}: "
             "the policy's `evaluate` disagrees with its `step`; rlseq.testing.check_policy finds where"
         )
 
@@ -89,7 +96,10 @@ class PolicyGradient(Agent):
                 "kl_reward=0.1, or leave reference out"
             )
         if (self.kl or self.kl_reward) and self.reference is None:
-            self.reference = deepcopy(self.policy).requires_grad_(False)
+            policy = self.policy
+            self.reference = (
+                policy.frozen() if isinstance(policy, BasePolicy) else deepcopy(policy).requires_grad_(False)
+            )
 
     def make_credit(self) -> Credit:
         """Make the credit from the agent's hyper-parameters; called where none is given (`own_credit`)."""
@@ -189,7 +199,8 @@ class PolicyGradient(Agent):
         learned = batch if isinstance(batch, LearningBatch) else self.with_advantages(batch)
         evaluation = evaluate_actions(self.policy, learned)
         if not self._ratio_checked:
-            check_first_ratio(evaluation.log_probs.detach(), learned)
+            tolerance = ratio_tolerance(self.policy, learned)
+            check_first_ratio(evaluation.log_probs.detach(), learned, tolerance)
             self._ratio_checked = True
         penalty, metrics = penalties(self, evaluation, learned)
         loss = (self.surrogate(evaluation, learned) * learned.weights).sum() + penalty

@@ -1,0 +1,261 @@
+"""`build`: from a folder, a name or a loaded model to a policy, with everything checked before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from rlseq.policies.pretrained.adapters import with_adapters
+from rlseq.policies.pretrained.base import PretrainedPolicy
+from rlseq.policies.pretrained.causal import CausalPolicy
+from rlseq.policies.pretrained.encoder_decoder import EncoderDecoderPolicy
+from rlseq.policies.spec import TokenSpec
+from rlseq.utils.arguments import shown
+from rlseq.utils.errors import pick
+from rlseq.utils.modules import eval_mode
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ATTENTION = ("sdpa", "eager")
+PARTS = ("encoder", "decoder", "embeddings", "head")
+CHECKED_STEPS = 4  # tokens on which a new policy is compared with its model
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of their logits, relative to the largest
+
+
+def build(
+    words: TokenSpec,
+    model: Any,
+    *,
+    peft: Any,
+    parts: tuple[str, ...],
+    dtype: str,
+    attention: str,
+    checkpointing: bool,
+    value: bool,
+    trust_remote_code: bool,
+    config: Mapping[str, Any] | None,
+) -> PretrainedPolicy:
+    """Make the policy; see `rlseq.policies.hf.pretrained`."""
+    check_type(dtype)
+    pick({name: name for name in ATTENTION}, attention, "attention")
+    options = {"dtype": DTYPES[dtype], "attn_implementation": attention}
+    if isinstance(model, nn.Module):
+        inner = checked_model(model)
+    elif config is not None and peft is None and not parts:
+        inner = from_config(config, **options)
+    else:
+        inner = load_model(model, trust_remote_code=trust_remote_code, **options)
+    check_words(words, inner)
+    check_positions(words, inner)
+    freeze(inner, parts)
+    if peft is not None:
+        inner = with_adapters(inner, peft)
+    cls = EncoderDecoderPolicy if inner.config.is_encoder_decoder else CausalPolicy
+    policy = cls(words, inner, value=value, checkpointing=checkpointing)
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise ValueError(f"freeze={list(parts)} leaves nothing to train; leave one of {list(PARTS)} out")
+    verify(policy)
+    return policy
+
+
+# ── the model ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_model(name: Any, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """Load a model from a folder, or by its name."""
+    if not isinstance(name, (str, PathLike)):
+        raise TypeError(
+            f"model must be the folder of a model, its name, or a PreTrainedModel, got {shown(name)}"
+        )
+    source = str(name)
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(_not_loaded(source, error)) from error
+    check_writes(config, source)
+    auto = (
+        transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    )
+    try:
+        return auto.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(_not_loaded(source, error)) from error
+
+
+def from_config(config: Mapping[str, Any], **options: Any) -> Any:
+    """Make a network of a configuration, whose weights are still random."""
+    made = transformers.AutoConfig.for_model(**config)
+    auto = (
+        transformers.AutoModelForSeq2SeqLM if made.is_encoder_decoder else transformers.AutoModelForCausalLM
+    )
+    return auto.from_config(made, **options)
+
+
+def _not_loaded(source: str, error: Exception) -> str:
+    """Return the message for a model that cannot be loaded."""
+    why = str(error).strip().splitlines()[0]
+    if Path(source).is_dir():
+        return f"the folder {source} holds no model that can be loaded: {why}"
+    return (
+        f"there is no folder {source!r}, and no model of this name could be fetched ({why}); give the "
+        "path of a folder that `save_pretrained` has written, or log in to the hub if the model is gated"
+    )
+
+
+def checked_model(model: Any) -> Any:
+    """Return a loaded model, if it writes texts in a type and with an attention that are supported."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    if not isinstance(inner, transformers.PreTrainedModel):
+        raise TypeError(
+            f"model must be the folder of a model, its name, or a PreTrainedModel, got {shown(model)}"
+        )
+    if inner.get_output_embeddings() is None or not inner.can_generate():
+        raise ValueError(
+            f"{type(inner).__name__} writes no texts: it has no decoder with a head over the words; take its "
+            "class for generation, such as T5ForConditionalGeneration or GPT2LMHeadModel"
+        )
+    check_type(str(inner.dtype).removeprefix("torch."))
+    used = inner.config._attn_implementation
+    if used not in ATTENTION:
+        raise ValueError(
+            f"the model's attention is {used!r}, wanted one of {list(ATTENTION)}: load it with "
+            'attn_implementation="sdpa"'
+        )
+    return model
+
+
+def check_type(name: str) -> None:
+    """Refuse half precision that overflows."""
+    if name == "float16":
+        raise ValueError(
+            "dtype float16 is refused: T5 overflows in it, and gradients vanish without scaling of the loss; "
+            'use dtype="bfloat16", which has the range of float32'
+        )
+    pick(DTYPES, name, "dtype")
+
+
+def check_writes(config: Any, source: str) -> None:
+    """Refuse a model without a decoder."""
+    kinds = (transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
+    known = any(type(config) in kind for kind in kinds) or getattr(config, "auto_map", None)
+    masked = [name for name in config.architectures or () if name.endswith("ForMaskedLM")]
+    if not known or masked:
+        raise ValueError(
+            f"the model in {source} ({config.model_type}) has no decoder, so it writes no texts; take an "
+            "encoder–decoder (T5, BART, Marian, …) or a causal model (GPT-2, Llama, Qwen, …)"
+        )
+
+
+def check_words(words: TokenSpec, model: Any) -> None:
+    """Refuse a task whose ids the model does not have."""
+    rows = len(model.get_output_embeddings().weight)
+    if words.written > rows or max(words.prefix) >= len(model.get_input_embeddings().weight):
+        raise ValueError(
+            f"the task writes {words.written} words, the model has {rows}: make the task with the model's "
+            "own tokenizer, rlseq.make(id, tokenizer=PATH)"
+        )
+
+
+def check_positions(words: TokenSpec, model: Any) -> None:
+    """Refuse texts that are longer than the model has positions, or than it looks back."""
+    config = model.config
+    written, read = words.length + len(words.prefix) - 1, words.source_length
+    limit = getattr(config, "max_position_embeddings", None)
+    if config.is_encoder_decoder:
+        longest = {"source": read, "text": written} if hasattr(model.get_decoder(), "embed_positions") else {}
+    else:
+        longest = {"prompt and text together": read + written}
+    for name, length in longest.items():
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"the {name} may have {length} tokens, the model has {limit} positions; make the task with a "
+                "smaller max_len, or a smaller max_source_len"
+            )
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if window and slides and read + written > window:
+        raise ValueError(
+            f"the model looks back {window} tokens in some layers, prompt and text may have "
+            f"{read + written}: sliding windows are not supported; make the task with a smaller max_len"
+        )
+
+
+def freeze(model: Any, parts: tuple[str, ...]) -> None:
+    """Exclude parts of a model from training."""
+    for part in parts:
+        for parameter in _parameters(model, pick({name: name for name in PARTS}, part, "part to freeze")):
+            parameter.requires_grad_(False)
+
+
+def _parameters(model: Any, part: str) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a part; embeddings that encoder, decoder and head share are "embeddings"."""
+    if part == "encoder" and not model.config.is_encoder_decoder:
+        raise ValueError('freeze="encoder" needs an encoder–decoder; this model is a causal one')
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    shared = {id(p) for table in tables for p in table.parameters()}
+    if part == "embeddings":
+        yield from (p for p in model.parameters() if id(p) in shared)
+        return
+    within = {
+        "encoder": lambda: model.get_encoder(),
+        "decoder": lambda: model.get_decoder() if model.config.is_encoder_decoder else model.base_model,
+        "head": lambda: model.get_output_embeddings(),
+    }[part]()
+    yield from (p for p in within.parameters() if part == "head" or id(p) not in shared)
+
+
+# ── the comparison of a new policy with its model ────────────────────────────────────────────────────────
+
+
+@torch.no_grad()
+def verify(policy: Any) -> None:
+    """Refuse a model whose own forward pass gives other logits than the policy's `features` and `step`.
+
+    A family of models may scale its embeddings or its logits in ways that the policy does not know.
+    """
+    with eval_mode(policy):
+        context, actions, wanted = _own_logits(policy)
+        one_pass = policy.logits(policy.features(policy.words.before(actions), context).flatten(0, 1))
+        state, token, steps = policy.start(context), torch.full_like(actions[:, 0], policy.words.bos), []
+        for t in range(actions.shape[1]):
+            logits, state = policy.step(token, state)
+            token = actions[:, t]
+            steps.append(logits)
+    largest = max(1.0, float(wanted.abs().max()))
+    for name, got in (("features", one_pass.view_as(wanted)), ("step", torch.stack(steps, 1))):
+        gap = float((got - wanted).abs().max()) / largest
+        if not gap <= TOLERANCE[policy.inner.dtype]:
+            raise ValueError(
+                f"{type(policy.inner).__name__} is not supported: the policy's `{name}` differs from the "
+                f"model's own logits by {gap:.2g} of the largest, wanted ≤ {TOLERANCE[policy.inner.dtype]}"
+            )
+
+
+def _own_logits(policy: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return a small context, actions and the logits `[B, T, V]` that the model itself gives."""
+    words, config = policy.words, policy.inner.config
+    actions = _drawn(words.written, config.pad_token_id, 2, min(CHECKED_STEPS, words.length))
+    context, read = {"index": torch.arange(2)}, words.before(actions)
+    if words.source is not None:
+        context["source"] = _drawn(
+            min(words.source, len(policy.inner.get_input_embeddings().weight)), words.source_pad, 2, 3
+        )
+        source, present = policy.source(context)
+    if config.is_encoder_decoder:
+        whole = torch.cat([torch.tensor(words.prefix[:-1], dtype=torch.int64).expand(2, -1), read], 1)
+        logits = policy.model(input_ids=source, attention_mask=present, decoder_input_ids=whole).logits
+    else:
+        whole = read if words.source is None else torch.cat([source, read[:, 1:]], 1)
+        logits = policy.model(input_ids=whole).logits
+    return context, actions, logits[:, -actions.shape[1] :, : words.written]
+
+
+def _drawn(ids: int, pad: int | None, *shape: int) -> Tensor:
+    """Return random ids, none of which is the padding where there are others."""
+    usable = torch.tensor([i for i in range(ids) if i != pad] or [0])
+    return usable[torch.randint(len(usable), shape, generator=torch.Generator().manual_seed(0))]

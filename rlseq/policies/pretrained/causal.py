@@ -1,0 +1,123 @@
+"""`CausalPolicy`: GPT-2, Llama, Qwen and their like as policies; the source is the prompt.
+
+The cache has S lines for the prompt and T for the text. Sources are padded on the right, and a mask and the
+position of every token make that the same as padding on the left: the text follows the last real token of the
+prompt in its position, whatever lies between them in the cache. That last token is what the first step reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from rlseq.policies.pretrained.base import PretrainedPolicy, additive
+from rlseq.policies.pretrained.cache import KeysValues, layers_of, with_room, written
+from rlseq.policies.spec import TokenSpec
+from rlseq.types import Context, SoftTokens
+
+State = tuple[Tensor, Tensor, Tensor, tuple[KeysValues, ...]]
+
+
+class CausalPolicy(PretrainedPolicy):
+    """A pretrained causal language model, which writes after a prompt, or from the beginning.
+
+    Args:
+        words: what is written and read.
+        model: of transformers, or one that peft has wrapped.
+        value: add a value head V(sₜ) on the last hidden state.
+        checkpointing: compute the activations of the layers again in the backward pass.
+    """
+
+    def __init__(
+        self, words: TokenSpec, model: Any, *, value: bool = False, checkpointing: bool = False
+    ) -> None:
+        super().__init__(words, model, value=value, checkpointing=checkpointing)
+
+    @property
+    def decoder(self) -> Any:
+        """The model below its head."""
+        return self.inner.base_model
+
+    def start(self, context: Context) -> State:
+        """Read the prompt; the first step reads its last token again, and writes it behind all prompts."""
+        prompt, present = self._prompt(context)
+        filled = DynamicCache()
+        self.run(
+            inputs_embeds=self.embed(prompt),
+            attention_mask=additive(_causal(present), self._like()),
+            position_ids=_places(present),
+            cache=filled,
+        )
+        before, last = _without_last(present), _last_of(prompt, present)
+        return torch.zeros_like(last), last, before, with_room(layers_of(filled), self.words.length)
+
+    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+        """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
+        place, last, before, own = state
+        written_so_far = torch.arange(self.words.length, device=place.device) <= place.unsqueeze(1)
+        h = self.run(
+            inputs_embeds=self.embed(_first_is(last, token, place)).unsqueeze(1),
+            attention_mask=additive(torch.cat([before, written_so_far], 1)[:, None, None], self._like()),
+            position_ids=(before.sum(1) + place).unsqueeze(1),
+            cache=written(own, place + before.shape[1]),
+        ).last_hidden_state
+        return self.logits(h.squeeze(1)), (place + 1, last, before, own)
+
+    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+        """Read the prompt and all tokens at once."""
+        prompt, present = self._prompt(context)
+        before, last = _without_last(present), _last_of(prompt, present)
+        steps = read.words if isinstance(read, SoftTokens) else read
+        place = torch.arange(steps.shape[1], device=steps.device).expand(steps.shape[:2])
+        x = torch.cat([self.embed(prompt), self.embed(_first_is(last, read, place))], 1)
+        seen = torch.cat([before, torch.ones_like(place, dtype=torch.bool)], 1)
+        positions = torch.cat([_places(present), before.sum(1, keepdim=True) + place], 1)
+        h: Tensor = self.run(
+            inputs_embeds=x, attention_mask=additive(_causal(seen), x), position_ids=positions
+        ).last_hidden_state
+        return h[:, prompt.shape[1] :]
+
+    def _prompt(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Return the prompt and where it is present, `[B, S]`; without a source it is the token BOS."""
+        if self.words.source is not None:
+            return self.source(context)
+        prompt = torch.full_like(context["index"], self.words.bos).unsqueeze(1)
+        return prompt, torch.ones_like(prompt, dtype=torch.bool)
+
+    def _like(self) -> Tensor:
+        weight: Tensor = self.inner.get_output_embeddings().weight
+        return weight
+
+
+def _causal(seen: Tensor) -> Tensor:
+    """Return the tokens `[B, 1, n, n]` at which each looks: those before it that are seen, and itself."""
+    n = seen.shape[1]
+    earlier = torch.ones(n, n, dtype=torch.bool, device=seen.device).tril()
+    itself = torch.eye(n, dtype=torch.bool, device=seen.device)
+    return (earlier & seen.unsqueeze(1) | itself).unsqueeze(1)
+
+
+def _places(present: Tensor) -> Tensor:
+    """Return the position of every token, `[B, n]`."""
+    return (present.cumsum(1) - 1).clamp(min=0)
+
+
+def _last_of(prompt: Tensor, present: Tensor) -> Tensor:
+    """Return the last token of every prompt, `[B]`."""
+    return prompt.gather(1, present.sum(1, keepdim=True) - 1).squeeze(1)
+
+
+def _without_last(present: Tensor) -> Tensor:
+    """Return the mask of the prompt's tokens but the last one, `[B, S]`."""
+    return present & (present.cumsum(1) < present.sum(1, keepdim=True))
+
+
+def _first_is(last: Tensor, token: Any, place: Tensor) -> Any:
+    """Return the tokens read, of which that at place 0 is the last one of the prompt."""
+    if isinstance(token, SoftTokens):
+        words = torch.where((place == 0).unsqueeze(-1), last.view(-1, *[1] * place.dim()), token.words)
+        return SoftTokens(words, token.weights)
+    return torch.where(place == 0, last.view(-1, *[1] * (place.dim() - 1)), token)

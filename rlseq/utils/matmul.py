@@ -1,0 +1,110 @@
+"""Products of large matrices on a CPU by oneDNN, which PyTorch uses for bfloat16 but not for float32.
+
+For float32 PyTorch calls MKL, which uses 256-bit instructions on processors of AMD. oneDNN uses the 512-bit
+ones where there are any: on an EPYC of 2025 its products take half the time (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+SMALLEST = 1 << 20  # multiplications from which oneDNN's larger cost of a call does not matter
+_torch: Any = torch  # whose functions below have no types
+AVAILABLE = _torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b, as `torch.nn.functional.linear`.
+
+    Args:
+        x: `[…, k]`.
+        weight: W, `[m, k]`.
+        bias: b, `[m]`.
+    """
+    if not _is_large(x, weight):
+        return F.linear(x, weight, bias)
+    flat = x.reshape(-1, x.shape[-1])
+    found: Tensor = _Linear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
+    return found.view(*x.shape[:-1], len(weight))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a b of matrices, without a gradient."""
+    return _by_onednn(a, b.t()) if _is_large(a, b.t()) else a @ b
+
+
+def speed_up(model: nn.Module) -> None:
+    """Have the linear layers of a model use `linear`."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # GPT-2's, with a transposed weight
+            module.forward = MethodType(_forward_transposed, module)
+
+
+def _forward(module: Any, x: Tensor) -> Tensor:
+    return linear(x, module.weight, module.bias)
+
+
+def _forward_transposed(module: Any, x: Tensor) -> Tensor:
+    return linear(x, module.weight.t(), module.bias)
+
+
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a product is one of large float32 matrices on a CPU that oneDNN makes faster."""
+    return (
+        AVAILABLE
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * len(weight) >= SMALLEST
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+_LIBRARY = _torch.library.Library("rlseq", "DEF")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return found
+
+
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(len(x), len(weight))
+
+
+# An operator of its own, because the compiler takes the weights of oneDNN's for constants.
+_LIBRARY.impl("linear", _linear, "CPU")
+torch.library.register_fake("rlseq::linear", _shape, lib=_LIBRARY)
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    found: Tensor = torch.ops.rlseq.linear(x, weight, bias)
+    return found
+
+
+class _Linear(torch.autograd.Function):
+    """x Wᵀ + b and its derivatives, each of which is such a product, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            _by_onednn(slope, weight.t()) if needs_x else None,
+            _by_onednn(slope.t(), x.t()) if needs_weight else None,
+            slope.sum(0) if needs_bias else None,
+        )
