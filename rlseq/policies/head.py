@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from rlseq.engine.decode import acting_logits
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, SoftTokens
-from rlseq.utils.matmul import linear, product
+from rlseq.utils.matmul import affine, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return logits `[B, V]` of h `[B, H]`."""
-        return linear(_with_one(h, self.weight), self.weight)
+        return affine(_with_one(h, self.weight), self.weight)
 
     def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
         """Score actions `[B, T]` chosen from h `[B, T, H]`."""

@@ -40,9 +40,9 @@ def pretrained(
             elsewhere, as in `rlseq.load`.
     """
     need("transformers", "hf")
-    from rlseq.policies.pretrained.building import build
+    from rlseq.policies.pretrained.building import make_pretrained
 
-    return build(
+    return make_pretrained(
         words,
         model,
         peft=peft,

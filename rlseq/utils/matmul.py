@@ -19,7 +19,7 @@ _torch: Any = torch  # whose functions below have no types
 AVAILABLE = _torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b, as `torch.nn.functional.linear`.
 
     Args:
@@ -40,7 +40,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def speed_up(model: nn.Module) -> None:
-    """Have the linear layers of a model use `linear`."""
+    """Have the linear layers of a model use `affine`."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
@@ -49,11 +49,11 @@ def speed_up(model: nn.Module) -> None:
 
 
 def _forward(module: Any, x: Tensor) -> Tensor:
-    return linear(x, module.weight, module.bias)
+    return affine(x, module.weight, module.bias)
 
 
 def _forward_transposed(module: Any, x: Tensor) -> Tensor:
-    return linear(x, module.weight.t(), module.bias)
+    return affine(x, module.weight.t(), module.bias)
 
 
 def _is_large(x: Tensor, weight: Tensor) -> bool:
@@ -68,7 +68,7 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
 
 
 _LIBRARY = _torch.library.Library("rlseq", "DEF")
-_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_LIBRARY.define("affine(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -81,12 +81,12 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 # An operator of its own, because the compiler takes the weights of oneDNN's for constants.
-_LIBRARY.impl("linear", _linear, "CPU")
-torch.library.register_fake("rlseq::linear", _shape, lib=_LIBRARY)
+_LIBRARY.impl("affine", _linear, "CPU")
+torch.library.register_fake("rlseq::affine", _shape, lib=_LIBRARY)
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor = torch.ops.rlseq.linear(x, weight, bias)
+    found: Tensor = torch.ops.rlseq.affine(x, weight, bias)
     return found
 
 

@@ -17,7 +17,7 @@ from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
 from rlseq.policies.pretrained.adapters import ReferenceAdapters
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
-from rlseq.utils.matmul import linear, speed_up
+from rlseq.utils.matmul import affine, speed_up
 
 FROZEN = "frozen_weights_sha256"  # the entry of a state that stands for the weights that it leaves out
 
@@ -96,8 +96,8 @@ class PretrainedPolicy(TokenPolicy):
         """Return logits `[B, V]` of last hidden states `[B, H]`."""
         scaled, weight = h * self.scale, self.head_weight()
         if weight.shape[1] == h.shape[1]:
-            return linear(scaled, weight)
-        return linear(scaled, weight[:, :-1], weight[:, -1])
+            return affine(scaled, weight)
+        return affine(scaled, weight[:, :-1], weight[:, -1])
 
     def embed(self, read: Tensor | SoftTokens) -> Tensor:
         """Return the vectors of tokens; of several tokens in one place, their weighted mean."""

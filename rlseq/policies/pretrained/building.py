@@ -1,4 +1,4 @@
-"""`build`: from a folder, a name or a loaded model to a policy, with everything checked before training."""
+"""`make_pretrained`: a policy of a folder, a name or a loaded model; all is checked before training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from rlseq.utils.modules import eval_mode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTION = ("sdpa", "eager")
-PARTS = ("encoder", "decoder", "embeddings", "head")
+FREEZABLE = ("encoder", "decoder", "embeddings", "head")
 CHECKED_STEPS = 4  # tokens on which a new policy is compared with its model
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of their logits, relative to the largest
 
 
-def build(
+def make_pretrained(
     words: TokenSpec,
     model: Any,
     *,
@@ -50,7 +50,7 @@ def build(
         inner = from_config(config, **options)
     else:
         inner = load_model(model, trust_remote_code=trust_remote_code, **options)
-    check_words(words, inner)
+    check_ids(words, inner)
     check_positions(words, inner)
     freeze(inner, parts)
     if peft is not None:
@@ -58,7 +58,7 @@ def build(
     cls = EncoderDecoderPolicy if inner.config.is_encoder_decoder else CausalPolicy
     policy = cls(words, inner, value=value, checkpointing=checkpointing)
     if not any(p.requires_grad for p in policy.parameters()):
-        raise ValueError(f"freeze={list(parts)} leaves nothing to train; leave one of {list(PARTS)} out")
+        raise ValueError(f"freeze={list(parts)} leaves nothing to train; leave one of {list(FREEZABLE)} out")
     verify(policy)
     return policy
 
@@ -151,7 +151,7 @@ def check_writes(config: Any, source: str) -> None:
         )
 
 
-def check_words(words: TokenSpec, model: Any) -> None:
+def check_ids(words: TokenSpec, model: Any) -> None:
     """Refuse a task whose ids the model does not have."""
     rows = len(model.get_output_embeddings().weight)
     if words.written > rows or max(words.prefix) >= len(model.get_input_embeddings().weight):
@@ -188,7 +188,7 @@ def check_positions(words: TokenSpec, model: Any) -> None:
 def freeze(model: Any, parts: tuple[str, ...]) -> None:
     """Exclude parts of a model from training."""
     for part in parts:
-        for parameter in _parameters(model, pick({name: name for name in PARTS}, part, "part to freeze")):
+        for parameter in _parameters(model, pick({name: name for name in FREEZABLE}, part, "part to freeze")):
             parameter.requires_grad_(False)
 
 

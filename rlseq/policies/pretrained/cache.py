@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
 
-KeysValues = tuple[Tensor, Tensor]  # of one layer, [B, heads, length, d] each
+LayerCache = tuple[Tensor, Tensor]  # of one layer, [B, heads, length, d] each
 
 
-class Written(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+class TokenKeys(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
     """Keys and values of the tokens so far; the next token's are written in place."""
 
     def __init__(self, keys: Tensor, values: Tensor, lines: Tensor) -> None:
@@ -28,7 +28,7 @@ class Written(CacheLayerMixin):  # type: ignore[misc]  # transformers has no typ
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Do nothing: the tensors are there."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysValues:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> LayerCache:
         """Write the keys and values `[B, heads, 1, d]` of one token, and return those of all."""
         for whole, new in ((self.keys, key_states), (self.values, value_states)):
             width = new.shape[-1]
@@ -50,7 +50,7 @@ class Written(CacheLayerMixin):  # type: ignore[misc]  # transformers has no typ
     get_max_cache_shape = get_max_length  # its name before transformers 5.20
 
 
-class Source(Written):
+class SourceKeys(TokenKeys):
     """Keys and values of the source, to which nothing is added."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
@@ -67,24 +67,24 @@ def lines_of(place: Tensor, heads: int, length: int) -> Tensor:
     return (lines * length + place.unsqueeze(1)).flatten()
 
 
-def written(caches: Sequence[KeysValues], place: Tensor) -> Cache:
+def cache_of(caches: Sequence[LayerCache], place: Tensor) -> Cache:
     """Return the cache of a decoder, by layer, whose rows stand at `place` `[B]`."""
     heads, length = caches[0][0].shape[1:3]
     lines = lines_of(place, heads, length)
-    return Cache(layers=[Written(keys, values, lines) for keys, values in caches])
+    return Cache(layers=[TokenKeys(keys, values, lines) for keys, values in caches])
 
 
-def with_source(own: Cache, source: Iterable[KeysValues]) -> EncoderDecoderCache:
+def with_source(own: Cache, source: Iterable[LayerCache]) -> EncoderDecoderCache:
     """Return the cache of a decoder that also attends to a source."""
-    return EncoderDecoderCache(own, Cache(layers=[Source(keys, values) for keys, values in source]))
+    return EncoderDecoderCache(own, Cache(layers=[SourceKeys(keys, values) for keys, values in source]))
 
 
-def layers_of(cache: Any) -> tuple[KeysValues, ...]:
+def layers_of(cache: Any) -> tuple[LayerCache, ...]:
     """Return the keys and values of a cache that transformers has filled."""
     return tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
-def with_room(caches: Iterable[KeysValues], room: int) -> tuple[KeysValues, ...]:
+def with_room(caches: Iterable[LayerCache], room: int) -> tuple[LayerCache, ...]:
     """Return caches with `room` more lines of zeros: what is masked has weight 0, but 0 · NaN is NaN."""
     return tuple((_longer(keys, room), _longer(values, room)) for keys, values in caches)
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rlseq.policies.pretrained.base import PretrainedPolicy, additive
-from rlseq.policies.pretrained.cache import KeysValues, layers_of, with_room, written
+from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, SoftTokens
 
-State = tuple[Tensor, Tensor, Tensor, tuple[KeysValues, ...]]
+CausalState = tuple[Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
 
 
 class CausalPolicy(PretrainedPolicy):
@@ -41,7 +41,7 @@ class CausalPolicy(PretrainedPolicy):
         """The model below its head."""
         return self.inner.base_model
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> CausalState:
         """Read the prompt; the first step reads its last token again, and writes it behind all prompts."""
         prompt, present = self._prompt(context)
         filled = DynamicCache()
@@ -54,7 +54,7 @@ class CausalPolicy(PretrainedPolicy):
         before, last = _without_last(present), _last_of(prompt, present)
         return torch.zeros_like(last), last, before, with_room(layers_of(filled), self.words.length)
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(self, token: Tensor | SoftTokens, state: CausalState) -> tuple[Tensor, CausalState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, last, before, own = state
         written_so_far = torch.arange(self.words.length, device=place.device) <= place.unsqueeze(1)
@@ -62,7 +62,7 @@ class CausalPolicy(PretrainedPolicy):
             inputs_embeds=self.embed(_first_is(last, token, place)).unsqueeze(1),
             attention_mask=additive(torch.cat([before, written_so_far], 1)[:, None, None], self._like()),
             position_ids=(before.sum(1) + place).unsqueeze(1),
-            cache=written(own, place + before.shape[1]),
+            cache=cache_of(own, place + before.shape[1]),
         ).last_hidden_state
         return self.logits(h.squeeze(1)), (place + 1, last, before, own)
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from rlseq.policies.pretrained.base import PretrainedPolicy, additive
-from rlseq.policies.pretrained.cache import KeysValues, layers_of, with_room, with_source, written
+from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room, with_source
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, SoftTokens
 
-State = tuple[Tensor, tuple[KeysValues, ...], tuple[KeysValues, ...], Tensor]
+EncoderDecoderState = tuple[Tensor, tuple[LayerCache, ...], tuple[LayerCache, ...], Tensor]
 
 
 class EncoderDecoderPolicy(PretrainedPolicy):
@@ -46,7 +46,7 @@ class EncoderDecoderPolicy(PretrainedPolicy):
         """The decoder of the model."""
         return self.inner.get_decoder()
 
-    def start(self, context: Context) -> State:
+    def start(self, context: Context) -> EncoderDecoderState:
         """Read the source and all tokens of the prefix but the last, which the first step reads."""
         read, present = self._encoded(context)
         before = self._prefix(len(read))[:, : max(1, len(self.words.prefix) - 1)]
@@ -57,14 +57,16 @@ class EncoderDecoderPolicy(PretrainedPolicy):
         place = torch.full_like(context["index"], len(self.words.prefix) - 1)
         return place, own, layers_of(filled.cross_attention_cache), present
 
-    def step(self, token: Tensor | SoftTokens, state: State) -> tuple[Tensor, State]:
+    def step(
+        self, token: Tensor | SoftTokens, state: EncoderDecoderState
+    ) -> tuple[Tensor, EncoderDecoderState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, own, source, present = state
         x = self.embed(token).unsqueeze(1)
         if self.first_position is not None:
             positions = self._positions()
             x = x + (positions[place + self.first_position] - positions[self.first_position]).unsqueeze(1)
-        cache = with_source(written(own, place), source)
+        cache = with_source(cache_of(own, place), source)
         h = self.run(
             inputs_embeds=x,
             attention_mask=self._mask(place, x),
