@@ -49,19 +49,19 @@ class Setting:
 
     vocabulary: int = 6000
     width: int = 256
-    layers: int = 3  # of the encoder, and of the decoder
+    layers: int = 2  # of the encoder, and of the decoder
     heads: int = 4
-    source: int = 48  # tokens at most, with EOS; longer sources are cut
+    source: int = 32  # tokens at most, with EOS; longer sources are cut
     target: int = 24  # tokens at most, with EOS; pairs with longer targets are left out
     dropout: float = 0.1
-    rows: int = 32  # of a batch
-    updates: int = 4000
+    rows: int = 16  # of a batch
+    updates: int = 9000
     lr: float = 2e-3  # the highest
     lr_embedding: float = 10.0  # times lr, for the embedding, whose weights are larger
     warm_up: int = 300  # updates
     clip: float = 1.0  # of the gradient's norm
     bfloat16: bool = True  # in matrix products of training, where the processor computes in it
-    look: int = 250  # updates between two looks at dev
+    look: int = 500  # updates between two looks at dev
     dev: int = 512  # pairs whose loss is looked at, and that are written at the end
     seed: int = 0
 
@@ -423,7 +423,7 @@ def pretrain(kind: Kind, pairs: Path, out: Path, minutes: float) -> dict[str, An
 KINDS = {
     "t5": Kind(pieces, t5, True, both_sides, lambda source: source, Setting()),
     "llama": Kind(
-        byte_pairs, llama, False, one_sequence, lambda source: source + PROMPT, Setting(updates=1500)
+        byte_pairs, llama, False, one_sequence, lambda source: source + PROMPT, Setting(updates=3000)
     ),
 }
 
