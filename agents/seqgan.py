@@ -2,14 +2,14 @@
 
     ∇J = E[ Σₜ Q(y₍₁…ₜ₋₁₎, yₜ) ∇log π(yₜ | y₍₁…ₜ₋₁₎) ]
 
-| | Q | judge |
-|---|---|---|
-| SeqGAN | mean D of completions | D of whole texts |
-| MaliGAN | the same of D/(1 − D), divided by its mean over the batch | the same |
-| RankGAN | the same of the log rank among real texts | `Ranker` |
-| REGS | D of the unfinished text itself | D that learns from prefixes |
+The agents differ in Q:
 
-Any of them with `scale="bootstrapped"` is paid by ranks (LeakGAN), with `mle=…` mixes in likelihood.
+* SeqGAN: the mean of D over completions, with a D of whole texts;
+* MaliGAN: the mean of D/(1 − D) over completions, divided by its mean over the batch;
+* RankGAN: the mean log rank of completions among real texts, by a `Ranker`;
+* REGS: D of the unfinished text itself, with a D that learns from prefixes.
+
+With `scale="bootstrapped"` each of them uses ranks within the batch (LeakGAN); `mle=…` adds likelihood.
 """
 
 from __future__ import annotations

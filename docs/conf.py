@@ -18,6 +18,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "docstrings",
     "mathml",  # formulas without a script from another server
     "notebook",
     "catalogue",  # settings, signatures, samples and results, from the code and the committed JSON

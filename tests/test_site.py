@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from tabled import catalogue
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -66,3 +71,64 @@ def test_the_search_knows_the_pages(site: Path) -> None:
     index = (site / "searchindex.js").read_text("utf-8")
     for word in ("rloo", "bleu", "glossari", "quickstart"):
         assert f'"{word}"' in index or f"{word}:" in index, word
+
+
+# ── a page for everything that has a name ────────────────────────────────────────────────────────────────
+
+NAMES = """
+import json
+from rlseq.agents import AGENTS
+from rlseq.mdp.registry import ids
+from rlseq.metrics.registry import METRICS
+from rlseq.policies import POLICIES
+print(json.dumps({"agent": [*AGENTS], "task": ids(), "metric": [*METRICS], "policy": [*POLICIES]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def registered() -> dict[str, list[str]]:
+    """The names that rlseq registers itself, without those of other tests."""
+    found = subprocess.run([sys.executable, "-c", NAMES], capture_output=True, text=True, check=True)
+    names: dict[str, list[str]] = json.loads(found.stdout)
+    return names
+
+
+@pytest.mark.parametrize("kind", ["agent", "task", "metric", "policy"])
+def test_everything_registered_has_a_page(registered: dict[str, list[str]], kind: str) -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in DOCS.rglob("*.md"))
+    described = re.findall(rf"^```\{{{kind}\}} (\S+)$", pages, re.M)
+    missing = set(registered[kind]) - set(described)
+    assert not missing, f"describe {', '.join(sorted(missing))} on a page under docs/, by ```{{{kind}}} NAME"
+
+
+def test_the_page_of_an_agent_names_what_it_is_tested_by(registered: dict[str, list[str]]) -> None:
+    for name in registered["agent"]:
+        page = (DOCS / "algorithms" / f"{name}.md").read_text("utf-8")
+        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", page)
+        assert named, f"docs/algorithms/{name}.md names no test"
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{name}.md: {file} has no {test}"
+
+
+def test_a_setting_that_an_agent_does_not_have_has_no_published_value() -> None:
+    with pytest.raises(ValueError, match="no setting 'sample'"):
+        catalogue.agent("rloo", {"sample": "3"})
+
+
+def test_published_values_stand_beside_defaults() -> None:
+    table = catalogue.agent("ppo", {"clip": "0.1"})
+    assert "| `clip` | `0.2` | 0.1 |" in table
+
+
+def test_curves_are_drawn_within_their_frame() -> None:
+    drawn = catalogue.drawing(
+        {"a": [[(0.0, 0.1), (10.0, 0.4)], [(0.0, 0.2), (10.0, 0.5)]]}, "tokens", "reward"
+    )
+    points = [
+        tuple(map(float, p.split(",")))
+        for line in re.findall(r'points="([^"]+)"', drawn)
+        for p in line.split()
+    ]
+    assert len(points) == 6
+    assert all(0 <= x <= catalogue.WIDTH and 0 <= y <= catalogue.HEIGHT for x, y in points)
+    assert points[0][1] > points[1][1]  # a larger value is drawn higher

@@ -34,7 +34,9 @@ ROWS = 3  # samples that are shown of a task
 
 
 def code(value: Any) -> str:
-    """Return a value as code; a function by its name."""
+    """Return a default as code; a function by its name."""
+    if value is inspect.Parameter.empty:
+        return "required"
     return f"`{getattr(value, '__name__', value) if callable(value) else repr(value)}`"
 
 

@@ -1,8 +1,11 @@
 """A transformer: decoder-only, or encoder–decoder where there is a source or a picture (Vaswani et al. 2017).
 
-Every layer, pre-norm (Xiong et al. 2020):   x ← x + Attention(LN x)      over the words so far
-                                             x ← x + Attention(LN x, s̄)   over the source, if there is one
-                                             x ← x + W₂ gelu(W₁ LN x)
+Every layer, pre-norm (Xiong et al. 2020):
+
+    x ← x + Attention(LN x)      over the words so far
+    x ← x + Attention(LN x, s̄)   over the source, if there is one
+    x ← x + W₂ gelu(W₁ LN x)
+
 Attention(q, k, v) = softmax(q·kᵀ/√d) v,   π = softmax(W LN x + b)
 """
 
