@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -18,14 +18,13 @@ from rlseq.data import coco
 from rlseq.data import scenes as rendered
 from rlseq.data.corpus import Corpus
 from rlseq.data.images import Images, Pictures, read_image
-from rlseq.envs.corpus_task import CorpusTask
-from rlseq.mdp.sequence_env import EnvOptions
-from rlseq.metrics.fitting import LazyMetric, ReadTokens
+from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
+from rlseq.metrics.fitting import LazyMetric, read_words_or_tokens
 from rlseq.metrics.registry import METRICS
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
 from rlseq.utils.errors import pick
-from rlseq.vocab import EOS, UNK, Vocab, whole_words
+from rlseq.vocab import EOS, UNK, TokenizerVocab, Vocab, whole_words
 
 # What is reported, by the names of rows of `rlseq.metrics`; BLEU as COCO has it.
 REPORTED = {
@@ -54,7 +53,7 @@ class Captions(CorpusTask):
         skip_bad: leave out what is bad in files; `env.skipped` counts it by kind.
         scenes: number of rendered scenes, with five captions each.
         data_seed: of the scenes; splits of one seed are drawn apart.
-        **options: see `EnvOptions`.
+        **options: see `TextOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -75,7 +74,7 @@ class Captions(CorpusTask):
         skip_bad: bool = False,
         scenes: PositiveInt = 1000,
         data_seed: Seed = 0,
-        **options: Unpack[EnvOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         if vocab is not None and vocab.eos is None:
             raise ValueError(f"vocab must be a Vocab with an end, got {vocab!r:.80}; take that of training")
@@ -85,15 +84,22 @@ class Captions(CorpusTask):
             source = _scenes(scenes, split, data_seed)
         else:
             source = _files(path, images, features, split, vocab, min_count, image_size, coco.Bad(skip_bad))
-        words = source.vocab if vocab is None else vocab
+        words, longest = source.vocab if vocab is None else vocab, source.longest + 1
+        if not isinstance(vocab, TokenizerVocab):  # which is that of a trained policy
+            chosen = {"vocab": vocab, "min_count": min_count if min_count > 1 else None}
+            given = given_words(None, options, False, **chosen)
+            words = words if given is None else given.vocab
+        if isinstance(words, TokenizerVocab):
+            longest = max(map(len, words.encode_batch(source.learned()))) + 1
         if words.unk is None and UNK in words.words:
             words = replace(words, unk=words.words.index(UNK))
-        corpus = Corpus.of_texts(words, source.captions, max_len or source.longest + 1)
+        corpus = Corpus.of_texts(words, source.captions, max_len or longest)
         self.pictures, self.names, self.skipped = source.pictures, source.names, source.skipped
         self.observed = {self.pictures.item: self.pictures.range}
         # Its shape and type; the pictures themselves come by `contexts`.
         shape = torch.zeros(1, *self.pictures.shape, dtype=self.pictures.dtype)
-        own = {name: LazyMetric(name, METRICS[row].fit, ReadTokens(corpus)) for name, row in REPORTED.items()}
+        read = read_words_or_tokens(corpus)
+        own = {name: LazyMetric(name, METRICS[row].fit, read) for name, row in REPORTED.items()}
         super().__init__(
             corpus, reward=reward, metrics=tuple(own), own=own, items={self.pictures.item: shape}, **options
         )
@@ -131,6 +137,7 @@ class _Source:
     names: Sequence[str]  # of pictures, for people
     vocab: Vocab
     longest: int  # words of a caption
+    learned: Callable[[], list[str]]  # captions of training
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -138,12 +145,20 @@ def _scenes(scenes: int, split: str, data_seed: int) -> _Source:
     part = pick(SPLITS, split, "split of scenes")
     seed, tongue = np.random.SeedSequence([data_seed, part]).generate_state(2).tolist()
     seen = rendered.draw(scenes, seed)
+
+    def learned() -> list[str]:
+        drawn, told = np.random.SeedSequence([data_seed, SPLITS["train"]]).generate_state(2).tolist()
+        return [
+            " ".join(words) for five in rendered.tell(rendered.draw(scenes, drawn), told) for words in five
+        ]
+
     return _Source(
         captions=[[" ".join(words) for words in told] for told in rendered.tell(seen, tongue)],
         pictures=Images(rendered.render(seen)),
         names=[f"scene {n}" for n in range(scenes)],
         vocab=Vocab((EOS, *rendered.all_words())),
         longest=rendered.longest(),
+        learned=learned,
     )
 
 
@@ -175,5 +190,6 @@ def _files(
         names=[picture.file for picture in chosen],
         vocab=whole_words(learned, min_count) if vocab is None else vocab,
         longest=max(len(text.split()) for text in learned),
+        learned=lambda: learned,
         skipped=bad.skipped,
     )

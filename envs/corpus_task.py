@@ -25,12 +25,17 @@ from rlseq.vocab.tokenizers import SourceVocab, tokenizer_pair
 CUTS = {"cut": None, "refuse": None}  # ways of treating sources with too many tokens
 
 
-class TextOptions(EnvOptions, total=False):
-    """Options that every task on texts has, beside those of all tasks."""
+class TokenizerOptions(EnvOptions, total=False):
+    """Options of tasks on texts for the tokenizer of a pretrained model, beside those of all tasks."""
 
     tokenizer: Any  # whose ids are the words: a path, a name, or an object of transformers
     prompt: str | None  # around a source: a text with {source}, or "chat" for the tokenizer's own template
     languages: Sequence[str] | None  # of sources and of texts, for a tokenizer that has several
+
+
+class TextOptions(TokenizerOptions, total=False):
+    """Options of tasks on the texts of a corpus."""
+
     max_source_len: PositiveInt | None  # the most tokens of a source; as the model has positions for
     too_long: str  # "cut" (the default) shortens sources that have more, "refuse" is an error
 
@@ -118,14 +123,14 @@ class CorpusTask(SequenceEnv):
         return self.corpus.contexts(index, self.source_width, self.max_len)
 
 
-def of_all_tasks(options: TextOptions) -> EnvOptions:
+def of_all_tasks(options: TokenizerOptions) -> EnvOptions:
     """Return the options that tasks without texts have, too."""
     known = EnvOptions.__annotations__
     return cast(EnvOptions, {name: value for name, value in options.items() if name in known})
 
 
 def given_words(
-    words: TaskSpec | None, options: TextOptions, reads: bool, **made: Any
+    words: TaskSpec | None, options: TokenizerOptions, reads: bool, **made: Any
 ) -> Vocabularies | None:
     """Return the vocabularies of a trained policy, or of a tokenizer; None where they are made from texts.
 

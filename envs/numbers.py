@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
+from rlseq.data.corpus import Vocabularies
+from rlseq.envs.corpus_task import TokenizerOptions, given_words, of_all_tasks
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.encode import RefTable, table_of
 from rlseq.metrics.fitting import HasReferences, named_metric, rewards_of
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import Range, checked_arguments
 from rlseq.utils.errors import need, pick
-from rlseq.vocab import EOS, Vocab
+from rlseq.vocab import EOS, TokenizerVocab, Vocab
 
 LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
+COUNTED = 20_000  # numbers times languages up to which the longest is looked for
 SPLITS: dict[str, Sequence[int]] = {"train": range(17), "dev": (19,), "test": (17, 18)}  # a number modulo 20
 
 
@@ -36,7 +40,8 @@ class Numbers(SequenceEnv):
         below: numbers are 0 … below−1; at least 20, so that every part has some.
         split: "train", "dev" or "test".
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu" or "chrf", or any reward.
-        **options: see `EnvOptions`.
+        words: vocabularies and sizes of a trained policy.
+        **options: see `TokenizerOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -50,20 +55,24 @@ class Numbers(SequenceEnv):
         below: Annotated[int, Range(20, 10**15)] = 10_000,
         split: str = "train",
         reward: RewardLike = "edit",
-        **options: Unpack[EnvOptions],
+        words: TaskSpec | None = None,
+        **options: Unpack[TokenizerOptions],
     ) -> None:
         need("num2words", "numbers")
         known = {name: name for name in ("digits", *LANGUAGES)}
         targets = LANGUAGES if target == "all" else (pick(known, target, "language"),)
         language = pick(known, source, "language")
-        self.corpus = corpus = NumberPairs(language, targets, below, pick(SPLITS, split, "split"))
+        given = given_words(words, options, True)
+        tokens = given if given is not None and isinstance(given.vocab, TokenizerVocab) else None
+        corpus = NumberPairs(language, targets, below, pick(SPLITS, split, "split"), tokens)
+        self.corpus = corpus
         super().__init__(
             vocab=corpus.vocab,
             source_vocab=corpus.source_vocab,
             max_len=corpus.width,
             reward=rewards_of(reward, corpus),
             items={"source": torch.zeros(1, corpus.source_width, dtype=torch.int64)},
-            **options,
+            **of_all_tasks(options),
         )
         self.metrics = {name: named_metric(name, corpus) for name in ("edit_distance", "exact")}
 
@@ -91,15 +100,36 @@ class NumberPairs(HasReferences):
 
     stream = True
 
-    def __init__(self, source: str, targets: Sequence[str], below: int, places: Sequence[int]) -> None:
+    def __init__(
+        self,
+        source: str,
+        targets: Sequence[str],
+        below: int,
+        places: Sequence[int],
+        tokens: Vocabularies | None = None,
+    ) -> None:
+        """Make the vocabularies, of letters and tags where `tokens` are not those of a tokenizer."""
         self.source, self.targets, self.below, self.places = source, targets, below, places
-        letters, longest = spelling((source,), below)
-        tags = tuple(f"<{name}>" for name in targets) if len(targets) > 1 else ()
-        self.source_vocab = Vocab((EOS, *letters, *tags), separator="")
-        self.source_width = longest + bool(tags)
+        letters, longest_source = spelling((source,), below)
+        self.tags = tuple(f"<{name}>" for name in targets) if len(targets) > 1 else ()
+        read = Vocab((EOS, *letters, *self.tags), separator="")
         letters, longest = spelling(tuple(targets), below)
-        self.vocab, self.width = Vocab((EOS, *letters), separator=""), longest + 1
-        self.first_tag = len(self.source_vocab) - len(tags) if tags else None
+        if tokens is None:
+            self.source_vocab, self.vocab = read, Vocab((EOS, *letters), separator="")
+            self.source_width, self.width = longest_source + bool(self.tags), longest + 1
+            return
+        self.source_vocab, self.vocab = tokens.source_vocab or tokens.vocab, tokens.vocab
+        if below * len(targets) > COUNTED:  # bounds: a letter is two bytes at most, and each of them a token
+            self.source_width = 2 * longest_source + len(
+                self.source_vocab.encode(self.tags[0] if self.tags else "x")
+            )
+            self.width = 2 * longest + 1
+            return
+        every = [(number, to) for number in range(below) for to in range(len(targets))]
+        self.source_width = max(
+            map(len, self.source_vocab.encode_batch([self.source_text(*x) for x in every]))
+        )
+        self.width = max(map(len, self.vocab.encode_batch([self.text(*x) for x in every]))) + 1
 
     def __len__(self) -> int:
         return sum(len(range(place, self.below, 20)) for place in self.places) * len(self.targets)
@@ -112,16 +142,26 @@ class NumberPairs(HasReferences):
 
     def encoded(self, index: Tensor) -> dict[str, Tensor]:
         """Return sources `[B, S]`, references `[B, 1, T]` and their lengths."""
-        asked = self.asked(index)
-        read = [self.source_vocab.encode(number_words(n, self.source)) for n, _ in asked]
-        if self.first_tag is not None:
-            read = [[self.first_tag + to, *ids] for ids, (_, to) in zip(read, asked, strict=True)]
-        written = [[*self.vocab.encode(number_words(n, self.targets[to])), 0] for n, to in asked]
+        asked, eos = self.asked(index), self.vocab.eos or 0
+        read = self.source_vocab.encode_batch([self.source_text(*x) for x in asked])
+        written = [[*ids, eos] for ids in self.vocab.encode_batch([self.text(*x) for x in asked])]
         return {
-            "source": _padded(read, self.source_width),
-            "references": _padded(written, self.width).unsqueeze(1),
+            "source": _padded(read, self.source_width, self.source_vocab.pad),
+            "references": _padded(written, self.width, self.vocab.pad).unsqueeze(1),
             "reference_lengths": torch.tensor([[len(ids)] for ids in written]),
         }
+
+    def source_text(self, number: int, to: int) -> str:
+        """Return a source: the tag of the target language, where there are several, and the words."""
+        return (self.tags[to] if self.tags else "") + number_words(number, self.source)
+
+    def text(self, number: int, to: int) -> str:
+        """Return the one reference."""
+        return number_words(number, self.targets[to])
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """Return the references of items as texts."""
+        return [[self.text(*x)] for x in self.asked(torch.arange(len(self)) if index is None else index)]
 
     def table(self, index: Tensor | None = None) -> RefTable:
         """Return the references of items."""
@@ -156,8 +196,8 @@ def spelling(languages: tuple[str, ...], below: int) -> tuple[tuple[str, ...], i
     return tuple(sorted(letters)), longest
 
 
-def _padded(rows: list[list[int]], width: int) -> Tensor:
+def _padded(rows: list[list[int]], width: int, pad: int) -> Tensor:
     """Return rows of ids as `[B, width]`."""
     if max(map(len, rows)) > width:
-        raise RuntimeError(f"a number has {max(map(len, rows))} letters, more than the bound of {width}")
-    return torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        raise RuntimeError(f"a number has {max(map(len, rows))} tokens, more than the bound of {width}")
+    return torch.tensor([row + [pad] * (width - len(row)) for row in rows])

@@ -19,6 +19,7 @@ from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
+from rlseq.metrics.fitting import read_words_or_tokens
 from rlseq.types import Context, HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 
@@ -78,18 +79,18 @@ class AgainstAll:
     """BLEU of a text with all texts of a corpus as its references, 0 … 1."""
 
     def __init__(self, corpus: Corpus, order: int) -> None:
-        self.corpus, self.order = corpus, order
+        self.order, self.read = order, read_words_or_tokens(corpus)
 
     @cached_property
     def bleu(self) -> BLEU:
         """The metric, fitted when it is first asked."""
-        every = self.corpus.table()
+        every = self.read.references(None)
         one = RefTable(every.ids, every.lengths, every.item * 0, every.item, 1, every.items)
-        return BLEU(one, order=self.order, eos=self.corpus.vocab.eos)
+        return BLEU(one, order=self.order, **self.read.options)
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward, `[B]`."""
-        return self.bleu(tokens, mask, {"index": torch.zeros_like(tokens[:, 0])}) / 100
+        return self.bleu(*self.read.written(tokens, mask), {"index": torch.zeros_like(tokens[:, 0])}) / 100
 
 
 def copied(corpus: Corpus, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:

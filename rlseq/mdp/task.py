@@ -28,12 +28,13 @@ from rlseq.mdp.checks import (
     usable_device,
 )
 from rlseq.mdp.episodes import Episodes
+from rlseq.mdp.writing_rules import WritingRules
 from rlseq.types import Context, Counts, HeldOut, Reward
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
 from rlseq.utils.stateful import load_states, set_generator, states_of
-from rlseq.vocab import Vocab
+from rlseq.vocab import TokenizerVocab, Vocab
 
 TOKEN_BYTES = 64  # bytes for every token of a batch: ids, random numbers, probabilities, rewards, spaces
 
@@ -58,6 +59,7 @@ class Task:
         check_fits(num_envs * (max_len + 1) * TOKEN_BYTES, num_envs=num_envs, max_len=max_len)
         self.device = usable_device(device)
         self.vocab, self.max_len, self.num_envs = vocab, max_len, checked_rows(num_envs)
+        self.rules = WritingRules.of(vocab) if isinstance(vocab, TokenizerVocab) else None
         self.parts = reward_functions(reward)
         self.dense: bool | None = None  # is a part of the reward [B, T]? known from its first answer
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
@@ -89,9 +91,10 @@ class Task:
     def legal(self) -> Tensor | None:
         """Return the tokens allowed next, bool `[B, V]` or `[V]`; None when all are.
 
-        Finished rows are asked too, and their answers are ignored; their `length` may be T.
+        By default these are the rules of the model whose tokenizer is the vocabulary. Finished rows are asked
+        too, and their answers are ignored; their `length` may be T.
         """
-        return None
+        return None if self.rules is None else self.rules.legal(self.tokens, self.length)
 
     def length_bucket(self, rows: int) -> Tensor | None:
         """Return random items `[rows]` whose texts have similar lengths; None where any items will do."""

@@ -21,7 +21,7 @@ from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.errors import hint
-from rlseq.vocab import Vocab, ids_of
+from rlseq.vocab import TokenizerVocab, Vocab, ids_of
 
 
 class HasReferences(ABC):
@@ -64,6 +64,11 @@ class WithoutFirst(HasReferences):
     def __init__(self, corpus: HasReferences, items: Tensor) -> None:
         self.corpus, self.items = corpus, items
         self.vocab, self.oov_words = corpus.vocab, corpus.oov_words
+
+    def texts(self, index: Tensor | None = None) -> list[list[str]]:
+        """Return their other references as texts."""
+        every = self.corpus.texts(self.items if index is None else self.items[index])
+        return [texts[1:] for texts in every]
 
     def table(self, index: Tensor | None = None) -> RefTable:
         """Return their other references."""
@@ -306,12 +311,24 @@ def _fitted(name: str, what: str, corpus: HasReferences | None, own: Iterable[st
     return made
 
 
+def read_words_or_tokens(corpus: HasReferences) -> MetricReader:
+    """Return the reader of a metric on words: the tokens of a task, or the words that its pieces make."""
+    return ReadWords(corpus, whitespace, True) if is_pieces(corpus.vocab) else ReadTokens(corpus)
+
+
+def is_pieces(vocab: Vocab) -> bool:
+    """Return whether tokens are those of a tokenizer: metrics then read the text, as papers report them."""
+    return isinstance(vocab, TokenizerVocab)
+
+
 def _reader(row: MetricRow, corpus: HasReferences, ends: bool) -> MetricReader:
     """Return the way in which a metric reads a corpus."""
     if row.reads == "texts":
         if "detokenize" not in row.options:
             raise ValueError(f"{row.name} judges texts (rlseq.metrics.evaluate), not what a task writes")
         return ReadTexts(corpus, ends)
+    if is_pieces(corpus.vocab):
+        return ReadWords(corpus, row.tokenize, ends)
     if row.reads == "tokens" or (ends and row.reads == "words" and corpus.vocab.separator == " "):
         return ReadTokens(corpus)
     return ReadWords(corpus, whitespace if ends and row.reads == "words" else row.tokenize, ends)

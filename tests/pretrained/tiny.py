@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ TEXTS = [
     "never the green girl finds 123,456.7 trees",
     "Bäume über Straße – ok",
 ] * 10
+LEARNED = [*TEXTS, string.ascii_letters, " ".join(string.ascii_letters), string.digits, "- : ; = < > ( ) é è"]
 SIZES: dict[str, Any] = {"d_model": 16, "max_position_embeddings": 64, "vocab_size": 400}
 LANGUAGES = ["eng_Latn", "spa_Latn", "deu_Latn"]
 
@@ -32,7 +34,7 @@ def unigram(first: Sequence[str], size: int = 200) -> list[tuple[str, float]]:
     trainer = tokenizers.trainers.UnigramTrainer(
         vocab_size=size, special_tokens=[*first], unk_token="<unk>", show_progress=False
     )
-    made.train_from_iterator(TEXTS, trainer)
+    made.train_from_iterator(LEARNED, trainer)
     return [(piece, score) for piece, score in json.loads(made.to_str())["model"]["vocab"]]
 
 
@@ -47,7 +49,7 @@ def merges(first: Sequence[str], byte_level: bool) -> tuple[dict[str, int], list
         initial_alphabet=kinds.ByteLevel.alphabet() if byte_level else [],
         show_progress=False,
     )
-    made.train_from_iterator(TEXTS, trainer)
+    made.train_from_iterator(LEARNED, trainer)
     model = json.loads(made.to_str())["model"]
     pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     return model["vocab"], pairs
@@ -55,11 +57,11 @@ def merges(first: Sequence[str], byte_level: bool) -> tuple[dict[str, int], list
 
 def pieces(folder: Path, name: str) -> Path:
     """A model of the sentencepiece package."""
-    (folder / "texts.txt").write_text("\n".join(TEXTS), "utf-8")
+    (folder / "texts.txt").write_text("\n".join(LEARNED), "utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "texts.txt"),
         model_prefix=str(folder / name),
-        vocab_size=90,
+        vocab_size=120,
         hard_vocab_limit=False,
         minloglevel=2,
     )
@@ -144,7 +146,7 @@ def bert(folder: Path) -> Any:
     made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     first = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=200, special_tokens=first, show_progress=False)
-    made.train_from_iterator([text.lower() for text in TEXTS], trainer)
+    made.train_from_iterator([text.lower() for text in LEARNED], trainer)
     small = transformers.BertConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=400
     )
