@@ -132,6 +132,10 @@ class BasePolicy(nn.Module):
     def update_statistics(self, batch: Rollout) -> None:
         """Update running statistics of the inputs; called after a batch, never while it is learned from."""
 
+    def describe(self) -> dict[str, Any]:
+        """Return plain values, beside its name and sizes, with which the policy can be made again."""
+        return {}
+
     def frozen(self) -> nn.Module:
         """Return the policy as it is now, to be a reference: a copy whose weights do not change."""
         return deepcopy(self).requires_grad_(False)

@@ -20,7 +20,7 @@ class Linear(Agent):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.beside = nn.Parameter(torch.zeros(()))
-        self.optimizer = torch.optim.SGD(self.policy.parameters(), self.lr)  # type: ignore[assignment]
+        self.optimizer = torch.optim.SGD(self.policy.parameters(), self.lr)
         self.optimizer.add_param_group({"params": [self.beside], "lr": 10 * self.lr})
 
     def collect(self, env: Any) -> Rollout:

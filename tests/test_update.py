@@ -86,7 +86,7 @@ def test_an_update_of_plain_descent_follows_the_gradient_clipped(tiny: Any) -> N
     env, policy = tiny(rows=16)
     for clip_norm in (1e9, 1e-3):
         agent = REINFORCE(policy, baseline=none, clip_norm=clip_norm)
-        agent.optimizer = torch.optim.SGD(policy.parameters(), 0.5)  # type: ignore[assignment]
+        agent.optimizer = torch.optim.SGD(policy.parameters(), 0.5)
         batch = agent.collect(env)
         log_probs = policy.evaluate(batch.actions, batch.context).log_probs
         returns = batch.rewards.flip(1).cumsum(1).flip(1)

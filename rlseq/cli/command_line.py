@@ -200,17 +200,25 @@ def _generate(
     commands.generate(run, texts, n, decode, width, temperature, best, too_long)
 
 
-def _save(run: Path, path: Path, /, best: bool = False) -> None:
+def _save(
+    run: Path, path: Path, /, best: bool = False, transformers: bool = False, merge: bool = False
+) -> None:
     """Write the model of a run to a folder or a .zip: policy and words, without optimiser and history.
 
     Args:
         run: the folder of a run.
         path: of the model, which `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load` read.
         best: use the best checkpoint instead of the last.
+        transformers: write a pretrained model as transformers loads it, with its tokenizer and settings.
+        merge: with --transformers, add adapters to the weights of the model.
     """
     from rlseq.training.model import load
 
-    sys.stdout.write(f"{load(run, best=best).save(path)}\n")
+    if merge and not transformers:
+        raise ValueError("--merge goes with --transformers")
+    model = load(run, best=best)
+    saved = model.save_pretrained(path, merge=merge) if transformers else model.save(path)
+    sys.stdout.write(f"{saved}\n")
 
 
 def _convert(folder: Path, path: Path, /, best: bool = False) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import SoftTokens
 from rlseq.utils.memory import check_fits
+from rlseq.vocab import TokenizerVocab
 
 LAYER = 10_000  # bytes that the objects of a layer need, however narrow it is
 
@@ -28,6 +29,7 @@ class TokenSpec:
     source_pad: int = 0  # fills up short sources
     source_length: int = 0  # S, words of a source
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
+    tokenizer: bool = False  # the words are the ids of a pretrained model's tokenizer
     prefix: tuple[int, ...] = ()  # read by a pretrained decoder before it writes, BOS last
 
     def __post_init__(self) -> None:
@@ -39,10 +41,13 @@ class TokenSpec:
         """Return those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
-        prefix = getattr(env.vocab, "prefix", ())
-        if (source := env.source_vocab) is None:
-            return cls(*words, observed=observed, prefix=prefix)
-        return cls(*words, source.num_ids, source.pad, env.items["source"].shape[1], observed, prefix)
+        more: dict[str, Any] = {"observed": observed}
+        if isinstance(env.vocab, TokenizerVocab):
+            more |= {"tokenizer": True, "prefix": env.vocab.prefix}
+        if (source := env.source_vocab) is not None:
+            more |= {"source": source.num_ids, "source_pad": source.pad}
+            more["source_length"] = env.items["source"].shape[1]
+        return cls(*words, **more)
 
     def before(self, actions: Any) -> Any:
         """Return the inputs before each action: BOS, y₁ … y_{T−1}, `[B, T]`, or as `SoftTokens`."""

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.types import Metrics, Rollout
-from rlseq.utils.arguments import PositiveFloat, Share, check_fields, checked_arguments, rules_of, shown
+from rlseq.utils.arguments import (
+    NonNegativeFloat,
+    PositiveFloat,
+    Share,
+    check_fields,
+    checked_arguments,
+    rules_of,
+    shown,
+)
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
@@ -75,6 +83,7 @@ class Agent(ABC):
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: PositiveFloat = 1e-3  # step size of Adam
     clip_norm: PositiveFloat = 1.0  # largest norm of the gradient
+    weight_decay: NonNegativeFloat = 0.0  # of matrices, decoupled from the gradient (AdamW)
     schedule: Schedule = constant  # of lr, over the share of training that is done
 
     def __post_init__(self) -> None:
@@ -88,7 +97,7 @@ class Agent(ABC):
         check_fields(self)
         if not isinstance(self.policy, nn.Module):
             raise TypeError(f"policy must be a torch.nn.Module that writes, got {shown(self.policy)}")
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), self.lr, fused=True)
+        self.optimizer = adam(self.policy.parameters(), self.lr, self.weight_decay)
 
     def check(self, env: Any) -> None:  # noqa: B027  (most agents refuse nothing)
         """Refuse a task that the agent cannot learn from; asked before anything is written or sampled."""
@@ -150,6 +159,19 @@ class Agent(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the states of all parts but the policy."""
         load_states(self.stateful_parts(), state, type(self).__name__)
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Adam for the parameters that are trained; with weight decay AdamW (Loshchilov & Hutter 2019).
+
+    Vectors, which are biases and the scales of normalisations, do not decay.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    if not weight_decay:
+        return torch.optim.Adam(trained, lr, fused=True)
+    matrices, vectors = ([p for p in trained if (p.ndim > 1) is large] for large in (True, False))
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
 
 
 def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import name_of
-from rlseq.types import SteppedEnv
+from rlseq.types import BasePolicy, SteppedEnv
 from rlseq.utils.files import Json, read_json, unsealed
 from rlseq.utils.places import command_line
 from rlseq.utils.version import __version__
@@ -140,7 +140,8 @@ def digest_of_words(words: Iterable[str]) -> str:
 def described_policy(policy: Any) -> dict[str, Any]:
     """The class of a policy and the shapes of its parameters."""
     shapes = {name: list(value.shape) for name, value in policy.state_dict().items()}
-    return {"class": type(policy).__name__, "parameters": shapes}
+    more = policy.describe() if isinstance(policy, BasePolicy) else {}
+    return {"class": type(policy).__name__, "parameters": shapes, **more}
 
 
 def _digest(data: Any) -> str:

@@ -129,6 +129,24 @@ class Model:
                 write_whole(path / name, data)
         return path
 
+    def save_pretrained(self, path: str | PathLike[str], *, merge: bool = False) -> Path:
+        """Write a policy "hf" as a folder from which transformers loads model, tokenizer and settings.
+
+        Args:
+            path: the folder, new or empty.
+            merge: add adapters to the weights of the model; else they are saved alone, as peft loads them.
+        """
+        if not hasattr(self.policy, "save_pretrained"):
+            raise ValueError(
+                f"the policy is a {type(self.policy).__name__} and no pretrained model; use save(path)"
+            )
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(17, "there is something else already; choose a new folder", str(path))
+        vocab = self.spec.vocab
+        self.policy.save_pretrained(path, vocab, self.spec.max_len, merge=merge)
+        return path
+
     @property
     def spec(self) -> TaskSpec:
         """The vocabularies and sizes of the task."""
@@ -265,7 +283,8 @@ def _policy(found: _Found, env: Any, device: str | torch.device) -> Any:
             "names and numbers alone; make it, and pass it: rlseq.load(path, policy=…)"
         )
     spec = found.spec if isinstance(found.spec, ControlSpec) else TokenSpec.of(env)
-    return build_policy(found.run.policy, spec, found.run.seed, device, found.run.policy_sizes)
+    remade = {name: value for name, value in found.policy.items() if name not in ("class", "parameters")}
+    return build_policy(found.run.policy, spec, found.run.seed, device, found.run.policy_sizes | remade)
 
 
 def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Sequence[str] = ()) -> None:

@@ -73,6 +73,15 @@ class RunConfig(Checked):
     imports: tuple[str, ...] = ()
     """Modules of your own that are imported first, so that what they register has a name here."""
 
+    def __post_init__(self) -> None:
+        """Give a task on texts the tokenizer of a pretrained policy, where its options name none."""
+        super().__post_init__()
+        model = self.sizes.get("model") if self.policy == "hf" else None
+        if not model or not self.env or not {*OF_WORDS}.isdisjoint(self.options):
+            return
+        if "tokenizer" in option_names(task_class(self.env)):
+            object.__setattr__(self, "options", {**self.options, "tokenizer": model})
+
     @property
     def stock(self) -> bool:
         """Is it one of stable-baselines3?"""
@@ -131,6 +140,7 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
     id, options = getattr(env, "made_from", None) or ("", {})
     options = {name: _plain(value) for name, value in options.items()}
     policy, sizes = getattr(agent.policy, "made_from", None) or ("", {})
+    sizes = {name: _plain(size) for name, size in sizes.items()}
     if policy and "value" in keyword_names(POLICIES[policy]):
         sizes = {"value": False, **sizes}
     names = {part: name for name, part in COMPONENTS.items()}
@@ -170,6 +180,12 @@ def _plain(value: Any) -> Any:
         return [*map(_plain, value)]
     if isinstance(value, np.generic):
         return value.item()
+    if hasattr(value, "peft_type"):  # the configuration of adapters
+        usual = type(value)().to_dict()
+        changed = {n: part for n, part in value.to_dict().items() if part != usual[n]}
+        return {"peft_type": str(value.peft_type.value), **_plain(changed)}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
     return str(value) if isinstance(value, PathLike) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import rlseq
 from rlseq.engine.beam import Beam
 from rlseq.engine.decode import Greedy, Sample
 from rlseq.engine.rollout import evaluate_frozen
+from rlseq.policies import build_policy
+from rlseq.policies.spec import TokenSpec
 from rlseq.policies.testing import check_policy
 from rlseq.policy_gradient.exact import expected_gradient, gradient
 from tests.pretrained.models import model_of, pairs
@@ -48,9 +51,9 @@ def test_a_causal_model_writes_without_a_source(family: str) -> None:
 def test_a_prefix_of_several_tokens_is_read_before_writing(family: str) -> None:
     """A forced first token, a language code, say: it is read, and no action."""
     env, words = pairs()
-    for name, value in (("prefix", (0, 5)), ("bos", 5)):
-        object.__setattr__(env.vocab, name, value)
-    policy = policy_of(model_of(family, words), env)
+    env = env.replace(vocab=replace(env.vocab, bos=5))
+    tokens = replace(TokenSpec.of(env), prefix=(0, 5))
+    policy = build_policy("hf", tokens, 0, "cpu", {"model": model_of(family, words)})
     check_policy(policy, env, tolerance=STEPS)
     batch = rlseq.rollout(policy, env, decode=Greedy())
     given = {"forced_bos_token_id": 5, "max_new_tokens": env.max_len + 1}

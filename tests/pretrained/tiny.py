@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 transformers: Any = pytest.importorskip("transformers")
 tokenizers: Any = pytest.importorskip("tokenizers")
@@ -215,4 +216,53 @@ MADE: Makers = {**READS_FIRST, **WRITES_BEHIND}
 def saved(name: str, folder: Path) -> Path:
     """A folder as a user has it: the settings of a model, and its tokenizer."""
     MADE[name](folder).save_pretrained(folder)
+    return folder
+
+
+# ── weights ──────────────────────────────────────────────────────────────────────────────────────────
+
+SMALL: dict[str, Any] = {
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 1,
+    "num_decoder_layers": 1,
+    "num_heads": 2,
+    "n_layer": 1,
+    "n_head": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+def auto_class(config: Any) -> Any:
+    """The class that loads a model of a configuration."""
+    library = transformers
+    return library.AutoModelForSeq2SeqLM if config.is_encoder_decoder else library.AutoModelForCausalLM
+
+
+def with_weights(settings: Path, folder: Path) -> Path:
+    """A folder with random weights, and the tokenizer and the settings of another folder."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings)
+    config = transformers.AutoConfig.from_pretrained(settings)
+    ids = {**tokenizer.get_vocab(), **getattr(tokenizer, "lang_token_to_id", {})}.values()
+    for key, value in {**SMALL, "vocab_size": max(ids) + 1}.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    torch.manual_seed(0)
+    model = auto_class(config).from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    if (settings / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(settings)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

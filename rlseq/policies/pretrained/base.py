@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
@@ -18,6 +22,7 @@ from rlseq.policies.pretrained.adapters import ReferenceAdapters
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
 from rlseq.utils.matmul import affine, speed_up
+from rlseq.vocab import TokenizerVocab, Vocab
 
 FROZEN = "frozen_weights_sha256"  # the entry of a state that stands for the weights that it leaves out
 
@@ -33,13 +38,22 @@ class PretrainedPolicy(TokenPolicy):
         model: of transformers, or one that peft has wrapped.
         value: add a value head V(sₜ) on the last hidden state.
         checkpointing: compute the activations of the layers again in the backward pass.
+        partly: only some of the weights are trained, and saved.
     """
 
     differentiable_step: ClassVar = False  # the cache is written in place
 
-    def __init__(self, words: TokenSpec, model: Any, *, value: bool, checkpointing: bool) -> None:
+    def __init__(
+        self,
+        words: TokenSpec,
+        model: Any,
+        *,
+        value: bool = False,
+        checkpointing: bool = False,
+        partly: bool = False,
+    ) -> None:
         super().__init__()
-        self.words, self.model = words, model
+        self.words, self.model, self.partly = words, model, partly
         weight = self.inner.get_output_embeddings().weight
         self.value = nn.Linear(weight.shape[1], 1, dtype=weight.dtype) if value else None
         speed_up(self.inner)
@@ -59,6 +73,11 @@ class PretrainedPolicy(TokenPolicy):
     def decoder(self) -> Any:
         """The network that maps the tokens read to hidden states, without the head."""
         raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return the configuration of the network, from which it can be made again without its folder."""
+        config: dict[str, Any] = json.loads(self.inner.config.to_json_string(use_diff=False))
+        return {"config": config}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +138,30 @@ class PretrainedPolicy(TokenPolicy):
         given = {} if cache is None else {self.cache_name: cache}
         return self.decoder(**inputs, **given, use_cache=cache is not None)
 
+    def save_pretrained(self, path: Path, vocab: Vocab, max_len: int, *, merge: bool) -> None:
+        """Write the model with its tokenizer and the settings with which it writes as the policy does.
+
+        Args:
+            path: the folder.
+            vocab: of the task; that of a tokenizer is saved, too.
+            max_len: T.
+            merge: add adapters to the weights of the model.
+        """
+        model = deepcopy(self.model).cpu() if merge else self.model
+        if merge and hasattr(model, "peft_config"):
+            model = model.merge_and_unload()
+        settings = GenerationConfig.from_dict({**self.inner.generation_config.to_dict(), "do_sample": False})
+        settings.max_length, settings.max_new_tokens = None, max_len
+        if isinstance(vocab, TokenizerVocab):
+            settings.eos_token_id, settings.pad_token_id = vocab.eos, min(vocab.pad, len(vocab) - 1)
+            if self.inner.config.is_encoder_decoder:
+                settings.decoder_start_token_id, *forced = vocab.prefix
+                settings.forced_bos_token_id = forced[0] if forced else None
+                settings.max_new_tokens = max_len + len(forced)
+            vocab.tokenizer.save_pretrained(path)
+        model.save_pretrained(path)
+        settings.save_pretrained(path)
+
     def frozen(self) -> nn.Module:
         """Return the policy as it is now, to be a reference; with adapters it shares the base."""
         if hasattr(self.model, "peft_config"):
@@ -166,7 +209,7 @@ class PretrainedPolicy(TokenPolicy):
             named.setdefault((value.data_ptr(), value.shape), name)
         trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
         every = frozenset(named.values())
-        if all(p.requires_grad for p in self.parameters()):
+        if not self.partly:
             return every, None
         return every & trained, _checksum(weights[name] for name in sorted(every - trained))
 

@@ -23,6 +23,7 @@ from rlseq.utils.modules import eval_mode
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTION = ("sdpa", "eager")
 FREEZABLE = ("encoder", "decoder", "embeddings", "head")
+FEWEST = 0.9  # share of a model's rows that its own tokenizer has at least; the others are unused
 CHECKED_STEPS = 4  # tokens on which a new policy is compared with its model
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of their logits, relative to the largest
 
@@ -49,6 +50,7 @@ def make_pretrained(
     elif config is not None and peft is None and not parts:
         inner = from_config(config, **options)
     else:
+        check_named(words, model)
         inner = load_model(model, trust_remote_code=trust_remote_code, **options)
     check_ids(words, inner)
     check_positions(words, inner)
@@ -56,7 +58,8 @@ def make_pretrained(
     if peft is not None:
         inner = with_adapters(inner, peft)
     cls = EncoderDecoderPolicy if inner.config.is_encoder_decoder else CausalPolicy
-    policy = cls(words, inner, value=value, checkpointing=checkpointing)
+    partly = bool(parts) or hasattr(inner, "peft_config")
+    policy = cls(words, inner, value=value, checkpointing=checkpointing, partly=partly)
     if not any(p.requires_grad for p in policy.parameters()):
         raise ValueError(f"freeze={list(parts)} leaves nothing to train; leave one of {list(FREEZABLE)} out")
     verify(policy)
@@ -152,12 +155,41 @@ def check_writes(config: Any, source: str) -> None:
 
 
 def check_ids(words: TokenSpec, model: Any) -> None:
-    """Refuse a task whose ids the model does not have."""
-    rows = len(model.get_output_embeddings().weight)
-    if words.written > rows or max(words.prefix) >= len(model.get_input_embeddings().weight):
+    """Refuse a task whose ids are not those of the model."""
+    rows, read = (len(t.weight) for t in (model.get_output_embeddings(), model.get_input_embeddings()))
+    advice = "make the task with the tokenizer of the model, rlseq.make(id, tokenizer=PATH)"
+    if words.written > rows or max(words.prefix) >= read:
+        raise ValueError(f"the task writes {words.written:,} words, the model has {rows:,}; {advice}")
+    if not words.tokenizer:
+        return
+    if words.written < FEWEST * rows:
         raise ValueError(
-            f"the task writes {words.written} words, the model has {rows}: make the task with the model's "
-            "own tokenizer, rlseq.make(id, tokenizer=PATH)"
+            f"the task has a tokenizer of {words.written:,} tokens, the model has {rows:,}: the tokenizer "
+            f"is of another model; {advice}"
+        )
+    first = _decoder_start(model)
+    if first is not None and first != words.prefix[0]:
+        raise ValueError(
+            f"the task's texts begin after the token {words.prefix[0]}, the model's decoder starts with "
+            f"{first}: the tokenizer is of another model; {advice}"
+        )
+
+
+def _decoder_start(model: Any) -> int | None:
+    """Return the token that an encoder–decoder's decoder reads first, where the configuration names it."""
+    if not model.config.is_encoder_decoder or model.config.model_type == "mbart":  # which a language starts
+        return None
+    settings = (getattr(model, "generation_config", None), model.config)
+    found = (getattr(each, "decoder_start_token_id", None) for each in settings)
+    return next((id for id in found if id is not None), None)
+
+
+def check_named(words: TokenSpec, name: Any) -> None:
+    """Refuse a model from a folder for a task with words of its own, which its weights do not know."""
+    if not words.tokenizer:
+        raise ValueError(
+            f"the task has words of its own, which the weights of {name} do not know; make it with the "
+            f"model's tokenizer: rlseq.make(id, tokenizer={str(name)!r})"
         )
 
 
@@ -186,7 +218,10 @@ def check_positions(words: TokenSpec, model: Any) -> None:
 
 
 def freeze(model: Any, parts: tuple[str, ...]) -> None:
-    """Exclude parts of a model from training."""
+    """Exclude parts of a model from training, and always its positions where they are sine waves."""
+    for module in model.modules():
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding"):
+            module.requires_grad_(False)
     for part in parts:
         for parameter in _parameters(model, pick({name: name for name in FREEZABLE}, part, "part to freeze")):
             parameter.requires_grad_(False)

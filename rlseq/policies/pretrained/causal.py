@@ -15,26 +15,13 @@ from transformers.cache_utils import DynamicCache
 
 from rlseq.policies.pretrained.base import PretrainedPolicy, additive
 from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room
-from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, SoftTokens
 
 CausalState = tuple[Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
 
 
 class CausalPolicy(PretrainedPolicy):
-    """A pretrained causal language model, which writes after a prompt, or from the beginning.
-
-    Args:
-        words: what is written and read.
-        model: of transformers, or one that peft has wrapped.
-        value: add a value head V(sₜ) on the last hidden state.
-        checkpointing: compute the activations of the layers again in the backward pass.
-    """
-
-    def __init__(
-        self, words: TokenSpec, model: Any, *, value: bool = False, checkpointing: bool = False
-    ) -> None:
-        super().__init__(words, model, value=value, checkpointing=checkpointing)
+    """A pretrained causal language model, which writes after a prompt, or from the beginning."""
 
     @property
     def decoder(self) -> Any:

@@ -29,14 +29,11 @@ class EncoderDecoderPolicy(PretrainedPolicy):
     Args:
         words: what is written and read; the decoder reads `words.prefix` before it writes.
         model: of transformers, or one that peft has wrapped.
-        value: add a value head V(sₜ) on the last hidden state.
-        checkpointing: compute the activations of the layers again in the backward pass.
+        **options: see `PretrainedPolicy`.
     """
 
-    def __init__(
-        self, words: TokenSpec, model: Any, *, value: bool = False, checkpointing: bool = False
-    ) -> None:
-        super().__init__(words, model, value=value, checkpointing=checkpointing)
+    def __init__(self, words: TokenSpec, model: Any, **options: bool) -> None:
+        super().__init__(words, model, **options)
         self.length = len(words.prefix) - 1 + words.length  # places of a text
         self.biased = [m for m in self.decoder.modules() if getattr(m, "has_relative_attention_bias", False)]
         self.first_position = self._first_position()
