@@ -16,7 +16,7 @@ from tabled.agents import control, coverage, demo, items, learning, solve_copy, 
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, rewards, throughput
 from tabled.settings import comparison, training
-from tabled.tasks import captions, oracle, recipes, tasks
+from tabled.tasks import captions, finetune, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -29,10 +29,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "control": control,
     "coverage": coverage,
     "demo": demo,
+    "finetune": finetune,
     "items": items,
     "learning": learning,
     "loading": loading,
     "oracle": oracle,
+    "pretrain": pretrain,
     "recipes": recipes,
     "rewards": rewards,
     "solve-copy": solve_copy,

@@ -182,3 +182,87 @@ def _risk(found: dict[str, Any]) -> str:
 def _before_after(part: dict[str, Any], figure: str) -> str:
     before, after = (part[side][f"pooled {figure}"] for side in ("likelihood", "rloo"))
     return f"{figure} {before:.4g} → {after:.4g}"
+
+
+def finetune() -> str:
+    """A pretrained model after a reward, after more likelihood, and by controls; and samples."""
+    text = ""
+    for run in runs("finetune-*"):
+        found = run["results"]
+        sides, figure = found["sides"], found["compared"]
+        rows = [
+            [
+                name,
+                side["runs"] if "updates" in side else "",
+                f"{side[figure]:.4f}",
+                *(_gap(found["against"].get(other, {}).get(name)) for other in ("start", "likelihood")),
+                *(f"{side['pooled'][metric]:.1f}" for metric in ("bleu", "chrf")),
+                f"{side['length']:.1f}",
+                f"{side['pooled']['distinct_2']:.3f}",
+                f"{sum(side['updates']) / side['runs']:.0f}" if "updates" in side else "",
+                f"{sum(side['seconds']) / side['runs']:.0f}" if "seconds" in side else "",
+            ]
+            for name, side in sides.items()
+        ]
+        head = [
+            *("", "seeds", figure, "against the start", "against likelihood", "BLEU", "chrF"),
+            *("tokens a text", "distinct-2", "updates", "seconds"),
+        ]
+        text += markdown(head, rows)
+        text += f"\n{found['items']:,} test items. " + origin(run).strip() + "\n\n"
+        text += markdown(
+            ["source", "reference", *SAMPLED],
+            [
+                [
+                    _cell(line["source"]),
+                    _cell(line["references"][0]),
+                    *(_cell(line[name]) for name in SAMPLED),
+                ]
+                for line in found["samples"]
+            ],
+        )
+    return text
+
+
+SAMPLED = ("start", "likelihood", "rloo")  # sides whose texts are shown
+
+
+def _gap(row: dict[str, Any] | None) -> str:
+    """A difference with its interval over items, and over seeds where there are several."""
+    if row is None:
+        return ""
+    low, high = row["over items"]
+    text = f"{row['estimate']:+.4f} [{low:+.4f}, {high:+.4f}], p = {row['p, Holm']:.4f}"
+    if "over seeds" in row:
+        low, high = row["over seeds"]
+        text += f"; over seeds [{low:+.4f}, {high:+.4f}]"
+    return text
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def pretrain() -> str:
+    """The models that pretrain.py made."""
+    rows, origins = [], []
+    for run in runs("pretrain-*"):
+        found = run["results"]
+        dev, curve = found["dev"]["greedy"], found["curve"]
+        rows.append(
+            [
+                run["name"].removeprefix("pretrain-"),
+                f"{found['parameters'] / 1e6:.1f} M",
+                f"{found['updates'] * found['setting']['rows']:,}",
+                f"{curve[-1]['dev']:.3f}",
+                *(f"{dev[name]:.{digits}f}" for name, digits in (("rouge_l", 3), ("bleu", 1), ("chrf", 1))),
+                f"{found['seconds'] / 60:.0f}",
+            ]
+        )
+        origins.append(origin(run).strip())
+    head = [
+        *("model", "parameters", "pairs seen", "nats per token on dev"),
+        *("ROUGE-L", "BLEU", "chrF", "minutes"),
+    ]
+    return markdown(head, rows) + "\n" + "\n\n".join(origins) + "\n"
