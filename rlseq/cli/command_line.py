@@ -245,15 +245,15 @@ def _compare(words: Sequence[str]) -> None:
 
 
 def _report(folder: Path, /, imports: Imports = ()) -> None:
-    """Write the page and the tables of a comparison again.
+    """Write the page and the tables of a run, or those of a comparison again.
 
     Args:
-        folder: folder of the comparison.
+        folder: the folder of a run or of a comparison.
         imports: modules of your own to import first.
     """
-    from rlseq.compare.results import Comparison
+    from rlseq.cli.commands import report
 
-    sys.stdout.write(f"{Comparison.load(folder).save()}\n")
+    report(folder)
 
 
 def _doctor() -> None:

@@ -24,7 +24,9 @@ from rlseq.cli.options import (
     settings,
 )
 from rlseq.compare.plan import OF_MACHINE, SB3_AGENTS, ComparisonConfig
+from rlseq.compare.results import Comparison
 from rlseq.compare.run import run_comparison
+from rlseq.compare.run_report import RunReport
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
@@ -196,6 +198,18 @@ def compare(words: Sequence[str], text: str) -> None:
     sys.stdout.write(f"\n{page}\n")  # a path may look like markup
     if comparison.results["failed"]:
         sys.exit(1)
+
+
+def report(folder: Path) -> None:
+    """Write the page of a run or of a comparison, and print its path; of a run also its scores."""
+    found: Any = RunReport if (folder / "words.json").exists() else Comparison
+    shown = found.load(folder)
+    page = shown.save()
+    if isinstance(shown, RunReport):
+        from rich.console import Console
+
+        Console().print(shown)
+    sys.stdout.write(f"{page}\n")  # a path may look like markup
 
 
 def _comparison_in_file(given: Any) -> ComparisonConfig:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import compare
+from rlseq.compare.tables import rich_samples
 
 MLE_ITEMS = 200  # pairs that likelihood may learn from
 SETTINGS: dict[str, Any] = {
@@ -49,24 +50,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
         **{**SETTINGS, "seeds": seeds, "budget_tokens": budget_tokens, "out": out, **changes}
     )
     page = comparison.save()
-    console.print(comparison.table(), _samples(comparison), f"\nThe page: {page}", sep="\n")
+    console.print(
+        comparison.table(), rich_samples(comparison.results["tasks"][0]), f"\nThe page: {page}", sep="\n"
+    )
     return comparison
-
-
-def _samples(comparison: Comparison, shown: int = 5) -> Any:
-    """Return a table of the texts of every agent for the first sources; wrong texts are red."""
-    from rich.table import Table
-    from rich.text import Text
-
-    samples = comparison.results["tasks"][0]["samples"][:shown]
-    names = list(samples[0]["texts"])
-    table = Table(title="Sample outputs, first seed")
-    for name in ("source", "wanted", *names):
-        table.add_column(name)
-    for sample in samples:
-        texts = [sample["texts"][name]["text"] for name in names]
-        wanted = sample["references"][0]
-        table.add_row(
-            sample["source"], wanted, *(Text(text, "" if text == wanted else "red") for text in texts)
-        )
-    return table

@@ -18,6 +18,7 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt")
 WRITTEN = (
     *("alarms.json", "config.json", "error.txt", "run.json", "log.txt", "metrics.jsonl"),
     *("results.json", "start.json", "temperatures.json", "words.json", "samples/*.jsonl"),
+    *("report.html", "tables.md"),
     *("tensorboard/events.*", "checkpoints/*.json", "checkpoints/*.safetensors", ".*.draft", "*/.*.draft"),
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.ticker import MaxNLocator
 
 import rlseq.compare.figures as figures
 import rlseq.compare.tables as tables
@@ -26,9 +27,9 @@ def write(results: Json, folder: Path) -> Path:
 
 
 def page(results: Json) -> str:
-    """Return the page as HTML, which loads nothing from elsewhere."""
+    """Return the page as self-contained HTML: it makes no network requests."""
     results = tables.visible(results)
-    shown: str = _template("report.html").render(
+    shown: str = template("report.html").render(
         results=results,
         tasks=[{**_shown(task), "slug": f"task-{i}"} for i, task in enumerate(results["tasks"])],
         stock=any(a["algorithm"].startswith("sb3-") for task in results["tasks"] for a in task["agents"]),
@@ -42,11 +43,12 @@ def page(results: Json) -> str:
 def fragment(results: Json) -> str:
     """Return verdicts and scores as HTML for a notebook."""
     results = tables.visible(results)
-    shown: str = _template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
+    shown: str = template("fragment.html").render(tasks=[_shown(task) for task in results["tasks"]])
     return shown
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """Return a template of a page, which escapes whatever is put into it."""
     loader = PackageLoader("rlseq.compare", "templates")
     return Environment(
         loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
@@ -62,46 +64,71 @@ def _shown(task: Json) -> dict[str, Any]:
         "colours": figures.colours(task),
         "scores": tables.scores(task),
         "matrix": tables.matrix(task),
-        "tables": [tables.pairs(task), tables.costs(task)],
-        "bars": _bars(task),
+        "pairs_table": tables.pairs(task),
+        "costs": tables.costs(task),
+        "settings": tables.hyper_parameters(task),
+        "bars": (bars := _bars(task)),
+        "clipped": any(bar["beyond"] for bar in bars),
+        "ticks": _ticks(task),
         "heat": _heat(task),
         "alarms": tables.alarms(task),
         "curves": [
-            figures.inline(figures.curves(task, [cost]), f"{title} {label}")
+            figures.inline(figures.curves(task, [cost]), f"{title} {label}", figures.means(task, cost), label)
             for cost, label in figures.COSTS.items()
         ],
         "sweep": swept and figures.inline(swept, "Reward and self-BLEU of samples by temperature"),
     }
 
 
-def _bars(task: Json) -> list[dict[str, Any]]:
-    """Return the place of each interval between the worst and the best, in per cent of the width of a cell.
+def _frame(task: Json) -> tuple[float, float]:
+    """Return the least and the largest reward that the column of intervals shows.
 
-    `beyond` names the ends that lie outside the cell: wide intervals are cut rather than all others squeezed.
+    Wide intervals are cut rather than all others squeezed.
     """
-    scores = [agent["scores"]["reward"] for agent in tables.ranked(task)]
+    scores = [agent["scores"]["reward"] for agent in task["agents"]]
     ends = [s[end] for s in scores for end in ("estimate", "low", "high") if s[end] is not None]
     points = [s["estimate"] for s in scores]
     room = 0.35 * (max(points) - min(points)) or 1.0
-    low, high = max(min(ends), min(points) - room), min(max(ends), max(points) + room)
-    width = (high - low) or 1.0
+    return max(min(ends), min(points) - room), min(max(ends), max(points) + room)
 
-    def place(value: float) -> float:
-        return round(100 * float(np.clip((value - low) / width, 0, 1)), 2)
 
+def _place(value: float, frame: tuple[float, float]) -> float:
+    """Return the place of a value in a frame, in per cent of its width."""
+    low, high = frame
+    return round(100 * float(np.clip((value - low) / ((high - low) or 1.0), 0, 1)), 2)
+
+
+def _bars(task: Json) -> list[dict[str, Any]]:
+    """Return the place of each interval in the frame.
+
+    `beyond` names the ends that lie outside the frame, `cut` those that the range of the metric has cut.
+    """
+    frame = low, high = _frame(task)
+    scores = [agent["scores"]["reward"] for agent in tables.ranked(task)]
     return [
         {
-            "point": place(s["estimate"]),
-            "low": place(s["estimate"] if s["low"] is None else s["low"]),
-            "high": place(s["estimate"] if s["high"] is None else s["high"]),
+            "point": _place(s["estimate"], frame),
+            "low": _place(s["estimate"] if s["low"] is None else s["low"], frame),
+            "high": _place(s["estimate"] if s["high"] is None else s["high"], frame),
             "beyond": " ".join(
                 end
-                for end, out in (("low", (s["low"] or low) < low), ("high", (s["high"] or high) > high))
+                for end, out in (
+                    ("low", s["low"] is not None and s["low"] < low),
+                    ("high", s["high"] is not None and s["high"] > high),
+                )
                 if out
             ),
+            "cut": " ".join(f"cut-{end}" for end in s["cut"]),
         }
         for s in scores
     ]
+
+
+def _ticks(task: Json) -> list[tuple[float, str]]:
+    """Return places and labels of the axis below the intervals."""
+    frame = low, high = _frame(task)
+    values = [value for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
+    return [(_place(value, frame), f"{value:g}") for value in values]
 
 
 def _heat(task: Json) -> list[list[float]]:

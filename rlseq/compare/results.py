@@ -27,6 +27,7 @@ from rlseq.utils.places import command_line, without_places
 COMPARISON_SCHEMA = "rlseq.comparison/2"
 SAMPLES_KEPT = 100  # texts that are kept to be read
 SPENT = ("episodes", "seconds")  # beside tokens, by which curves are joined
+JOINED = ("tokens", *SPENT, "reward")  # of every test of a run
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,14 @@ class Comparison:
         """Return the comparison in a folder."""
         path = Path(folder) / "results.json"
         if not path.exists():
-            raise ValueError(f"{folder} holds no finished comparison; rlseq compare --out {folder} makes one")
+            raise ValueError(
+                f"{folder} holds no finished comparison, and no run; rlseq compare --out {folder} makes one"
+            )
         results = read_sealed(path)
         if results.get("schema") != COMPARISON_SCHEMA:
             raise ValueError(
                 f"{folder} holds no comparison of this version (schema {results.get('schema')!r}, "
-                f"wanted {COMPARISON_SCHEMA!r}); "
-                f"a single run has no report, rlseq evaluate {folder} scores it"
+                f"wanted {COMPARISON_SCHEMA!r}); the command that made it makes it again"
             )
         return cls(Path(folder), results)
 
@@ -145,6 +147,11 @@ class _Run:
             )
         return rows
 
+    def settings(self) -> Json:
+        """Return the hyper-parameters of the agent, defaults included."""
+        agent = configuration(self.path)["agent"]
+        return {name: value for name, value in agent.items() if name != "class"}
+
     def rewarded(self) -> list[str]:
         """Return the names of the parts of the reward that the run was trained on."""
         return list(configuration(self.path)["env"].get("reward", {}))
@@ -221,6 +228,8 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Bounds]) -> Jso
         },
         "costs": {**costs, "tokens_per_second": round(costs["tokens"] / max(costs["seconds"], 1e-9))},
         "curve": _curve(curves, ranges["reward"]),
+        "seed_curves": [[{key: point[key] for key in JOINED} for point in curve] for curve in curves],
+        "settings": runs[0].settings(),
         "alarms": [
             {"seed": run.job.seed, "alarm": without_places(alarm)}
             for run, curve in zip(runs, curves, strict=True)

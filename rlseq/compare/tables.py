@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from rlseq.utils.files import Json
 
 CUT = "†"  # at the end of an interval which the metric cannot pass
 CUT_SAYS = f" {CUT}: the interval would go on, but the metric has its least or largest value here."
+LACKING = "–"  # in place of a value that there is not
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 # Control characters, halves of surrogate pairs, and controls of the direction of writing.
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
@@ -34,14 +35,19 @@ class Table:
 
 def tables(task: Json) -> list[Table]:
     """Return all tables of a task."""
-    return [scores(task), matrix(task), pairs(task), costs(task)]
+    return [scores(task), matrix(task), pairs(task), costs(task), hyper_parameters(task)]
 
 
-def scores(task: Json) -> Table:
-    """Return the reward of every agent, best first, and its difference from the best."""
+def scores(task: Json, statistics: Collection[str] = tuple(BESIDE_MEAN)) -> Table:
+    """Return the reward of every agent, best first, and its difference from the best.
+
+    Args:
+        task: its results.
+        statistics: those that are shown beside the mean.
+    """
     agents = ranked(task)
     best = next((a["name"] for a in agents if a["name"] != "start"), "")
-    beside = [name for name in BESIDE_MEAN if name in agents[0]["scores"]["reward"]]
+    beside = [name for name in statistics if name in agents[0]["scores"]["reward"]]
     rows = [
         [
             a["name"],
@@ -54,7 +60,7 @@ def scores(task: Json) -> Table:
     ]
     caption = (
         "Reward after training: mean over seeds and its 95 % interval, by which agents are ranked and "
-        f"tested, and the interquartile mean (IQM) beside it.{_cut_says(rows)} "
+        f"tested{', and the interquartile mean (IQM) beside it' if beside else ''}.{_cut_says(rows)} "
         f"Tested on {number_tested(task['selection'])}{task['tested_on']}."
     )
     headings = [BESIDE_MEAN[name][0] for name in beside]
@@ -66,7 +72,11 @@ def matrix(task: Json) -> Table:
     agents = ranked(task)
     metrics = list(agents[0]["scores"])
     rows = [
-        [a["name"], _trained(a), *(interval(a["scores"][m]) if m in a["scores"] else "–" for m in metrics)]
+        [
+            a["name"],
+            _trained(a),
+            *(interval(a["scores"][m]) if m in a["scores"] else LACKING for m in metrics),
+        ]
         for a in agents
     ]
     n = sorted({a["scores"]["reward"]["n"] for a in agents})
@@ -123,6 +133,34 @@ def costs(task: Json) -> Table:
         "Cost of a run, medians over seeds: tokens generated or imitated, episodes, seconds of training."
     )
     return Table("costs", caption, ["agent", "tokens", "episodes", "seconds", "tokens/s", "n"], rows)
+
+
+def hyper_parameters(task: Json) -> Table:
+    """Return the hyper-parameters of every agent, those in which agents differ first."""
+    agents = [a for a in task["agents"] if a.get("settings")]
+    names = list(dict.fromkeys(name for a in agents for name in a["settings"]))
+    rows = [[name, *(_setting(a["settings"], name) for a in agents)] for name in names]
+    rows.sort(key=lambda row: len({cell for cell in row[1:] if cell != LACKING}) <= 1)
+    caption = (
+        f"Hyper-parameters of every agent, those with different values first. {LACKING}: the agent has no "
+        "such setting."
+    )
+    return Table("settings", caption, ["setting", *(a["name"] for a in agents)], rows)
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> str:
+    """Return the value of a setting in few characters."""
+    return in_short(settings[name]) if name in settings else LACKING
+
+
+def in_short(value: Any) -> str:
+    """Return a setting as text: an object as `Sample(temperature=1.0)`, without what it leaves open."""
+    if isinstance(value, Mapping):
+        parts = ", ".join(f"{n}={in_short(v)}" for n, v in value.items() if n != "class" and v is not None)
+        return f"{value['class']}({parts})" if "class" in value else f"{{{parts}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(in_short, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def across(results: Json) -> Table:
@@ -189,6 +227,12 @@ def markdown(results: Json) -> str:
     return text
 
 
+def as_markdown(paragraphs: Sequence[str], shown: Sequence[Table]) -> str:
+    """Return a heading, paragraphs and tables as Markdown."""
+    heading, *rest = map(_inline, paragraphs)
+    return "\n".join([f"# {heading}\n", *(f"{text}\n" for text in rest), *map(_markdown, shown)])
+
+
 def _inline(text: str) -> str:
     """Return a text as one line of Markdown, with its marks escaped."""
     escaped = re.sub(r"([\\`*|<>&#]|(?<!\w)_|_(?!\w)|(?<=\])(?=[(\[:])|!(?=\[))", r"\\\1", text)
@@ -248,26 +292,76 @@ def spreadsheets(results: Json) -> dict[str, str]:
 def rich_tables(results: Json) -> Any:
     """Return the scores and the verdict of every task for a terminal."""
     from rich.console import Group
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     results = visible(results)
     shown: list[Any] = []
     for task in results["tasks"]:
-        table = scores(task)
-        drawn = RichTable(title=Text(task["env"]), caption=Text(table.caption))
-        for i, name in enumerate(table.head):
-            drawn.add_column(Text(name), justify="left" if i in (0, len(table.head) - 1) else "right")
-        for row in table.rows:
-            drawn.add_row(*map(Text, row))
         shown += [
-            drawn,
+            _Fitting([_drawn(task["env"], scores(task)), _drawn(task["env"], scores(task, ()))]),
             Text(task["verdict"], style="bold"),
             *map(Text, task["remarks"]),
             *(Text(f"⚠ {a}", style="yellow") for a in alarms(task)),
         ]
     shown += [Text(f"failed: {f['run']}: {_last_line(f['error'])}", "red") for f in results["failed"]]
     return Group(*shown)
+
+
+def _drawn(title: str, table: Table) -> Any:
+    """Return a table for a terminal."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(title=Text(title), caption=Text(table.caption))
+    for i, name in enumerate(table.head):
+        drawn.add_column(Text(name), justify="left" if i in (0, len(table.head) - 1) else "right")
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """The first of several tables that is not wider than the terminal, or the last."""
+
+    tables: Sequence[Any]
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        *wider, narrowest = self.tables
+        wide = options.update(max_width=10_000)
+        fits = (each for each in wider if console.measure(each, options=wide).maximum <= options.max_width)
+        yield next(fits, narrowest)
+
+
+def rich_samples(task: Json, shown: int = 5) -> Any:
+    """Return the texts of every agent for some items, one below the other, for a terminal of any width.
+
+    Texts that are not a reference of their item are red.
+
+    Args:
+        task: its results.
+        shown: number of items.
+    """
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    task = visible(task)
+    drawn = RichTable(
+        title="Sample outputs, first seed", box=box.SIMPLE, show_header=False, title_justify="left"
+    )
+    for justify in ("left", "left", "right"):
+        drawn.add_column(justify=justify)
+    for sample in task["samples"][:shown]:
+        references = sample.get("references", [])
+        given = [("source", sample["source"])] if "source" in sample else []
+        for name, text in (*given, *(("wanted", text) for text in references[:1])):
+            drawn.add_row(Text(name, "dim"), Text(text, "bold"), "")
+        for name, written in sample["texts"].items():
+            style = "red" if references and written["text"] not in references else ""
+            drawn.add_row(Text(name), Text(written["text"], style), f"{written['scores']['reward']:.3f}")
+        drawn.add_section()
+    return drawn
 
 
 def _last_line(text: str) -> str:
