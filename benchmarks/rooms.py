@@ -11,24 +11,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = ROOT / "docs" / "images" / "rooms.svg"
-WIDTH, HEIGHT, BOX, TALL = 760, 806, 168, 46
+WIDTH, HEIGHT, BOX, TALL = 760, 888, 168, 46
 ROOMS = {  # centre of a room (column, row), and its content in a few words
     "cli": (2.1, 0, "the rlseq command"),
-    "compare": (2.1, 1, "agents × tasks × seeds"),
-    "training": (2.1, 2, "loop, run folder, load"),
-    "agents": (1.6, 3, "one file an algorithm"),
-    "envs": (0, 4, "the tasks"),
-    "discriminators": (1.2, 4, "rewards that learn"),
-    "adapters": (3, 4, "other environments, SB3"),
-    "policies": (1, 5, "networks"),
-    "policy_gradient": (2.6, 5, "factors, losses, exact"),
-    "engine": (2, 6, "rollout, decode, evaluate"),
-    "data": (0, 6, "files become a corpus"),
-    "metrics": (1, 7, "scores that are rewards"),
-    "mdp": (2.6, 7, "SequenceEnv, ids"),
-    "vocab": (1, 8, "words and ids"),
-    "types": (2.6, 8, "Rollout, Policy, Reward"),
-    "utils": (1.8, 9, "no learning in it"),
+    "recipe": (1.6, 1, "from pairs to a tested model"),
+    "compare": (2.1, 2, "agents × tasks × seeds"),
+    "training": (2.1, 3, "loop, run folder, load"),
+    "agents": (1.6, 4, "one file an algorithm"),
+    "envs": (0, 5, "the tasks"),
+    "discriminators": (1.2, 5, "rewards that learn"),
+    "adapters": (3, 5, "other environments, SB3"),
+    "policies": (1, 6, "networks"),
+    "policy_gradient": (2.6, 6, "factors, losses, exact"),
+    "engine": (2, 7, "rollout, decode, evaluate"),
+    "data": (0, 7, "files become a corpus"),
+    "metrics": (1, 8, "scores that are rewards"),
+    "mdp": (2.6, 8, "SequenceEnv, ids"),
+    "vocab": (1, 9, "words and ids"),
+    "types": (2.6, 9, "Rollout, Policy, Reward"),
+    "utils": (1.8, 10, "no learning in it"),
 }
 STYLE = """
   .room { fill: #f4f6f8; stroke: #57606a; rx: 7px; }

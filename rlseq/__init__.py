@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rlseq.engine.rollout import rollout as rollout
     from rlseq.mdp.sequence_env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
+    from rlseq.recipe.config import FitConfig as FitConfig
+    from rlseq.recipe.fit import Fit as Fit
+    from rlseq.recipe.fit import fit as fit
     from rlseq.training.config import TrainConfig as TrainConfig
     from rlseq.training.loop import train as train
     from rlseq.training.model import Model as Model
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Beam": "rlseq.engine.beam",
+    "Fit": "rlseq.recipe.fit",
+    "FitConfig": "rlseq.recipe.config",
     "Greedy": "rlseq.engine.decode",
     "Model": "rlseq.training.model",
     "Preflight": "rlseq.training.preflight",
@@ -49,6 +54,7 @@ _HOMES = {
     "beam_search": "rlseq.engine.beam",
     "complete": "rlseq.engine.completions",
     "evaluate": "rlseq.engine.evaluation",
+    "fit": "rlseq.recipe.fit",
     "generate": "rlseq.engine.generation",
     "load": "rlseq.training.model",
     "make_agent": "rlseq.agents",

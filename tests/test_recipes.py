@@ -13,7 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from recipes import stages, text, words
+from recipes import text, words
+
+from rlseq.recipe.stages import Stage
 
 
 def pairs(path: Path, seed: int) -> Path:
@@ -26,9 +28,9 @@ def pairs(path: Path, seed: int) -> Path:
 
 def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[Path]:
     """The reports in the folder, after one more run."""
-    small = replace(text.PAIRS, stages=((100, 3e-3),), updates=10, lr=1e-2, rows=16, hidden=16)
+    small = replace(text.PAIRS, stages=(Stage(100, 3e-3),), updates=10, lr=1e-2, rows=16, hidden=16)
     monkeypatch.setattr(text, "PAIRS", small)
-    monkeypatch.setattr(stages, "EVERY", 50)
+    monkeypatch.setattr(text, "EVERY", 50)
     monkeypatch.setattr(sys, "argv", ["text.py", str(path), "--folder", str(folder), *flags])
     text.main()
     return sorted(folder.glob("*/report.json"))

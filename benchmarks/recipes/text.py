@@ -8,9 +8,10 @@ its step size falling to zero, and the weights that earn most on dev are kept. A
 on too, with the same updates and the same choice ("longer"): is it the reward that helps, or more training?
 All are scored on the same test items, which nothing was chosen by, greedy and with a beam; differences have
 a paired bootstrap over items, and a test by approximate randomisation. What a reward has to win is measured
-before: do the samples to which all others are nearest make fewer errors than greedy texts (recipes/risk.py)?
-"vowels" and "sounds" are a stranger's data, files that are given by their path (recipes/words.py). Of a NAME
-it writes results/recipe-NAME.json, of the path of your own files report.json in its folder.
+before (rlseq/recipe/risk.py): do the samples to which all others are nearest make fewer errors than greedy
+texts? "vowels" and "sounds" are pairs from files not seen during development (recipes/words.py). Of a NAME it
+writes results/recipe-NAME.json, of the path of your own files report.json in its folder. `rlseq fit` does the
+same for your own files with less to decide; this script has fixed settings, and tests with a beam, too.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import record
 from recipes import words
-from recipes.risk import least_risk
-from recipes.stages import likelihood, rewarded, seconds
 
 import rlseq
-from rlseq.compare import statistics
 from rlseq.data.cache import key_of
 from rlseq.data.locate import find
 from rlseq.engine.evaluation import evaluate_texts
+from rlseq.recipe.difference import difference
+from rlseq.recipe.risk import least_risk
+from rlseq.recipe.stages import EVERY, Stage, likelihood, seconds, train_on_reward
 
 SHOWN = 8
 RISK = 2000, 32  # items, samples of each
@@ -52,7 +53,7 @@ class Setting:
     id: str
     compared: str  # the figure of every item by which the two are compared; less is better
     pooled: tuple[str, ...]  # figures of all items at once, by their reference definitions
-    stages: tuple[tuple[int, float], ...]  # of likelihood: updates, and their step size
+    stages: tuple[Stage, ...]  # of likelihood
     updates: int  # on the reward
     lr: float  # of the first of them; it falls to zero
     options: dict[str, Any] = field(default_factory=dict)  # of the task
@@ -66,7 +67,7 @@ class Setting:
 
 PAIRS = Setting(  # a few thousand pairs of short texts, from files
     *("rlseq/Parallel-v0", "edit_distance", ("cer", "exact")),
-    stages=((1500, 2e-3), (500, 3e-4)),
+    stages=(Stage(1500, 2e-3), Stage(500, 3e-4)),
     updates=2000,
     lr=3e-4,
     dropout=0.3,
@@ -75,14 +76,14 @@ PAIRS = Setting(  # a few thousand pairs of short texts, from files
 SETTINGS = {
     "g2p": Setting(
         *("rlseq/G2P-v0", "edit_distance", ("per", "exact")),
-        stages=((5000, 2e-3), (3000, 3e-4)),
+        stages=(Stage(5000, 2e-3), Stage(3000, 3e-4)),
         updates=2500,
         lr=3e-4,
     ),
     # With one step size throughout, as likelihood is often left: how much of a gain is only its fall?
     "g2p-one-rate": Setting(
         *("rlseq/G2P-v0", "edit_distance", ("per", "exact")),
-        stages=((5000, 2e-3),),
+        stages=(Stage(5000, 2e-3),),
         updates=2000,
         lr=3e-4,
     ),
@@ -90,14 +91,14 @@ SETTINGS = {
     "sounds": replace(PAIRS, files=partial(words.write, told=words.consonant_sounds)),
     "parallel": Setting(
         *("rlseq/Parallel-v0", "edit_distance", ("bleu", "chrf", "exact")),
-        stages=((500, 2e-3),),
+        stages=(Stage(500, 2e-3),),
         updates=200,
         lr=3e-4,
         rows=128,
     ),
     "numbers": Setting(
         *("rlseq/Numbers-v0", "edit_distance", ("cer", "exact")),
-        stages=((1500, 2e-3), (500, 3e-4)),
+        stages=(Stage(1500, 2e-3), Stage(500, 3e-4)),
         updates=500,
         lr=3e-4,
         rows=128,
@@ -136,14 +137,18 @@ class Recipe:
         policy = rlseq.make_policy(
             "seq2seq", train, hidden=setting.hidden, embedding=64, dropout=setting.dropout
         )
-        found = {"dev nll": likelihood(policy, train, self.task("dev", 2000), self.folder, setting.stages)}
+        pairs, dev = partial(self.task, "train"), self.task("dev", 2000)
+        nll = likelihood(policy, pairs, dev, self.folder, setting.stages, every=EVERY)
+        found: dict[str, Any] = {"dev nll": nll}
         likeliest = deepcopy(policy.state_dict())
         texts = {"likelihood": self.scored(policy)}
-        found["risk"] = least_risk(policy, partial(self.task, "test"), *RISK)
+        found["risk"] = least_risk(policy, partial(self.task, "test"), *RISK, setting.compared)
         for name, make in GOING_ON.items():
             policy.load_state_dict(likeliest)
             agent = make(policy, setting)
-            rewarded(agent, self.task("train"), self.task("dev", 250), self.folder / name, setting.updates)
+            train_on_reward(
+                agent, self.task("train"), self.task("dev", 250), self.folder / name, setting.updates
+            )
             texts[name] = self.scored(policy)
         return self.report(found, texts)
 
@@ -181,14 +186,8 @@ class Recipe:
         errors = {name: side.scores[self.setting.compared].double().numpy() for name, side in sides.items()}
         found: dict[str, Any] = {name: self.figures(side, test) for name, side in sides.items()}
         for other in ("likelihood", "longer"):
-            gain = statistics.paired_difference(errors["rloo"], errors[other])
-            before = float(errors[other].mean())
-            found[f"against {other}"] = {
-                **gain._asdict(),
-                "relative": gain.estimate / before if before else 0.0,
-                "p": statistics.approximate_randomisation(errors["rloo"], errors[other]),
-                "verdict": verdict(gain, before),
-            }
+            gain = difference(errors["rloo"], errors[other])
+            found[f"against {other}"] = {**gain, "verdict": verdict(gain, float(errors[other].mean()))}
         return found
 
     def figures(self, side: Any, test: Any) -> dict[str, float]:
@@ -197,14 +196,15 @@ class Recipe:
         return {**side.means(), **{f"pooled {name}": value for name, value in pooled.items()}}
 
 
-def verdict(gain: statistics.Interval, before: float) -> str:
+def verdict(gain: dict[str, Any], before: float) -> str:
     """What a difference in errors per text says."""
     if before < ALMOST_NOTHING:
         return f"likelihood leaves {before:.3f} errors a text: there is nothing to win, and RL adds nothing"
-    interval = f"{100 * gain.low / before:+.1f} to {100 * gain.high / before:+.1f} %, {gain.n} items"
-    if gain.low <= 0 <= gain.high:
+    low, high = (100 * gain[end] / before for end in ("low", "high"))
+    interval = f"{low:+.1f} to {high:+.1f} %, {gain['n']} items"
+    if gain["low"] <= 0 <= gain["high"]:
         return f"RL adds nothing that these items could show ({interval})"
-    return f"RL {'lowers' if gain.estimate < 0 else 'raises'} errors by {interval}"
+    return f"RL {'lowers' if gain['estimate'] < 0 else 'raises'} errors by {interval}"
 
 
 def summary(report: dict[str, Any]) -> str:

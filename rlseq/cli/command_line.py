@@ -61,7 +61,7 @@ def _run(words: list[str]) -> None:
         return
     command = pick(COMMANDS, name, "command")
     import_modules(_imported(rest))
-    if command in (_train, _compare):
+    if command in (_fit, _train, _compare):
         command(rest)
     else:
         import tyro
@@ -123,6 +123,17 @@ def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
 
     show.__doc__ = f"List the {what}; with a name: describe it, with its options."
     return show
+
+
+def _fit(words: Sequence[str]) -> None:
+    """Train a model on a file of pairs: `rlseq fit pairs.tsv`; likelihood, then a reward, then a test.
+
+    Everything is chosen by the data: the level of the texts, the reward, the sizes. The same command goes on
+    after an interruption.
+    """
+    from rlseq.cli.commands import fit
+
+    fit(words, inspect.getdoc(_fit) or "")
 
 
 def _train(words: Sequence[str]) -> None:
@@ -309,6 +320,7 @@ COMMANDS: dict[str, Any] = {
     "agents": _named("agents"),
     "policies": _named("policies"),
     "metrics": _named("metrics"),
+    "fit": _fit,
     "train": _train,
     "evaluate": _evaluate,
     "generate": _generate,

@@ -31,6 +31,8 @@ from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
+from rlseq.recipe.config import FitConfig
+from rlseq.recipe.fit import run_fit
 from rlseq.training import checkpoint
 from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import inherited, run
@@ -48,7 +50,38 @@ FLAGS_OF_RUN = {"options": "option", "folder": "out"}
 NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options", "unrecorded")
 FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
 NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
+FLAGS_OF_FIT = {"options": "option"}
 FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
+
+
+def fit(words: Sequence[str], text: str) -> None:
+    """Fit a model to pairs; every setting is a flag, and `--config` reads them, and the path, from a file."""
+    words, file, found = _config(list(words))
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    paths, words = words[:first], words[first:]
+    own = flags(FitConfig, FLAGS_OF_FIT, ("sizes",))
+    form_of_fit = form("Fit", [flag("policy", SeveralWords, descriptions(FitConfig)["policy"])], own)
+    path = found.pop("path", None)
+    check_setting_names(file, found, [field.name for field in fields(form_of_fit)])
+    given = parsed(form_of_fit, words, "rlseq fit PATH", text, found)
+    if paths:
+        path = paths[0] if len(paths) == 1 else paths
+    if path is None:
+        raise ValueError("name the data: rlseq fit pairs.tsv")
+    policy, *sizes = given.policy or (None,)
+    config = FitConfig(
+        **fields_of(FitConfig, given, FLAGS_OF_FIT)
+        | {
+            "policy": policy,
+            "sizes": settings(sizes, "policy"),
+            "hyper": settings(given.hyper, "hyper"),
+            "options": settings(given.option, "option"),
+        }
+    )
+    fitted = run_fit(path, config)
+    limits = "".join(f"{remark}\n" for remark in fitted.results["remarks"])
+    sys.stdout.write(f"{fitted.verdict}\n{limits}Page: {fitted.page}\n")
+    sys.stdout.write(f"Generate with: rlseq generate {fitted.folder}\n")
 
 
 def train(name: str, words: Sequence[str]) -> None:

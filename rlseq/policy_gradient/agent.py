@@ -30,6 +30,7 @@ from rlseq.utils.arguments import (
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
+WARM_UP = 0.1  # share of training in which the step size rises
 
 
 @checked_arguments
@@ -48,6 +49,22 @@ def linear(done: Share) -> float:
 def cosine(done: Share) -> float:
     """Return (1 + cos(π · done)) / 2."""
     return (1.0 + math.cos(math.pi * done)) / 2
+
+
+@checked_arguments
+def warmup(done: Share) -> float:
+    """Return min(done / 0.1, 1).
+
+    Adam divides by a second moment that it has hardly measured in its first steps; after likelihood these
+    steps, at their full size, undo a part of what was learned.
+    """
+    return min(done / WARM_UP, 1.0)
+
+
+@checked_arguments
+def warmup_linear(done: Share) -> float:
+    """Return min(done / 0.1, (1 − done) / 0.9): a rise to 1, and a fall to 0."""
+    return min(done / WARM_UP, (1.0 - done) / (1.0 - WARM_UP))
 
 
 def checked_share(share: Any, done: float) -> float:
@@ -73,7 +90,8 @@ def handed_over(done: float, xent_share: float, longest: int, delta: int) -> int
     return delta * min(stage, stages)
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+_SCHEDULES = (constant, linear, cosine, warmup, warmup_linear)
+SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _SCHEDULES}
 
 
 @dataclass(eq=False)

@@ -106,6 +106,25 @@ class Model:
             The path, from which `rlseq.load` reads the model wherever rlseq is installed.
         """
         path = Path(path)
+        files, archive = self._files(), path.suffix == ".zip"
+        if path.exists() and (path.is_dir() == archive or not _is_model_or_empty(path)):
+            raise FileExistsError(
+                17, "there is something else than a saved model; choose another path", str(path)
+            )
+        make_folder(path.parent if archive else path)
+        if archive:
+            write_whole(path, _zipped(files))
+        else:
+            self.write(path)
+        return path
+
+    def write(self, folder: Path) -> None:
+        """Write the files of the model into a folder, whatever else is in it."""
+        for name, data in self._files().items():
+            write_whole(folder / name, data)
+
+    def _files(self) -> dict[str, bytes]:
+        """The files of the model by name, its description last."""
         state = self.policy.state_dict()
         weights = write_tensors({name: value.cpu().clone().contiguous() for name, value in state.items()})
         description = {
@@ -116,18 +135,7 @@ class Model:
             "policy": described_policy(self.policy),
             "weights": checksum(weights),
         }
-        files, archive = {WEIGHTS: weights, DESCRIPTION: sealed(description)}, path.suffix == ".zip"
-        if path.exists() and (path.is_dir() == archive or not _is_model_or_empty(path)):
-            raise FileExistsError(
-                17, "there is something else than a saved model; choose another path", str(path)
-            )
-        make_folder(path.parent if archive else path)
-        if archive:
-            write_whole(path, _zipped(files))
-        else:
-            for name, data in files.items():
-                write_whole(path / name, data)
-        return path
+        return {WEIGHTS: weights, DESCRIPTION: sealed(description)}
 
     def save_pretrained(self, path: str | PathLike[str], *, merge: bool = False) -> Path:
         """Write a policy "hf" as a folder from which transformers loads model, tokenizer and settings.

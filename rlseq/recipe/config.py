@@ -1,0 +1,52 @@
+"""The settings of `rlseq.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Seed
+
+
+@dataclass(frozen=True)
+class FitConfig(Checked):
+    """What `rlseq.fit` can be told beside the path of the data; all of it is chosen by the data otherwise."""
+
+    out: str | PathLike[str] | None = None
+    """Folder of the model, the page and the runs; `runs/` and the name of the file when not given."""
+    minutes: PositiveFloat | None = None
+    """Time that everything together may take; when not given, training goes on until dev stops improving."""
+    reward: str | None = None
+    """The metric to train on (`rlseq metrics`); chosen by what the texts look like when not given."""
+    agent: str = "rloo"
+    """The agent that trains on the reward (`rlseq agents`)."""
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    """Hyper-parameters of the agent, `lr=1e-4`."""
+    policy: str | None = None
+    """Name of the policy; on the command line with its sizes, `seq2seq hidden=64`; seq2seq when not given."""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of the policy."""
+    model: str | None = None
+    """Folder of a pretrained model of Hugging Face, with its tokenizer, to start from."""
+    level: str | None = None
+    """Read texts by "char", "word" or "bpe"; chosen by the share of unknown words when not given."""
+    max_len: PositiveInt | None = None
+    """Tokens of a text, its end included; the longest reference when not given. Longer ones are left out."""
+    skip_bad: bool = False
+    """Pass over lines that cannot be used; they are counted, and a warning says so."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of the task rlseq/Parallel-v0, `vocab_size=5000`."""
+    rows: PositiveInt | None = None
+    """Texts of a batch; as many as have about 8,000 tokens when not given."""
+    updates: PositiveInt = 6000
+    """The most updates of likelihood."""
+    reward_updates: PositiveInt = 2000
+    """The most updates on the reward, and as many of likelihood that goes on beside it for comparison."""
+    seed: Seed = 0
+    """Seed of the division of the data, of initial weights and of samples."""
+    device: str = "cpu"
+    """Device of the model, `cuda` for a GPU."""
+    imports: tuple[str, ...] = ()
+    """Modules of your own that are imported first, so that what they register has a name."""

@@ -1,0 +1,451 @@
+"""`rlseq.fit`: one call from a file of pairs to a tested model."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlseq.agents import AGENTS, make_agent
+from rlseq.data.cache import key_of
+from rlseq.data.formats import DataError
+from rlseq.data.locate import Where, find
+from rlseq.engine.evaluation import EvaluatedTexts, evaluate_texts, selection
+from rlseq.mdp.registry import make
+from rlseq.metrics.registry import METRICS, row_of
+from rlseq.policies import make_policy
+from rlseq.recipe import page, verdict
+from rlseq.recipe.choices import REPORTED, Looks, looks_of, reward_for, rows_for, sizes_for
+from rlseq.recipe.clock import Clock
+from rlseq.recipe.config import FitConfig
+from rlseq.recipe.difference import difference
+from rlseq.recipe.risk import least_risk
+from rlseq.recipe.stages import EVALUATIONS, EVERY, Stage, improving, likelihood, seconds, train_on_reward
+from rlseq.training.experiment_envs import metric
+from rlseq.training.fingerprint import differences, machine
+from rlseq.training.model import Model, load
+from rlseq.training.run_config import RunConfig, run_of, words_of
+from rlseq.utils.errors import pick
+from rlseq.utils.files import Json, locked, make_folder, read_sealed, sign, write_sealed
+from rlseq.utils.imports import import_modules
+from rlseq.utils.places import command_line
+from rlseq.utils.settings import configured, takes_fields_of
+
+SCHEMA = "rlseq.fit/1"
+PARALLEL = "rlseq/Parallel-v0"
+LEAST_ITEMS = 2  # of dev and of test
+LOOKS = 20  # of likelihood, at least, where time is limited
+MOST_WITHOUT = 4, 2  # looks without a better one: at the first step size, and at the second
+FALL = 0.15  # of the second step size of likelihood, in relation to the first
+LIKELIHOOD = 0.5  # share of the time that likelihood may take
+MARGIN = 0.85  # share of the time left that is planned: speeds vary
+TRIALS = 3  # updates by which speed is measured
+LEAST_UPDATES = 10  # on the reward; fewer are not worth a test
+DEV_TEXTS, TEST_TEXTS = 500, 2000  # items of an evaluation, at most
+RISK = 300, 16  # items, and samples of each
+SHOWN = 50  # test items on the page
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Step sizes, tuned on pairs of words and sentences (docs/fit.md)."""
+
+    likelihood: float
+    reward: float
+
+
+OWN, PRETRAINED = Rates(2e-3, 3e-4), Rates(3e-4, 3e-5)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit: `verdict` in words, `results` in numbers, the `folder`, its `page` and its `model`."""
+
+    folder: Path
+    results: Json
+
+    @property
+    def verdict(self) -> str:
+        """What happened, in words."""
+        return str(self.results["verdict"])
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.folder / page.NAME
+
+    @property
+    def model(self) -> Model:
+        """The trained model, which stands on its own."""
+        return load(self.folder)
+
+
+@takes_fields_of(FitConfig)
+def fit(path: Where | Mapping[str, Where], *, config: FitConfig | None = None, **settings: Any) -> Fit:
+    """Train a model on pairs of texts: by likelihood, then on a reward; test it, and write a page.
+
+    The same call goes on after an interruption, and returns what is there when all is done.
+
+    Args:
+        path: a file or folder of pairs, or a mapping of parts, as of `rlseq/Parallel-v0` (docs/data.md).
+        config: the settings below, together.
+        **settings: the settings below, one by one; they replace those of `config`.
+    """
+    return run_fit(path, configured(FitConfig, config, settings, "fit"))
+
+
+def run_fit(
+    path: Where | Mapping[str, Where], config: FitConfig, say: Callable[[str], None] | None = None
+) -> Fit:
+    """Fit as `rlseq.fit` does; `say` is told what is chosen and reached, on standard error when not given."""
+    say = say or _on_stderr
+    import_modules(config.imports)
+    pick(AGENTS, config.agent, "agent")
+    if config.reward is not None:
+        pick({name: row for name, row in METRICS.items() if row.make}, config.reward, "reward")
+    data = _Data(path, config)
+    folder = Path(config.out) if config.out is not None else Path("runs") / data.name
+    make_folder(folder)
+    with locked(folder / "lock") as lock:
+        identity = data.identity()
+        if (done := _resumed(folder, identity)) is not None:
+            say(f"{folder} is finished; this is what it found")
+            return done
+        sign(lock)
+        write_sealed(folder / "fit.json", identity)
+        return _Fitting(data, config, folder, say).run()
+
+
+def _resumed(folder: Path, identity: Json) -> Fit | None:
+    """Return the fit of a folder where it is finished; refuse a folder that holds something else."""
+    if not (folder / "fit.json").exists():
+        for name, what in (("model.json", "a saved model"), ("config.json", "a run")):
+            if (folder / name).exists():
+                raise ValueError(f"{folder} holds {what}, and no fit; write to another folder")
+        return None
+    there = read_sealed(folder / "fit.json")
+    differ = "".join(f"\n  {line}" for line in differences(there, identity, "fit"))
+    if differ:
+        raise ValueError(
+            f"{folder} holds a fit of other data or settings:{differ}\nchange them back, or write to another "
+            "folder"
+        )
+    finished = folder / "results.json"
+    return Fit(folder, read_sealed(finished)) if finished.exists() else None
+
+
+def _on_stderr(line: str) -> None:
+    sys.stderr.write(f"rlseq: {line}\n")
+    sys.stderr.flush()
+
+
+# ── data ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of a path as tasks."""
+
+    path: Any
+    config: FitConfig
+
+    @property
+    def name(self) -> str:
+        """A name for the folder: that of the file."""
+        one = next(iter(self.path.values())) if isinstance(self.path, Mapping) else self.path
+        one = one if isinstance(one, str) or not isinstance(one, (list, tuple)) else one[0]
+        return Path(one).stem
+
+    def task(self, split: str, rows: int, **options: Any) -> Any:
+        """The task of a part."""
+        config = self.config
+        given = {"level": config.level, "max_len": config.max_len, "tokenizer": config.model}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        options = {"path": self.path, "skip_bad": config.skip_bad, **chosen, **config.options, **options}
+        return make(PARALLEL, rows, config.device, config.seed, split=split, **options)
+
+    def parts(self) -> dict[str, int]:
+        """Return the number of sources of each part; refuse data without dev or without test."""
+        sizes = {"train": self.task("train", 1).size}
+        for part in ("dev", "test"):
+            try:
+                sizes[part] = self.task(part, 1).size
+            except DataError as error:
+                if "too few sources" not in str(error):
+                    raise
+                sizes[part] = 0
+        small = [part for part in ("dev", "test") if sizes[part] < LEAST_ITEMS]
+        if small:
+            got = " and ".join(f"{part} has {sizes[part]}" for part in small)
+            raise DataError(
+                f"{self.path}: {sum(sizes.values()):,} different sources are too few to train and to test: "
+                f"{got}, wanted {LEAST_ITEMS} or more; "
+                "give 40 sources, of which 5 % become dev and 10 % test, or a folder of train, dev and test"
+            )
+        return sizes
+
+    def identity(self) -> Json:
+        """What must be the same for a fit to go on: the content of the files, and the settings."""
+        files = [file for origin in find(self.path).values() for file in origin.files]
+        settings = {
+            name: value for name, value in asdict(self.config).items() if name not in ("out", "minutes")
+        }
+        settings |= {"imports": list(self.config.imports)}
+        return {"schema": SCHEMA, "data": key_of(files, {}), "settings": settings}
+
+
+# ── the work ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """One fit, step by step; every step is done once, and found again by a later call."""
+
+    data: _Data
+    config: FitConfig
+    folder: Path
+    say: Callable[[str], None]
+
+    def run(self) -> Fit:
+        """Do everything that is not done."""
+        config, limit = self.config, self.config.minutes
+        clock = Clock(self.folder / "clock.json", None if limit is None else 60 * limit)
+        parts = self.data.parts()
+        looks = looks_of(self.data.task("train", 1))
+        reward, reason = (config.reward, "it was asked for") if config.reward else reward_for(looks)
+        rows = config.rows or rows_for(looks)
+        task = partial(self._task, reward=reward)
+        train = task("train", rows)
+        policy = self._policy(train, looks)
+        rates = PRETRAINED if config.model else OWN
+        self._agent("reward", policy, rates.reward).check(train)  # before any time is spent
+        self._introduce(parts, looks, reward, reason)
+
+        every = clock.once("every", partial(self._every, policy, task, rows, clock))
+        scores = likelihood(
+            policy,
+            partial(task, "train", rows),
+            task("dev", rows),
+            self.folder / "stages",
+            self._stages(rates, every),
+            every=every,
+            stop=lambda look: clock.once(f"stop at {look}", lambda: self._late(look, clock)),
+            say=self.say,
+        )
+        likeliest = deepcopy(policy.state_dict())
+        models = {"likelihood": likeliest}
+        earned = {"likelihood": self._earned(policy, task)}
+        self.say(f"likelihood earns {earned['likelihood']:.4f} on dev")
+        risk = least_risk(policy, partial(task, "dev"), *RISK, reward)
+        found: Json = {"risk": risk, "converged": not improving(scores), "dev nll": scores, "stages": {}}
+        updates, why = self._reward_updates(clock, policy, task, rows, reward, found, rates)
+        for name in ("reward", "longer") if updates else ():
+            policy.load_state_dict(likeliest)
+            agent = self._agent(name, policy, rates.reward)
+            self.say(f"{_NAMES[name]}: {updates:,} updates")
+            run = train_on_reward(
+                agent,
+                task("train", rows),
+                task("dev", 250),
+                self.folder / "stages" / name,
+                updates,
+                DEV_TEXTS,
+            )
+            models[name], earned[name] = deepcopy(policy.state_dict()), run["best"]["reward"]
+            found["stages"][name] = {"curve": _curve(run), "updates": updates}
+            self.say(f"{_NAMES[name]} earns {earned[name]:.4f} on dev, likelihood {earned['likelihood']:.4f}")
+        kept = max(earned, key=lambda name: earned[name])
+        texts = self._tested(policy, task, models)
+        results = self._results(task, texts, reward, parts) | found
+        results |= {
+            "earned on dev": earned,
+            "kept": kept,
+            "stopped": why,
+            "data": {"parts": parts, **looks.plain(), "why": train.corpus.notes["why"]},
+            "reward": {"name": reward, "reason": reason},
+            "agent": config.agent,
+            "policy": policy.made_from,
+            "rows": rows,
+            "seconds": {"all": round(clock.spent, 1), **seconds(self.folder / "stages")},
+            "machine": machine(),
+            "command": command_line(sys.argv),
+        }
+        results |= {"verdict": verdict.in_words(results), "remarks": verdict.limits(results)}
+        return self._written(results, policy, models[kept], train)
+
+    def _introduce(self, parts: Mapping[str, int], looks: Looks, reward: str, reason: str) -> None:
+        """Say what the data are, and what is chosen by them."""
+        sizes = ", ".join(f"{size:,} {part}" for part, size in parts.items())
+        total = sum(parts.values())
+        self.say(f"{self.data.path}: {total:,} sources ({sizes}), {looks.references:g} references each")
+        why = self.data.task("train", 1).corpus.notes["why"]
+        self.say(why or f"texts are read by {' and '.join(dict.fromkeys(looks.level))}")
+        self.say(f"the reward is {reward}, because {reason}")
+        if parts["test"] < verdict.FEW_TESTED:
+            warnings.warn(
+                f"the test has {parts['test']} sources only: no difference but a large one can be shown by "
+                f"fewer than {verdict.FEW_TESTED}; give more pairs, or a test part of your own",
+                stacklevel=2,
+            )
+
+    def _task(self, split: str, rows: int, *, reward: str) -> Any:
+        """The task of a part, with the reward, which is reported as a metric, too."""
+        env = self.data.task(split, rows, reward=reward)
+        env.metrics = {**env.metrics, reward: metric(env, reward)}
+        return env
+
+    def _policy(self, env: Any, looks: Looks) -> Any:
+        config = self.config
+        if config.model is not None:
+            return make_policy(config.policy or "hf", env, **{"model": config.model, **config.sizes})
+        sizes = sizes_for(looks) if config.policy in (None, "seq2seq") else {}
+        return make_policy(config.policy or "seq2seq", env, **{**sizes, **config.sizes})
+
+    def _agent(self, name: str, policy: Any, lr: float) -> Any:
+        """The agent of a stage; both rise to the same step size and fall to zero."""
+        if name == "longer":
+            return make_agent("mle", policy, lr=lr, schedule="warmup_linear")
+        return make_agent(
+            self.config.agent, policy, **{"lr": lr, "schedule": "warmup_linear", **self.config.hyper}
+        )
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stages(self, rates: Rates, every: int) -> tuple[Stage, Stage]:
+        """Likelihood at a step size, and from the best weights at a smaller one."""
+        first = max(every, self.config.updates * 3 // 4)
+        second = max(every, self.config.updates - first)
+        return (
+            Stage(first, rates.likelihood, MOST_WITHOUT[0]),
+            Stage(second, FALL * rates.likelihood, MOST_WITHOUT[1]),
+        )
+
+    def _every(self, policy: Any, task: Callable[..., Any], rows: int, clock: Clock) -> int:
+        """Updates of likelihood between two looks at dev."""
+        most = max(1, min(EVERY, self.config.updates // 8))
+        if clock.limit is None:
+            return most
+        speed = self._speed(make_agent("mle", deepcopy(policy)), task("train", rows))
+        return int(min(most, max(1.0, LIKELIHOOD * clock.limit / LOOKS / speed)))
+
+    def _late(self, look: str, clock: Clock) -> bool:
+        """Whether a stage of likelihood has had its time; the second has a fifth of that of both."""
+        share = LIKELIHOOD * (0.8 if look.startswith("stage 1") else 1.0)
+        return clock.left(share) <= 0
+
+    def _speed(self, agent: Any, env: Any) -> float:
+        """Measure the seconds of an update."""
+        agent.update(agent.collect(env))
+        began = time.perf_counter()
+        for _ in range(TRIALS):
+            agent.update(agent.collect(env))
+        return (time.perf_counter() - began) / TRIALS
+
+    def _reward_updates(
+        self,
+        clock: Clock,
+        policy: Any,
+        task: Callable[..., Any],
+        rows: int,
+        reward: str,
+        found: Json,
+        rates: Rates,
+    ) -> tuple[int, str]:
+        """Return the number of updates on the reward; 0 with the reason where there are none."""
+        if found["converged"] and verdict.nothing_to_gain(found["risk"], reward):
+            return 0, verdict.NOTHING
+        updates = clock.once("reward updates", partial(self._affordable, policy, task, rows, clock, rates))
+        return (updates, "") if updates >= LEAST_UPDATES else (0, verdict.NO_TIME)
+
+    def _affordable(
+        self, policy: Any, task: Callable[..., Any], rows: int, clock: Clock, rates: Rates
+    ) -> int:
+        """The updates on the reward, and as many of likelihood, for which there is time."""
+        if clock.limit is None:
+            return self.config.reward_updates
+        each = sum(
+            self._speed(self._agent(name, deepcopy(policy), rates.reward), task("train", rows))
+            for name in ("reward", "longer")
+        )
+        dev, test = task("dev", 250), task("test", 250)
+        began = time.perf_counter()
+        evaluate_texts(policy, dev, limit=DEV_TEXTS)
+        look = time.perf_counter() - began
+        tests = 3 * look * min(test.size, TEST_TEXTS) / min(dev.size, DEV_TEXTS)
+        left = MARGIN * clock.left() - 2 * EVALUATIONS * look - tests
+        return max(0, min(self.config.reward_updates, int(left / each)))
+
+    # ── tests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _earned(self, policy: Any, task: Callable[..., Any]) -> float:
+        return evaluate_texts(policy, task("dev", 250), limit=DEV_TEXTS).means()["reward"]
+
+    def _tested(
+        self, policy: Any, task: Callable[..., Any], models: Mapping[str, Any]
+    ) -> dict[str, EvaluatedTexts]:
+        """The greedy texts of every model on the same test items."""
+        texts, test = {}, task("test", 250)
+        for name, weights in models.items():
+            policy.load_state_dict(weights)
+            texts[name] = evaluate_texts(policy, test, limit=TEST_TEXTS)
+        return texts
+
+    def _results(
+        self,
+        task: Callable[..., Any],
+        texts: Mapping[str, EvaluatedTexts],
+        reward: str,
+        parts: Mapping[str, int],
+    ) -> Json:
+        """Scores on test, and what the reward changed."""
+        test = task("test", 250)
+        scores = {name: side.scores[reward].double().numpy() for name, side in texts.items()}
+        pooled = REPORTED.get(reward, ("exact", "chrf"))
+        tested = {
+            name: {**side.means(), **{f"pooled {m}": v for m, v in side.pooled(test, pooled).items()}}
+            for name, side in texts.items()
+        }
+        changed = {
+            other: difference(scores["reward"], scores[other])
+            for other in ("longer", "likelihood")
+            if "reward" in scores
+        }
+        lines = {name: side.lines(test)[:SHOWN] for name, side in texts.items()}
+        samples = [
+            {key: line[key] for key in ("source", "references")}
+            | {name: lines[name][i]["text"] for name in texts}
+            for i, line in enumerate(lines["likelihood"])
+        ]
+        return {
+            "test": tested,
+            "selection": selection(test.size, TEST_TEXTS),
+            "changed": changed,
+            "better": row_of(reward).sign,
+            "samples": samples,
+        }
+
+    def _written(self, results: Json, policy: Any, weights: Any, env: Any) -> Fit:
+        """Write the model that is kept, the page and the results, these last."""
+        policy.load_state_dict(weights)
+        agent = self._agent("longer" if results["kept"] != "reward" else "reward", policy, 1e-4)
+        run = RunConfig(folder=str(self.folder), **run_of(agent, env))
+        model = Model(policy.eval(), env, run, words_of(env))
+        model.write(self.folder)
+        results = {"schema": SCHEMA, **results, "folder": str(self.folder)}
+        page.write_page(results, self.folder)
+        write_sealed(self.folder / "results.json", results)
+        return Fit(self.folder, read_sealed(self.folder / "results.json"))
+
+
+_NAMES = {"reward": "training on the reward", "longer": "likelihood that goes on"}
+
+
+def _curve(run: Json) -> list[dict[str, float]]:
+    """The reward on dev by update."""
+    return [{"update": row["update"], "reward": row["eval_reward"]} for row in run["curve"]]

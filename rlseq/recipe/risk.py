@@ -1,0 +1,72 @@
+"""How much a reward could add to a policy that learns nothing more: minimum Bayes risk.
+
+If likelihood is right about how likely texts are, no text is expected to score better than the one that its
+own samples agree with best on average (Kumar & Byrne 2004). Where greedy texts are as good as those, there is
+nothing to win by moving probability between texts, and moving it is all that a policy gradient does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.engine.decode import Greedy
+from rlseq.engine.evaluation import subset
+from rlseq.engine.rollout import rollout
+from rlseq.metrics.fitting import ItemReferences, named_reward, references_of
+from rlseq.metrics.registry import row_of
+from rlseq.types import Rollout
+
+ITEMS = 50  # at a time, at most
+
+
+@torch.no_grad()
+def least_risk(
+    policy: Any, task: Callable[[int], Any], items: int, samples: int, metric: str
+) -> dict[str, float]:
+    """Return the mean score of greedy texts, and of the samples that agree best with all samples.
+
+    Args:
+        policy: writes.
+        task: makes the task, given a number of rows.
+        items: how many, drawn at random by a fixed seed.
+        samples: texts of each item.
+        metric: the score, by name; also that by which samples are compared with each other.
+    """
+    rows = min(ITEMS, task(1).size)
+    wide, narrow = task(rows * samples), task(rows)
+    right = named_reward(metric, references_of(wide))
+    chosen = subset(wide.size, items)
+    batches = [chosen[i : i + rows] for i in range(0, len(chosen) - rows + 1, rows)]
+    first = torch.arange(rows) * samples
+    greedy = least = 0.0
+    for index in batches:
+        batch = rollout(policy, wide, repeat=samples, index=index)
+        best = expected(batch, samples, metric, wide.vocab).view(rows, samples).argmax(1).cpu()
+        least += float(_score(right, batch)[first + best].sum())
+        greedy += float(_score(right, rollout(policy, narrow, decode=Greedy(), index=index)).sum())
+    count = len(batches) * rows
+    return {"greedy": greedy / count, "least_risk": least / count, "items": count, "samples": samples}
+
+
+def expected(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:
+    """Return how well each sample agrees with the samples of its item, `[B]`: more is better."""
+    texts = batch.actions.view(-1, samples, batch.actions.shape[1])
+    lengths = batch.lengths.view(-1, samples)
+    item = torch.arange(len(texts), device=texts.device).repeat_interleave(samples)
+    total = torch.zeros(len(item), dtype=torch.float64)
+    for k in range(samples):
+        right = {"references": texts[:, k : k + 1], "reference_lengths": lengths[:, k : k + 1]}
+        judge: Any = named_reward(metric, ItemReferences(vocab, right))
+        value = getattr(judge, "value", judge)
+        total += torch.as_tensor(value(batch.actions, batch.mask, {"index": item})).double().cpu()
+    return total * row_of(metric).sign
+
+
+def _score(metric: Any, batch: Rollout) -> Tensor:
+    """The metric's own figure of every text, by its references."""
+    value = getattr(metric, "value", metric)
+    return torch.as_tensor(value(batch.actions, batch.mask, batch.context)).double().cpu()

@@ -1,0 +1,134 @@
+"""The stages of training: likelihood until dev stops improving, then a reward; each in a run folder.
+
+What is finished is not done again, and what was interrupted goes on to the numbers that it would have
+reached: every stage begins with a task and with random numbers of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_model, save
+
+from rlseq.agents import make_agent
+from rlseq.engine.evaluation import subset
+from rlseq.engine.references import sample_references, trimmed
+from rlseq.training import checkpoint
+from rlseq.training.loop import train
+from rlseq.training.run_folder import read_results
+from rlseq.utils.files import make_folder, write_json, write_whole
+from rlseq.utils.modules import eval_mode
+
+EVERY = 250  # updates between two looks at dev
+EVALUATIONS = 10  # of the training on a reward
+KEPT = "likeliest.safetensors"  # the weights under which dev was likeliest
+NOTES = "likelihood.json"  # nats per token on dev, by look
+
+
+class Stage(NamedTuple):
+    """A part of likelihood with one step size."""
+
+    updates: int  # at most
+    lr: float
+    patience: int | None = (
+        None  # looks at dev without a better one, after which it ends; all are made if None
+    )
+
+
+def likelihood(
+    policy: Any,
+    task: Callable[[], Any],
+    dev: Any,
+    folder: Path,
+    stages: Sequence[Stage],
+    *,
+    every: int = EVERY,
+    stop: Callable[[str], bool] = lambda look: False,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Imitate, and keep the weights under which pairs of dev are likeliest; return nats per token by look.
+
+    Args:
+        policy: learns; has the best weights afterwards.
+        task: makes the task of training, with its random numbers at their start.
+        dev: pairs that are not trained on.
+        folder: of all stages.
+        stages: each starts from the best weights so far.
+        every: updates between two looks at dev.
+        stop: is asked after every look, by its name, whether the stage must end.
+        say: is told every look.
+    """
+    make_folder(folder)
+    notes = folder / NOTES
+    scores: dict[str, float] = json.loads(notes.read_text("utf-8")) if notes.exists() else {}
+    held_out = held_out_pairs(dev)
+    for number, stage in enumerate(stages, 1):
+        env = task()
+        torch.manual_seed(env.seed + number)
+        agent = make_agent("mle", policy, lr=stage.lr)
+        best, without = min(_looks(scores, number - 1), default=math.inf), 0
+        for done in range(every, stage.updates + 1, every):
+            look = f"stage {number}, update {done}"
+            if look not in scores:
+                train(agent, env, done, eval_every=every, out=folder / f"likelihood-{number}")
+                with torch.no_grad(), eval_mode(policy):
+                    nll = float(agent.loss(held_out)[0])
+                if nll < min(scores.values(), default=math.inf):
+                    write_whole(folder / KEPT, save(policy.state_dict()))
+                scores[look] = nll
+                write_json(notes, scores)
+                say(f"{look}: {nll:.4f} nats per token on dev")
+            without = 0 if scores[look] < best else without + 1
+            best = min(best, scores[look])
+            if stop(look) or without == stage.patience:
+                break
+        load_model(policy, folder / KEPT)
+    return scores
+
+
+def _looks(scores: dict[str, float], last: int) -> list[float]:
+    """The looks of the first stages."""
+    names = tuple(f"stage {number}," for number in range(1, last + 1))
+    return [score for look, score in scores.items() if look.startswith(names)]
+
+
+def improving(scores: dict[str, float]) -> bool:
+    """Return whether the last look of all was the best, so that likelihood might have gone on."""
+    return bool(scores) and [*scores.values()][-1] == min(scores.values())
+
+
+def held_out_pairs(env: Any) -> Any:
+    """Some of a task's pairs, drawn at random by a fixed seed; again from the first where it has fewer."""
+    drawn = subset(env.size, env.num_envs)
+    context = env.begin(index=drawn[torch.arange(env.num_envs) % len(drawn)].to(env.device))
+    return trimmed(sample_references(env, context), env)
+
+
+def train_on_reward(
+    agent: Any, env: Any, dev: Any, folder: Path, updates: int, eval_texts: int | None = None
+) -> dict[str, Any]:
+    """Train by the reward of an env, or by likelihood, and keep the weights that earn most on dev.
+
+    Returns:
+        The results of the run.
+    """
+    torch.manual_seed(env.seed)
+    every = max(1, updates // EVALUATIONS)
+    train(agent, env, updates, dev, eval_every=every, eval_texts=eval_texts, out=folder, probe=False)
+    results = read_results(folder)
+    state = checkpoint.read(folder / "checkpoints", results["best"]["update"])
+    agent.policy.load_state_dict(state["policy"])
+    return results
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """Seconds of training, by stage."""
+    return {
+        path.parent.name: json.loads(path.read_text("utf-8"))["seconds"]
+        for path in sorted(folder.glob("*/results.json"))
+    }

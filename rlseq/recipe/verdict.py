@@ -1,0 +1,111 @@
+"""What a fit has found, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlseq.compare.verdicts import ALPHA
+from rlseq.metrics.registry import row_of
+from rlseq.utils.files import Json
+
+LITTLE = 0.005  # share of the errors, or of the score, below which nothing can be gained
+NOTHING, NO_TIME = "nothing to gain", "no time"
+FEW_UPDATES = 100  # on the reward
+FEW_TESTED = 200  # items of test, below which only large differences can be shown
+
+
+def change(new: float, old: float) -> float:
+    """Return the change of a score in relation to the old one, 0 where that is 0."""
+    return (new - old) / abs(old) if old else 0.0
+
+
+def nothing_to_gain(risk: Mapping[str, float], reward: str) -> bool:
+    """Return whether the samples that agree best are no better than greedy texts."""
+    better = row_of(reward).sign * (risk["least_risk"] - risk["greedy"])
+    return better <= LITTLE * abs(risk["greedy"])
+
+
+def noun(reward: str) -> str:
+    """The name of a score in a sentence."""
+    return "errors" if row_of(reward).sign < 0 else reward
+
+
+def in_words(results: Json) -> str:
+    """Return what happened: what the reward added, what was kept, and how good it is."""
+    return " ".join([_of_reward(results), _of_kept(results), _of_model(results)])
+
+
+def _of_reward(results: Json) -> str:
+    """Return what the reward added."""
+    reward = results["reward"]["name"]
+    if results["stopped"] == NOTHING:
+        gain = change(results["risk"]["least_risk"], results["risk"]["greedy"])
+        return (
+            f"Nothing to gain: samples are no better than the greedy text (least risk {100 * gain:+.1f} % "
+            f"{noun(reward)}), so training stopped after likelihood."
+        )
+    if results["stopped"] == NO_TIME:
+        return "There was no time for a reward, so training stopped after likelihood: give more minutes."
+    longer = results["changed"]["longer"]
+    before = results["test"]["longer"][reward]
+    if not longer["estimate"]:
+        return "The reward changed nothing: it scores as continued likelihood training on every test item."
+    percent, p = 100 * abs(longer["relative"]), longer["p"]
+    better = longer["estimate"] * results["better"] > 0
+    words = ("lowered", "raised") if results["better"] < 0 else ("raised", "lowered")
+    by = f"{percent:.1f} %" if before else f"{abs(longer['estimate']):.3g}"
+    tested = f"against continued likelihood training on {longer['n']:,} test items"
+    if p > ALPHA or longer["low"] <= 0 <= longer["high"]:
+        return (
+            f"No gain was shown: the reward {words[not better]} {noun(reward)} by {by} (p = {p:.2g}) "
+            f"{tested}, which may be chance."
+        )
+    shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return f"The reward {words[not better]} {noun(reward)} by {by} ({shown}) {tested}."
+
+
+def _of_kept(results: Json) -> str:
+    """Return which weights were kept."""
+    kept, earned = results["kept"], results["earned on dev"]
+    names = {
+        "reward": "trained on the reward",
+        "longer": "of continued likelihood",
+        "likelihood": "of likelihood",
+    }
+    if len(earned) == 1:
+        return ""
+    return f"The weights {names[kept]} are kept, as they earn most on dev ({earned[kept]:.4f})."
+
+
+def _of_model(results: Json) -> str:
+    """Return how good the model is on test."""
+    test, reward = results["test"][results["kept"]], results["reward"]["name"]
+    said = f"On test, the greedy text has {test[reward]:.3g} {noun(reward)} on average"
+    return f"{said}, and {100 * test['exact']:.1f} % are exactly a reference."
+
+
+def limits(results: Json) -> list[str]:
+    """Return what limits the verdict, a sentence each."""
+    said = []
+    if not results["converged"]:
+        said.append(
+            "Likelihood was still improving on dev when its time or its updates were up; with more of them "
+            "all figures would be better, and a gain of the reward may be a matter of training longer."
+        )
+    updates = results["stages"].get("reward", {}).get("updates", 0)
+    if updates and updates < FEW_UPDATES:
+        said.append(f"The reward had {updates} updates only; give more minutes for a fair trial.")
+    n = results["selection"]["texts"]
+    if n < FEW_TESTED:
+        said.append(f"The test has {n} items only, so that no difference but a large one can be shown.")
+    return said
+
+
+def models(results: Json) -> list[tuple[str, dict[str, Any]]]:
+    """Return the models in the order in which they were trained, with their scores on test."""
+    return [
+        (name, results["test"][name])
+        for name in ("likelihood", "longer", "reward")
+        if name in results["test"]
+    ]
