@@ -17,9 +17,9 @@ class A2C(PolicyGradient):
     λ = 0 is rₜ + γV(sₜ₊₁) − V(sₜ), λ = 1 the sampled return less V (Mnih et al. 2016; Schulman et al. 2016).
     """
 
-    lam: Share = 0.95  # λ of the credit, where none is given
-    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); the λ-return when not given
-    baseline: Baseline = field(default_factory=Value)  # b (rlseq.baselines)
+    lam: Share = 0.95  # λ of the λ-return, where no credit is given
+    credit: Credit = own_credit  # value of an action; the λ-return when not given
+    baseline: Baseline = field(default_factory=Value)  # subtracted from the credit (rlseq.baselines)
 
     def make_credit(self) -> Credit:
         """Make the λ-return."""

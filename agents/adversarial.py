@@ -26,10 +26,10 @@ class Adversarial(PolicyGradient):
     """
 
     adversary: Any = None  # the reward, an `Adversary`; a CNN made from the policy's words when not given
-    g: PositiveInt = 1  # updates of the policy in a round
-    d: NonNegativeInt = 5  # regenerations for the discriminator in a round
-    k: PositiveInt = 3  # epochs that it learns from each
-    pretraining: NonNegativeInt = 50  # regenerations before the first round
+    g: PositiveInt = 1  # policy updates per round
+    d: NonNegativeInt = 5  # times per round that texts are regenerated for the discriminator
+    k: PositiveInt = 3  # epochs of the discriminator on each of them
+    pretraining: NonNegativeInt = 50  # times that texts are regenerated before the first round
     uses_task_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -71,10 +71,10 @@ class E2E(Agent):
     The embeddings of the k words are averaged by their renormalised probabilities.
     """
 
-    k: PositiveInt = 10  # words in a soft word
+    k: PositiveInt = 10  # number of words whose embeddings are averaged
     xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
-    delta: PositiveInt = 3  # words that each stage hands over
-    unroll: Unroll = step_by_step  # how the model comes to read its own words
+    delta: PositiveInt = 3  # number of words that each stage no longer gives
+    unroll: Unroll = step_by_step  # how the policy reads its own words
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,14 +23,14 @@ class GRPO(PolicyGradient):
     A is RLOO's times (K−1)/K; the mean over tokens makes tokens of short texts weigh more.
     """
 
-    samples: PositiveInt = 8  # K, texts of each context
-    baseline: Baseline = group_mean  # b (rlseq.baselines)
-    scale: Scale = by_group  # of Q̂ − b (rlseq.policy_gradient.factors)
-    aggregate: Aggregate = per_text  # how much every token counts (rlseq.losses)
+    samples: PositiveInt = 8  # K, number of texts for each source
+    baseline: Baseline = group_mean  # subtracted from the credit (rlseq.baselines)
+    scale: Scale = by_group  # normalisation of the advantage (rlseq.policy_gradient.factors)
+    aggregate: Aggregate = per_text  # weight of each token in the loss (rlseq.losses)
     kl: NonNegativeFloat = 0.04  # β, weight of the divergence from the reference policy, in the loss
-    divergence: Divergence = k3  # of the two, in the loss (rlseq.policy_gradient.penalties)
-    clip: PositiveFloat = 0.2  # how far ρ = π/π_old may fall below 1 and still gain
-    clip_high: PositiveFloat = 0.2  # how far it may rise above
+    divergence: Divergence = k3  # estimator of the divergence in the loss (rlseq.policy_gradient.penalties)
+    clip: PositiveFloat = 0.2  # ε below: the ratio π/π_old is clipped at 1 − ε
+    clip_high: PositiveFloat = 0.2  # ε above: the ratio is clipped at 1 + ε
 
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −min(ρA, clip(ρ, 1 − clip, 1 + clip_high) A)."""
@@ -46,8 +46,8 @@ class GRPO(PolicyGradient):
 class DrGRPO(GRPO):
     """GRPO without its two biases: A = R − mean, tokens summed, divided by a constant (Liu et al. 2025)."""
 
-    scale: Scale = as_it_is  # of Q̂ − b (rlseq.policy_gradient.factors)
-    aggregate: Aggregate = per_step  # how much every token counts (rlseq.losses)
+    scale: Scale = as_it_is  # normalisation of the advantage (rlseq.policy_gradient.factors)
+    aggregate: Aggregate = per_step  # weight of each token in the loss (rlseq.losses)
     kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
 
 
@@ -59,9 +59,9 @@ class DAPO(GRPO):
     until the batch is full again, and softens the reward of texts that are too long (`rlseq.envs.wrappers`).
     """
 
-    aggregate: Aggregate = per_token  # how much every token counts (rlseq.losses)
+    aggregate: Aggregate = per_token  # weight of each token in the loss (rlseq.losses)
     kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
-    clip_high: PositiveFloat = 0.28  # how far it may rise above
+    clip_high: PositiveFloat = 0.28  # ε above: the ratio is clipped at 1 + ε
 
     def token_weights(self, batch: Rollout) -> Tensor:
         """Return the weights of tokens, 0 in groups whose returns are all equal."""

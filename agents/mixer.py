@@ -34,9 +34,9 @@ class MIXER(PolicyGradient):
     """
 
     xent_share: ShareBelowOne = 0.25  # share of training with likelihood alone
-    delta: PositiveInt = 3  # Δ, words that each stage hands over
-    xent_weight: OpenShare = 0.5  # of likelihood, where both are at work; REINFORCE has the rest
-    baseline: Baseline = field(default_factory=Regression)  # b
+    delta: PositiveInt = 3  # Δ, number of words that each stage no longer gives
+    xent_weight: OpenShare = 0.5  # weight of likelihood where both are used; REINFORCE has the rest
+    baseline: Baseline = field(default_factory=Regression)  # subtracted from the credit (rlseq.baselines)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ from rlseq.utils.arguments import ShareBelowOne
 class MLE(Agent):
     """Minimise −log π(y*ₜ | y*₍₁…ₜ₋₁₎, source) of the references, mean over tokens."""
 
-    smoothing: ShareBelowOne = 0.0  # share of the target that is spread over the vocabulary
+    smoothing: ShareBelowOne = 0.0  # label smoothing: share of the target that is spread over the vocabulary
 
     def check(self, env: Any) -> None:
         """Refuse a task without references."""

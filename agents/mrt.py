@@ -24,9 +24,9 @@ class MRT(PolicyGradient):
     Q is 1/K and the gradient RLOO's times α(K−1)/K: small beside penalties, whose weights must be as small.
     """
 
-    samples: Annotated[int, Range(2)] = 8  # K, texts of each context
-    sharpness: PositiveFloat = 0.005  # α
-    baseline: Baseline = none  # none needed: Q compares a text with its group
+    samples: Annotated[int, Range(2)] = 8  # K, number of texts for each source
+    sharpness: PositiveFloat = 0.005  # α, sharpness of the weights
+    baseline: Baseline = none  # none is needed: Q compares a text with its group
 
     def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
         """Return the scores of tokens whose sum Q is the softmax of."""
@@ -45,7 +45,7 @@ class MRTCorrected(MRT):
     On samples of π itself Q is 1/K, and with α = 1 the gradient is RLOO's times (K−1)/K.
     """
 
-    sharpness: PositiveFloat = 1.0  # α
+    sharpness: PositiveFloat = 1.0  # α, sharpness of the weights
 
     def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
         """Return the logarithm of the importance weight of a token, times α."""

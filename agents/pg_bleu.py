@@ -24,11 +24,11 @@ class PGBLEU(PolicyGradient):
     Without a source, all texts have the same references, drawn once; with one, each has its own.
     """
 
-    completions: PositiveInt = 16  # N, of every prefix
+    completions: PositiveInt = 16  # N, number of completions of every prefix
     order: NgramOrder = 3  # longest n-gram of BLEU
     references: PositiveInt = 20  # real texts to compare with, where there is no source
-    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); completions when not given
-    baseline: Baseline = none  # b (rlseq.baselines); the paper subtracts nothing
+    credit: Credit = own_credit  # value of an action; by completions when not given
+    baseline: Baseline = none  # subtracted from the credit; the paper subtracts nothing (rlseq.baselines)
     uses_task_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

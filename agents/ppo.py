@@ -24,10 +24,10 @@ class PPO(A2C):
     Schulman et al. 2017. With one epoch of one minibatch ρ = 1, and it is A2C.
     """
 
-    clip: PositiveFloat = 0.2  # ε
-    epochs: PositiveInt = 4  # times that a batch is learned from
-    minibatches: PositiveInt = 4  # steps each time
-    scale: Scale = by_batch  # of Q̂ − b (rlseq.policy_gradient.factors)
+    clip: PositiveFloat = 0.2  # ε: the ratio π/π_old is clipped to 1 − ε … 1 + ε
+    epochs: PositiveInt = 4  # number of passes over a batch
+    minibatches: PositiveInt = 4  # gradient steps in each pass
+    scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
 
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
@@ -46,11 +46,11 @@ class PPOKL(A2C):
     Schulman et al. 2017, §4: after a batch β doubles where KL > 1.5 target, and halves where KL < target/1.5.
     """
 
-    kl_target: PositiveFloat = 0.01  # divergence from the old policy, nats per token
+    kl_target: PositiveFloat = 0.01  # target of the divergence from the old policy, nats per token
     beta: PositiveFloat = 1.0  # β of the first batch
-    epochs: PositiveInt = 4  # times that a batch is learned from
-    minibatches: PositiveInt = 4  # steps each time
-    scale: Scale = by_batch  # of Q̂ − b (rlseq.policy_gradient.factors)
+    epochs: PositiveInt = 4  # number of passes over a batch
+    minibatches: PositiveInt = 4  # gradient steps in each pass
+    scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()

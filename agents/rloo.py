@@ -16,5 +16,5 @@ class RLOO(PolicyGradient):
     Kool, van Hoof & Welling 2019; Ahmadian et al. 2024; "new self-critical" in captioning.
     """
 
-    samples: PositiveInt = 4  # K, texts of each context
-    baseline: Baseline = leave_one_out  # b (rlseq.baselines)
+    samples: PositiveInt = 4  # K, number of texts for each source
+    baseline: Baseline = leave_one_out  # subtracted from the credit (rlseq.baselines)

@@ -59,9 +59,9 @@ class ScheduledSampling(MLE):
     (Huszár 2015), and often works.
     """
 
-    own: Share = 0.25  # p in the end
-    ramp: PositiveInt = 1000  # updates until then
-    reading: DrawInputs = token_by_token  # how the words read are made
+    own: Share = 0.25  # final probability of reading an own word
+    ramp: PositiveInt = 1000  # number of updates until that probability is reached
+    reading: DrawInputs = token_by_token  # how own words are drawn
 
     def __post_init__(self) -> None:
         super().__post_init__()

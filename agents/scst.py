@@ -16,4 +16,4 @@ class SCST(PolicyGradient):
     the same estimator.
     """
 
-    baseline: Baseline = field(default_factory=GreedyReturn)  # b (rlseq.baselines)
+    baseline: Baseline = field(default_factory=GreedyReturn)  # subtracted from the credit (rlseq.baselines)

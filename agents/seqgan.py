@@ -38,11 +38,11 @@ class SeqGAN(Adversarial):
     The roll-out policy trails behind: β ← trail · β + (1 − trail) · θ, once a round.
     """
 
-    completions: PositiveInt = 16  # N, of every prefix
-    every: PositiveInt = 1  # words between two prefixes that are completed
+    completions: PositiveInt = 16  # N, number of completions of every prefix
+    every: PositiveInt = 1  # distance in words between two prefixes that are completed
     trail: ShareBelowOne = 0.8  # share of the roll-out policy kept when a round begins; 0: it is the policy
-    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); completions when not given
-    baseline: Baseline = none  # b (rlseq.baselines); the paper subtracts nothing
+    credit: Credit = own_credit  # value of an action; by completions when not given
+    baseline: Baseline = none  # subtracted from the credit; the paper subtracts nothing (rlseq.baselines)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -77,7 +77,7 @@ class MaliGAN(SeqGAN):
     Its gradient is then that of the likelihood of real texts, estimated from the policy's own.
     """
 
-    scale: Scale = self_normalised  # of Q̂ − b (rlseq.policy_gradient.factors)
+    scale: Scale = self_normalised  # normalisation of the advantage (rlseq.policy_gradient.factors)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +100,7 @@ class RankGAN(SeqGAN):
     Log ranks are below 0, so that without a baseline every sampled text becomes less likely.
     """
 
-    baseline: Baseline = mean  # b (rlseq.baselines)
+    baseline: Baseline = mean  # subtracted from the credit (rlseq.baselines)
 
     def opponent(self) -> Adversary:
         """Make a ranker."""
@@ -111,7 +111,7 @@ class RankGAN(SeqGAN):
 class REGS(Adversarial):
     """Q = D of y₍₁…ₜ₎ as it stands: a reward for every step, nothing is completed (Li et al. 2017)."""
 
-    credit: Credit = own_credit  # Q̂ (rlseq.policy_gradient.credit); D of every prefix when not given
+    credit: Credit = own_credit  # value of an action; D of every prefix when not given
 
     def make_credit(self) -> Credit:
         """Make the discriminator's score of every prefix."""

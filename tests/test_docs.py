@@ -40,6 +40,15 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_lines_of_the_readme_learn(tmp_path: Path) -> None:
+    (lines,) = snippets(ROOT / "README.md", "python")
+    result = subprocess.run(
+        [sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    before, after = (float(line.split(": ")[1]) for line in result.stdout.splitlines())
+    assert before < 0.95 < after, result.stdout
+
+
 @pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """With smaller budgets than are written there, one after the other in one folder."""

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import curves
 from tabled import catalogue
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +119,11 @@ def test_a_setting_that_an_agent_does_not_have_has_no_published_value() -> None:
 def test_published_values_stand_beside_defaults() -> None:
     table = catalogue.agent("ppo", {"clip": "0.1"})
     assert "| `clip` | `0.2` | 0.1 |" in table
+
+
+def test_the_curves_of_the_readme_are_those_of_the_results() -> None:
+    drawn = (DOCS / "images" / "learning.svg").read_text("utf-8")
+    assert drawn == curves.learning(), "run python benchmarks/curves.py"
 
 
 def test_curves_are_drawn_within_their_frame() -> None:

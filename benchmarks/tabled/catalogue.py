@@ -6,6 +6,7 @@ The documentation is built with them, so that options, defaults, samples and mea
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from tabled.agents import bias
 
 ROOT = Path(__file__).parents[2]
 ROWS = 3  # samples that are shown of a task
+Point = tuple[float, float]
+Curves = Mapping[str, Sequence[Sequence[Point]]]  # for each name a curve a seed
 
 
 def code(value: Any) -> str:
@@ -120,68 +123,85 @@ def curves(names: Sequence[str]) -> str:
     text = ""
     for run in runs("learning"):
         found = {each["agent"]: each for each in run["results"]["agents"]}
-        rows, drawn = [], {}
+        rows = []
         for name in names:
             each = found[name]
-            gain = each["gain"]
-            rows.append(
-                [
-                    name,
-                    each["lr"],
-                    f"{sum(each['before']) / len(each['before']):.3f}",
-                    f"{sum(each['after']) / len(each['after']):.3f}",
-                    f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
-                    gain["n"],
-                ]
-            )
-            drawn[name] = [
-                [(0.0, before), *map(tuple, curve)]
-                for before, curve in zip(each["before"], each["curves"], strict=True)
-            ]
+            before, after, gain = each["before"], each["after"], each["gain"]
+            means = [f"{sum(scores) / len(scores):.3f}" for scores in (before, after)]
+            gained = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+            rows.append([name, each["lr"], *means, gained, gain["n"]])
         head = ["agent", "lr", "reward at the start", "reward after", "gain, 95 %", "seeds"]
-        text += (
-            drawing(drawn, "tokens", "reward on held-out sources") + "\n" + markdown(head, rows) + origin(run)
-        )
+        drawn = curves_in_page({name: learned(found[name]) for name in names}, "tokens", REWARD)
+        text += drawn + "\n" + markdown(head, rows) + origin(run)
     return text
 
 
-WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT = 640, 300, 62, 44, 30, 14
+REWARD = "reward on held-out sources"
+
+
+def learned(agent: Mapping[str, Any]) -> list[list[Point]]:
+    """Return the learning curves of an agent of the learning benchmark, from the common start on."""
+    pairs = zip(agent["before"], agent["curves"], strict=True)
+    return [[(0.0, before), *map(tuple, curve)] for before, curve in pairs]
+
+
+WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT = 640, 320, 56, 44, 50, 14
 COLOURS = ("#2f6fde", "#d9730d", "#0f8a5f", "#b3359b")
 
 
-def drawing(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]], x: str, y: str) -> str:
-    """Return learning curves as SVG within HTML: a thin line a seed, a thick one for their mean.
+def curves_in_page(lines: Curves, x: str, y: str) -> str:
+    """Return learning curves as SVG within HTML."""
+    return f'<div class="curve">{drawing(lines, x, y)}</div>\n'
+
+
+def drawing(lines: Curves, x: str, y: str, style: str = "") -> str:
+    """Return learning curves as SVG: a thin line a seed, a thick one for their mean.
 
     Args:
-        lines: for each name a curve a seed, of pairs (x, y).
+        lines: the curves.
         x: title of the axis.
         y: title of the other.
+        style: of the picture, where it stands alone.
     """
     points = [point for curves in lines.values() for curve in curves for point in curve]
-    right = max(point[0] for point in points)
+    right, across = max(point[0] for point in points), _ticks(0.0, max(point[0] for point in points))
     low, high = min(p[1] for p in points), max(p[1] for p in points)
-    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    up = _ticks(low, high)
+    low, high = min(low, up[0]), max(high, up[-1])
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        across, up = point[0] / right, (point[1] - low) / (high - low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BELOW - up * (HEIGHT - BELOW - ABOVE)
+    def place(point: Point) -> Point:
+        return (
+            LEFT + point[0] / right * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BELOW - (point[1] - low) / (high - low) * (HEIGHT - BELOW - ABOVE),
+        )
 
-    parts = [*_axes(low, high, right, place, x, y)]
+    parts = [style, *_axes([place((value, low)) for value in across], across, x)]
+    parts += _lines_across([place((0.0, value)) for value in up], up, y)
     for number, (name, curves) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [_line(map(place, curve), colour, 1, 0.4) for curve in curves]
         parts.append(_line(map(place, _mean(curves)), colour, 2.5, 1))
-        across = LEFT + 8 + 190 * number
-        parts.append(f'<text x="{across}" y="18" fill="{colour}" font-weight="600">{name}</text>')
+        parts.append(
+            f'<text x="{LEFT + 190 * number}" y="18" fill="{colour}" font-weight="600">{name}</text>'
+        )
     title = f"{y} against {x}: {', '.join(lines)}"
     return (
-        f'<div class="curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
-        f'aria-label="{title}" font-size="13" font-family="system-ui, sans-serif">'
-        f"{''.join(parts)}</svg></div>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
+        f'aria-label="{title}" font-size="13" font-family="system-ui, sans-serif" fill="currentColor">'
+        f"{''.join(parts)}</svg>"
     )
 
 
-def _mean(curves: Sequence[Sequence[tuple[float, float]]]) -> Iterator[tuple[float, float]]:
+def _ticks(low: float, high: float) -> list[float]:
+    """Return four to eight round values from `low` to `high`."""
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def _mean(curves: Sequence[Sequence[Point]]) -> Iterator[Point]:
     """Yield the mean of curves, evaluation by evaluation."""
     for points in zip(*curves, strict=False):
         yield sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points)
@@ -193,24 +213,22 @@ def _line(points: Any, colour: str, width: float, opacity: float) -> str:
     return f'<polyline points="{path}" fill="none" {stroke}/>'
 
 
-def _axes(low: float, high: float, right: float, place: Any, x: str, y: str) -> Iterator[str]:
-    for k in range(5):
-        value = low + (high - low) * k / 4
-        _, up = place((0, value))
+def _axes(places: Sequence[Point], values: Sequence[float], title: str) -> Iterator[str]:
+    """Yield the numbers along the axis, and its title."""
+    for (across, _), value in zip(places, values, strict=True):
+        yield f'<text x="{across:.1f}" y="{HEIGHT - BELOW + 18}" text-anchor="middle">{value:,.0f}</text>'
+    yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{title}</text>'
+
+
+def _lines_across(places: Sequence[Point], values: Sequence[float], title: str) -> Iterator[str]:
+    """Yield a line and a number for each value, and the title above them."""
+    for (_, up), value in zip(places, values, strict=True):
         yield (
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up:.1f}" y2="{up:.1f}" '
             'stroke="currentColor" opacity="0.15"/>'
-            f'<text x="{LEFT - 8}" y="{up + 4:.1f}" text-anchor="end" fill="currentColor">{value:.2f}</text>'
+            f'<text x="{LEFT - 8}" y="{up + 4:.1f}" text-anchor="end">{value:.2f}</text>'
         )
-        across, _ = place((right * k / 4, low))
-        anchor = "end" if k == 4 else "middle"
-        yield (
-            f'<text x="{across:.1f}" y="{HEIGHT - BELOW + 18}" text-anchor="{anchor}" fill="currentColor">'
-            f"{right * k / 4:,.0f}</text>"
-        )
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    yield f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="currentColor">{x}</text>'
-    yield f'<text x="{WIDTH - RIGHT}" y="18" text-anchor="end" fill="currentColor" opacity="0.75">{y}</text>'
+    yield f'<text x="{LEFT}" y="38" opacity="0.75">{title}</text>'
 
 
 def oracle(methods: Sequence[str]) -> str:

@@ -100,9 +100,9 @@ class Agent(ABC):
 
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: PositiveFloat = 1e-3  # step size of Adam
-    clip_norm: PositiveFloat = 1.0  # largest norm of the gradient
-    weight_decay: NonNegativeFloat = 0.0  # of matrices, decoupled from the gradient (AdamW)
-    schedule: Schedule = constant  # of lr, over the share of training that is done
+    clip_norm: PositiveFloat = 1.0  # gradients with a larger norm are scaled down to it
+    weight_decay: NonNegativeFloat = 0.0  # weight decay of matrices, decoupled from the gradient (AdamW)
+    schedule: Schedule = constant  # factor of lr as a function of the share of training that is done
 
     def __post_init__(self) -> None:
         functions = (name for name, rule in rules_of(type(self)).items() if rule.wanted == "a function")

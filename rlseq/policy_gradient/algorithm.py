@@ -59,23 +59,27 @@ class PolicyGradient(Agent):
     """The base of all policy gradients: texts are sampled without gradients, and scored again in one pass."""
 
     lr: PositiveFloat = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
-    samples: PositiveInt = 1  # K, texts of each context
-    gamma: Share = 1.0  # discount
-    credit: Credit = reward_to_go  # Q̂ (rlseq.policy_gradient.credit)
-    baseline: Baseline = mean  # b (rlseq.baselines)
-    scale: Scale = as_it_is  # of Q̂ − b (rlseq.policy_gradient.factors)
-    aggregate: Aggregate = per_sequence  # how much every token counts (rlseq.losses)
+    samples: PositiveInt = 1  # K, number of texts for each source
+    gamma: Share = 1.0  # discount factor γ
+    credit: Credit = reward_to_go  # estimate of the value of an action (rlseq.policy_gradient.credit)
+    baseline: Baseline = mean  # subtracted from the credit (rlseq.baselines)
+    scale: Scale = as_it_is  # normalisation of the advantage (rlseq.policy_gradient.factors)
+    aggregate: Aggregate = per_sequence  # weight of each token in the loss (rlseq.losses)
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
-    epochs: PositiveInt = 1  # times that a batch is learned from
-    minibatches: PositiveInt = 1  # steps each time
-    micro_batches: PositiveInt = 1  # parts in which the gradient of a step is summed up, to save memory
-    value_weight: NonNegativeFloat = 0.5  # of the value loss, where V is used
-    entropy: NonNegativeFloat = 0.0  # weight of the policy's entropy in the objective
-    l2: NonNegativeFloat = 0.0  # weight of the mean square of the logits
-    mle: NonNegativeFloat = 0.0  # weight of the likelihood of references of the same contexts
+    epochs: PositiveInt = 1  # number of passes over a batch
+    minibatches: PositiveInt = 1  # gradient steps in each pass
+    micro_batches: PositiveInt = 1  # parts in which the gradient of a step is computed, to save memory
+    value_weight: NonNegativeFloat = 0.5  # weight of the value loss, where a value head is used
+    entropy: NonNegativeFloat = 0.0  # weight of the entropy bonus
+    l2: NonNegativeFloat = 0.0  # weight of the penalty on the mean square of the logits
+    mle: NonNegativeFloat = 0.0  # weight of the likelihood of references of the same sources
     kl: NonNegativeFloat = 0.0  # weight of the divergence from the reference policy, in the loss
-    kl_reward: NonNegativeFloat = 0.0  # the same, subtracted from the reward of every token
-    divergence: Divergence = full_kl  # of the two, in the loss (rlseq.policy_gradient.penalties)
+    kl_reward: NonNegativeFloat = (
+        0.0  # weight of that divergence when it is subtracted from the reward of every token
+    )
+    divergence: Divergence = (
+        full_kl  # estimator of the divergence in the loss (rlseq.policy_gradient.penalties)
+    )
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
     uses_task_reward: ClassVar[bool] = True  # False where the agent brings a reward of its own
 
