@@ -78,7 +78,7 @@ class CorpusTask(SequenceEnv):
             if words is None
             else words.source_length
         )
-        check_cut(corpus, self.source_width, options.get("too_long", "cut"))
+        self.cut_sources = check_cut(corpus, self.source_width, options.get("too_long", "cut"))
         items = dict(items or {})
         if corpus.sources is not None:
             items["source"] = torch.zeros(1, self.source_width, dtype=torch.int64)
@@ -184,20 +184,21 @@ def source_tokens(corpus: Corpus, max_len: int, max_source_len: int | None) -> i
     return most
 
 
-def check_cut(corpus: Corpus, width: int, too_long: str) -> None:
-    """Say how many sources are cut to `width` tokens, or refuse them."""
+def check_cut(corpus: Corpus, width: int, too_long: str) -> int:
+    """Return and say how many sources are cut to `width` tokens, or refuse them."""
     pick(CUTS, too_long, "too_long")
     if corpus.sources is None:
-        return
+        return 0
     lengths = corpus.sources.lengths
     cut = int((lengths > width).sum())
     if not cut:
-        return
+        return 0
     said = f"sources have up to {int(lengths.max())} tokens, the policy reads {width} at most"
     which = f"{cut:,} of {len(lengths):,}"
     if too_long == "refuse":
         raise ValueError(f"{said}: shorten {which} sources, or choose too_long='cut'")
     warnings.warn(f"{said}: {which} sources are cut", stacklevel=4)
+    return cut
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:

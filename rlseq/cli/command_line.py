@@ -295,6 +295,9 @@ def _data(
     level: str | None = None,
     max_len: int | None = None,
     texts: bool = False,
+    tokenizer: str | None = None,
+    prompt: str | None = None,
+    languages: tuple[str, ...] = (),
 ) -> None:
     """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it (then the status is 1).
 
@@ -304,12 +307,17 @@ def _data(
         level: count by "char" or "word".
         max_len: count what is longer.
         texts: a text a line, as rlseq/Text-v0 reads it.
+        tokenizer: count the tokens of a pretrained model: the path or the name of its tokenizer.
+        prompt: around a source, with {source}, or "chat", for a tokenizer.
+        languages: of sources and of references, for a tokenizer that has several.
     """
     from rich import print as show
 
     from rlseq.data.inspection import inspect
 
-    found = inspect(path[0] if len(path) == 1 else path, level=level, max_len=max_len, texts=texts)
+    where = path[0] if len(path) == 1 else path
+    counted: dict[str, Any] = {"level": level, "max_len": max_len, "texts": texts}
+    found = inspect(where, **counted, tokenizer=tokenizer, prompt=prompt, languages=languages or None)
     show(found)
     if not found.usable:
         sys.exit(1)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
+from typing import Any
 
 import numpy as np
 from rich.console import Console, Group
@@ -16,6 +17,8 @@ from rlseq.data.encode import PROBLEMS_LISTED, Problems, assign_parts, chosen_le
 from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
+from rlseq.vocab import TokenizerVocab
+from rlseq.vocab.tokenizers import tokenizer_pair
 
 SHOWN_PAIRS = 3  # of the data, as examples
 EXAMPLE, MESSAGE = 300, 2000  # characters that are shown of a text, and of what is wrong with a line
@@ -26,18 +29,26 @@ class Side:
     """Lengths and words of the sources, or of the references, of a part."""
 
     level: str
+    tokens: TokenizerVocab | None = None  # in place of characters or words
     lengths: list[int] = field(default_factory=list)
     words: Counter[str] = field(default_factory=Counter)
 
     def add(self, text: str) -> None:
         """Count a text."""
-        words = list(text) if self.level == "char" else [word for word in text.split(" ") if word]
+        if self.tokens is not None:
+            words = self.tokens.split(text)
+        else:
+            words = list(text) if self.level == "char" else [word for word in text.split(" ") if word]
         self.lengths.append(len(words))
         self.words.update(words)
 
     def unknown(self, train: Side) -> float:
-        """Return the share of its words that training does not have."""
-        strange = sum(n for word, n in self.words.items() if word not in train.words)
+        """Return the share of its words that training, or the tokenizer, does not have."""
+        if self.tokens is not None:
+            unk = self.tokens.unk
+            strange = 0 if unk is None else self.words[self.tokens.words[unk]]
+        else:
+            strange = sum(n for word, n in self.words.items() if word not in train.words)
         return strange / max(1, self.words.total())
 
     def row(self, train: Side) -> list[str]:
@@ -72,6 +83,10 @@ class Part:
         if max_len is not None:
             self.too_long += self.sides[1].lengths[-1] >= max_len  # the end is a token
 
+    def longer_sources(self, most: int) -> int:
+        """Return the number of sources with more tokens."""
+        return sum(length > most for length in self.sides[0].lengths)
+
 
 @dataclass
 class Overview:
@@ -82,7 +97,8 @@ class Overview:
     problems: Problems
     conditional: bool
     examples: list[Pair]
-    max_len: int | None
+    max_len: int | None  # T, the end included; references with more tokens are too long
+    max_source_len: int | None  # sources with more tokens are cut
     recommended: str  # the level that tasks choose, and why; nothing where a level was given
 
     @property
@@ -96,19 +112,24 @@ class Overview:
         }
 
     def __rich__(self) -> Group:
-        names = "sources", "references", "most of an item", "same pair again", "too long"
-        counts = _table("parts", ["part"], [*names, "sources also in train"])
+        names = ["sources", "references", "most of an item", "same pair again", "too long"]
+        cut = self.max_source_len is not None
+        counts = _table("parts", ["part"], [*names, *["sources to cut"] * cut, "sources also in train"])
         for name, part in self.parts.items():
             numbers = len(part.sources), part.pairs, part.most_references, part.repeated_pairs
             also = "" if name == "train" else f"{self.overlap[name]:.2%}"
             long = "" if self.max_len is None else f"{part.too_long:,}"
-            counts.add_row(name, *(f"{n:,}" for n in numbers), long, also)
+            more = (
+                [f"{part.longer_sources(self.max_source_len):,}"] if self.max_source_len is not None else []
+            )
+            counts.add_row(name, *(f"{n:,}" for n in numbers), long, *more, also)
         recommended = [Text(f"recommended: {self.recommended}")] if self.recommended else []
         return Group(counts, self._lengths(), *recommended, *self._examples(), *self._problems())
 
     def _lengths(self) -> Table:
         unit = " and ".join(dict.fromkeys(self.level))
-        names = ["least", "median", "95 %", "most", "unknown to train"]
+        known_to = "tokenizer" if unit == "token" else "train"
+        names = ["least", "median", "95 %", "most", f"unknown to {known_to}"]
         table = _table(f"lengths, by {unit}", ["part", "of"], names)
         for name, part in self.parts.items():
             for side, what in enumerate(("sources", "references")):
@@ -150,6 +171,9 @@ def inspect(
     level: str | None = None,
     max_len: int | None = None,
     texts: bool = False,
+    tokenizer: Any = None,
+    prompt: str | None = None,
+    languages: Sequence[str] | None = None,
 ) -> Overview:
     """Look at everything a path leads to; nothing is refused, and nothing is written.
 
@@ -158,7 +182,13 @@ def inspect(
         level: count by "char" or "word"; as the task would choose when not given.
         max_len: count references that are longer, the end included.
         texts: a text a line, as of `rlseq/Text-v0`.
+        tokenizer: count its tokens, with those of its special tokens that are read, and what has more of them
+            than the model has positions.
+        prompt: around sources, for a tokenizer.
+        languages: of a tokenizer that has several.
     """
+    if tokenizer is not None and level is not None:
+        raise ValueError(f"level={level!r} contradicts a tokenizer, whose tokens are counted; leave it out")
     if level not in (None, "char", "word"):
         raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
     origins = find(path, TEXTS if texts else PAIRS)
@@ -168,7 +198,12 @@ def inspect(
     conditional = any(seen.conditional for seen in surveys.values())
     chosen, why = chosen_levels(level, surveys, rows_of(origins, places), conditional)
     source, target = ("char" if name == "char" else "word" for name in chosen)
-    parts = {name: Part((Side(source), Side(target))) for name in PARTS}
+    read, written = None, None
+    if tokenizer is not None:
+        written, read = tokenizer_pair(tokenizer, prompt, languages, reads=conditional)
+        (source, target), why = ("token", "token"), ""
+        max_len = max_len or written.longest
+    parts = {name: Part((Side(source, read), Side(target, written))) for name in PARTS}
     examples: list[Pair] = []
     for name, place in places.items():
         codes, kept = place.part.tolist(), place.kept.tolist()
@@ -180,6 +215,7 @@ def inspect(
         for (code, _), n in Counter(numbered).items():
             part = parts[PARTS[code]]
             part.most_references = max(part.most_references, n)
+    longest = max((length + 1 for part in parts.values() for length in part.sides[1].lengths), default=1)
     return Overview(
         parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
         level=(source, target),
@@ -187,6 +223,7 @@ def inspect(
         conditional=conditional,
         examples=examples,
         max_len=max_len,
+        max_source_len=None if read is None else read.room(min(longest, max_len or longest)),
         recommended=why,
     )
 

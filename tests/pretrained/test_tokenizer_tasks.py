@@ -14,9 +14,10 @@ import torch
 import rlseq
 from rlseq.cli import main
 from rlseq.data import cache
+from rlseq.data.inspection import inspect
 from rlseq.vocab import TokenizerVocab
 from rlseq.vocab.tokenizers import SourceVocab
-from tests.pretrained.tiny import TEXTS, transformers
+from tests.pretrained.tiny import TEXTS, saved, transformers
 
 Folder = Callable[[str], Path]
 NAMES = ["t5", "gpt2"]
@@ -274,3 +275,95 @@ def test_options_that_contradict_each_other(
 ) -> None:
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
         made(id, **{"tokenizer": folder("t5"), **options})
+
+
+# ── rlseq data inspect ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_tokens_are_counted_before_training(pairs: Path, tokenizer: Path) -> None:
+    seen = inspect(pairs, tokenizer=tokenizer, prompt="es: {source} =", max_len=9)
+    env = made("rlseq/Parallel-v0", path=pairs, tokenizer=tokenizer, prompt="es: {source} =")
+    lengths = seen.parts["train"].sides[0].lengths
+    assert sorted(lengths) == sorted(env.corpus.sources.lengths.tolist())
+    assert seen.parts["train"].too_long == int((env.corpus.references.lengths > 9).sum())
+    shown = str(seen)
+    assert "lengths, by token" in shown
+    assert "unknown to tokenizer" in shown
+    with pytest.raises(ValueError, match="level='char' contradicts a tokenizer"):
+        inspect(pairs, tokenizer=tokenizer, level="char")
+
+
+def test_sources_to_cut_are_counted_before_training(tmp_path: Path, folder: Folder) -> None:
+    path = tmp_path / "long.tsv"
+    path.write_text("".join(f"{'the dog ' * n}{n}\tel perro {n}\n" for n in range(60)), "utf-8")
+    seen = inspect(path, tokenizer=folder("bart"))
+    assert seen.max_source_len == 64
+    with pytest.warns(UserWarning, match="sources are cut"):
+        env = made("rlseq/Parallel-v0", path=path, tokenizer=folder("bart"))
+    assert seen.parts["train"].longer_sources(64) == env.cut_sources
+    assert "sources to cut" in str(seen)
+
+
+def test_the_command_counts_tokens(pairs: Path, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "inspect", str(pairs), "--tokenizer", str(folder("t5"))])
+    assert "lengths, by token" in capsys.readouterr().out
+
+
+# ── with the model that the tokenizer belongs to ─────────────────────────────────────────────────────
+
+SPEAKS = {
+    "nllb": ("eng_Latn", "spa_Latn"),
+    "m2m100": ("en", "es"),
+    "mbart": ("en_XX", "ro_RO"),
+    "mbart50": ("en_XX", "de_DE"),
+}
+ONE = ("encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers", "n_layer", "num_hidden_layers")
+TWO = ("encoder_attention_heads", "decoder_attention_heads", "num_heads", "n_head", "num_attention_heads")
+WIDE = ("encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "intermediate_size", "head_dim", "d_kv")
+SMALL = {
+    **dict.fromkeys(ONE, 1),
+    **dict.fromkeys((*TWO, "num_key_value_heads"), 2),
+    **dict.fromkeys(WIDE, 32),
+}
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "bart_forced", "pegasus", "marian", *SPEAKS, "gpt2", "llama"])
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_the_greedy_text_is_that_of_transformers(
+    folder: Folder, name: str, tmp_path: Path, pairs: Path
+) -> None:
+    """From text to text, of a folder as it is on a hub: prefix, prompt, padding, rules and decoding."""
+    saved(name, tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    config.update({size: value for size, value in SMALL.items() if hasattr(config, size)})
+    languages = SPEAKS.get(name)
+    prompt = None if config.is_encoder_decoder else "es: {source} ="
+    env = made(
+        "rlseq/Parallel-v0", num_envs=4, path=pairs, tokenizer=tmp_path, languages=languages, prompt=prompt
+    )
+    config.vocab_size = len(env.vocab)
+    auto = (
+        transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    )
+    torch.manual_seed(1)
+    model = auto.from_config(config).eval()
+    for weight in model.parameters():
+        weight.data *= 2  # so that it does not write one token over and over
+    if (tmp_path / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    model = auto.from_pretrained(tmp_path).eval()
+    policy = rlseq.make_policy("hf", env, model=str(tmp_path))
+    written = rlseq.rollout(policy, env, decode=rlseq.Greedy())
+    if languages is not None:
+        tokenizer.src_lang, tokenizer.tgt_lang = languages
+    prefix = env.vocab.prefix
+    told = {"forced_bos_token_id": prefix[1]} if languages and len(prefix) > 1 else {}
+    told |= {"decoder_start_token_id": prefix[0]} if config.is_encoder_decoder else {}
+    for source, text in zip(env.sources(), env.texts(written.actions, written.mask), strict=True):
+        read = tokenizer((prompt or "{source}").replace("{source}", source), return_tensors="pt")["input_ids"]
+        new = env.max_len + max(len(prefix) - 1, 0)
+        (ids,) = model.generate(read, max_new_tokens=new, do_sample=False, **told)
+        ids = ids[len(prefix) :] if config.is_encoder_decoder else ids[read.shape[1] :]
+        assert text == tokenizer.decode(ids, skip_special_tokens=True)

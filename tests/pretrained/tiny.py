@@ -106,7 +106,9 @@ def marian(folder: Path) -> Any:
         **SIZES, pad_token_id=pad, eos_token_id=0, decoder_start_token_id=pad, bos_token_id=None
     )
     config.save_pretrained(folder)
-    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": [[pad]], "eos_token_id": 0}))
+    (folder / "generation_config.json").write_text(
+        json.dumps({"bad_words_ids": [[pad]], "eos_token_id": 0, "decoder_start_token_id": pad})
+    )
     return transformers.MarianTokenizer(str(source), str(source), str(folder / "all.json"))
 
 
