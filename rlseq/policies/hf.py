@@ -36,8 +36,8 @@ def pretrained(
         checkpointing: compute activations again in the backward pass: less memory, a third more time.
         value: add a value head V(sₜ) on the last hidden state.
         trust_remote_code: run code that comes with the model; never done unless asked.
-        config: the model's configuration, from which its network is made where all its weights come from
-            elsewhere, as in `rlseq.load`.
+        config: the model's configuration, with its settings for generation, from which its network is made
+            where all its weights come from elsewhere, as in `rlseq.load`.
     """
     need("transformers", "hf")
     from rlseq.policies.pretrained.building import make_pretrained

@@ -76,8 +76,12 @@ class PretrainedPolicy(TokenPolicy):
 
     def describe(self) -> dict[str, Any]:
         """Return the configuration of the network, from which it can be made again without its folder."""
-        config: dict[str, Any] = json.loads(self.inner.config.to_json_string(use_diff=False))
-        return {"config": config}
+        settings = (
+            self.inner.config.to_json_string(use_diff=False),
+            self.inner.generation_config.to_json_string(),
+        )
+        config, generation = map(json.loads, settings)
+        return {"config": {**config, "generation": generation}}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────
 

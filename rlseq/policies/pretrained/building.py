@@ -92,11 +92,15 @@ def load_model(name: Any, *, trust_remote_code: bool = False, **options: Any) ->
 
 def from_config(config: Mapping[str, Any], **options: Any) -> Any:
     """Make a network of a configuration, whose weights are still random."""
-    made = transformers.AutoConfig.for_model(**config)
+    settings = dict(config)
+    generation = settings.pop("generation")
+    made = transformers.AutoConfig.for_model(**settings)
     auto = (
         transformers.AutoModelForSeq2SeqLM if made.is_encoder_decoder else transformers.AutoModelForCausalLM
     )
-    return auto.from_config(made, **options)
+    model = auto.from_config(made, **options)
+    model.generation_config = transformers.GenerationConfig.from_dict(generation)
+    return model
 
 
 def _not_loaded(source: str, error: Exception) -> str:
