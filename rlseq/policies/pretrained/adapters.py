@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.types import RAW, Behaviour, Context, Evaluation, State
 from rlseq.utils.arguments import shown
 from rlseq.utils.errors import need
+from rlseq.utils.modules import eval_mode
 
 ACTIVE, REFERENCE = "default", "reference"  # names of adapters
 
@@ -37,7 +40,10 @@ def with_adapters(model: Any, settings: Any) -> Any:
             "layers, such as LoraConfig"
         )
     try:
-        wrapped = peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about names that peft uses
+            warnings.filterwarnings("ignore", "fan_in_fan_out")  # which peft corrects for GPT-2
+            wrapped = peft.get_peft_model(model, config)
     except ValueError as error:  # no module has the name of a target
         linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ValueError(
@@ -65,29 +71,39 @@ class ReferenceAdapters(nn.Module):
         if self.copied:
             self._copy()
 
+    def start(self, context: Context) -> State:
+        """Return the state before the first token."""
+        with self._acting() as policy:
+            return policy.start(context)
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token per row."""
+        with self._acting() as policy:
+            found: tuple[Tensor, State] = policy.step(token, state)
+            return found
+
     def evaluate(
         self, actions: Tensor, context: Context, behaviour: Behaviour = RAW, inputs: Any = None
     ) -> Evaluation:
-        """Score whole sequences with the adapters of the reference."""
+        """Score whole sequences."""
+        with self._acting() as policy:
+            found: Evaluation = policy.evaluate(actions, context, behaviour, inputs)
+            return found
+
+    @contextmanager
+    def _acting(self) -> Iterator[Any]:
+        """Let the policy have the adapters of the reference inside the block."""
         (policy,) = self._policy
-        was_training = policy.training
-        policy.eval()
-        try:
+        with eval_mode(policy):
             if not self.copied:
                 with policy.model.disable_adapter():
-                    found: Evaluation = policy.evaluate(actions, context, behaviour, inputs)
-                return found
+                    yield policy
+                return
             policy.model.set_adapter(REFERENCE)
             try:
-                return policy.evaluate(actions, context, behaviour, inputs)  # type: ignore[no-any-return]
+                yield policy
             finally:
                 policy.model.set_adapter(ACTIVE)
-        finally:
-            policy.train(was_training)
-
-    def start(self, context: Context) -> Any:
-        """Refuse to write: a reference is only scored."""
-        raise NotImplementedError("a reference that shares the weights of a policy does not write")
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the copied adapters; nothing where the base alone is the reference."""
