@@ -18,6 +18,7 @@ from typing import Any, Literal
 from rlseq.cli.options import Imports
 from rlseq.utils.errors import pick
 from rlseq.utils.imports import import_modules
+from rlseq.utils.processors import limit_threads
 
 ABOUT = "Train sequence models on rewards, and compare agents."
 
@@ -60,6 +61,7 @@ def _run(words: list[str]) -> None:
         sys.stdout.write(_overview())
         return
     command = pick(COMMANDS, name, "command")
+    limit_threads()
     import_modules(_imported(rest))
     if command in (_fit, _train, _compare):
         command(rest)

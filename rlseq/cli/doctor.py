@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from rlseq.utils.processors import processors
 from rlseq.utils.version import __version__
 
 CORE = ("torch", "gymnasium", "numpy", "scipy", "safetensors", "sacrebleu", "stable-baselines3", "tyro")
@@ -35,7 +36,8 @@ def findings() -> Iterator[tuple[str, str, str]]:
             yield name, "missing", "pip install rlseq"
     import torch
 
-    yield "processors", f"{os.cpu_count()} ({torch.get_num_threads()} threads in torch)", ""
+    free = f"{processors()} of {os.cpu_count()} for this process"
+    yield "processors", f"{free} ({torch.get_num_threads()} threads in torch)", ""
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             yield f"cuda:{i}", torch.cuda.get_device_name(i), ""

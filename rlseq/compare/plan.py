@@ -72,8 +72,9 @@ class ComparisonConfig(Checked):
     imports: Sequence[str] = ()
     """Modules of your own that every process imports first, so that what they register has a name."""
     jobs: PositiveInt | None = None
-    """Processes at a time; as many as there are processors when not given. Together they use at most as many
-    threads as torch may use here (`OMP_NUM_THREADS`, `torch.set_num_threads`), and each at least one."""
+    """Processes at a time; as many as torch may use threads here (`OMP_NUM_THREADS`, `torch.set_num_threads`,
+    the processors of the machine and of its container) when not given. Together they use no more threads
+    than that, unless more processes are asked for, of which each has one."""
     out: str | PathLike[str] = "runs/compare"
     """Folder of the comparison."""
     quiet: bool = False

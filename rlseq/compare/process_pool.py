@@ -26,6 +26,7 @@ from rlseq.training.experiment import run_of_comparison
 from rlseq.training.run_config import RunConfig
 from rlseq.utils.files import opened, write_sealed, write_whole
 from rlseq.utils.places import without_places
+from rlseq.utils.processors import processors
 from rlseq.utils.stopping import Stop, stopping
 
 LOG = "log.txt"  # in the folder of a run
@@ -34,9 +35,9 @@ STOPPING_ALL = "stopping all runs after their current update; run again to go on
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 
-def processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def processes_for(runs: int, jobs: int | None) -> int:
+    """Return how many processes run at a time: as many as asked for, else as there may be threads here."""
+    return min(jobs or min(torch.get_num_threads(), processors()), runs)
 
 
 def threads_each(processes: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlseq.compare.folders import check_inside
 from rlseq.compare.plan import ComparisonConfig, Names, check_runs
-from rlseq.compare.process_pool import processors, run_all
+from rlseq.compare.process_pool import processes_for, run_all
 from rlseq.compare.results import Comparison, collect_results
 from rlseq.training.fingerprint import differences
 from rlseq.training.run_config import RunConfig
@@ -57,7 +57,7 @@ def run_comparison(config: ComparisonConfig) -> Comparison:
             remove_drafts(Path(job.folder))
             write_sealed(Path(job.folder) / "run.json", job.plain())
         write_json(folder / "config.json", config.plain())
-        processes = min(config.jobs or processors(), len(runs))
+        processes = processes_for(len(runs), config.jobs)
         failed, seconds = _made(runs, processes, folder / "runs", config.quiet)
         whole = time.perf_counter() - began
         spent = {"seconds": whole, "jobs": processes, "seconds_of_runs": seconds}

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rlseq.compare import process_pool
-from rlseq.compare.process_pool import threads_each
+from rlseq.compare.process_pool import processes_for, threads_each
 from rlseq.utils.files import locked
 from tests.compare.conftest import small
 
@@ -167,6 +167,19 @@ def test_threads_are_those_that_were_allowed_divided_among_processes(
     monkeypatch.setattr(torch, "get_num_threads", lambda: allowed)
     monkeypatch.setattr(process_pool, "processors", lambda: cores)
     assert threads_each(processes) == each
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cores", "jobs", "processes"),
+    [(1, 32, None, 1), (8, 32, None, 8), (32, 8, None, 8), (32, 32, None, 10), (1, 32, 4, 4), (8, 8, 40, 10)],
+)
+def test_processes_are_as_many_as_threads_are_allowed_unless_more_are_asked_for(
+    allowed: int, cores: int, jobs: int | None, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: allowed)
+    monkeypatch.setattr(process_pool, "processors", lambda: cores)
+    assert processes_for(10, jobs) == processes
+    assert jobs or processes * threads_each(processes) <= min(allowed, cores)
 
 
 def test_a_comparison_uses_no_more_threads_than_it_was_given(
