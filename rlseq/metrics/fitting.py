@@ -21,7 +21,7 @@ from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.errors import hint
-from rlseq.vocab import TokenizerVocab, Vocab, ids_of
+from rlseq.vocab import Subwords, TokenizerVocab, Vocab, ids_of
 
 
 class HasReferences(ABC):
@@ -317,8 +317,8 @@ def read_words_or_tokens(corpus: HasReferences) -> MetricReader:
 
 
 def is_pieces(vocab: Vocab) -> bool:
-    """Return whether tokens are those of a tokenizer: metrics then read the text, as papers report them."""
-    return isinstance(vocab, TokenizerVocab)
+    """Return whether tokens are pieces of words: metrics then read the text, as papers report them."""
+    return isinstance(vocab, (Subwords, TokenizerVocab))
 
 
 def _reader(row: MetricRow, corpus: HasReferences, ends: bool) -> MetricReader:
