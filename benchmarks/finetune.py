@@ -5,7 +5,7 @@
 PAIRS is a folder of train.tsv, dev.tsv and test.tsv (recipes/synopses.py writes one), MODEL a folder that
 `save_pretrained` has written (pretrain.py writes one). Every arm starts from MODEL and writes or imitates as
 many tokens, its step size falling to zero; its last weights are scored, greedily, on test items that nothing
-was chosen by. Besides likelihood that goes on, the controls are a reward that says nothing (a constant, with
+was chosen by. In the reward the end of a text counts as a word, in the scores it does not. Besides likelihood that goes on, the controls are a reward that says nothing (a constant, with
 which RLOO must not move), rewards that are dealt to other texts, and no training at all: of several samples
 of MODEL the one that is nearest to the others (minimum Bayes risk).
 
@@ -41,7 +41,7 @@ from rlseq.engine.evaluation import evaluate_texts, items_tested
 from rlseq.metrics import Constant, Shuffled, evaluate
 from rlseq.utils.places import without_places
 
-METRICS = ("rouge_l", "bleu", "chrf", "exact", "length")  # of every item
+METRICS = ("rouge_l", "bleu", "chrf", "exact", "length", "reward")  # of every item
 POOLED = ("bleu", "chrf", "distinct_1", "distinct_2")  # of all texts together
 SHOWN = 8
 RISK = "start, least risk"
@@ -55,13 +55,13 @@ class Setting:
     id: str = "rlseq/Parallel-v0"
     reward: str = "rouge_l"
     tokens: int = 60_000  # that each arm writes or imitates
-    rows: int = 64  # texts of a batch
+    rows: int = 32  # texts of a batch
     max_len: int = 24
     max_source_len: int = 32
     test: int = 1000  # items
     samples: int = 16  # of each item, for minimum Bayes risk
-    lr: float = 3e-4
-    lr_adapters: float = 2e-3
+    lr: float = 3e-4  # of the first update
+    lr_adapters: float = 2e-3  # where only adapters are trained
     adapters: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
 
 
@@ -203,6 +203,7 @@ class Experiment:
                     value = getattr(metric, "value", metric)(batch.actions, batch.mask, batch.context)
                     scores[name] += value[at].double().tolist()
             scores["length"] += batch.lengths[at].tolist()
+            scores["reward"] += batch.returns[at].tolist()
             earned += batch.returns.view(-1, number)[: len(index)].tolist()
         return {
             "scores": scores,
@@ -355,6 +356,8 @@ def main(setting: Setting = Setting()) -> None:
     parser.add_argument("pairs")
     parser.add_argument("--model", required=True)
     parser.add_argument("--reward", default=setting.reward)
+    parser.add_argument("--lr", type=float, default=setting.lr)
+    parser.add_argument("--lr-adapters", type=float, default=setting.lr_adapters)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=setting.tokens, help="of each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/finetune"))
@@ -366,7 +369,8 @@ def main(setting: Setting = Setting()) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    setting = replace(setting, reward=options.reward, tokens=options.tokens)
+    chosen = {name: getattr(options, name) for name in ("reward", "tokens", "lr", "lr_adapters")}
+    setting = replace(setting, **chosen)
     experiment = Experiment(options.pairs, options.model, options.folder, setting)
     try:
         report = experiment.report(options.arms, range(options.seeds), options.finished)
