@@ -5,9 +5,10 @@
 PAIRS is a folder of train.tsv, dev.tsv and test.tsv (recipes/synopses.py writes one), MODEL a folder that
 `save_pretrained` has written (pretrain.py writes one). Every arm starts from MODEL and writes or imitates as
 many tokens, its step size falling to zero; its last weights are scored, greedily, on test items that nothing
-was chosen by. In the reward the end of a text counts as a word, in the scores it does not. Besides likelihood that goes on, the controls are a reward that says nothing (a constant, with
-which RLOO must not move), rewards that are dealt to other texts, and no training at all: of several samples
-of MODEL the one that is nearest to the others (minimum Bayes risk).
+was chosen by. In the reward the end of a text counts as a word, in the scores it does not. Besides likelihood
+that goes on, the controls are a reward that says nothing (a constant, with which RLOO must not move), rewards
+that are dealt to other texts, and no training at all: of several samples of MODEL the one that is nearest to
+the others (minimum Bayes risk).
 
 Differences have paired intervals over items (the mean of the seeds of each item) and intervals over seeds,
 and a test by approximate randomisation over items, adjusted by Holm's method. What is finished is not done
