@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOKENS, SEEDS = "2e3", "1"  # of a shell snippet when it is tested
+MINUTES = 0.3  # of a notebook
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
 def snippets(page: Path, language: str) -> list[str]:
@@ -47,6 +50,20 @@ def test_the_lines_of_the_readme_learn(tmp_path: Path) -> None:
     )
     before, after = (float(line.split(": ")[1]) for line in result.stdout.splitlines())
     assert before < 0.95 < after, result.stdout
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    """With less time than is written there."""
+    copy = tmp_path / path.name
+    copy.write_text(re.sub(r"minutes=[\d.]+", f"minutes={MINUTES}", path.read_text("utf-8")), "utf-8")
+    script = ROOT / "docs" / "_extensions" / "notebook.py"
+    result = subprocess.run([sys.executable, script, copy], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    outputs = [cell["outputs"] for cell in json.loads(copy.read_text("utf-8"))["cells"] if "outputs" in cell]
+    assert outputs and all(outputs)
+    stored = [cell["outputs"] for cell in json.loads(path.read_text("utf-8"))["cells"] if "outputs" in cell]
+    assert all(stored), f"run python docs/_extensions/notebook.py {path.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 
@@ -42,8 +44,31 @@ def _bars_escaped(line: str) -> str:
     return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
+def signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, text: str | None, out: str | None
+) -> Any:
+    """Return a signature without the bounds of numbers; of a dataclass names and defaults alone."""
+    if what == "class" and is_dataclass(obj):
+        shown = (_shown(p) for p in inspect.signature(obj).parameters.values())
+        return f"({', '.join(shown)})", None
+    return (text and _BOUNDS.sub(r"\1", text)), out
+
+
+_BOUNDS = re.compile(r"(?:~?typing\.)?Annotated\[([^,\[\]]+), [^\[\]]*?\([^()]*\)\]")
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    """Return the name of a parameter with its default, where that can be written briefly."""
+    default = parameter.default
+    if default is inspect.Parameter.empty:
+        return parameter.name
+    brief = repr(default) if isinstance(default, int | float | str | tuple | type(None)) else "..."
+    return f"{parameter.name}={getattr(default, '__name__', brief)}"
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register what is done before and after napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", prepare, priority=100)
     app.connect("autodoc-process-docstring", restore, priority=900)
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
