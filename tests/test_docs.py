@@ -61,7 +61,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, script, copy], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     outputs = [cell["outputs"] for cell in json.loads(copy.read_text("utf-8"))["cells"] if "outputs" in cell]
-    assert outputs and all(outputs)
+    assert outputs != []
+    assert all(outputs)
     stored = [cell["outputs"] for cell in json.loads(path.read_text("utf-8"))["cells"] if "outputs" in cell]
     assert all(stored), f"run python docs/_extensions/notebook.py {path.relative_to(ROOT)}"
 
