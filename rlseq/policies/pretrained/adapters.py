@@ -43,6 +43,7 @@ def with_adapters(model: Any, settings: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of transformers, about names that peft uses
             warnings.filterwarnings("ignore", "fan_in_fan_out")  # which peft corrects for GPT-2
+            warnings.filterwarnings("ignore", ".*a tied layer is part of the adapter")  # refused below
             wrapped = peft.get_peft_model(model, config)
     except ValueError as error:  # no module has the name of a target
         linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
@@ -50,8 +51,12 @@ def with_adapters(model: Any, settings: Any) -> Any:
             f"peft found nothing to adapt ({error}); the linear layers of the model are {', '.join(linear)}: "
             "name some of them as target_modules"
         ) from error
-    if type(model.get_output_embeddings()) is not nn.Linear:
-        raise ValueError("adapters of the head (lm_head) are not supported; leave it out of target_modules")
+    tied = type(model.get_input_embeddings()) is not nn.Embedding and model.config.tie_word_embeddings
+    if tied or type(model.get_output_embeddings()) is not nn.Linear:
+        raise ValueError(
+            "adapters of the head, or of embeddings that share its weights, are not supported; leave them "
+            "out of target_modules"
+        )
     return wrapped
 
 

@@ -69,12 +69,8 @@ def make_pretrained(
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def load_model(name: Any, *, trust_remote_code: bool = False, **options: Any) -> Any:
+def load_model(name: str | PathLike[str], *, trust_remote_code: bool = False, **options: Any) -> Any:
     """Load a model from a folder, or by its name."""
-    if not isinstance(name, (str, PathLike)):
-        raise TypeError(
-            f"model must be the folder of a model, its name, or a PreTrainedModel, got {shown(name)}"
-        )
     source = str(name)
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -189,7 +185,11 @@ def _decoder_start(model: Any) -> int | None:
 
 
 def check_named(words: TokenSpec, name: Any) -> None:
-    """Refuse a model from a folder for a task with words of its own, which its weights do not know."""
+    """Refuse what is no name, and a model from a folder for a task whose words its weights do not know."""
+    if not isinstance(name, (str, PathLike)):
+        raise TypeError(
+            f"model must be the folder of a model, its name, or a PreTrainedModel, got {shown(name)}"
+        )
     if not words.tokenizer:
         raise ValueError(
             f"the task has words of its own, which the weights of {name} do not know; make it with the "
