@@ -281,7 +281,7 @@ def test_likelihood_ends_when_dev_does_not_improve(tmp_path: Path) -> None:
     task = partial(rlseq.make, "rlseq/Parallel-v0", 16, path=path)
     policy = rlseq.make_policy("seq2seq", task(split="train"), hidden=8, embedding=8)
     said: list[str] = []
-    stages = [Stage(400, 0.3, patience=2)]
+    stages = [Stage(400, 0.3, patience=3)]
     scores = likelihood(
         policy,
         partial(task, split="train"),
@@ -293,7 +293,11 @@ def test_likelihood_ends_when_dev_does_not_improve(tmp_path: Path) -> None:
     )
     values = list(scores.values())
     assert len(values) < 200
-    assert min(values[-2:]) >= min(values) == values[-3], "two looks without a better one"
+    without = len(values) - 1 - values.index(min(values))
+    assert without == max(3, len(values) // 4), "so many looks without a better one"
+    assert stages[0].converged(values)
+    assert not stages[0].converged(values[:-1])
+    assert not Stage(400, 0.3).converged(values), "all looks are made without patience"
     assert len(said) == len(values)
 
 
@@ -316,9 +320,13 @@ def found(new: Any, old: Any, reward: str = "edit", **changed: Any) -> dict[str,
         "converged": True,
         "stages": {"reward": {"updates": 500}},
         "selection": {"texts": 1000},
-        "risk": {"greedy": 1.0, "least_risk": 0.9},
+        "risk": None,
         **changed,
     }
+
+
+def risk(least: Any, greedy: Any) -> dict[str, Any]:
+    return {"greedy": float(greedy.mean()), "change": difference(least, greedy)}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +341,9 @@ def found(new: Any, old: Any, reward: str = "edit", **changed: Any) -> dict[str,
         (lambda old: found(old, old), "The reward changed nothing"),
         (lambda old: found(old + Random(0).random() * _noise(), old), "No gain was shown"),
         (
-            lambda old: found(old, old, stopped=verdict.NOTHING, risk={"greedy": 1.0, "least_risk": 0.999}),
+            lambda old: found(
+                old, old, stopped=verdict.NOTHING, risk={"change": difference(0.999 * old, old)}
+            ),
             "Nothing to gain: samples are no better than the greedy text (least risk -0.1 % errors), so",
         ),
         (lambda old: found(old, old, stopped=verdict.NO_TIME), "There was no time for a reward"),
@@ -357,7 +367,13 @@ def test_limits_are_told() -> None:
 
 
 def test_nothing_is_to_gain_where_the_best_samples_are_no_better() -> None:
-    assert verdict.nothing_to_gain({"greedy": 2.0, "least_risk": 1.995}, "edit")
-    assert not verdict.nothing_to_gain({"greedy": 2.0, "least_risk": 1.9}, "edit")
-    assert not verdict.nothing_to_gain({"greedy": 30.0, "least_risk": 31.0}, "bleu")
-    assert verdict.nothing_to_gain({"greedy": 0.0, "least_risk": 0.0}, "edit"), "no errors are left"
+    draw = np.random.default_rng(0)
+    greedy = draw.integers(1, 5, 400).astype(float)
+    little = draw.normal(scale=0.1, size=400)
+    assert verdict.nothing_to_gain(risk(greedy + 0.02 + little, greedy), "edit")
+    assert not verdict.nothing_to_gain(risk(greedy - 0.2, greedy), "edit")
+    assert not verdict.nothing_to_gain(risk(greedy + 0.2, greedy), "bleu")
+    assert verdict.nothing_to_gain(risk(greedy - 0.2, greedy), "bleu")
+    assert verdict.nothing_to_gain(risk(0 * greedy, 0 * greedy), "edit"), "no errors are left"
+    few, noise = greedy[:20], draw.normal(scale=3, size=20)
+    assert not verdict.nothing_to_gain(risk(few + noise - noise.mean() + 0.01, few), "edit"), "too few to say"

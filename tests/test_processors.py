@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_threads_follow_the_limit_unless_the_user_has_set_them(
 ) -> None:
     monkeypatch.setattr(processors, "quota", lambda groups, own: limit)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
-    monkeypatch.setattr(processors.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv(processors.THREADS, given or "")
     if given is None:
         monkeypatch.delenv(processors.THREADS)

@@ -26,7 +26,7 @@ from rlseq.recipe.clock import Clock
 from rlseq.recipe.config import FitConfig
 from rlseq.recipe.difference import difference
 from rlseq.recipe.risk import least_risk
-from rlseq.recipe.stages import EVALUATIONS, EVERY, Stage, improving, likelihood, seconds, train_on_reward
+from rlseq.recipe.stages import EVALUATIONS, EVERY, Stage, likelihood, scores_of, seconds, train_on_reward
 from rlseq.training.experiment_envs import metric
 from rlseq.training.fingerprint import differences, machine
 from rlseq.training.model import Model, load
@@ -41,14 +41,14 @@ SCHEMA = "rlseq.fit/1"
 PARALLEL = "rlseq/Parallel-v0"
 LEAST_ITEMS = 2  # of dev and of test
 LOOKS = 20  # of likelihood, at least, where time is limited
-MOST_WITHOUT = 4, 2  # looks without a better one: at the first step size, and at the second
+PATIENCE_EACH = 4, 3  # looks without a better one: at the first step size, and at the second
 FALL = 0.15  # of the second step size of likelihood, in relation to the first
-LIKELIHOOD = 0.5  # share of the time that likelihood may take
+LIKELIHOOD = 0.6  # share of the time that likelihood may take
 MARGIN = 0.85  # share of the time left that is planned: speeds vary
 TRIALS = 3  # updates by which speed is measured
 LEAST_UPDATES = 10  # on the reward; fewer are not worth a test
 DEV_TEXTS, TEST_TEXTS = 500, 2000  # items of an evaluation, at most
-RISK = 300, 16  # items, and samples of each
+RISK = 500, 32  # items, and samples of each
 SHOWN = 50  # test items on the page
 
 
@@ -228,12 +228,13 @@ class _Fitting:
         self._introduce(parts, looks, reward, reason)
 
         every = clock.once("every", partial(self._every, policy, task, rows, clock))
+        stages = self._stages(rates, every)
         scores = likelihood(
             policy,
             partial(task, "train", rows),
             task("dev", rows),
             self.folder / "stages",
-            self._stages(rates, every),
+            stages,
             every=every,
             stop=lambda look: clock.once(f"stop at {look}", lambda: self._late(look, clock)),
             say=self.say,
@@ -242,8 +243,9 @@ class _Fitting:
         models = {"likelihood": likeliest}
         earned = {"likelihood": self._earned(policy, task)}
         self.say(f"likelihood earns {earned['likelihood']:.4f} on dev")
-        risk = least_risk(policy, partial(task, "dev"), *RISK, reward)
-        found: Json = {"risk": risk, "converged": not improving(scores), "dev nll": scores, "stages": {}}
+        converged = all(stage.converged(scores_of(scores, number)) for number, stage in enumerate(stages, 1))
+        risk = least_risk(policy, partial(task, "dev"), *RISK, reward) if converged else None
+        found: Json = {"risk": risk, "converged": converged, "dev nll": scores, "stages": {}}
         updates, why = self._reward_updates(clock, policy, task, rows, reward, found, rates)
         for name in ("reward", "longer") if updates else ():
             policy.load_state_dict(likeliest)
@@ -283,7 +285,7 @@ class _Fitting:
         """Say what the data are, and what is chosen by them."""
         sizes = ", ".join(f"{size:,} {part}" for part, size in parts.items())
         total = sum(parts.values())
-        self.say(f"{self.data.path}: {total:,} sources ({sizes}), {looks.references:g} references each")
+        self.say(f"{self.data.path}: {total:,} sources ({sizes}), {looks.references:g} references of each")
         why = self.data.task("train", 1).corpus.notes["why"]
         self.say(why or f"texts are read by {' and '.join(dict.fromkeys(looks.level))}")
         self.say(f"the reward is {reward}, because {reason}")
@@ -322,8 +324,8 @@ class _Fitting:
         first = max(every, self.config.updates * 3 // 4)
         second = max(every, self.config.updates - first)
         return (
-            Stage(first, rates.likelihood, MOST_WITHOUT[0]),
-            Stage(second, FALL * rates.likelihood, MOST_WITHOUT[1]),
+            Stage(first, rates.likelihood, PATIENCE_EACH[0]),
+            Stage(second, FALL * rates.likelihood, PATIENCE_EACH[1]),
         )
 
     def _every(self, policy: Any, task: Callable[..., Any], rows: int, clock: Clock) -> int:
@@ -358,7 +360,7 @@ class _Fitting:
         rates: Rates,
     ) -> tuple[int, str]:
         """Return the number of updates on the reward; 0 with the reason where there are none."""
-        if found["converged"] and verdict.nothing_to_gain(found["risk"], reward):
+        if found["risk"] and verdict.nothing_to_gain(found["risk"], reward):
             return 0, verdict.NOTHING
         updates = clock.once("reward updates", partial(self._affordable, policy, task, rows, clock, rates))
         return (updates, "") if updates >= LEAST_UPDATES else (0, verdict.NO_TIME)

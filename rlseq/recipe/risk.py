@@ -18,16 +18,16 @@ from rlseq.engine.evaluation import subset
 from rlseq.engine.rollout import rollout
 from rlseq.metrics.fitting import ItemReferences, named_reward, references_of
 from rlseq.metrics.registry import row_of
+from rlseq.recipe.difference import difference
 from rlseq.types import Rollout
+from rlseq.utils.files import Json
 
 ITEMS = 50  # at a time, at most
 
 
 @torch.no_grad()
-def least_risk(
-    policy: Any, task: Callable[[int], Any], items: int, samples: int, metric: str
-) -> dict[str, float]:
-    """Return the mean score of greedy texts, and of the samples that agree best with all samples.
+def least_risk(policy: Any, task: Callable[[int], Any], items: int, samples: int, metric: str) -> Json:
+    """Return the mean score of greedy texts, of the samples that agree best with all, and their difference.
 
     Args:
         policy: writes.
@@ -42,14 +42,20 @@ def least_risk(
     chosen = subset(wide.size, items)
     batches = [chosen[i : i + rows] for i in range(0, len(chosen) - rows + 1, rows)]
     first = torch.arange(rows) * samples
-    greedy = least = 0.0
+    greedy, least = [], []
     for index in batches:
         batch = rollout(policy, wide, repeat=samples, index=index)
         best = expected(batch, samples, metric, wide.vocab).view(rows, samples).argmax(1).cpu()
-        least += float(_score(right, batch)[first + best].sum())
-        greedy += float(_score(right, rollout(policy, narrow, decode=Greedy(), index=index)).sum())
-    count = len(batches) * rows
-    return {"greedy": greedy / count, "least_risk": least / count, "items": count, "samples": samples}
+        least.append(_score(right, batch)[first + best])
+        greedy.append(_score(right, rollout(policy, narrow, decode=Greedy(), index=index)))
+    new, old = torch.cat(least), torch.cat(greedy)
+    return {
+        "greedy": float(old.mean()),
+        "least_risk": float(new.mean()),
+        "change": difference(new.numpy(), old.numpy()),
+        "items": len(new),
+        "samples": samples,
+    }
 
 
 def expected(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:

@@ -7,8 +7,7 @@ reached: every stage begins with a task and with random numbers of its own.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +34,12 @@ class Stage(NamedTuple):
 
     updates: int  # at most
     lr: float
-    patience: int | None = (
-        None  # looks at dev without a better one, after which it ends; all are made if None
-    )
+    patience: int | None = None  # looks without a better one, and a quarter of all, after which it ends
+
+    def converged(self, values: Sequence[float]) -> bool:
+        """Return whether dev has stopped improving; never where there is no patience to be lost."""
+        without = len(values) - 1 - min(range(len(values)), key=values.__getitem__) if values else 0
+        return self.patience is not None and without >= max(self.patience, len(values) // 4)
 
 
 def likelihood(
@@ -71,35 +73,27 @@ def likelihood(
         env = task()
         torch.manual_seed(env.seed + number)
         agent = make_agent("mle", policy, lr=stage.lr)
-        best, without = min(_looks(scores, number - 1), default=math.inf), 0
+        before = [min(scores_of(scores, number - 1))] if number > 1 else []
         for done in range(every, stage.updates + 1, every):
             look = f"stage {number}, update {done}"
             if look not in scores:
-                train(agent, env, done, eval_every=every, out=folder / f"likelihood-{number}")
+                train(agent, env, done, eval_every=every, out=folder / f"likelihood-{number}", quiet=True)
                 with torch.no_grad(), eval_mode(policy):
                     nll = float(agent.loss(held_out)[0])
-                if nll < min(scores.values(), default=math.inf):
+                if nll < min(scores.values(), default=float("inf")):
                     write_whole(folder / KEPT, save(policy.state_dict()))
                 scores[look] = nll
                 write_json(notes, scores)
                 say(f"{look}: {nll:.4f} nats per token on dev")
-            without = 0 if scores[look] < best else without + 1
-            best = min(best, scores[look])
-            if stop(look) or without == stage.patience:
+            if stop(look) or stage.converged([*before, *scores_of(scores, number)]):
                 break
         load_model(policy, folder / KEPT)
     return scores
 
 
-def _looks(scores: dict[str, float], last: int) -> list[float]:
-    """The looks of the first stages."""
-    names = tuple(f"stage {number}," for number in range(1, last + 1))
-    return [score for look, score in scores.items() if look.startswith(names)]
-
-
-def improving(scores: dict[str, float]) -> bool:
-    """Return whether the last look of all was the best, so that likelihood might have gone on."""
-    return bool(scores) and [*scores.values()][-1] == min(scores.values())
+def scores_of(scores: Mapping[str, float], number: int) -> list[float]:
+    """Return the nats per token of a stage, by look."""
+    return [score for look, score in scores.items() if look.startswith(f"stage {number},")]
 
 
 def held_out_pairs(env: Any) -> Any:

@@ -9,21 +9,20 @@ from rlseq.compare.verdicts import ALPHA
 from rlseq.metrics.registry import row_of
 from rlseq.utils.files import Json
 
-LITTLE = 0.005  # share of the errors, or of the score, below which nothing can be gained
+LITTLE, AT_MOST = 0.002, 0.05  # shares of a score: a gain that is none, and the most that may be overlooked
+FEW_ERRORS = 0.02  # a text, with which nothing is left to gain
 NOTHING, NO_TIME = "nothing to gain", "no time"
 FEW_UPDATES = 100  # on the reward
 FEW_TESTED = 200  # items of test, below which only large differences can be shown
 
 
-def change(new: float, old: float) -> float:
-    """Return the change of a score in relation to the old one, 0 where that is 0."""
-    return (new - old) / abs(old) if old else 0.0
-
-
-def nothing_to_gain(risk: Mapping[str, float], reward: str) -> bool:
-    """Return whether the samples that agree best are no better than greedy texts."""
-    better = row_of(reward).sign * (risk["least_risk"] - risk["greedy"])
-    return better <= LITTLE * abs(risk["greedy"])
+def nothing_to_gain(risk: Mapping[str, Any], reward: str) -> bool:
+    """Return whether the samples that agree best are no better than greedy texts, or these have no errors."""
+    sign, greedy, change = row_of(reward).sign, risk["greedy"], risk["change"]
+    if sign < 0 and greedy < FEW_ERRORS:
+        return True
+    best = max(sign * change["low"], sign * change["high"])
+    return sign * change["estimate"] <= LITTLE * abs(greedy) and best <= AT_MOST * abs(greedy)
 
 
 def noun(reward: str) -> str:
@@ -33,16 +32,16 @@ def noun(reward: str) -> str:
 
 def in_words(results: Json) -> str:
     """Return what happened: what the reward added, what was kept, and how good it is."""
-    return " ".join([_of_reward(results), _of_kept(results), _of_model(results)])
+    return " ".join(filter(None, (_of_reward(results), _of_kept(results), _of_model(results))))
 
 
 def _of_reward(results: Json) -> str:
     """Return what the reward added."""
     reward = results["reward"]["name"]
     if results["stopped"] == NOTHING:
-        gain = change(results["risk"]["least_risk"], results["risk"]["greedy"])
+        percent = 100 * results["risk"]["change"]["relative"]
         return (
-            f"Nothing to gain: samples are no better than the greedy text (least risk {100 * gain:+.1f} % "
+            f"Nothing to gain: samples are no better than the greedy text (least risk {percent:+.1f} % "
             f"{noun(reward)}), so training stopped after likelihood."
         )
     if results["stopped"] == NO_TIME:
