@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -25,8 +24,9 @@ from rlseq.recipe.choices import REPORTED, Looks, looks_of, reward_for, rows_for
 from rlseq.recipe.clock import Clock
 from rlseq.recipe.config import FitConfig
 from rlseq.recipe.difference import difference
+from rlseq.recipe.plan import Plan, TextLimits
 from rlseq.recipe.risk import least_risk
-from rlseq.recipe.stages import EVALUATIONS, EVERY, Stage, likelihood, scores_of, seconds, train_on_reward
+from rlseq.recipe.stages import likelihood, scores_of, seconds, train_on_reward
 from rlseq.training.experiment_envs import metric
 from rlseq.training.fingerprint import differences, machine
 from rlseq.training.model import Model, load
@@ -40,14 +40,7 @@ from rlseq.utils.settings import configured, takes_fields_of
 SCHEMA = "rlseq.fit/1"
 PARALLEL = "rlseq/Parallel-v0"
 LEAST_ITEMS = 2  # of dev and of test
-LOOKS = 20  # of likelihood, at least, where time is limited
-PATIENCE_EACH = 4, 3  # looks without a better one: at the first step size, and at the second
-FALL = 0.15  # of the second step size of likelihood, in relation to the first
-LIKELIHOOD = 0.6  # share of the time that likelihood may take
-MARGIN = 0.85  # share of the time left that is planned: speeds vary
-TRIALS = 3  # updates by which speed is measured
 LEAST_UPDATES = 10  # on the reward; fewer are not worth a test
-DEV_TEXTS, TEST_TEXTS = 500, 2000  # items of an evaluation, at most
 RISK = 500, 32  # items, and samples of each
 SHOWN = 50  # test items on the page
 
@@ -214,72 +207,94 @@ class _Fitting:
 
     def run(self) -> Fit:
         """Do everything that is not done."""
-        config, limit = self.config, self.config.minutes
-        clock = Clock(self.folder / "clock.json", None if limit is None else 60 * limit)
+        config = self.config
+        clock = Clock(self.folder / "clock.json", None if config.minutes is None else 60 * config.minutes)
         parts = self.data.parts()
         looks = looks_of(self.data.task("train", 1))
         reward, reason = (config.reward, "it was asked for") if config.reward else reward_for(looks)
-        rows = config.rows or rows_for(looks)
-        task = partial(self._task, reward=reward)
-        train = task("train", rows)
+        plan = Plan(config, clock, partial(self._task, reward=reward), config.rows or rows_for(looks))
+        train = plan.task("train", plan.rows)
         policy = self._policy(train, looks)
-        rates = PRETRAINED if config.model else OWN
-        self._agent("reward", policy, rates.reward).check(train)  # before any time is spent
+        self._agents["reward"](policy).check(train)  # before any time is spent
         self._introduce(parts, looks, reward, reason)
-
-        every = clock.once("every", partial(self._every, policy, task, rows, clock))
-        stages = self._stages(rates, every)
-        scores = likelihood(
-            policy,
-            partial(task, "train", rows),
-            task("dev", rows),
-            self.folder / "stages",
-            stages,
-            every=every,
-            stop=lambda look: clock.once(f"stop at {look}", lambda: self._late(look, clock)),
-            say=self.say,
-        )
-        likeliest = deepcopy(policy.state_dict())
-        models = {"likelihood": likeliest}
-        earned = {"likelihood": self._earned(policy, task)}
-        self.say(f"likelihood earns {earned['likelihood']:.4f} on dev")
-        converged = all(stage.converged(scores_of(scores, number)) for number, stage in enumerate(stages, 1))
-        risk = least_risk(policy, partial(task, "dev"), *RISK, reward) if converged else None
-        found: Json = {"risk": risk, "converged": converged, "dev nll": scores, "stages": {}}
-        updates, why = self._reward_updates(clock, policy, task, rows, reward, found, rates)
-        for name in ("reward", "longer") if updates else ():
-            policy.load_state_dict(likeliest)
-            agent = self._agent(name, policy, rates.reward)
-            self.say(f"{_NAMES[name]}: {updates:,} updates")
-            run = train_on_reward(
-                agent,
-                task("train", rows),
-                task("dev", 250),
-                self.folder / "stages" / name,
-                updates,
-                DEV_TEXTS,
-            )
-            models[name], earned[name] = deepcopy(policy.state_dict()), run["best"]["reward"]
-            found["stages"][name] = {"curve": _curve(run), "updates": updates}
-            self.say(f"{_NAMES[name]} earns {earned[name]:.4f} on dev, likelihood {earned['likelihood']:.4f}")
+        found = self._likelihood(plan, policy, reward)
+        texts = plan.texts(policy)
+        stages = self._after_likelihood(plan, policy, found, texts, reward)
+        earned = {name: stage["earned"] for name, stage in stages.items()}
         kept = max(earned, key=lambda name: earned[name])
-        texts = self._tested(policy, task, models)
-        results = self._results(task, texts, reward, parts) | found
-        results |= {
+        written = {}
+        for name, stage in stages.items():
+            policy.load_state_dict(stage.pop("weights") if name != kept else stage["weights"])
+            written[name] = evaluate_texts(policy, plan.task("test", 250), limit=texts.test)
+        weights = stages[kept].pop("weights")
+        results = {
+            **self._results(plan.task("test", 250), written, reward, texts.test),
+            **found,
+            "stages": {name: stage for name, stage in stages.items() if name != "likelihood"},
             "earned on dev": earned,
             "kept": kept,
-            "stopped": why,
             "data": {"parts": parts, **looks.plain(), "why": train.corpus.notes["why"]},
             "reward": {"name": reward, "reason": reason},
             "agent": config.agent,
             "policy": policy.made_from,
-            "rows": rows,
+            "rows": plan.rows,
             "seconds": {"all": round(clock.spent, 1), **seconds(self.folder / "stages")},
             "machine": machine(),
             "command": command_line(sys.argv),
         }
         results |= {"verdict": verdict.in_words(results), "remarks": verdict.limits(results)}
-        return self._written(results, policy, models[kept], train)
+        return self._written(results, policy, weights, train)
+
+    def _likelihood(self, plan: Plan, policy: Any, reward: str) -> Json:
+        """Train by likelihood; return the scores of dev, and what a reward could add where that has ended."""
+        every = plan.every(policy)
+        stages = plan.stages(self._rates.likelihood, every)
+        scores = likelihood(
+            policy,
+            partial(plan.task, "train", plan.rows),
+            plan.task("dev", plan.rows),
+            self.folder / "stages",
+            stages,
+            every=every,
+            stop=plan.late,
+            say=self.say,
+        )
+        converged = all(stage.converged(scores_of(scores, n)) for n, stage in enumerate(stages, 1))
+        risk = least_risk(policy, partial(plan.task, "dev"), *RISK, reward) if converged else None
+        return {"dev nll": scores, "converged": converged, "risk": risk, "stopped": ""}
+
+    def _after_likelihood(
+        self, plan: Plan, policy: Any, found: Json, texts: TextLimits, reward: str
+    ) -> dict[str, Json]:
+        """Train on the reward, and as long by likelihood; return what every stage earns, and its weights.
+
+        Where nothing is to gain, or there is no time, likelihood is alone, and `found` says why.
+        """
+        weights = deepcopy(policy.state_dict())
+        earned = evaluate_texts(policy, plan.task("dev", 250), limit=texts.dev).means()["reward"]
+        self.say(f"likelihood earns {earned:.4f} on dev")
+        stages: dict[str, Json] = {"likelihood": {"weights": weights, "earned": earned}}
+        if found["risk"] and verdict.nothing_to_gain(found["risk"], reward):
+            found["stopped"] = verdict.NOTHING
+            return stages
+        updates = plan.reward_updates(policy, self._agents)
+        if updates < LEAST_UPDATES:
+            found["stopped"] = verdict.NO_TIME
+            return stages
+        for name, make_one in self._agents.items():
+            self.say(f"{_NAMES[name]}: {updates:,} updates")
+            policy.load_state_dict(weights)
+            env, dev = plan.task("train", plan.rows), plan.task("dev", 250)
+            folder = self.folder / "stages" / name
+            run = train_on_reward(make_one(policy), env, dev, folder, updates, texts.dev)
+            stages[name] = {
+                "weights": deepcopy(policy.state_dict()),
+                "earned": run["best"]["reward"],
+                "updates": updates,
+                "curve": [{"update": row["update"], "reward": row["eval_reward"]} for row in run["curve"]],
+            }
+            self.say(f"{_NAMES[name]} earns {run['best']['reward']:.4f} on dev, likelihood {earned:.4f}")
+        return stages
 
     def _introduce(self, parts: Mapping[str, int], looks: Looks, reward: str, reason: str) -> None:
         """Say what the data are, and what is chosen by them."""
@@ -309,104 +324,21 @@ class _Fitting:
         sizes = sizes_for(looks) if config.policy in (None, "seq2seq") else {}
         return make_policy(config.policy or "seq2seq", env, **{**sizes, **config.sizes})
 
-    def _agent(self, name: str, policy: Any, lr: float) -> Any:
-        """The agent of a stage; both rise to the same step size and fall to zero."""
-        if name == "longer":
-            return make_agent("mle", policy, lr=lr, schedule="warmup_linear")
-        return make_agent(
-            self.config.agent, policy, **{"lr": lr, "schedule": "warmup_linear", **self.config.hyper}
-        )
+    @property
+    def _rates(self) -> Rates:
+        return PRETRAINED if self.config.model else OWN
 
-    # ── time ──────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def _agents(self) -> dict[str, Callable[[Any], Any]]:
+        """The agents after likelihood, made of a policy: both rise to the same step size and fall to zero."""
+        shared = {"lr": self._rates.reward, "schedule": "warmup_linear"}
+        return {
+            "reward": lambda policy: make_agent(self.config.agent, policy, **{**shared, **self.config.hyper}),
+            "longer": lambda policy: make_agent("mle", policy, **shared),
+        }
 
-    def _stages(self, rates: Rates, every: int) -> tuple[Stage, Stage]:
-        """Likelihood at a step size, and from the best weights at a smaller one."""
-        first = max(every, self.config.updates * 3 // 4)
-        second = max(every, self.config.updates - first)
-        return (
-            Stage(first, rates.likelihood, PATIENCE_EACH[0]),
-            Stage(second, FALL * rates.likelihood, PATIENCE_EACH[1]),
-        )
-
-    def _every(self, policy: Any, task: Callable[..., Any], rows: int, clock: Clock) -> int:
-        """Updates of likelihood between two looks at dev."""
-        most = max(1, min(EVERY, self.config.updates // 8))
-        if clock.limit is None:
-            return most
-        speed = self._speed(make_agent("mle", deepcopy(policy)), task("train", rows))
-        return int(min(most, max(1.0, LIKELIHOOD * clock.limit / LOOKS / speed)))
-
-    def _late(self, look: str, clock: Clock) -> bool:
-        """Whether a stage of likelihood has had its time; the second has a fifth of that of both."""
-        share = LIKELIHOOD * (0.8 if look.startswith("stage 1") else 1.0)
-        return clock.left(share) <= 0
-
-    def _speed(self, agent: Any, env: Any) -> float:
-        """Measure the seconds of an update."""
-        agent.update(agent.collect(env))
-        began = time.perf_counter()
-        for _ in range(TRIALS):
-            agent.update(agent.collect(env))
-        return (time.perf_counter() - began) / TRIALS
-
-    def _reward_updates(
-        self,
-        clock: Clock,
-        policy: Any,
-        task: Callable[..., Any],
-        rows: int,
-        reward: str,
-        found: Json,
-        rates: Rates,
-    ) -> tuple[int, str]:
-        """Return the number of updates on the reward; 0 with the reason where there are none."""
-        if found["risk"] and verdict.nothing_to_gain(found["risk"], reward):
-            return 0, verdict.NOTHING
-        updates = clock.once("reward updates", partial(self._affordable, policy, task, rows, clock, rates))
-        return (updates, "") if updates >= LEAST_UPDATES else (0, verdict.NO_TIME)
-
-    def _affordable(
-        self, policy: Any, task: Callable[..., Any], rows: int, clock: Clock, rates: Rates
-    ) -> int:
-        """The updates on the reward, and as many of likelihood, for which there is time."""
-        if clock.limit is None:
-            return self.config.reward_updates
-        each = sum(
-            self._speed(self._agent(name, deepcopy(policy), rates.reward), task("train", rows))
-            for name in ("reward", "longer")
-        )
-        dev, test = task("dev", 250), task("test", 250)
-        began = time.perf_counter()
-        evaluate_texts(policy, dev, limit=DEV_TEXTS)
-        look = time.perf_counter() - began
-        tests = 3 * look * min(test.size, TEST_TEXTS) / min(dev.size, DEV_TEXTS)
-        left = MARGIN * clock.left() - 2 * EVALUATIONS * look - tests
-        return max(0, min(self.config.reward_updates, int(left / each)))
-
-    # ── tests ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _earned(self, policy: Any, task: Callable[..., Any]) -> float:
-        return evaluate_texts(policy, task("dev", 250), limit=DEV_TEXTS).means()["reward"]
-
-    def _tested(
-        self, policy: Any, task: Callable[..., Any], models: Mapping[str, Any]
-    ) -> dict[str, EvaluatedTexts]:
-        """The greedy texts of every model on the same test items."""
-        texts, test = {}, task("test", 250)
-        for name, weights in models.items():
-            policy.load_state_dict(weights)
-            texts[name] = evaluate_texts(policy, test, limit=TEST_TEXTS)
-        return texts
-
-    def _results(
-        self,
-        task: Callable[..., Any],
-        texts: Mapping[str, EvaluatedTexts],
-        reward: str,
-        parts: Mapping[str, int],
-    ) -> Json:
-        """Scores on test, and what the reward changed."""
-        test = task("test", 250)
+    def _results(self, test: Any, texts: Mapping[str, EvaluatedTexts], reward: str, most: int) -> Json:
+        """Return scores on test, and what the reward changed."""
         scores = {name: side.scores[reward].double().numpy() for name, side in texts.items()}
         pooled = REPORTED.get(reward, ("exact", "chrf"))
         tested = {
@@ -426,7 +358,7 @@ class _Fitting:
         ]
         return {
             "test": tested,
-            "selection": selection(test.size, TEST_TEXTS),
+            "selection": selection(test.size, most),
             "changed": changed,
             "better": row_of(reward).sign,
             "samples": samples,
@@ -435,7 +367,7 @@ class _Fitting:
     def _written(self, results: Json, policy: Any, weights: Any, env: Any) -> Fit:
         """Write the model that is kept, the page and the results, these last."""
         policy.load_state_dict(weights)
-        agent = self._agent("longer" if results["kept"] != "reward" else "reward", policy, 1e-4)
+        agent = self._agents["reward" if results["kept"] == "reward" else "longer"](policy)
         run = RunConfig(folder=str(self.folder), **run_of(agent, env))
         model = Model(policy.eval(), env, run, words_of(env))
         model.write(self.folder)
@@ -446,8 +378,3 @@ class _Fitting:
 
 
 _NAMES = {"reward": "training on the reward", "longer": "likelihood that goes on"}
-
-
-def _curve(run: Json) -> list[dict[str, float]]:
-    """The reward on dev by update."""
-    return [{"update": row["update"], "reward": row["eval_reward"]} for row in run["curve"]]

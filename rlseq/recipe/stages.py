@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_model, save
+from safetensors.torch import load, save
+from torch import Tensor
 
 from rlseq.agents import make_agent
 from rlseq.engine.evaluation import subset
@@ -81,14 +82,19 @@ def likelihood(
                 with torch.no_grad(), eval_mode(policy):
                     nll = float(agent.loss(held_out)[0])
                 if nll < min(scores.values(), default=float("inf")):
-                    write_whole(folder / KEPT, save(policy.state_dict()))
+                    write_whole(folder / KEPT, save(_apart(policy.state_dict())))
                 scores[look] = nll
                 write_json(notes, scores)
                 say(f"{look}: {nll:.4f} nats per token on dev")
             if stop(look) or stage.converged([*before, *scores_of(scores, number)]):
                 break
-        load_model(policy, folder / KEPT)
+        policy.load_state_dict(load((folder / KEPT).read_bytes()))
     return scores
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights each in memory of its own, as tied ones are not."""
+    return {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}
 
 
 def scores_of(scores: Mapping[str, float], number: int) -> list[float]:

@@ -22,7 +22,7 @@ def nothing_to_gain(risk: Mapping[str, Any], reward: str) -> bool:
     if sign < 0 and greedy < FEW_ERRORS:
         return True
     best = max(sign * change["low"], sign * change["high"])
-    return sign * change["estimate"] <= LITTLE * abs(greedy) and best <= AT_MOST * abs(greedy)
+    return bool(sign * change["estimate"] <= LITTLE * abs(greedy) and best <= AT_MOST * abs(greedy))
 
 
 def noun(reward: str) -> str:
