@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlseq.metrics.algebra import Composable, increments, signature_of
 from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
+from rlseq.metrics.pieces import RunWords, run_words
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
 from rlseq.types import Context, Reward, RewardLike
@@ -164,19 +165,36 @@ class ReadWords(MetricReader):
 
     def written(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the texts as words; those of no reference get ids of their own."""
-        lengths = mask.sum(1)
-        texts = self.corpus.vocab.decode_batch(tokens.tolist(), lengths.tolist())
+        eos, lengths = self.corpus.vocab.eos, mask.sum(1)
         last = tokens.gather(1, (lengths - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
-        ended = ((last == self.corpus.vocab.eos) & (lengths > 0)).tolist()
+        ends = (last == eos) & (lengths > 0)
+        if self.runs is not None:
+            is_eos = (tokens == eos) & mask
+            found = self.runs(tokens, mask & (is_eos.cumsum(1) == 0))
+            if found is not None:
+                return with_ends(*found, ends if self.ends else torch.zeros_like(ends))
+        texts, ended = self.corpus.vocab.decode_batch(tokens.tolist(), lengths.tolist()), ends.tolist()
         oov_words: dict[str, int] = {}
         first = len(self.ids) + 1
         rows = [self._ids(text, oov_words, first, end) for text, end in zip(texts, ended, strict=True)]
         ids = pad(rows)[0].to(tokens.device)
         return ids.clamp(min=0), ids >= 0
 
+    @cached_property
+    def runs(self) -> RunWords | None:
+        """The reader of whole batches of pieces; None where texts must be decoded."""
+        return run_words(self.corpus.vocab.pieces, self.tokenize, self.ids)
+
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         ids = ids_of(map(str, self.tokenize(text)), self.ids, new, first)
         return [*ids, 0] if end and self.ends else ids
+
+
+def with_ends(words: Tensor, lengths: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Return words `[B, L]`, with the end, id 0, behind those of ended texts, and where they are real."""
+    lengths = lengths + ends
+    real = torch.arange(words.shape[1] + 1, device=words.device) < lengths.unsqueeze(1)
+    return torch.nn.functional.pad(words, (0, 1)), real
 
 
 class LazyMetric(Composable):

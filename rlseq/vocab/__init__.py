@@ -11,6 +11,8 @@ from rlseq.vocab.words import EOS as EOS
 from rlseq.vocab.words import LEVELS as LEVELS
 from rlseq.vocab.words import UNK as UNK
 from rlseq.vocab.words import WORD as WORD
+from rlseq.vocab.words import Pieces as Pieces
+from rlseq.vocab.words import Run as Run
 from rlseq.vocab.words import Subwords as Subwords
 from rlseq.vocab.words import Vocab as Vocab
 from rlseq.vocab.words import VocabFactory as VocabFactory

@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from rlseq.utils.arguments import PositiveInt, shown
 from rlseq.utils.errors import hint, in_one_line, need
-from rlseq.vocab.words import Vocab
+from rlseq.vocab.words import Pieces, Run, Vocab, blanks_of
 
 BINARY = "data:;base64,"  # begins the content of a file that is no text
 SANE = 10**6  # a tokenizer without a limit says that it reads 10³⁰ tokens
@@ -31,6 +31,7 @@ PROBE = "7"  # a source of which the prompt around it is learned,
 MANY = 50  # together with about as many others
 PAD_STARTS = ("t5", "mt5", "umt5", "longt5", "pegasus", "marian")  # models whose decoder reads PAD first
 EOS_STARTS = ("bart", "mbart", "m2m_100")  # models whose decoder reads EOS first
+CONCATENATING = ("Metaspace", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip")  # kinds of decoders
 GENERATION_RULES = (  # of a model's generation settings, those that are rules of writing
     *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
     *("min_length", "min_new_tokens", "forced_eos_token_id"),
@@ -182,6 +183,39 @@ class TokenizerVocab(Vocab):
             raise ValueError(f"ids must be 0 … {len(self) - 1}, got {min(row) if min(row) < 0 else max(row)}")
         return row
 
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """How texts are made of pieces; None where they are no concatenation, as those of word pieces."""
+        anchor = self._anchor if concatenates(self.tokenizer) else None
+        if anchor is None:
+            return None
+        special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        known = self.tokenizer.get_vocab()
+        silent = [id in special or word not in known for id, word in enumerate(self.words)]
+        texts = self._behind(anchor, [[id] for id in range(len(self))])
+        starts, odd = blanks_of(texts)
+        for id, word in enumerate(self.words):
+            if word.startswith("<0x"):  # a byte, which beside others may be part of another letter
+                starts[id] = False
+
+        def read(runs: Sequence[Run]) -> list[str]:
+            later = iter(self._behind(anchor, [ids for first, ids in runs if not first]))
+            first = iter(self.texts_of([ids for first, ids in runs if first]))
+            return [next(first) if begins else next(later).removeprefix(" ") for begins, _ in runs]
+
+        return Pieces(starts, odd, silent, read)
+
+    @property
+    def _anchor(self) -> int | None:
+        """A piece of letters alone, behind which the texts of others are seen."""
+        alone = self.texts_of([[id] for id in range(len(self))])
+        return next((id for id, text in enumerate(alone) if text.isalpha()), None)
+
+    def _behind(self, anchor: int, rows: list[list[int]]) -> list[str]:
+        """Texts of pieces as they are in the middle of a text."""
+        (before,) = self.texts_of([[anchor]])
+        return [text[len(before) :] for text in self.texts_of([[anchor, *row] for row in rows])]
+
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -332,6 +366,16 @@ def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def target_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts as a model writes them, with special tokens: in its target language, for instance."""
     return _ids_of(tokenizer, text_target=list(texts)) if texts else []
+
+
+def concatenates(tokenizer: Any) -> bool:
+    """Return whether the text of pieces is the concatenation of their texts, but for its first blank."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.decoder is None or tokenizer.clean_up_tokenization_spaces:
+        return False
+    decoder = json.loads(backend.decoder.__getstate__())
+    steps = decoder.get("decoders", [decoder])
+    return all(step["type"] in CONCATENATING and not step.get("stop") for step in steps)
 
 
 def _ids_of(tokenizer: Any, *texts: list[str], **options: Any) -> list[list[int]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlseq.utils.arguments import NonNegativeInt, PositiveInt, check_fields, checked_arguments
 from rlseq.utils.errors import need
@@ -21,6 +21,25 @@ BLANK = "▁"  # stands for a blank inside a subword
 def ids_of(words: Iterable[str], known: Mapping[str, int], new: dict[str, int], first: int) -> list[int]:
     """Return ids of words, as `known` has them; other words join `new`, with ids from `first` on."""
     return [known[word] if word in known else new.setdefault(word, first + len(new)) for word in words]
+
+
+Run = tuple[bool, list[int]]  # whether a text begins with it, and its ids
+
+
+class Pieces(NamedTuple):
+    """How texts are made of pieces: of runs of them, of which all but the first begin with a blank.
+
+    Args:
+        starts: by id: its text begins with a blank.
+        odd: by id: it has the end of a line.
+        silent: by id: it is left out of texts.
+        read: the texts of runs, without the blank that one behind others begins with.
+    """
+
+    starts: list[bool]
+    odd: list[bool]
+    silent: list[bool]
+    read: Callable[[Sequence[Run]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,11 @@ class Vocab:
         return [self.encode_apart(text, oov_words) for text in texts]
 
     @property
+    def pieces(self) -> Pieces | None:
+        """How texts are made of pieces, for metrics that read batches; None where tokens are no pieces."""
+        return None
+
+    @property
     def kept(self) -> int:
         """The number of last ids that stay where a source is cut: those that close it."""
         return 0
@@ -167,6 +191,17 @@ class Subwords(Vocab):
     def join(self, words: Iterable[str]) -> str:
         """The text of pieces."""
         return "".join(words).replace(BLANK, " ").removeprefix(" ")
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """How texts are made of pieces."""
+        starts, odd = blanks_of([word.replace(BLANK, " ") for word in self.words])
+        return Pieces(starts, odd, [False] * len(self), lambda runs: [self.decode(ids) for _, ids in runs])
+
+
+def blanks_of(texts: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """Return which texts begin with a blank, and which have the end of a line."""
+    return [text.startswith(" ") for text in texts], ["\n" in text for text in texts]
 
 
 # ── vocabularies of texts ────────────────────────────────────────────────────────────────────────────
