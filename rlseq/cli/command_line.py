@@ -19,6 +19,7 @@ from rlseq.cli.options import Imports
 from rlseq.utils.errors import pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.processors import limit_threads
+from rlseq.utils.version import __version__
 
 ABOUT = "Train sequence models on rewards, and compare agents."
 
@@ -59,6 +60,9 @@ def _run(words: list[str]) -> None:
     name, *rest = words or ["--help"]
     if name in ("-h", "--help"):
         sys.stdout.write(_overview())
+        return
+    if name in ("-V", "--version"):
+        sys.stdout.write(f"rlseq {__version__}\n")
         return
     command = pick(COMMANDS, name, "command")
     limit_threads()
@@ -139,15 +143,40 @@ def _fit(words: Sequence[str]) -> None:
 
 
 def _train(words: Sequence[str]) -> None:
-    """Train one agent: `rlseq train scst --env …`; `rlseq train scst --help` shows its hyper-parameters."""
+    """Train one agent on one task.
+
+    The agent is the first word; `rlseq train AGENT --help` lists every flag with its default: the settings of
+    the run, then the hyper-parameters of the agent. These are used most:
+
+      --env TASK                id of the task (`rlseq envs`)
+      --option NAME=VALUE …     options of the task (`rlseq envs TASK`)
+      --policy NAME [SIZE=N …]  policy and its sizes (`rlseq policies`)
+      --start RUN               a run or a saved model to start from
+      --budget-tokens N         length of the training
+      --out FOLDER              folder of the run; the same command again resumes it
+      --config FILE             settings from a YAML or JSON file, as the `command.yaml` of a run
+    """
     if words[:1] in (["-h"], ["--help"]):
-        sys.stdout.write(f"{_train.__doc__}\n")
+        sys.stdout.write(_help_of_train())
     elif not words or words[0].startswith("-"):
         raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
     else:
         from rlseq.cli.commands import train
 
         train(words[0], words[1:])
+
+
+def _help_of_train() -> str:
+    """Return the help of `rlseq train` without an agent: usage, the flags used most, and the agents."""
+    from rlseq.cli import commands
+
+    lines = commands.list_or_show("agents", None).splitlines()
+    agents = "\n".join(line for line in lines if not line.startswith("sb3-"))  # which only compare trains
+    return (
+        f"usage: rlseq train AGENT --env TASK [OPTIONS]\n\n{inspect.getdoc(_train)}\n\n"
+        f"agents (`rlseq agents AGENT` describes one):\n\n{agents}\n\n"
+        "example: rlseq train reinforce --env rlseq/Copy-v0 --budget-tokens 1e6 --out runs/copy\n"
+    )
 
 
 def _evaluate(

@@ -46,6 +46,7 @@ from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.settings import descriptions
 
+ABOUT_CONFIG = "--config FILE reads settings from a YAML or JSON file; flags replace those of the file."
 FLAGS_OF_RUN = {"options": "option", "folder": "out"}
 NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options", "unrecorded")
 FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
@@ -98,7 +99,7 @@ def train(name: str, words: Sequence[str]) -> None:
         own,
     )
     check_setting_names(path, found, [field.name for field in fields(flags_of_train)])
-    text = (cls.__doc__ or "").split("\n")[0]
+    text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
     start = None if given.start is None else _started(given.start, Path(given.out))
     if not given.env and start is None:

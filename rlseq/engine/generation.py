@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.beam import Beam, beam_search
+from rlseq.engine.checks import check_words
 from rlseq.engine.decode import Decode, Greedy, checked_decoder
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
@@ -38,7 +39,7 @@ Source = Any  # a text, or what else the task observes: an array, or the path of
 def generate(
     policy: Any,
     env: Any,
-    sources: Sequence[Source] | None = None,
+    sources: Sequence[Source] | str | None = None,
     decode: Decode | Beam = Beam(),
     n: PositiveInt = 1,
     *,
@@ -49,13 +50,16 @@ def generate(
     Args:
         policy: writes.
         env: the task, for its words; its episodes are left alone.
-        sources: texts, or pictures of a task that observes these; None of a task that reads nothing.
+        sources: texts, or pictures of a task that observes these; a string is one source. None of a task that
+            reads nothing.
         decode: `Beam(width)`, `Sample(temperature)` for n different draws, or `Greedy()`.
         n: texts a source.
         too_long: "cut" shortens sources that are longer than any in training, with a warning; "refuse" is an
             error.
     """
     env = sequence_env(env)
+    check_words(policy, env.vocab, env.source_vocab)
+    sources = [sources] if isinstance(sources, str) else sources
     decode = checked_decoder(decode)
     if isinstance(decode, Greedy) and n > 1:
         raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")

@@ -138,13 +138,17 @@ def reward_functions(reward: Any) -> dict[str, Reward]:
     return parts
 
 
+class WrongShape(ValueError):
+    """A reward returned a tensor of another shape than its texts need."""
+
+
 def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
     """Return what a reward answered: finite floats `[B]` where `due`, `[B, T]` where `mask`; else 0."""
     if not isinstance(value, Tensor):
         raise TypeError(f"reward {name!r} must return a torch.Tensor, got {type(value).__name__}")
     wanted = (tuple(mask.shape[:1]), tuple(mask.shape))
     if tuple(value.shape) not in wanted:
-        raise ValueError(
+        raise WrongShape(
             f"reward {name!r} must return shape {wanted[0]} (one per text) or {wanted[1]} (one per token), "
             f"got {tuple(value.shape)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class TokenSpec:
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
     tokenizer: bool = False  # the words are the ids of a pretrained model's tokenizer
     prefix: tuple[int, ...] = ()  # read by a pretrained decoder before it writes, BOS last
+    # Hashes, in this process, of the words that are written and read; empty where they are not known.
+    vocabularies: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.prefix:
@@ -41,7 +44,7 @@ class TokenSpec:
         """Return those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
-        more: dict[str, Any] = {"observed": observed}
+        more: dict[str, Any] = {"observed": observed, "vocabularies": hashes(env)}
         if isinstance(env.vocab, TokenizerVocab):
             more |= {"tokenizer": True, "prefix": env.vocab.prefix}
         if (source := env.source_vocab) is not None:
@@ -61,6 +64,24 @@ class TokenSpec:
         present = source != self.source_pad
         present[:, 0] = True
         return present
+
+
+def hashes(env: SequenceEnv) -> tuple[int, ...]:
+    """Return a hash of the words that a task writes, and one of those that it reads."""
+    return hash(env.vocab.words), hash(env.source_vocab and env.source_vocab.words)
+
+
+def warn_of_other_words(policy: Any, env: SequenceEnv) -> None:
+    """Warn of a policy that was made for a task with as many words, but with other ones."""
+    made_for = getattr(getattr(policy, "words", None), "vocabularies", ())
+    if made_for and made_for != hashes(env):
+        part = "writes" if made_for[0] != hashes(env)[0] else "reads"
+        warnings.warn(
+            f"the policy was made for a task with other words than {type(env).__name__} {part}: an id means "
+            "another word here than in its training; make the task with the same words, or a policy by "
+            "rlseq.make_policy(name, env)",
+            stacklevel=3,
+        )
 
 
 class TokenEmbedding(nn.Embedding):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,14 @@ from rlseq.engine.decode import Decode
 from rlseq.engine.references import check_has_references
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policy_gradient.agent import SCHEDULES
-from rlseq.policy_gradient.baselines import BASELINES, Factor, NeedsValues, group_mean, leave_one_out
+from rlseq.policy_gradient.baselines import (
+    BASELINES,
+    Factor,
+    NeedsValues,
+    group_mean,
+    leave_one_out,
+    mean,
+)
 from rlseq.policy_gradient.credit import CREDITS, CreditOfTexts
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
@@ -77,6 +85,7 @@ SCALES: dict[str, Scale] = {
     "bootstrapped": bootstrapped,
 }
 GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
+COMPARING: tuple[Any, ...] = (mean, self_normalised, bootstrapped)  # compare the rows of a batch
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
     "credit": CREDITS,
     "baseline": BASELINES,
@@ -132,7 +141,14 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
     if left:
         raise ValueError(
             f"samples={agent.samples} texts of each context must divide the rows of the task, "
-            f"got num_envs={env.num_envs}"
+            f"got num_envs={env.num_envs}; {_nearest_sizes(agent.samples, env.num_envs)}"
+        )
+    alone = [f.__name__ for f in (agent.baseline, agent.scale) if f in COMPARING]
+    if alone and env.num_envs == 1:
+        warnings.warn(
+            f"num_envs=1: {alone[0]} compares a text with the others of its batch, and there are no others; "
+            "make the task with more rows, num_envs=64, or use baseline='moving_average'",
+            stacklevel=4,
         )
     if agent.minibatches * agent.micro_batches > contexts:
         raise ValueError(
@@ -144,6 +160,21 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
         check_has_references(env)
     if agent.kl or agent.kl_reward:
         _check_vocabulary(agent.reference, env)
+
+
+def _nearest_sizes(samples: int, rows: int) -> str:
+    """Return the numbers of samples and of rows that are near, and of which the first divides the second."""
+    below = next(n for n in range(min(samples, rows), 0, -1) if rows % n == 0)
+    above = next((n for n in range(samples, rows + 1) if rows % n == 0), below)
+    fewer, more = rows // samples * samples, (rows // samples + 1) * samples
+    return (
+        f"the nearest that do are samples={_either(below, above)} with these rows, or "
+        f"num_envs={_either(fewer or more, more)} with these samples"
+    )
+
+
+def _either(a: int, b: int) -> str:
+    return f"{a}" if a == b else f"{a} or {b}"
 
 
 def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:

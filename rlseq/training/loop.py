@@ -14,6 +14,7 @@ import torch
 from rlseq.engine.checks import check_words
 from rlseq.engine.evaluation import evaluate, evaluate_texts, selection
 from rlseq.mdp.sequence_env import unwrap_task
+from rlseq.policies.spec import warn_of_other_words
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training import checkpoint
@@ -117,6 +118,7 @@ class _Run:
     def __post_init__(self) -> None:
         if not isinstance(self.env, SteppedEnv):  # before anything is written
             check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
+            warn_of_other_words(self.agent.policy, self.env)
         self.agent.check(self.env)
         self.watch = AlarmMonitor(self.config.alarms)
         told = self.config.on_update

@@ -60,7 +60,7 @@ class Model:
 
     def generate(
         self,
-        sources: Sequence[Source] | None = None,
+        sources: Sequence[Source] | str | None = None,
         decode: Decode | Beam = Beam(),
         n: PositiveInt = 1,
         *,

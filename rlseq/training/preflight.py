@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from rlseq.engine.decode import Greedy, Sample
 from rlseq.engine.rollout import rollout
+from rlseq.mdp.checks import WrongShape
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.metrics.algebra import without_first_reference
 from rlseq.types import Context, Counts
@@ -102,7 +105,7 @@ def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, TokensAndMask | N
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
     references = _references(task, context)
-    rewards = {} if references is None else {"references": task.total_reward(*references, context).sum(1)}
+    rewards = {} if references is None else {"references": _paid(task, references, context)}
     return task, context, references, rewards
 
 
@@ -110,13 +113,32 @@ def _worthless(
     task: SequenceEnv, policy: Any, context: Context, references: TokensAndMask | None
 ) -> dict[str, Tensor]:
     """Return the rewards of samples of a policy, of random text, and of an empty text."""
-    samples = rollout(policy, task, decode=Sample(), index=context["index"])
+    with _counting(task):
+        samples = rollout(policy, task, decode=Sample(), index=context["index"])
     random = _random(task, references or (samples.actions, samples.mask))
-    paid = {"samples": samples.returns, "random": task.total_reward(*random, context).sum(1)}
+    paid = {"samples": samples.returns, "random": _paid(task, random, context)}
     if task.vocab.eos is not None:
         end = torch.full((task.num_envs, 1), task.vocab.eos, device=task.device)
-        paid["empty"] = task.total_reward(*_fitted(task, end, torch.ones_like(end[:, 0])), context).sum(1)
+        paid["empty"] = _paid(task, _fitted(task, end, torch.ones_like(end[:, 0])), context)
     return paid
+
+
+def _paid(task: SequenceEnv, texts: TokensAndMask, context: Context) -> Tensor:
+    """Return the rewards of texts, `[N]`."""
+    with _counting(task):
+        return task.total_reward(*texts, context).sum(1)
+
+
+@contextmanager
+def _counting(task: SequenceEnv) -> Iterator[None]:
+    """Say in the error about a reward's shape how many texts were judged, and why so many."""
+    try:
+        yield
+    except WrongShape as error:
+        raise ValueError(
+            f"{error}. Before training, the reward is tried on {task.num_envs} texts, whatever the num_envs "
+            "of the task: a reward must judge any number of texts, so take the number from tokens.shape[0]"
+        ) from error
 
 
 def _spreads(rewards: dict[str, Tensor]) -> tuple[float, float]:

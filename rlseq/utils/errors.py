@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
@@ -11,11 +11,56 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+# Names of other libraries (stable-baselines3, trl, CleanRL, RLlib, transformers) by ours.
+ALIASES = {
+    "lr": ("learning_rate", "step_size"),
+    "entropy": ("ent_coef", "entropy_coef", "entropy_coeff", "entropy_coefficient", "entropy_beta"),
+    "value_weight": ("vf_coef", "value_coef", "value_loss_coef", "vf_loss_coeff", "vf_coeff"),
+    "epochs": ("n_epochs", "num_epochs", "ppo_epochs", "num_ppo_epochs", "update_epochs", "num_sgd_iter"),
+    "minibatches": ("num_minibatches", "num_mini_batch", "num_mini_batches"),
+    "micro_batches": ("gradient_accumulation_steps", "accumulation_steps"),
+    "clip": ("clip_range", "cliprange", "clip_coef", "clip_eps", "clip_param", "eps_clip", "epsilon"),
+    "lam": ("gae_lambda", "lambda", "lambda_", "lambd"),
+    "gamma": ("discount", "discount_factor"),
+    "clip_norm": ("max_grad_norm", "grad_clip", "gradient_clip", "gradient_clipping", "grad_norm_clip"),
+    "kl": ("beta", "kl_coef", "kl_coeff", "init_kl_coef", "kl_penalty", "kl_weight", "kl_beta"),
+    "samples": (
+        "num_generations",
+        "n_samples",
+        "num_samples",
+        "group_size",
+        "rloo_k",
+        "num_return_sequences",
+    ),
+    "schedule": ("lr_scheduler", "lr_scheduler_type", "lr_schedule"),
+    "smoothing": ("label_smoothing", "label_smoothing_factor"),
+    "decode=Sample(temperature=…)": ("temperature",),
+    "decode=Sample(top_k=…)": ("top_k",),
+    "decode=Sample(top_p=…)": ("top_p",),
+    "num_envs": ("batch_size", "n_envs", "num_environments"),
+    "max_len": ("max_length", "max_new_tokens", "max_completion_length", "max_tokens"),
+    "hidden": ("hidden_size", "hidden_dim", "d_model"),
+    "embedding": ("embedding_size", "embedding_dim", "embed_dim"),
+    "layers": ("num_layers", "n_layers", "num_hidden_layers"),
+    "heads": ("num_heads", "n_heads", "num_attention_heads"),
+}
+
+
 def hint(name: object, known: Iterable[str]) -> str:
-    """`; did you mean 'scst'?` where a known name is near, and always the list of known names."""
+    """Return `; did you mean 'scst'?` where a known name is meant, and always the list of known names."""
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names) or 'none'}"
+    meant = _meant(str(name), names)
+    asked = "" if meant is None else f" did you mean {meant if '=' in meant else repr(meant)}?"
+    return f";{asked} known: {', '.join(names) or 'none'}"
+
+
+def _meant(name: str, names: Sequence[str]) -> str | None:
+    """Return our name for another library's, or else the nearest; None where none is near."""
+    plain = name.replace("-", "_").lower()
+    for ours, aliases in ALIASES.items():
+        if plain in aliases and ours.partition("=")[0] in names:
+            return ours
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.5)), None)
 
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
