@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_its_own_words_on_other_data(pairs: tuple[Path, str],
     path.write_text(text.translate(str.maketrans("0123456789", "abcdefghij")), "utf-8")
     assert typed("evaluate", out) == 0
     said = capsys.readouterr().err
-    assert f"rlseq: the data are not those on which {out} was trained: other files, or changed" in said
+    assert f"rlseq: the data are not those on which {out} was trained: other files, or changed ones" in said
     assert typed("generate", out, "012") == 0
     assert typed(*on(path), "--start", out, "--out", f"{out}2") == 0
     assert rlseq.load(out).env.vocab == rlseq.load(f"{out}2").env.vocab  # type: ignore[union-attr]

@@ -135,8 +135,8 @@ def test_a_reader_that_stops_reading_is_no_error(run: str, decode: str) -> None:
     [
         ("> /dev/full", 2, "No space left on device"),
         (">&-", 0, ""),
-        ("< /dev/null", 2, "no sources: name them after the run"),
-        ("<&-", 2, "no sources: name them after the run"),
+        ("< /dev/null", 2, "no sources: give them after the run"),
+        ("<&-", 2, "no sources: give them after the run"),
         ("< $FILE", 2, "standard input is not UTF-8"),
     ],
 )

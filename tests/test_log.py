@@ -180,7 +180,7 @@ def test_another_configuration_is_refused_and_the_differences_are_listed(tmp_pat
 
 def test_a_folder_with_a_run_is_not_started_anew(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ValueError, match=r"already holds a run; resume=True goes on"):
+    with pytest.raises(ValueError, match=r"already holds a run; resume=True resumes it"):
         run(tmp_path, resume=False)
 
 
@@ -405,7 +405,7 @@ def test_a_full_disk_does_not_hide_the_error(
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(ZeroDivisionError, match="inside the reward"):
         rlseq.train(agent, env, 60, out=tmp_path, alarms="ignore", eval_every=100)
-    assert "the end of the run is not written (" in capsys.readouterr().err
+    assert "the results of the run could not be written (" in capsys.readouterr().err
 
 
 def test_a_failed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -523,9 +523,9 @@ def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("mine.txt", "mine")
     for other in (tmp_path / "notes", tmp_path / "notes" / "mine.txt", tmp_path / "photos.zip"):
-        with pytest.raises(OSError, match="something else than a saved model"):
+        with pytest.raises(OSError, match="the path exists and is not a saved model"):
             model.save(other)
-    with pytest.raises(ValueError, match="best belongs to a run's folder"):
+    with pytest.raises(ValueError, match="best applies to the folder of a run"):
         rlseq.load(file, best=True)
 
 

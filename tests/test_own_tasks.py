@@ -79,7 +79,7 @@ def test_masks_that_are_none(legal: Any, got: str) -> None:
 
 
 def test_a_task_may_call_its_own_things_data(tmp_path: Path) -> None:
-    env = Computed({})
+    env = Computed({}, num_envs=4)
     env.data = ["something of its own"]  # type: ignore[attr-defined]
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
     rlseq.train(rlseq.make_agent("reinforce", policy), env, 1, out=tmp_path / "run")

@@ -1,6 +1,6 @@
-"""The `rlseq` command: what is typed, and how it ends.
+"""The `rlseq` command: its subcommands, their help, and the exit status.
 
-Torch is not loaded before a command needs it, so that the list of commands is there at once.
+Torch is imported only by the commands that need it, so that `rlseq --help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from rlseq.utils.imports import import_modules
 from rlseq.utils.processors import limit_threads
 from rlseq.utils.version import __version__
 
-ABOUT = "Train sequence models on rewards, and compare agents."
+ABOUT = "Train sequence models by likelihood and by rewards, and compare algorithms."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    The exit status is 0 after success, 2 where the command is refused, 1 where it failed while it ran, and
-    130 after Ctrl-C.
+    The exit status is 0 after success, 2 if the command is refused, 1 if it fails while it runs, and 130
+    after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.stderr.write("rlseq: stopped; the same command goes on\n")
+        sys.stderr.write("rlseq: stopped; the same command resumes it\n")
         sys.exit(130)
-    except BrokenPipeError:  # nobody reads on, as in `rlseq … | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `rlseq … | head`
         sys.exit(1)
     except Exception as error:
         from rlseq.cli.failures import DEBUG, failure_of
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    """Find the command and run it; modules of the user's own are imported first."""
+    """Run the subcommand that is named first, after importing the modules that `--import` names."""
     name, *rest = words or ["--help"]
     if name in ("-h", "--help"):
         sys.stdout.write(_overview())
@@ -79,7 +79,10 @@ def _overview() -> str:
     """Return the help of `rlseq`: a line for every command."""
     first = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in COMMANDS.items()}
     lines = "".join(f"  {name:10s}{text}\n" for name, text in first.items())
-    return f"usage: rlseq COMMAND …\n\n{ABOUT}\n\n{lines}\n`rlseq COMMAND --help` says more.\n"
+    return (
+        f"usage: rlseq COMMAND …\n\n{ABOUT}\n\n{lines}\n"
+        "`rlseq COMMAND --help` describes a command; `rlseq --version` prints the version.\n"
+    )
 
 
 def _imported(words: Sequence[str]) -> list[str]:
@@ -89,7 +92,7 @@ def _imported(words: Sequence[str]) -> list[str]:
 
 
 def _open_streams() -> None:
-    """Open closed standard streams on the null device; escape what a stream cannot show."""
+    """Open closed standard streams on the null device; escape characters that a stream cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
@@ -99,14 +102,14 @@ def _open_streams() -> None:
 
 
 def _check_text(words: Sequence[str]) -> None:
-    """Refuse words that are not valid text, which could be neither recorded nor shown."""
+    """Refuse arguments that are not valid text, because they could be neither recorded nor shown."""
     for place, word in enumerate(words, 1):
         if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ValueError(f"word {place} of the command must be text in UTF-8, got {word!a:.80}")
 
 
 def _close_output() -> None:
-    """Flush standard output; where that fails, replace it, so that Python does not fail again at exit."""
+    """Flush standard output; replace it if that fails, so that Python does not fail again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -115,27 +118,30 @@ def _close_output() -> None:
 
 
 def _warning(message: Warning | str, *where: object, **line: object) -> str:
-    """Return a warning as one line, without the place in the code."""
+    """Return a warning as one line, without its file and line number."""
     return f"warning: {message}\n"
 
 
+LISTED = {"envs": "tasks", "agents": "agents", "policies": "policies", "metrics": "metrics"}
+
+
 def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
-    """Return a command that lists names, or describes one of them."""
+    """Return a command that lists the entries of a table, or describes one of them."""
 
     def show(name: str | None = None, /, imports: Imports = ()) -> None:
         from rlseq.cli import commands
 
         sys.stdout.write(commands.list_or_show(what, name))
 
-    show.__doc__ = f"List the {what}; with a name: describe it, with its options."
+    show.__doc__ = f"List the {LISTED[what]}, or describe the named one with its options."
     return show
 
 
 def _fit(words: Sequence[str]) -> None:
-    """Train a model on a file of pairs: `rlseq fit pairs.tsv`; likelihood, then a reward, then a test.
+    """Train a model on a file of pairs, by likelihood and then by a reward, and test it.
 
-    Everything is chosen by the data: the level of the texts, the reward, the sizes. The same command goes on
-    after an interruption.
+    `rlseq fit pairs.tsv`: level of the texts, reward and sizes are chosen by the data unless they are given.
+    The same command resumes a run that was interrupted.
     """
     from rlseq.cli.commands import fit
 
@@ -190,19 +196,20 @@ def _evaluate(
     best: bool = False,
     imports: Imports = (),
 ) -> None:
-    """Score the texts of a trained policy on the held-out items of its task, else on training items.
+    """Test a trained policy on the held-out items of its task, or on training items if it has no others.
 
-    A line of standard error says which items.
+    Scores go to standard output, one a line; a line on standard error names the items.
 
     Args:
         run: the folder of a run, or a saved model.
-        option: of the task, path=new.tsv, to test on other data; the words stay those of the run.
-        decode: how texts are written: greedy, sample or beam.
-        metrics: metrics to report beside the reward, means over items; the task's own when not given.
-        pooled: metrics of all texts together, as papers report them: bleu, chrf, per, … (`rlseq metrics`).
-        texts: the most items, drawn at random by a fixed seed; all when not given.
-        best: use the best checkpoint instead of the last; it was chosen on the same items, so that its score
-            is too high on average.
+        option: options of the task, such as path=new.tsv for a test on other data; the vocabulary of the run
+            is kept.
+        decode: the decoding: greedy, sample or beam.
+        metrics: metrics to report beside the reward, as means over items; by default those of the task.
+        pooled: corpus-level metrics, computed over all texts together as in papers: bleu, chrf, per, …
+        texts: the largest number of items, drawn at random by a fixed seed; by default all items.
+        best: use the best checkpoint instead of the last. It was selected on these items, so its score is
+            biased upwards.
         imports: modules of your own to import first.
     """
     from rlseq.cli import commands
@@ -222,17 +229,17 @@ def _generate(
     imports: Imports = (),
     too_long: Literal["cut", "refuse"] = "cut",
 ) -> None:
-    """Write texts about sources: one source an argument, or a line of standard input.
+    """Generate texts for sources, which are given as arguments or as lines of standard input.
 
     Neither the data nor the task of the run are needed.
 
     Args:
         run: the folder of a run, or a saved model.
-        texts: sources; files of images where the policy reads these.
+        texts: sources; paths of image files if the policy reads images.
         n: number of texts for each source, best first, with their log-probabilities.
-        decode: how texts are written: greedy, sample or beam.
+        decode: the decoding: greedy, sample or beam.
         width: number of hypotheses in the beam.
-        temperature: divisor of the logits in sampling.
+        temperature: the temperature of sampling, by which logits are divided.
         best: use the best checkpoint instead of the last.
         imports: modules of your own to import first.
         too_long: cut sources that are longer than any in training, with a warning, or refuse them.
@@ -245,11 +252,12 @@ def _generate(
 def _save(
     run: Path, path: Path, /, best: bool = False, transformers: bool = False, merge: bool = False
 ) -> None:
-    """Write the model of a run to a folder or a .zip: policy and words, without optimiser and history.
+    """Save the model of a run as a folder or a .zip file: policy and vocabulary, without optimiser.
 
     Args:
         run: the folder of a run.
-        path: of the model, which `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load` read.
+        path: the folder or .zip file to write; `rlseq generate`, `rlseq evaluate`, `--start` and `rlseq.load`
+            read it.
         best: use the best checkpoint instead of the last.
         transformers: write a pretrained model as transformers loads it, with its tokenizer and settings.
         merge: with --transformers, add adapters to the weights of the model.
@@ -257,19 +265,19 @@ def _save(
     from rlseq.training.model import load
 
     if merge and not transformers:
-        raise ValueError("--merge goes with --transformers")
+        raise ValueError("--merge needs --transformers")
     model = load(run, best=best)
     saved = model.save_pretrained(path, merge=merge) if transformers else model.save(path)
     sys.stdout.write(f"{saved}\n")
 
 
 def _convert(folder: Path, path: Path, /, best: bool = False) -> None:
-    """Write the model of a run that an earlier version of rlseq has made; its data must still be there.
+    """Save the model of a run made by an earlier version of rlseq, whose data must still be available.
 
     Args:
-        folder: of the run.
-        path: of the model, a new folder or a .zip.
-        best: the best checkpoint instead of the last.
+        folder: the folder of the run.
+        path: the new folder or .zip file to write.
+        best: use the best checkpoint instead of the last.
     """
     from rlseq.training.convert import convert
 
@@ -277,9 +285,9 @@ def _convert(folder: Path, path: Path, /, best: bool = False) -> None:
 
 
 def _compare(words: Sequence[str]) -> None:
-    """Train agents with equal budgets and several seeds, and compare them: a table, and a page.
+    """Compare agents: train each with the same budget on several seeds, test them, and write a report.
 
-    The same command again goes on, and makes only what is missing.
+    The same command resumes an interrupted comparison and trains only the runs that are missing.
     """
     from rlseq.cli.commands import compare
 
@@ -287,7 +295,7 @@ def _compare(words: Sequence[str]) -> None:
 
 
 def _report(folder: Path, /, imports: Imports = ()) -> None:
-    """Write the page and the tables of a run, or those of a comparison again.
+    """Write the report of a run or of a comparison: an HTML page and tables.
 
     Args:
         folder: the folder of a run or of a comparison.
@@ -299,19 +307,19 @@ def _report(folder: Path, /, imports: Imports = ()) -> None:
 
 
 def _doctor() -> None:
-    """Print versions, devices and optional parts; for what is missing the command that installs it."""
+    """Print versions, devices and optional packages, with the command that installs a missing one."""
     from rlseq.cli.doctor import doctor
 
     doctor()
 
 
 def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
-    """Compare likelihood from few references with three policy gradients, in five minutes.
+    """Compare likelihood training on few references with three policy gradients, in five minutes.
 
     Args:
-        out: folder of the comparison; the same command again goes on with it.
-        seeds: number of runs of every agent.
-        budget_tokens: tokens of every run.
+        out: the folder of the comparison; the same command resumes it.
+        seeds: the number of runs of every agent.
+        budget_tokens: the number of tokens in every run.
     """
     from rlseq.cli.commands import tokens
     from rlseq.cli.demo import demo
@@ -330,17 +338,19 @@ def _data(
     prompt: str | None = None,
     languages: tuple[str, ...] = (),
 ) -> None:
-    """`rlseq data inspect PATH`: count what is in a file, and what is wrong with it (then the status is 1).
+    """Check a data file: `rlseq data inspect PATH` prints counts and problems.
+
+    The exit status is 1 if the file cannot be used.
 
     Args:
-        action: inspect.
+        action: the only action, inspect.
         path: a file or folder, or aligned files, the source first.
-        level: count by "char" or "word".
-        max_len: count what is longer.
-        texts: a text a line, as rlseq/Text-v0 reads it.
-        tokenizer: count the tokens of a pretrained model: the path or the name of its tokenizer.
-        prompt: around a source, with {source}, or "chat", for a tokenizer.
-        languages: of sources and of references, for a tokenizer that has several.
+        level: the unit in which lengths are counted: "char" or "word".
+        max_len: count the texts that are longer than this.
+        texts: read one text a line, as rlseq/Text-v0 does.
+        tokenizer: the path or the name of a pretrained tokenizer, whose tokens are counted.
+        prompt: for a tokenizer, the text around a source, with {source} in it, or "chat".
+        languages: for a multilingual tokenizer, the languages of sources and of references.
     """
     from rich import print as show
 

@@ -1,4 +1,4 @@
-"""The commands of `rlseq` that need torch: train, evaluate, generate, compare, report, and lists of names."""
+"""The commands of `rlseq` that need torch: train, evaluate, generate, compare, report and the lists."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _started(start: str, folder: Path) -> Model:
 
 
 def _say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
-    """Write to standard error on which items a policy was tested; scores go to standard output."""
+    """Write to standard error which items a policy was tested on; scores go to standard output."""
     items = f"items of {other}" if other else tested_on(id)
     sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{items}\n")
 
@@ -149,7 +149,7 @@ def evaluate(
     texts: int | None,
     best: bool,
 ) -> None:
-    """Print the scores of a run's policy, on the data that its task holds out or on other data."""
+    """Print the scores of the policy of a run, on held-out data of its task or on other data."""
     other = settings(option, "option")
     model = load(run, best=best, device=other.get("device", "cpu"))
     held_out = held_out_options(model.run.env) if model.run.env else {}
@@ -168,13 +168,13 @@ def evaluate(
 
 
 def _say_changed(run: Path, model: Model) -> None:
-    """Write to standard error where the data of a run have changed since its training."""
+    """Write a line to standard error if the data of a run have changed since its training."""
     if not (run / "config.json").exists():
         return
     env = model.task(**model.run.training_options)
     if configuration(run)["env"].get("data") != describe_task(env).get("data"):
         sys.stderr.write(
-            f"rlseq: the data are not those on which {run} was trained: other files, or changed\n"
+            f"rlseq: the data are not those on which {run} was trained: other files, or changed ones\n"
         )
 
 
@@ -188,7 +188,7 @@ def generate(
     best: bool,
     too_long: str,
 ) -> None:
-    """Print texts of a run's policy, one a line; of several for a source also their rank and score."""
+    """Print texts of the policy of a run, one a line; several for a source with their rank and score."""
     model = load(run, best=best)
     decoder: Any = pick(DECODERS, decode, "decoder")
     typed = {"width": max(width, n), "temperature": temperature}
@@ -202,27 +202,31 @@ def generate(
 
 
 def _lines() -> list[str]:
-    """Return the lines of standard input; an empty one between others is kept, and refused later."""
+    """Return the lines of standard input; an empty line between others is kept, and refused later."""
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8: {error.reason} at byte {error.start}") from None
     if not text.strip():
-        raise ValueError("no sources: name them after the run, or write them to standard input, one a line")
+        raise ValueError("no sources: give them after the run, or one a line on standard input")
     return text.rstrip().split("\n")
 
 
 def compare(words: Sequence[str], text: str) -> None:
-    """Compare agents, print the table, and name the page."""
+    """Compare agents, and print the table and the path of the page."""
     from rich.console import Console
 
     flags_of_compare = form(
         "Compare",
         flags(ComparisonConfig, FLAGS_OF_COMPARISON),
         [
-            flag("option", SeveralWords, "options of all tasks, `length=6`"),
-            flag("hyper", SeveralWords, "hyper-parameters of the agents, `scst.lr=1e-4`"),
-            flag("config", str | None, "a file of settings instead, as the `config.json` of a comparison"),
+            flag("option", SeveralWords, "Options of all tasks, such as `length=6`."),
+            flag("hyper", SeveralWords, "Hyper-parameters of the agents, such as `scst.lr=1e-4`."),
+            flag(
+                "config",
+                str | None,
+                "A YAML or JSON file with all settings, such as the `config.json` of another comparison.",
+            ),
         ],
     )
     given = parsed(flags_of_compare, words, "rlseq compare", text, {})
@@ -274,7 +278,9 @@ def list_or_show(what: str, name: str | None) -> str:
     if name is None:
         lines = {key: inspect.getdoc(getattr(value, "func", value)) or " " for key, value in table.items()}
         if what == "agents":
-            lines |= dict.fromkeys(SB3_AGENTS, "Stock stable-baselines3, as a control of comparisons.")
+            lines |= dict.fromkeys(
+                SB3_AGENTS, "An agent of stable-baselines3 with its own network, as a control in comparisons."
+            )
         width = max(map(len, lines))
         return "".join(f"{key:{width}s}  {text.splitlines()[0]}\n" for key, text in lines.items())
     found = pick(table, name, what.rstrip("s"))

@@ -1,4 +1,4 @@
-"""The demonstration: a comparison of five minutes, as `rlseq compare` makes it."""
+"""The demonstration: a comparison of five minutes, like those of `rlseq compare`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SETTINGS: dict[str, Any] = {
 
 
 def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any) -> Comparison:
-    """Run the demonstration and print what it does.
+    """Run the demonstration, and print its steps and results.
 
     Args:
-        out: the folder of everything.
-        seeds: runs of every agent.
-        budget_tokens: of every run.
-        **changes: of the settings.
+        out: the folder of the comparison.
+        seeds: the number of runs of every agent.
+        budget_tokens: the number of tokens of every run.
+        **changes: settings that replace those of the demonstration.
     """
     console = Console()
     console.print(

@@ -1,4 +1,4 @@
-"""Versions, devices and optional parts, and the command that installs what is missing."""
+"""Versions, devices and optional packages, with the command that installs a missing one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
 
 
 def findings() -> Iterator[tuple[str, str, str]]:
-    """Yield the name of each part, its state, and what to do about it."""
+    """Yield the name of each package or device, its state, and the command that installs it."""
     yield "python", platform.python_version(), ""
     yield "rlseq", __version__, ""
     for name in CORE:

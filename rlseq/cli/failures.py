@@ -29,15 +29,15 @@ class Failure(NamedTuple):
 
 
 def failure_of(error: Exception, words: Sequence[str]) -> Failure:
-    """Return what an exception means for the user of a command.
+    """Return the message and the exit status for an exception that ended a command.
 
-    An error in code that is neither of rlseq nor of a library is the user's, and is shown with their part of
-    the traceback. What rlseq raises itself is a refusal, and says what to mend; files that cannot be read or
-    written are named by the system. Whatever is left is a bug in rlseq.
+    An error in code that belongs neither to rlseq nor to a library is the user's, and is shown with their
+    part of the traceback. An error that rlseq raises itself is a refusal whose message says what to change.
+    Errors of the operating system name the file. Every other exception is a bug in rlseq.
 
     Args:
-        error: as it was caught by the command.
-        words: what was typed.
+        error: the exception.
+        words: the arguments of the command.
     """
     steps = list(traceback.walk_tb(error.__traceback__))
     first = next((i for i, (frame, _) in enumerate(steps) if _is_users(frame.f_globals, frame.f_code)), None)

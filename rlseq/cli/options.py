@@ -1,4 +1,4 @@
-"""The documented fields of dataclasses as flags of a command, and values as they are typed or in files."""
+"""Flags of a command from the documented fields of dataclasses, and settings from words and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlseq.utils.settings import descriptions
 LARGEST = 1_000_000  # bytes of a file of settings
 MOST_VALUES = 10_000  # values in it
 PLAIN = (bool, int, float, str)
-IMPORT = "import a module of your own first, whose tasks, agents, policies and metrics then have names"
+IMPORT = "import a module of your own first, so that the tasks, agents and metrics it registers are known"
 Imports = Annotated[tuple[str, ...], arg(name="import", help=IMPORT), UseAppendAction]
 SeveralWords = tuple[str, ...]
 TypedTokens = Annotated[float, Range(1, 1e18)]

@@ -1,6 +1,6 @@
-"""Compare agents: equal budgets, several seeds, intervals that hold, and a report.
+"""Comparison of agents with equal budgets and several seeds: runs, statistics, tables and reports.
 
-`rlseq.compare(…)` is a call, and `rlseq.compare.statistics` a module: this package can be called.
+This package can be called: `rlseq.compare(…)` is `rlseq.compare.run.compare(…)`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class _Callable(ModuleType):
     """A package that can be called, as `rlseq.compare.run.compare`."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """See `rlseq.compare.run.compare`."""
+        """Run a comparison: see `rlseq.compare.run.compare`."""
         from rlseq.compare.run import compare
 
         return compare(*arguments, **options)

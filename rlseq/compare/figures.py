@@ -43,7 +43,7 @@ def colours(task: Json) -> dict[str, str]:
 
 
 def curves(task: Json, costs: Sequence[str] = tuple(COSTS)) -> Figure:
-    """Draw the reward in tests against its costs; triangles mark bands that leave the frame."""
+    """Draw the reward in tests against cost; triangles mark bands that extend beyond the axes."""
     figure = Figure(figsize=(SIZE[0] * len(costs), SIZE[1]), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
     paint = colours(task)
@@ -115,7 +115,7 @@ def _large(lines: Sequence[Curve]) -> bool:
 
 
 def sweep(task: Json) -> Figure | None:
-    """Draw quality against variety of samples by temperature; return None without such tests."""
+    """Draw quality against diversity of samples by temperature; return None without such tests."""
     swept = [agent for agent in task["agents"] if agent["temperatures"]]
     if not swept:
         return None
@@ -194,7 +194,7 @@ def _dressed(axis: Any, x: str, y: str) -> None:
 
 
 def _limit(axis: Any, task: Json) -> None:
-    """Set the frame by the means: bands of few seeds may be far wider."""
+    """Set the limits of the axes by the means, because bands of few seeds may be far wider."""
     drawn = [agent for agent in task["agents"] if agent["name"] != "start"]
     points = [p["estimate"] for agent in drawn for p in agent["curve"]]
     margin = 0.12 * (max(points) - min(points)) or 0.1
@@ -203,7 +203,7 @@ def _limit(axis: Any, task: Json) -> None:
 
 
 def _mark_beyond(axis: Any, task: Json, cost: str) -> None:
-    """Draw triangles at the edge of the frame where bands leave it."""
+    """Draw triangles at the edge of the axes where bands extend beyond them."""
     bottom, top = axis.get_ylim()
     for agent in task["agents"]:
         points, colour = [p for p in agent["curve"] if p["low"] is not None], colours(task)[agent["name"]]

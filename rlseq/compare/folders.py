@@ -1,4 +1,4 @@
-"""The folders of the runs of a comparison, all inside of its own folder."""
+"""The folders of the runs of a comparison, all inside the folder of the comparison."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def clear(run: Path) -> None:
-    """Remove the files that a run has written, and no others, so that it can begin again."""
+    """Remove the files that a run has written, and no others, so that it can start again."""
     with locked(run / "lock"):
         for pattern in WRITTEN:
             for path in run.glob(pattern):

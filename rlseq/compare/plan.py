@@ -31,54 +31,55 @@ RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 @dataclass(frozen=True)
 class ComparisonConfig(Checked):
-    """The settings of a comparison; keywords, flags, files and docs are made from these fields."""
+    """The settings of a comparison; keywords, flags, files and docs are generated from these fields."""
 
     envs: Names
-    """Ids of tasks, or a dictionary of their options by id. Agents are tested on the items that a task
-    declares as held out (`SequenceEnv.held_out`), or on its training items where it declares none, which the
-    results say."""
+    """Ids of tasks; in Python also a dictionary of their options by id. Agents are tested on the items that
+    a task declares as held out (`SequenceEnv.held_out`), or on its training items if it declares none; the
+    results name which."""
     agents: Names
-    """Names of agents, or a dictionary of their hyper-parameters by name. "sb3-ppo" and "sb3-a2c" are the
-    agents of stable-baselines3. `{"fast": {"agent": "scst", "lr": 1e-3}}` names a variant; "reward" among the
-    hyper-parameters is a metric to train on."""
+    """Names of agents; "sb3-ppo" and "sb3-a2c" are those of stable-baselines3. In Python also a dictionary
+    of hyper-parameters by name: `{"fast": {"agent": "scst", "lr": 1e-3}}` defines a variant, and "reward" in
+    the hyper-parameters is a metric to train on."""
     seeds: PositiveInt = 4
     """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
     budget_tokens: Tokens = 1_000_000
-    """Tokens that every run writes or imitates."""
+    """Length of every run: tokens that are generated or imitated."""
     policy: str | Options = "lstm"
-    """Name of the policy, or a dictionary of its name and its sizes, `{"name": "lstm", "hidden": 64}`; on the
-    command line `lstm hidden=64`."""
+    """Name and sizes of the policy: `lstm hidden=64` on the command line, `{"name": "lstm", "hidden": 64}` in
+    Python."""
     metrics: Sequence[str] | None = None
-    """Metrics that are tested beside the reward; the task's own when not given."""
+    """Metrics to report beside the reward in tests; by default those of the task."""
     rewards: Sequence[str] = ()
-    """Metrics on each of which every agent is trained, too, for a train × test matrix."""
+    """Metrics on each of which every agent is also trained, for a matrix of training × test metrics."""
     control: str | None = None
-    """A reward without information on which every agent is trained, too: "constant" or "shuffled"."""
+    """A reward without information, on which every agent is also trained: "constant" or "shuffled"."""
     start: str | None = "mle"
-    """The agent whose policy all others start from, trained once a seed; None (`none` on the command
-    line) for no common start."""
+    """The agent that trains the common initial policy of all others, once for each seed; `none` (None in
+    Python) for no common start."""
     start_tokens: Tokens | None = None
-    """Tokens of the start; `budget_tokens` when not given."""
+    """Tokens of the common start; by default `budget_tokens`."""
     start_hyper: Options | None = None
-    """Hyper-parameters of the start, `lr=1e-3`."""
+    """Hyper-parameters of the common start, such as `lr=1e-3`."""
     mle_options: Options | None = None
-    """Options of the task for likelihood alone; with `items=200` it learns from few references."""
+    """Options of the task for likelihood training only; `items=200` limits it to few references."""
     temperatures: bool = False
-    """Test the samples of likelihood at several temperatures, too."""
+    """Also test samples of the likelihood runs at several temperatures."""
     evaluations: PositiveInt = 10
-    """Number of tests of every run, at equal distances."""
+    """Number of evaluations of every run, at equal intervals."""
     texts: PositiveInt | None = 500
-    """The most items of a test, drawn at random by a fixed seed, the same for all agents; all when None."""
+    """The largest number of items in a test, drawn at random by a fixed seed, the same for all agents; all
+    items if None."""
     imports: Sequence[str] = ()
-    """Modules of your own that every process imports first, so that what they register has a name."""
+    """Modules of your own that every process imports first, so that the names they register are known."""
     jobs: PositiveInt | None = None
-    """Processes at a time; as many as torch may use threads here (`OMP_NUM_THREADS`, `torch.set_num_threads`,
-    the processors of the machine and of its container) when not given. Together they use no more threads
-    than that, unless more processes are asked for, of which each has one."""
+    """Number of processes at a time; by default the number of threads that torch may use here
+    (`OMP_NUM_THREADS`, `torch.set_num_threads`, the processors of the machine and of its container). Together
+    they use no more threads than that, unless more processes are requested; then each has one thread."""
     out: str | PathLike[str] = "runs/compare"
     """Folder of the comparison."""
     quiet: bool = False
-    """Print no lines of the runs, and show no progress bar; each run keeps its lines in its `log.txt`."""
+    """Print no lines about the runs and show no progress bar; every run still writes its `log.txt`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +89,7 @@ class ComparisonConfig(Checked):
         if not named(self.envs) or not named(self.agents):
             raise ValueError(f"nothing to compare: envs={self.envs!r}, agents={self.agents!r}")
         if START in named(self.agents):
-            raise ValueError(f"{START!r} is the name of what all agents start from; give the agent another")
+            raise ValueError(f"{START!r} is the name of what all agents start from; rename the agent")
         check_names(named(self.envs), "a task")
         variants = [name for name, _ in self.variants()]
         check_names(variants, "an agent")

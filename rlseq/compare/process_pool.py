@@ -1,4 +1,4 @@
-"""Runs as processes, a number of them at a time; one that fails does not stop the others."""
+"""Runs in processes of their own, a number of them at a time; a failed run does not stop the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rlseq.utils.stopping import Stop, stopping
 
 LOG = "log.txt"  # in the folder of a run
 POLL_SECONDS = 0.5  # seconds between two looks at the processes, if none ends
-STOPPING_ALL = "stopping all runs after their current update; run again to go on"
+STOPPING_ALL = "stopping all runs after their current update; the same command resumes them"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 
@@ -51,7 +51,7 @@ def run_all(
     advance: Callable[[int], None] = lambda done: None,
     tell: Callable[[str, str], None] = lambda folder, line: None,
 ) -> tuple[dict[str, str], float]:
-    """Make all runs that are not finished, a start before the runs that begin from it.
+    """Train all runs that are not finished, a common start before the runs that begin from it.
 
     Ctrl-C and SIGTERM stop all runs after their current update. No process outlives this call.
 
@@ -85,7 +85,7 @@ def _work(
     running: dict[str, BaseProcess],
     stop: Stop,
 ) -> tuple[dict[str, str], float]:
-    """Start and await processes, which are `running` by the folders of their runs, until all is done."""
+    """Start processes and wait for them until all runs are done; `running` has them by folder."""
     waiting = sorted((job for job in jobs if not job.done), key=lambda job: job.start is not None)
     failed: dict[str, str] = {}
     logs: dict[str, int] = {}  # how far the log of each run has been told
@@ -139,8 +139,8 @@ def _size(path: Path) -> int:
 def _started(job: RunConfig, threads: int) -> BaseProcess:
     """Start a process for a run.
 
-    Forked where it has one thread, which needs no import and knows tasks that were registered in a notebook;
-    OpenMP's threads and CUDA do not survive a fork, so that with them it starts afresh.
+    A process with one thread is forked: it needs no imports, and tasks that were registered in a notebook are
+    known to it. Threads of OpenMP and CUDA do not survive a fork, so with them a new process is spawned.
     """
     forked = threads == 1 and sys.platform == "linux" and not torch.cuda.is_available()
     context: Any = multiprocessing.get_context("fork" if forked else "spawn")
@@ -158,7 +158,7 @@ def _started(job: RunConfig, threads: int) -> BaseProcess:
 
 
 def _child(job: RunConfig, threads: int) -> None:
-    """Make a run in this process; its output goes to `log.txt`, the error that ends it to `error.txt`."""
+    """Train a run in this process; its output goes to `log.txt`, an error that ends it to `error.txt`."""
     _end_with_parent()
     os.setpgid(0, 0)  # Ctrl-C comes once, from the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -198,7 +198,7 @@ def _end_with_parent() -> None:
 
 
 def _exit_after(process: BaseProcess) -> None:
-    """End this process as soon as another has ended."""
+    """End this process as soon as another one ends."""
     process.join()
     os._exit(1)
 

@@ -17,7 +17,7 @@ from rlseq.utils.files import Json, write_whole
 
 
 def write(results: Json, folder: Path) -> Path:
-    """Write `report.html`, `tables.md` and three CSV files; returns the page's path."""
+    """Write `report.html`, `tables.md` and three CSV files; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "report.html", page(results).encode())
     write_whole(folder / "tables.md", tables.markdown(results).encode())

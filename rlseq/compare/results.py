@@ -1,4 +1,4 @@
-"""The results of a comparison, collected from its runs: `results.json`, and `Comparison`, which shows it."""
+"""The results of a comparison, collected from its runs, and `Comparison`, which shows them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JOINED = ("tokens", *SPENT, "reward")  # of every test of a run
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison; `results` is what `results.json` holds (docs/guides/compare.md)."""
+    """The results of a comparison; `results` is the content of `results.json` (docs/guides/compare.md)."""
 
     folder: Path
     results: Json
@@ -49,7 +49,7 @@ class Comparison:
         if results.get("schema") != COMPARISON_SCHEMA:
             raise ValueError(
                 f"{folder} holds no comparison of this version (schema {results.get('schema')!r}, "
-                f"wanted {COMPARISON_SCHEMA!r}); the command that made it makes it again"
+                f"wanted {COMPARISON_SCHEMA!r}); run the command that made it again"
             )
         return cls(Path(folder), results)
 
@@ -80,7 +80,7 @@ class Comparison:
 def collect_results(
     folder: Path, jobs: Sequence[RunConfig], failed: Mapping[str, str], spent: Mapping[str, Any]
 ) -> Comparison:
-    """Read all finished runs, compare them, write `results.json`."""
+    """Read all finished runs, compare them, and write `results.json`."""
     tasks = []
     for env, group in itertools.groupby(jobs, lambda job: job.env):
         runs = [_Run(job, folder) for job in group if job.done]

@@ -25,8 +25,8 @@ from rlseq.utils.settings import takes_fields_of
 def compare(envs: Names, agents: Names, **settings: Any) -> Comparison:
     """Train every agent on every task, from the same start, with the same budget, and compare them.
 
-    Runs are processes. One that fails is reported and the rest goes on; the same call again makes only what
-    is missing, and with more agents, tasks or seeds only what is new.
+    Every run is a process. A failed run is reported and the others continue. The same call again trains only
+    the runs that are missing, and with more agents, tasks or seeds only the new ones.
 
     Args:
         envs: the tasks, as below.
@@ -41,7 +41,7 @@ def compare(envs: Names, agents: Names, **settings: Any) -> Comparison:
 
 
 def run_comparison(config: ComparisonConfig) -> Comparison:
-    """Make the runs of a comparison that are missing, and collect the results of all."""
+    """Train the missing runs of a comparison, and collect the results of all."""
     began, runs, folder = time.perf_counter(), config.runs(), Path(config.out)
     check_runs(runs)
     check_inside(folder, [Path(job.folder) for job in runs])
@@ -67,7 +67,7 @@ def run_comparison(config: ComparisonConfig) -> Comparison:
 def _made(
     runs: Sequence[RunConfig], processes: int, folder: Path, quiet: bool
 ) -> tuple[dict[str, str], float]:
-    """Make the runs, and print the lines of their logs unless the comparison is quiet."""
+    """Train the runs, and print the lines of their logs unless the comparison is quiet."""
     finished = 0
 
     with progress("compare", len(runs), "runs", False if quiet else None) as show:

@@ -22,6 +22,7 @@ from rlseq.training.run_folder import read_metrics, read_results, read_run
 from rlseq.utils.files import Damaged, Json, read_sealed, write_whole
 from rlseq.utils.imports import import_modules
 
+ROUNDING = 1e-9  # metrics that are not 0 but smaller throughout a run are not drawn
 MOST_POINTS = 300  # points of a line; of longer runs, means of neighbouring updates
 ITEMS_SHOWN = 50  # items whose texts are in the page
 EVALUATIONS_SHOWN = 8  # evaluations whose texts are in the page: the first, the last, and some between
@@ -80,7 +81,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class RunReport:
-    """What is known of a run: configuration, results, metrics of every update, alarms and texts."""
+    """The content of a run: configuration, results, metrics of every update, alarms and texts."""
 
     folder: Path
     run: Json
@@ -273,19 +274,24 @@ def _of_run(run: Json) -> Iterable[str]:
 def _panels(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Return title, explanation, legend and figure of every panel of which there are metrics."""
     shown = [
-        (title, text, [line for line in _lines(rows, names) if line.y])
-        for title, text, names in (REWARD, *_own_metrics(rows), *PANELS)
+        (panel, [line for line in _lines(rows, panel.names) if line.y and not _is_rounding(line.y)])
+        for panel in (REWARD, *_own_metrics(rows), *PANELS)
     ]
     return [
         {
-            "title": title,
-            "text": text,
-            "legend": [(line.name, line.colour) for line in lines],
-            "figure": inline(plotted(lines, "updates"), f"{title} by update", lines, "updates"),
+            "title": panel.title,
+            "text": panel.text,
+            "legend": [(line.name, line.colour) for line in lines] if len(panel.names) > 1 else [],
+            "figure": inline(plotted(lines, "updates"), f"{panel.title} by update", lines, "updates"),
         }
-        for title, text, lines in shown
+        for panel, lines in shown
         if lines
     ]
+
+
+def _is_rounding(values: Sequence[float]) -> bool:
+    """Return whether values would be 0 without rounding errors, such as the KL from the sampling policy."""
+    return 0 < max(map(abs, values)) < ROUNDING
 
 
 def _own_metrics(rows: Sequence[Mapping[str, float]]) -> list[Panel]:

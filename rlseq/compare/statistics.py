@@ -1,7 +1,7 @@
 """Statistics of agents over few seeds, and of their texts over the same test items.
 
-Seeds are the unit when *agents* are compared: how much better does training turn out? Items are the unit
-when two sets of *texts* are: would the difference be there on other items? Percentile bootstraps over few
+*Agents* are compared over seeds: would other training runs differ as well? Two sets of *texts* are compared
+over items: would the texts for other items differ as well? Percentile bootstraps over few
 seeds are too narrow (`benchmarks/results/coverage.json`: at four they hold 88 % instead of 95 %, and half
 where one agent is clearly better), so intervals over seeds are studentised, or inverted score tests.
 
@@ -42,7 +42,7 @@ class Interval(NamedTuple):
 
 
 def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean over the last axis, with Student's interval: x̄ ± t(n−1) · s / √n.
+    """Return the mean over the last axis with Student's interval: x̄ ± t(n−1) · s / √n.
 
     Args:
         scores: `[…, n]`.
@@ -57,7 +57,7 @@ def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def iqm(scores: ArrayLike, level: float = LEVEL, resamples: int = 400) -> Interval:
-    """Interquartile mean over tasks and seeds: the mean of the middle half (Agarwal et al. 2021).
+    """Return the interquartile mean over tasks and seeds, the mean of the middle half (Agarwal et al. 2021).
 
     IQM ± q · SE.  SE is the stratified bootstrap's (seeds drawn within each task), times √(n/(n−1)) for its
     bias; q is the quantile of |IQM − μ| / SE for as many simulated scores: what Student's t is for the mean.
@@ -83,7 +83,7 @@ BESIDE_MEAN: dict[str, tuple[str, Callable[[ArrayLike], Interval]]] = {"iqm": ("
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
-    """θ = P(X > Y) + ½ P(X = Y): that a run of one agent beats a run of the other; mean over tasks.
+    """Return θ = P(X > Y) + ½ P(X = Y) that a run of one agent beats a run of the other, mean over tasks.
 
     The estimate is Mann and Whitney's U / mn, as in Agarwal et al. 2021. The interval holds the θ with
     (θ̂ − θ)² ≤ z² V(θ),  V = θ(1−θ) [1 + (N−1) ((1−θ)/(2−θ) + θ/(1+θ))] / mn,  N = (m+n)/2
@@ -108,7 +108,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike, level: float = LEVEL)
 
 
 def welch(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> tuple[Interval, Any]:
-    """Difference of mean scores x̄ − ȳ over seeds, and the p-value of "there is none".
+    """Return the difference of mean scores x̄ − ȳ over seeds, and its p-value.
 
     Welch's t holds its level at few seeds and unequal spreads of nearly normal scores (Colas, Sigaud &
     Oudeyer 2019); where agents fail in some seeds it need not, so that `permutation` stands beside it.
@@ -170,7 +170,7 @@ def smallest_p(m: int, n: int) -> float:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean difference of two systems on the same items, with Student's interval of the paired differences.
+    """Return the mean difference of two systems on the same items, with Student's interval of the pairs.
 
     The percentile bootstrap over few items is too narrow (`benchmarks/coverage.py`). This interval holds
     its level for many items; for few items with skewed or mostly equal scores it is too narrow as well.
@@ -212,7 +212,7 @@ def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999,
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values of a family, adjusted so that any false rejection is as rare as one alone (Holm 1979).
+    """Return the p-values of a family, adjusted to control the family-wise error rate (Holm 1979).
 
     p̃₍ᵢ₎ = max_{j ≤ i} min(1, (m − j + 1) p₍ⱼ₎); what has no p-value is not in the family.
     """
@@ -268,12 +268,12 @@ def _known(value: float) -> float | None:
 
 
 def _middle(runs: Floats) -> Floats:
-    """The interquartile mean of `[…, tasks, seeds]`."""
+    """Return the interquartile mean of `[…, tasks, seeds]`."""
     return np.asarray(stats.trim_mean(runs.reshape(*runs.shape[:-2], -1), 0.25, axis=-1), np.float64)
 
 
 def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
-    """Standard error of the IQM, seeds drawn within each task; the same draws for every leading index."""
+    """Return the standard error of the IQM, by seeds drawn within each task; leading indices share draws."""
     tasks, seeds = runs.shape[-2:]
     draws = np.random.default_rng(0).integers(seeds, size=(resamples, tasks, seeds))
     parts = np.array_split(draws, min(resamples, -(-runs.size * resamples // MEMORY)))
@@ -283,7 +283,7 @@ def _bootstrap_error(runs: Floats, resamples: int) -> Floats:
 
 @lru_cache(maxsize=8)
 def _exchanges(m: int, n: int, resamples: int, seed: int) -> tuple[Floats, bool]:
-    """The runs that each exchange gives to the first agent, `[m + n, exchanges]`; whether these are all."""
+    """Return the runs that each exchange assigns to the first agent, `[m + n, exchanges]`, and if all are."""
     if comb(m + n, m) > resamples:
         order = np.random.default_rng(seed).random((m + n, resamples)).argsort(0)
         return (order < m).astype(np.float64), False
@@ -295,7 +295,7 @@ def _exchanges(m: int, n: int, resamples: int, seed: int) -> tuple[Floats, bool]
 
 @lru_cache
 def _critical(tasks: int, seeds: int, level: float) -> float:
-    """The quantile of |IQM − μ| / SE for scores of which half are normal and half are flat.
+    """Return the quantile of |IQM − μ| / SE for scores of which half are normal and half are flat.
 
     Of normal scores alone it is too low for flat ones. For many runs it approaches Student's, which is taken.
     """
@@ -307,7 +307,7 @@ def _critical(tasks: int, seeds: int, level: float) -> float:
 
 
 def _paired(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Differences, item by item."""
+    """Return the differences, item by item."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
         raise ValueError(

@@ -15,10 +15,10 @@ from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested
 from rlseq.utils.files import Json
 
-CUT = "†"  # at the end of an interval which the metric cannot pass
-CUT_SAYS = f" {CUT}: the interval would go on, but the metric has its least or largest value here."
+CUT = "†"  # at the end of an interval that the range of the metric has cut
+CUT_SAYS = f" {CUT}: the interval ends at the smallest or largest possible value of the metric."
 LACKING = "–"  # in place of a value that there is not
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # characters with which a spreadsheet formula begins
 # Control characters, halves of surrogate pairs, and controls of the direction of writing.
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
@@ -59,8 +59,8 @@ def scores(task: Json, statistics: Collection[str] = tuple(BESIDE_MEAN)) -> Tabl
         for a in agents
     ]
     caption = (
-        "Reward after training: mean over seeds and its 95 % interval, by which agents are ranked and "
-        f"tested{', and the interquartile mean (IQM) beside it' if beside else ''}.{_cut_says(rows)} "
+        "Reward after training: the mean over seeds with its 95 % interval, by which agents are ranked and "
+        f"tested{', and the interquartile mean (IQM)' if beside else ''}.{_cut_says(rows)} "
         f"Tested on {number_tested(task['selection'])}{task['tested_on']}."
     )
     headings = [BESIDE_MEAN[name][0] for name in beside]
@@ -68,7 +68,7 @@ def scores(task: Json, statistics: Collection[str] = tuple(BESIDE_MEAN)) -> Tabl
 
 
 def matrix(task: Json) -> Table:
-    """Return what every agent was trained on, and its score on each metric."""
+    """Return the metric that every agent was trained on, and its score on each metric."""
     agents = ranked(task)
     metrics = list(agents[0]["scores"])
     rows = [
@@ -81,7 +81,7 @@ def matrix(task: Json) -> Table:
     ]
     n = sorted({a["scores"]["reward"]["n"] for a in agents})
     caption = (
-        "Trained on one metric, tested on all: means over seeds and 95 % intervals, "
+        "Agents trained on one metric and tested on all: means over seeds with 95 % intervals, "
         f"n = {' or '.join(map(str, n))} seeds. ↓: lower is better.{_cut_says(rows)}"
     )
     head = ["agent", "trained on", *(f"{m} ↓" if row_of(m).better == "lower" else m for m in metrics)]
@@ -104,10 +104,10 @@ def pairs(task: Json) -> Table:
         for p in sorted(task["pairs"], key=lambda p: (p["p_holm"] is None, p["p_holm"]))
     ]
     caption = (
-        "Difference of mean rewards with Welch's interval, and the probability that a run of the first beats "
-        "one of the second. Over seeds (are the agents different?): p of Welch's t-test after Holm and of a "
-        f"permutation test; an agent is better where both are at most {ALPHA}. Over items (are these texts "
-        f"different?): p after Holm.{_cut_says(rows)}"
+        "Difference of mean rewards with Welch's interval, and the probability that a run of the first agent "
+        "beats a run of the second. Over seeds (do the agents differ?): p-values of Welch's t-test with "
+        f"Holm's correction and of a permutation test; an agent is better if both are at most {ALPHA}. Over "
+        f"items (do these texts differ?): p-value with Holm's correction.{_cut_says(rows)}"
     )
     head = [
         *("pair", "difference", "P(first better)", "p, t-test", "p, permutation", "better"),
@@ -130,7 +130,7 @@ def costs(task: Json) -> Table:
         for a in task["agents"]
     ]
     caption = (
-        "Cost of a run, medians over seeds: tokens generated or imitated, episodes, seconds of training."
+        "Cost of a run, medians over seeds: tokens generated or imitated, episodes, and seconds of training."
     )
     return Table("costs", caption, ["agent", "tokens", "episodes", "seconds", "tokens/s", "n"], rows)
 
@@ -169,9 +169,7 @@ def across(results: Json) -> Table:
         [f"{p['a']} − {p['b']}", interval(p["probability"]), str(p["probability"]["n"])]
         for p in sorted(results["across"], key=lambda p: -abs(p["probability"]["estimate"] - 0.5))
     ]
-    caption = (
-        "Over all tasks: the probability that a run of the first beats one of the second, mean over tasks."
-    )
+    caption = "The probability that a run of the first agent beats a run of the second, as a mean over tasks."
     return Table("across", caption, ["pair", "P(first better)", "n runs"], rows)
 
 
@@ -181,7 +179,7 @@ def ranked(task: Json) -> list[Any]:
 
 
 def interval(value: Json) -> str:
-    """Return an interval as `0.859 [0.822, 0.896]`, marked where the range of the metric cut it."""
+    """Return an interval as `0.859 [0.822, 0.896]`, with marks where the range of the metric has cut it."""
     digits = 3 if abs(value["estimate"]) < 10 else 1
     if value["low"] is None:
         return f"{value['estimate']:.{digits}f} [?]"
@@ -190,7 +188,7 @@ def interval(value: Json) -> str:
 
 
 def _cut_says(rows: Sequence[Sequence[str]]) -> str:
-    """Return the explanation of the mark, where a row has one."""
+    """Return the explanation of the mark, if a row has one."""
     return CUT_SAYS if any(CUT in cell for row in rows for cell in row[1:]) else ""
 
 
@@ -369,16 +367,16 @@ def _last_line(text: str) -> str:
 
 
 def _against(task: Json, name: str, best: str) -> str:
-    """Return what the tests say about an agent and the best."""
+    """Return the result of the tests of an agent against the best."""
     if name == "start":
-        return "where all started"
+        return "common start"
     if name == best:
         return "best"
     pair = next(p for p in task["pairs"] if {p["a"], p["b"]} == {name, best})
     if pair["p_holm"] is None:
         return "?"
     p = _compared(max(pair["p_holm"], pair["p_permutation"]))
-    return f"worse, p {p}" if pair["better"] == best else f"no difference known, p {p}"
+    return f"worse, p {p}" if pair["better"] == best else f"no difference shown, p {p}"
 
 
 def _compared(p: float) -> str:

@@ -1,8 +1,8 @@
 """Tests of the differences between agents, and the sentences that report them.
 
 Ranking, difference, interval and both tests are of one statistic: the mean reward over seeds. An agent is
-better than another where Welch's t-test says so after Holm's correction and a permutation test of the same
-difference agrees. `benchmarks/coverage.py` measures how often two equal agents are told apart by this rule.
+better than another if Welch's t-test with Holm's correction and a permutation test of the same difference
+both show it. `benchmarks/coverage.py` measures how often two equal agents are told apart by this rule.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rlseq.metrics.registry import Bounds
 from rlseq.utils.files import Json
 
 ALPHA = 0.05
-FEW_ITEMS = 20  # below them, intervals over items hold less than they promise
-FAILING = 0.2  # the share of runs in which an agent fails, of the remark about failures that are not seen
+FEW_ITEMS = 20  # with fewer, intervals over items have less than their nominal coverage
+FAILING = 0.2  # the share of failing runs in the remark about failures that no test detects
 
 
 def compare_pairs(
@@ -46,7 +46,7 @@ def compare_pairs(
             "a": a,
             "b": b,
             **_over_seeds(rewards[a], rewards[b], range),
-            "items": _over_items(texts[a], texts[b]),
+            "items": _over_items(texts[a], texts[b], range),
         }
         for a, b in itertools.combinations(rewards, 2)
     ]
@@ -68,18 +68,19 @@ def _over_seeds(x: Sequence[float], y: Sequence[float], range: Bounds) -> Json:
     }
 
 
-def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Json:
+def _over_items(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]], range: Bounds) -> Json:
     """Return the difference of means over seeds on the same items, its test, and how many items differ."""
     a, b = np.mean(x, axis=0), np.mean(y, axis=0)
+    widest = range[1] - range[0]
     return {
-        "difference": as_tree(paired_difference(a, b)),
+        "difference": as_tree(paired_difference(a, b), (-widest, widest)),
         "p": approximate_randomisation(a, b),
         "differ": int((a != b).sum()),
     }
 
 
 def _better(line: Json) -> str | None:
-    """Return the agent of a pair that both tests show to be better, None where they do not."""
+    """Return the agent of a pair that both tests show to be better, None if they do not."""
     shown = line["p_holm"] <= ALPHA and line["p_permutation"] <= ALPHA  # never where a p-value is NaN
     difference = line["difference"]["estimate"]
     if not shown or difference == 0:
@@ -103,15 +104,17 @@ def probabilities_across_tasks(tasks: Sequence[Json]) -> list[Json]:
 
 
 def verdict(agents: Sequence[Json], pairs: Sequence[Json]) -> str:
-    """Return one sentence: which agent is better, or that none is shown to be."""
+    """Return a sentence that names the better agent, or states that none is shown to be better."""
     if not agents:
         return "No run was finished."
     ranked = sorted(agents, key=lambda agent: -agent["scores"]["reward"]["estimate"])
     best, n = ranked[0]["name"], min(len(agent["seeds"]) for agent in agents)
     if len(ranked) == 1:
-        return f"{best} is alone; nothing to compare it with."
+        return f"{best} is the only agent, so there is no comparison."
     if n < 2:
-        return f"{best} has the highest reward, but one run each says nothing about the next: use more seeds."
+        return (
+            f"{best} has the highest reward, but one run for each agent allows no conclusion: use more seeds."
+        )
     better = {frozenset((p["a"], p["b"])): p["better"] for p in pairs}
     beaten = [a["name"] for a in ranked[1:] if better[frozenset((best, a["name"]))] == best]
     close = [a["name"] for a in ranked[1:] if a["name"] not in beaten]
@@ -124,7 +127,7 @@ def verdict(agents: Sequence[Json], pairs: Sequence[Json]) -> str:
 
 
 def remarks(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
-    """Return the limits of the verdict, a sentence each."""
+    """Return the limitations of the verdict, a sentence each."""
     runs = {agent["name"]: len(agent["seeds"]) for agent in agents}
     return [
         *_too_few(runs),
@@ -136,13 +139,13 @@ def remarks(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
 
 
 def _too_few(runs: Mapping[str, int]) -> list[str]:
-    """Return a remark where there are so few runs that no verdict is possible."""
+    """Return a remark if there are too few runs for any verdict."""
     n = min(runs.values(), default=0)
     if len(runs) < 2 or n < 2 or smallest_p(n, n) <= ALPHA:
         return []
     return [
-        f"With {n} runs each, no permutation test can give less than p = {smallest_p(n, n):.2g}, so that no "
-        "difference can be shown, whatever the t-test says: use at least 4 seeds."
+        f"With {n} runs each, the smallest possible p of a permutation test is {smallest_p(n, n):.2g}, so no "
+        "difference can be shown, whatever the result of the t-test: use at least 4 seeds."
     ]
 
 
@@ -157,14 +160,14 @@ def _parting(pairs: Sequence[Json], runs: Mapping[str, int]) -> list[str]:
         if smallest_p(m, n) > ALPHA or not (claimed or denied):
             continue
         reason = (
-            "few runs that lie far from the others widen the t-test's estimate of the spread"
+            "a few extreme runs increase the variance that the t-test estimates"
             if exchanged < p
-            else "the t-test takes runs for normal that other divisions of the same runs show not to be"
+            else "the t-test assumes normally distributed runs, and the permutations show that they are not"
         )
         lines.append(
-            f"{pair['a']} − {pair['b']}: the t-test says p = {p:.3f}, the permutation test "
-            f"p = {exchanged:.3f} (neither corrected). They part because {reason}: the difference is treated "
-            "as not shown."
+            f"{pair['a']} − {pair['b']}: the t-test gives p = {p:.3f}, the permutation test "
+            f"p = {exchanged:.3f} (both without correction). They disagree because {reason}: the difference "
+            "is treated as not shown."
         )
     return lines
 
@@ -179,7 +182,7 @@ def _orders(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
         if better is not None and middle[better] < middle[other]:
             lines.append(
                 f"{better} has the higher mean, but {other} the higher interquartile mean: a typical run of "
-                f"{other} is better, and its failures, or exceptional runs of {better}, decide the mean."
+                f"{other} is better, and its failures, or exceptional runs of {better}, determine the mean."
             )
     return lines
 
@@ -192,12 +195,12 @@ def _unseen(pairs: Sequence[Json], runs: Mapping[str, int]) -> list[str]:
         return []
     return [
         f"An agent that fails in one run of five shows no failure in {hidden:.0%} of all comparisons "
-        f"with {n} seeds; no test can see it then. Where single failures matter, use more seeds."
+        f"with {n} seeds, and then no test can detect it. If single failures matter, use more seeds."
     ]
 
 
 def _items(pairs: Sequence[Json]) -> list[str]:
-    """Return a remark where intervals over items rest on few items."""
+    """Return a remark if intervals over items are based on few items."""
     few = sorted(
         (pair["items"]["differ"], pair["items"]["difference"]["n"])
         for pair in pairs
@@ -207,7 +210,7 @@ def _items(pairs: Sequence[Json]) -> list[str]:
         return []
     (least, n), most = few[0], few[-1][0]
     return [
-        f"Intervals over items hold less than 95 % where fewer than {FEW_ITEMS} items have different scores: "
+        f"Intervals over items cover less than 95 % if fewer than {FEW_ITEMS} items have different scores: "
         f"here {least if least == most else f'{least} to {most}'} of {n}, "
         f"in {len(few)} of {len(pairs)} pairs."
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -143,13 +142,6 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
             f"samples={agent.samples} texts of each context must divide the rows of the task, "
             f"got num_envs={env.num_envs}; {_nearest_sizes(agent.samples, env.num_envs)}"
         )
-    alone = [f.__name__ for f in (agent.baseline, agent.scale) if f in COMPARING]
-    if alone and env.num_envs == 1:
-        warnings.warn(
-            f"num_envs=1: {alone[0]} compares a text with the others of its batch, and there are no others; "
-            "make the task with more rows, num_envs=64, or use baseline='moving_average'",
-            stacklevel=4,
-        )
     if agent.minibatches * agent.micro_batches > contexts:
         raise ValueError(
             f"{contexts} contexts (num_envs={env.num_envs}, samples={agent.samples}) cannot be split into "
@@ -160,6 +152,17 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
         check_has_references(env)
     if agent.kl or agent.kl_reward:
         _check_vocabulary(agent.reference, env)
+
+
+def without_others(agent: Any, env: SequenceEnv) -> list[str]:
+    """Return a warning if a factor compares the rows of a batch, and the task has a single row."""
+    comparing = [f.__name__ for f in (agent.baseline, agent.scale) if f in COMPARING]
+    if not comparing or env.num_envs > 1:
+        return []
+    return [
+        f"num_envs=1: {comparing[0]} compares a text with the others of its batch, and there are none; make "
+        "the task with more rows, such as num_envs=64, or use baseline='moving_average'"
+    ]
 
 
 def _nearest_sizes(samples: int, rows: int) -> str:

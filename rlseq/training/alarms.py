@@ -1,6 +1,6 @@
-"""Alarms: what an agent's metrics say when training goes wrong, with the likely cause.
+"""Alarms: signs of failing training in the metrics of an agent, with the likely cause.
 
-An alarm is any function of the rows of metrics so far that returns what is wrong, or None.
+An alarm is a function of the rows of metrics so far that returns a description of the problem, or None.
 """
 
 from __future__ import annotations
@@ -22,43 +22,46 @@ FAR = 3.0  # nats per token from another policy
 
 
 def not_a_number(rows: MetricRows) -> str | None:
-    """A metric is NaN or infinite."""
+    """Report metrics that are NaN or infinite."""
     bad = [name for name, value in rows[-1].items() if not math.isfinite(value)]
     if not bad:
         return None
-    return f"{', '.join(bad)} is not finite: the step size is too large, or a reward or a log-probability is"
+    return (
+        f"{', '.join(bad)} is not finite: the step size is too large, or a reward or a log-probability is "
+        "not finite"
+    )
 
 
 def entropy_collapse(rows: MetricRows) -> str | None:
-    """The policy hardly chooses any more."""
+    """Report that the policy has become almost deterministic."""
     first, now = rows[0].get("entropy"), rows[-1].get("entropy")
     if first is None or now is None or now > LOW_ENTROPY * first:
         return None
     return (
         f"entropy fell from {first:.3g} to {now:.3g} nats per token: nothing new is sampled or learned; "
-        "lower lr, add entropy=0.01 or kl=0.1, or stop here"
+        "lower lr, add entropy=0.01 or kl=0.1, or stop training"
     )
 
 
 def runaway(rows: MetricRows) -> str | None:
-    """The policy is far from where it should stay."""
+    """Report a policy that is far from its reference or its start."""
     for name in ("kl_reference", "kl_start", "kl_behaviour"):
         if rows[-1].get(name, 0.0) > FAR:
             return (
-                f"{name} is {rows[-1][name]:.3g} nats per token: the policy ran away from what it knew; "
+                f"{name} is {rows[-1][name]:.3g} nats per token: the policy is far from where it started; "
                 "lower lr or epochs, or raise kl"
             )
     return None
 
 
 def all_groups_equal(rows: MetricRows) -> str | None:
-    """The texts of every context earn the same."""
+    """Report that all texts of every context have the same reward."""
     last = [row.get("equal_groups", 0.0) for row in rows[-PATIENCE:]]
     if len(last) < PATIENCE or min(last) < 1:
         return None
     return (
-        f"for {PATIENCE} updates all texts of a context earned the same, so there is no gradient: the reward "
-        "has no spread here (too hard, too easy, or constant), or the policy writes one text only"
+        f"for {PATIENCE} updates all texts of a context had the same reward, so there is no gradient: the "
+        "reward does not vary (too hard, too easy, or constant), or the policy generates one text only"
     )
 
 
@@ -67,20 +70,20 @@ ALARMS: dict[str, Alarm] = {alarm.__name__: alarm for alarm in _ALL}
 
 
 class Stopped(RuntimeError):
-    """Training was stopped by an alarm."""
+    """The exception with which an alarm stops training."""
 
 
 class AlarmWarning(UserWarning):
-    """Training goes wrong."""
+    """The warning of an alarm."""
 
 
 def warn(message: str) -> None:
-    """Say so, and go on."""
+    """Issue a warning and continue."""
     warnings.warn(message, AlarmWarning, stacklevel=4)
 
 
 def stop(message: str) -> None:
-    """End training."""
+    """Stop training with an exception."""
     raise Stopped(message)
 
 
@@ -89,11 +92,11 @@ RESPONSES: dict[str, Callable[[str], None]] = {"warn": warn, "stop": stop, "igno
 
 @dataclass(eq=False)
 class AlarmMonitor:
-    """Looks at every row of metrics; each alarm is given once, and recorded in `said`.
+    """Checks every row of metrics; each alarm is raised once and recorded in `said`.
 
     Args:
-        response: what to do: "warn", "stop", "ignore", or a function of the message.
-        alarms: by name.
+        response: "warn", "stop", "ignore", or a function of the message.
+        alarms: the alarms by name.
     """
 
     response: str | Callable[[str], None] = "warn"
@@ -108,7 +111,7 @@ class AlarmMonitor:
         self.respond = pick(RESPONSES, response, "alarms") if isinstance(response, str) else response
 
     def __call__(self, row: dict[str, float]) -> None:
-        """Take in another row."""
+        """Check another row of metrics."""
         self.rows = [*self.rows[:1], *self.rows[1:][-PATIENCE:], row]
         for name, alarm in self.alarms.items():
             message = None if name in self.given else alarm(self.rows)
@@ -119,14 +122,14 @@ class AlarmMonitor:
                 self.say(f"{where}{name}: {message}")
 
     def say(self, message: str) -> None:
-        """Record a message, and respond to it."""
+        """Record a message and respond to it."""
         self.said.append(message)
         self.respond(message)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know: the alarms that were given, and the rows that later ones need."""
+        """Return the alarms that were raised, and the rows that later alarms need."""
         return {"rows": list(self.rows), "said": list(self.said), "given": list(self.given)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there: what was said is not said again."""
+        """Restore the state, so that alarms of a resumed run are not raised again."""
         self.rows, self.said, self.given = list(state["rows"]), list(state["said"]), list(state["given"])

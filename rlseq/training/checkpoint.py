@@ -1,8 +1,8 @@
 """Checkpoints: a tree of tensors and plain values as safetensors and JSON, never as pickle.
 
 `00000100.safetensors` holds the tensors of a tree, `00000100.json` the rest of it, and checksums of both.
-Each is written beside its place and renamed, the JSON last: a checkpoint is there when its JSON is. What is
-cut off or changed later is noticed by its checksum, and the checkpoint before it is used.
+Each is written to a temporary file and renamed, the JSON last: a checkpoint exists when its JSON does. A file
+that was truncated or changed is recognised by its checksum, and the checkpoint before it is used.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ GENERATORS = (torch.Generator, np.random.Generator, random.Random)
 
 
 def save(folder: Path, step: int, state: StateTree, keep: Collection[int] = ()) -> None:
-    """Write a checkpoint, whole or not at all; the one before it stays, and those that are to be kept.
+    """Write a checkpoint, whole or not at all; keep the one before it, and those named in `keep`.
 
     Args:
-        folder: of the checkpoints.
-        step: names this one; later ones have larger numbers.
-        state: what to write.
-        keep: steps that are not removed.
+        folder: the folder of the checkpoints.
+        step: the number of this checkpoint; later ones have larger numbers.
+        state: the tree to write.
+        keep: the steps of checkpoints that are not removed.
     """
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, "state", tensors)
@@ -72,7 +72,7 @@ def save(folder: Path, step: int, state: StateTree, keep: Collection[int] = ()) 
 
 
 def load(folder: Path) -> tuple[int, StateTree] | None:
-    """The newest intact checkpoint: its step and state; None where there never was one."""
+    """Return the step and the state of the newest intact checkpoint; None if there has never been one."""
     problems: list[Damaged] = []
     for step in reversed(steps(folder)):
         try:
@@ -89,7 +89,7 @@ def load(folder: Path) -> tuple[int, StateTree] | None:
 
 
 def read(folder: Path, step: int) -> StateTree:
-    """The state of one checkpoint; where a file is not as it was written, `Damaged` names it."""
+    """Return the state of one checkpoint; `Damaged` names a file that was changed after it was written."""
     path = folder / f"{step:08d}.json"
     content = _content(path)
     beside = path.with_suffix(".safetensors")
@@ -103,7 +103,7 @@ def read(folder: Path, step: int) -> StateTree:
 
 
 def _content(path: Path) -> StateTree:
-    """The JSON of a checkpoint, checked."""
+    """Return the JSON of a checkpoint after checking it."""
     try:
         sealed = json.loads(path.read_bytes())
         content = sealed["checkpoint"]
@@ -119,12 +119,12 @@ def _content(path: Path) -> StateTree:
 
 
 def steps(folder: Path) -> list[int]:
-    """The checkpoints that are there, in order."""
+    """Return the steps of all checkpoints in a folder, in order."""
     return sorted(int(path.stem) for path in _numbered(folder, "json"))
 
 
 def _numbered(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder that are named as those of a checkpoint are."""
+    """Return the files of a folder whose names are those of checkpoints."""
     return [path for path in folder.glob(f"{'[0-9]' * 8}*.{suffix}") if path.stem.isdecimal()]
 
 
@@ -146,7 +146,7 @@ def state_of(agent: Any, env: Any) -> StateTree:
 
 
 def restore(agent: Any, env: Any, state: StateTree) -> None:
-    """Put an agent, its task and all random numbers back to where `state_of` saw them."""
+    """Restore the states of an agent, its task and all random numbers that `state_of` returned."""
     agent.policy.load_state_dict(state["policy"])
     agent.load_state_dict(state["agent"])
     env.load_state_dict(state["env"])
@@ -159,7 +159,7 @@ def restore(agent: Any, env: Any, state: StateTree) -> None:
 
 
 def check_saved(agent: Any, env: Any) -> None:
-    """Refuse a part of an agent, a task or a reward with a state that checkpoints would lose."""
+    """Refuse an agent, a task or a reward with state that checkpoints would not store."""
     saved = {id(part) for part in (agent.policy, *agent.stateful_parts().values())}
     for name, part in vars(agent).items():
         if isinstance(part, Stateful) and id(part) not in saved:
@@ -176,7 +176,7 @@ def check_saved(agent: Any, env: Any) -> None:
 
 
 def _check_generators(name: str, part: Any) -> None:
-    """Refuse a random generator in something that has no `state_dict` of its own."""
+    """Refuse a random generator in an object that has no `state_dict`."""
     if isinstance(part, GENERATORS):
         raise TypeError(
             f"{name} is a random generator that checkpoints would lose; give what holds it `state_dict()` "
@@ -208,7 +208,7 @@ def _held(part: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _pack(tree: StateTree, path: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a tree; its tensors are put beside, by their path."""
+    """Return a tree as JSON values; its tensors are collected in `tensors` by their path."""
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree
     if isinstance(tree, Tensor):
@@ -237,7 +237,7 @@ def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> StateTree:
 
 
 def _prune(folder: Path, keep: Collection[int]) -> None:
-    """Remove other checkpoints, among them damaged ones that are newer, and what broken-off writing left."""
+    """Remove all other checkpoints, including newer damaged ones, and files of interrupted writes."""
     for step in steps(folder):
         if step not in keep:
             (folder / f"{step:08d}.json").unlink()

@@ -12,30 +12,30 @@ from rlseq.utils.arguments import Checked, PositiveInt
 
 @dataclass(frozen=True)
 class TrainConfig(Checked):
-    """What `rlseq.train` can be told beside the agent, the tasks and the number of updates."""
+    """Settings of `rlseq.train` beside the agent, the tasks and the number of updates."""
 
     eval_every: PositiveInt | None = None
-    """Updates between two evaluations, 100 when not given; with a budget of tokens the tokens between them, a
-    tenth of the budget when not given."""
+    """Updates between two evaluations, by default 100. With a budget of tokens: tokens between two
+    evaluations, by default a tenth of the budget."""
     budget_tokens: PositiveInt | None = None
-    """Stop when this many tokens have been written or imitated, instead of after a number of updates."""
+    """Stop after this number of tokens, generated or imitated, instead of after a number of updates."""
     eval_texts: PositiveInt | None = None
-    """The most items of an evaluation, drawn at random by a fixed seed; all when not given."""
+    """The largest number of items in an evaluation, drawn at random by a fixed seed; by default all items."""
     out: str | PathLike[str] | RunFolder | None = None
-    """The folder of the run; nothing is written when not given."""
+    """The folder of the run; by default nothing is written."""
     resume: bool = True
-    """Go on with the run that is in the folder; False refuses a folder that has one."""
+    """Resume the run in the folder; False refuses a folder that already holds a run."""
     wandb_project: str | None = None
-    """A project of Weights & Biases that receives the metrics, too."""
+    """A project of Weights & Biases, to which the metrics are sent as well."""
     trackio_project: str | None = None
-    """A project of trackio (a tracker whose files stay on this machine) that receives the metrics, too."""
+    """A project of trackio, a tracker with files on this machine, to which the metrics are sent as well."""
     alarms: str | Callable[[str], None] = "warn"
-    """What to do where the reward, or metrics later on, make no sense: "warn", "stop", "ignore", or a
-    function that is called with the message."""
+    """The response to signs of failure, in the reward before training and in the metrics during it: "warn",
+    "stop" or "ignore"; in Python also a function that is called with the message."""
     probe: bool = True
-    """At evaluations, compare the policy of a policy gradient with its greedy texts and its start, and
-    measure the noise of its gradient; this takes the time of three updates."""
+    """At evaluations of a policy-gradient agent, also measure the gap between samples and greedy text, the
+    divergence from the initial policy and the noise of the gradient; costs the time of three updates."""
     quiet: bool = False
-    """Print no lines at evaluations, and show no progress bar."""
+    """Print no lines at evaluations and show no progress bar."""
     on_update: Callable[[dict[str, float]], None] | None = None
-    """A function that is called with the metrics of every update; each time it waits for the device."""
+    """A function that is called with the metrics of every update; each call waits for the device."""

@@ -1,4 +1,4 @@
-"""Models from the folders of runs that earlier versions have made."""
+"""Conversion of runs made by earlier versions into models."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rlseq.utils.files import Damaged, read_json
 
 
 def convert(folder: str | PathLike[str], path: str | PathLike[str], best: bool = False) -> Path:
-    """Write the model of a run that an earlier version has made, as `Model.save` does.
+    """Save the model of a run made by an earlier version, as `Model.save` does.
 
-    Those versions kept checksums of the vocabularies in place of the words. The task is made again for
-    that reason, so its data must be where they were, and unchanged in their words.
+    Those versions stored checksums of the vocabularies in place of the words. The task is therefore made
+    again, so its data must be where they were, with the same words.
 
     Args:
         folder: of the run.

@@ -1,4 +1,4 @@
-"""One run: from its configuration to an agent, a task and a test, and to a folder of results."""
+"""One run from its configuration: build agent, task and test, train, and write a folder of results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Cacci
 
 
 def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]:
-    """Return the agent, the task and the task of the tests; refuses what cannot be made, and writes nothing.
+    """Return the agent, the training task and the test task of a run; nothing is written.
 
     Args:
-        config: of the run.
-        start: the model from which the agent takes its weights and its words.
+        config: the configuration of the run.
+        start: the model whose weights and vocabularies the agent takes over.
     """
     import_modules(config.imports)
     words = None if start is None else start.spec
@@ -51,12 +51,12 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
 
 
 def inherited(config: RunConfig, start: Model) -> RunConfig:
-    """A configuration in which the task and the policy, where they were left out, are those of the start."""
+    """Return a configuration in which a task or a policy that was not given is that of the start."""
     theirs = start.run
     if theirs.stock:
         raise ValueError(
-            f"the policy of {config.start} is of stable-baselines3, and no agent here trains it; start from "
-            "another run"
+            f"the policy of {config.start} was trained by stable-baselines3, and no agent of rlseq can train "
+            "it; start from another run"
         )
     if Path(str(config.start)).resolve() == Path(config.folder).resolve():
         raise ValueError(f"{config.start} would start from itself; write to another folder")
@@ -83,7 +83,7 @@ def inherited(config: RunConfig, start: Model) -> RunConfig:
 
 
 def _shown(config: RunConfig) -> str:
-    """A policy as it is typed."""
+    """Return a policy and its sizes as they are typed on the command line."""
     return repr(" ".join([config.policy, *(f"{name}={size}" for name, size in config.sizes.items())]))
 
 
@@ -95,14 +95,14 @@ def run(
     command: bytes | None = None,
     **training: Any,
 ) -> tuple[dict[str, float] | None, Any]:
-    """Make a run, or go on with it; return the scores before training, and the task of the tests.
+    """Train a run, or resume it; return the scores before training, and the test task.
 
     Args:
-        config: of the run.
-        start: the model from which the agent takes its weights and its words.
+        config: the configuration of the run.
+        start: the model whose weights and vocabularies the agent takes over.
         first_test: test the policy before training.
-        command: the settings as they were given, which are kept beside the run.
-        **training: of `rlseq.train`.
+        command: the settings as they were given, which are stored in the folder of the run.
+        **training: further settings of `rlseq.train`.
     """
     torch.manual_seed(config.seed)  # of what an agent makes for itself, a discriminator, say
     agent, env, fresh = build(config, start)
@@ -131,17 +131,17 @@ def run(
 
 
 def run_of_comparison(config: RunConfig) -> None:
-    """Make a run of a comparison in a process of its own; its alarms go to the log."""
+    """Train a run of a comparison in a process of its own; its alarms go to the log."""
     start = None if config.start is None or config.stock else load(config.start)
     run(config, start, alarms=_logged, probe=False)
 
 
 def _logged(alarm: str) -> None:
-    """Say an alarm in the log of the run; `alarms.json` records it."""
+    """Write an alarm to the log of the run; `alarms.json` records it too."""
     sys.stderr.write(f"{alarm}\n")
 
 
 def _at(policy: Any, env: Any, temperature: float, texts: int | None) -> dict[str, float]:
-    """Quality and variety of samples at a temperature."""
+    """Return quality and diversity of samples at a temperature."""
     found = evaluate_texts(policy, env, Sample(temperature), limit=texts)
     return {"temperature": temperature, **found.means(), **diversity_metrics(found)}

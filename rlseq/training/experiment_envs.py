@@ -1,4 +1,4 @@
-"""The training task and the test task of an id: their items, metrics, rewards and controls."""
+"""Training tasks and test tasks by id: their items, metrics, rewards and controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINING = "training items: this task declares no held-out data"
 
 
 def held_out(id: str) -> dict[str, Any]:
-    """The options that make a task with the items that it holds out; none where it declares no such data."""
+    """Return the options for the held-out items of a task; empty if it declares none."""
     declared = getattr(task_class(id), "held_out", None)
     if not isinstance(declared, Mapping | None):
         raise TypeError(
@@ -31,29 +31,29 @@ def held_out(id: str) -> dict[str, Any]:
 
 
 def held_out_options(id: str) -> dict[str, Any]:
-    """The options with which a task is tested."""
+    """Return the options with which a task is tested."""
     return {**held_out(id), "num_envs": 250, "seed": 0}
 
 
 def tested_on(id: str) -> str:
-    """The kind of items that a task is tested on, in words."""
+    """Return a description of the items that a task is tested on."""
     return HELD_OUT if held_out(id) else TRAINING
 
 
 def number_tested(selection: Mapping[str, Any]) -> str:
-    """The number of items in a test, in words that stand before their kind; nothing for a single item."""
+    """Return the number of items in a test as text to put before their description; empty for one item."""
     size, texts = selection["size"], selection["texts"]
     return f"{texts:,} of {size:,} " if texts < size else f"{size:,} " if size > 1 else ""
 
 
 def task_with_words(id: str, options: Mapping[str, Any], words: TaskSpec | None) -> Any:
-    """Return a task; of given words and sizes where it is to go with a trained policy.
+    """Return a task, with the vocabularies and sizes of a trained policy if they are given.
 
     Args:
-        id: of the task.
-        options: of the task.
+        id: the id of the task.
+        options: the options of the task.
         words: vocabularies and sizes of the policy. A task that makes its vocabularies from data takes these
-            instead; another must have the same ones.
+            instead; any other task must have the same ones.
     """
     if words is None:
         return make(id, **options)
@@ -70,7 +70,7 @@ def task_with_words(id: str, options: Mapping[str, Any], words: TaskSpec | None)
 
 
 def _lacking(env: Any, words: TaskSpec, name: str) -> str:
-    """The difference of two vocabularies in words."""
+    """Return a description of the difference between two vocabularies."""
     here, there = (set(getattr(found, name).words if getattr(found, name) else ()) for found in (env, words))
     only = min(here ^ there, default=None)
     where = "the task" if only in here else "training"
@@ -81,7 +81,7 @@ def _lacking(env: Any, words: TaskSpec, name: str) -> str:
 def training_env(
     id: str, options: Mapping[str, Any], reward: str | None, seed: int, words: TaskSpec | None = None
 ) -> Any:
-    """The task as an agent sees it: with its own reward, with another as its reward, or with a control."""
+    """Return the training task: with its own reward, with another metric as its reward, or with a control."""
     tested = held_out(id)
     if tested and tested.items() <= options.items():
         same = " ".join(f"{name}={value}" for name, value in tested.items())
@@ -108,9 +108,9 @@ def testing_env(
     metrics: Sequence[str] | None,
     words: TaskSpec | None = None,  # noqa: PT028
 ) -> Any:
-    """The task as it is tested, with its own reward and the metrics asked for.
+    """Return the test task, with its own reward and the requested metrics.
 
-    Its items are those that it holds out, or its training items where it declares no held-out data.
+    Its items are the held-out ones, or the training items if the task declares no held-out data.
     """
     env = task_with_words(id, {**options, **held_out_options(id)}, words)
     if metrics is not None:
@@ -119,12 +119,12 @@ def testing_env(
 
 
 def metric(env: Any, name: str) -> Reward:
-    """A metric of a task by name: one of its own, or one of `rlseq.metrics`, fitted on its references."""
+    """Return a metric by name: one of the task, or one of `rlseq.metrics` fitted on its references."""
     return named_metric(name, _references(env, name), env.metrics)
 
 
 def _references(env: Any, name: str) -> HasReferences | None:
-    """The references of a task for a metric; refuses a metric that needs some where there are none."""
+    """Return the references of a task; refuse a metric that needs references if there are none."""
     corpus = references_of(env)
     if corpus is None and name not in env.metrics and row_of(name).needs_references:
         alone = [row.name for row in METRICS.values() if row.make and not row.needs_references]

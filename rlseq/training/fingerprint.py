@@ -1,4 +1,4 @@
-"""The configuration of a run: the description by which a later call recognises it."""
+"""The configuration of a run, by which a later call decides whether it can be resumed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ from rlseq.utils.version import __version__
 
 RUN_SCHEMA = "rlseq.run/4"
 EARLIER = ("rlseq.run/2", "rlseq.run/3")  # schemas of which `rlseq convert` makes models
-FREE = ("budget_tokens", "evaluations", "texts", "metrics", "imports")  # what may differ when a run goes on
-CHECKED_PARTS = ("agent", "env", "policy", "run")  # what must be the same for a run to go on
+FREE = (
+    "budget_tokens",
+    "evaluations",
+    "texts",
+    "metrics",
+    "imports",
+)  # settings that may change when a run is resumed
+CHECKED_PARTS = ("agent", "env", "policy", "run")  # parts that must be the same when a run is resumed
 
 
 def fixed(job: Mapping[str, Any]) -> Json:
-    """The part of a job that must be the same for its run to go on, or to be used."""
+    """Return the settings of a run that must be the same when it is resumed or used."""
     return {name: value for name, value in job.items() if name not in FREE}
 
 
 def configuration(folder: Path) -> Json:
-    """The configuration of a run; one that another version of rlseq has written is refused."""
+    """Return the configuration of a run; refuse one that was written by another version of rlseq."""
     path = folder / "config.json"
     sealed = read_json(path)
     check_schema(sealed, folder)
@@ -59,7 +65,7 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
         advice = f"; `rlseq convert {folder} NEW` makes a model of it" if there in EARLIER else ""
         raise ValueError(
             f"{folder} was made by another version of rlseq (schema {there!r} in config.json, here "
-            f"{RUN_SCHEMA!r}){advice}; to go on with it, use that version, or write to another folder"
+            f"{RUN_SCHEMA!r}){advice}; to resume it, use that version, or write to another folder"
         )
 
 
@@ -67,7 +73,7 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def describe(agent: Any, env: Any) -> dict[str, Any]:
-    """The configuration of a run: what must be the same to resume it, and where it was started."""
+    """Return the configuration of a run: the parts that must not change, the machine and the command."""
     return {
         "schema": RUN_SCHEMA,
         "agent": {"class": type(agent).__name__, **_fields(agent)},
@@ -80,7 +86,7 @@ def describe(agent: Any, env: Any) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Versions and hardware."""
+    """Return versions and hardware."""
     return {
         "rlseq": __version__,
         "python": platform.python_version(),
@@ -97,7 +103,7 @@ def _fields(thing: Any) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    """A hyper-parameter as JSON: values as they are, functions and objects by name."""
+    """Return a hyper-parameter as JSON: plain values as they are, functions and objects by name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -112,7 +118,7 @@ def _named(value: Any) -> Any:
 
 
 def describe_task(env: Any) -> dict[str, Any]:
-    """The description of a task: its class, sizes, seed, reward, and checksums of its data and its words."""
+    """Return the description of a task: class, sizes, seed, reward, checksums of data and vocabularies."""
     if isinstance(env, SteppedEnv):
         return env.describe()
     return {
@@ -133,12 +139,12 @@ def _words(vocab: Any) -> dict[str, Any]:
 
 
 def digest_of_words(words: Iterable[str]) -> str:
-    """The checksum of a vocabulary's words in their order."""
+    """Return the checksum of the words of a vocabulary in order."""
     return _digest("\n".join(words).encode())
 
 
 def described_policy(policy: Any) -> dict[str, Any]:
-    """The class of a policy and the shapes of its parameters."""
+    """Return the class of a policy and the shapes of its parameters."""
     shapes = {name: list(value.shape) for name, value in policy.state_dict().items()}
     more = policy.describe() if isinstance(policy, BasePolicy) else {}
     return {"class": type(policy).__name__, "parameters": shapes, **more}
@@ -149,7 +155,7 @@ def _digest(data: Any) -> str:
 
 
 def differences(there: Any, here: Any, path: str) -> Iterator[str]:
-    """Where two trees of plain values differ, a line each."""
+    """Yield a line for each difference between two trees of plain values."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
             yield from differences(there.get(name), here.get(name), f"{path}.{name}")

@@ -17,6 +17,7 @@ from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policies.spec import warn_of_other_words
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.factors import without_others
 from rlseq.training import checkpoint
 from rlseq.training.alarms import AlarmMonitor
 from rlseq.training.config import TrainConfig
@@ -53,19 +54,20 @@ def train(
     config: TrainConfig | None = None,
     **settings: Any,
 ) -> History:
-    """Train an agent: gather a batch and learn from it, again and again.
+    """Train an agent: collect a batch and update, repeatedly.
 
     With `out`, all of it is written to a folder (docs/guides/runs.md). A run that was stopped, by Ctrl-C or
     by a kill, resumes from its last checkpoint and reaches the same numbers as an uninterrupted one. An error
     ends the run with status "failed"; the metrics of all updates before it are written.
 
     Args:
-        agent: learns.
-        env: gives the batches.
+        agent: the agent to train.
+        env: the training task.
         updates: the number of gradient updates.
-        eval_env: scored greedily every `eval_every` updates, and after the last; its scores are `eval_…`.
-        config: the settings below, together.
-        **settings: the settings below, one by one; they replace those of `config`.
+        eval_env: the test task, scored with greedy decoding every `eval_every` updates and after the last;
+            its scores are the metrics `eval_…`.
+        config: the settings below as one object.
+        **settings: the settings below as keywords, which replace those of `config`.
 
     Returns:
         The metrics of every update.
@@ -96,7 +98,7 @@ def train(
 
 @dataclass(eq=False)
 class _Run:
-    """The state of a run: what has been done, and which metrics are still to be written."""
+    """The state of a run: its progress, and the metrics that are not written yet."""
 
     agent: Agent
     env: Any
@@ -129,7 +131,7 @@ class _Run:
             self.probe = PolicyProbe(self.agent, self.env)
 
     def done(self, unit: str) -> int:
-        """Return the number of updates, or of tokens, so far."""
+        """Return the number of updates or of tokens so far."""
         return self.updates if unit == "updates" else self.env.counts.as_dict()["tokens"]
 
     def tell(self, line: str) -> None:
@@ -138,7 +140,7 @@ class _Run:
             sys.stderr.write(f"{line}\n")
 
     def learn(self) -> None:
-        """Make one update. Its metrics stay tensors."""
+        """Make one update; its metrics stay tensors on the device."""
         started = time.perf_counter()
         metrics = self.agent.update(self.agent.collect(self.env))
         self.updates += 1
@@ -146,13 +148,13 @@ class _Run:
         self.waiting.append((self.updates, self.seconds, metrics))
 
     def flush(self, scores: Row | None = None) -> None:
-        """Fetch and write the metrics that wait, and pass them on; `scores` belong to the last update."""
+        """Fetch and write all waiting metrics and send them to the sinks; `scores` are of the last update."""
         for row in self.record(len(self.waiting), scores):
             for sink in self.sinks:
                 sink(dict(row))  # a callback may change its row, but not the history
 
     def record(self, count: int, scores: Row | None = None) -> History:
-        """Fetch and write the first `count` of the metrics that wait."""
+        """Fetch and write the first `count` of the waiting metrics."""
         if not count:
             return []
         updates, seconds, metrics = zip(*self.waiting[:count], strict=True)
@@ -182,14 +184,14 @@ class _Run:
         self.save("running")
 
     def scored(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Return the scores of an evaluation, and its texts where there are any."""
+        """Return the scores of an evaluation, and its texts if the task has texts."""
         if isinstance(self.eval_env, SteppedEnv):
             return evaluate(self.agent.policy, self.eval_env, limit=self.config.eval_texts), []
         found = evaluate_texts(self.agent.policy, self.eval_env, limit=self.config.eval_texts)
         return {**found.means(), **diversity_metrics(found)}, found.lines(self.eval_env)
 
     def selection(self) -> dict[str, Any] | None:
-        """Return the record of which items are tested; None where no items are."""
+        """Return the record of the tested items; None if the task has no items."""
         if self.eval_env is None or isinstance(self.eval_env, SteppedEnv):
             return None
         return selection(self.eval_env.size, self.config.eval_texts)
@@ -215,7 +217,7 @@ class _Run:
         self.note(status)
 
     def note(self, status: str, error: str | None = None) -> None:
-        """Write alarms and results, the curve only when the run ends: it grows with every evaluation."""
+        """Write alarms and results; the curve only at the end, because it grows with every evaluation."""
         assert self.folder is not None
         if self.noted != self.watch.said:
             self.folder.alarms(self.watch.said)
@@ -239,7 +241,7 @@ class _Run:
         )
 
     def break_off(self, error: BaseException) -> None:
-        """Write what can be written of a run that ends with an error, without hiding that error."""
+        """Write the metrics and the results of a run that ends with an error, without hiding that error."""
         if self.folder is None:
             return
         try:
@@ -249,10 +251,12 @@ class _Run:
             ended = without_places(f"{type(error).__name__}: {error}")
             self.note("failed" if isinstance(error, Exception) else "interrupted", ended)
         except Exception as second:
-            sys.stderr.write(f"rlseq: {self.folder.path}: the end of the run is not written ({second})\n")
+            sys.stderr.write(
+                f"rlseq: {self.folder.path}: the results of the run could not be written ({second})\n"
+            )
 
     def restore(self) -> None:
-        """Restore the last intact checkpoint, if there is one."""
+        """Restore the run from its last intact checkpoint, if there is one."""
         assert self.folder is not None
         found = checkpoint.load(self.folder.checkpoints)
         rows = self.folder.rows(None if found is None else found[1]["metrics"])
@@ -276,14 +280,17 @@ def _evaluated(row: Row) -> bool:
 
 
 def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> None:
-    """Update and evaluate, until the limit or a request to stop."""
+    """Update and evaluate until the limit is reached or a signal asks to stop."""
     every = run.config.eval_every or (100 if unit == "updates" else max(1, limit // 10))
     done = run.done(unit)
     pace = Pace(done, run.done("tokens"), run.seconds)
-    run.tell(opening_line(type(run.agent).__name__, limit, every, unit))
+    opening = opening_line(type(run.agent).__name__, limit, every, unit)
     while done < limit and not stop.asked:
         run.agent.set_progress(done / limit)
         run.learn()
+        if opening:  # after the first update, so that an error in it is the only message
+            run.tell(opening)
+            opening = ""
         before, done = done, run.done(unit)
         if done // every > before // every or done >= limit:
             run.evaluate()
@@ -303,7 +310,7 @@ def _line(run: _Run, share: float, left: float, pace: Pace) -> str:
 
 
 def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> None:
-    """Lock a folder, and restore the run that it holds; a run that is refused changes no file."""
+    """Lock a folder and restore the run in it; a refused run changes no file."""
     folder = out if isinstance(out, RunFolder) else RunFolder(out)
     resume = run.config.resume
     projects = {"wandb": run.config.wandb_project, "trackio": run.config.trackio_project}
@@ -326,17 +333,21 @@ def _open(run: _Run, out: str | PathLike[str] | RunFolder, stack: ExitStack) -> 
 
 
 def _preflight(run: _Run) -> None:
-    """Warn, before training begins, of signs that the reward of the task makes no sense."""
+    """Warn before training of signs that the reward of the task is wrong."""
     agent = run.agent
     if run.updates or isinstance(run.env, SteppedEnv):
         return
-    if isinstance(agent, PolicyGradient) and agent.uses_task_reward:
+    if not isinstance(agent, PolicyGradient):
+        return
+    for complaint in without_others(agent, run.env):
+        run.watch.say(f"preflight: {complaint}")
+    if agent.uses_task_reward:
         for complaint in reward_warnings(run.env, agent.policy):
             run.watch.say(f"preflight: {complaint}; rlseq.preflight(env, policy) shows more")
 
 
 def _fetched(metrics: tuple[Metrics, ...]) -> list[Row]:
-    """Return the scalars of many updates as numbers, with one wait for the device."""
+    """Return the scalars of many updates as numbers, with a single synchronisation with the device."""
     tensors = [torch.as_tensor(value).reshape(()) for row in metrics for value in row.values()]
     device = tensors[0].device if tensors else None
     numbers = iter(torch.stack([t.to(device, torch.float64) for t in tensors]).tolist() if tensors else [])

@@ -1,4 +1,4 @@
-"""`load`: a trained model that stands on its own, without the data and the task of its training."""
+"""`load`: a trained model that works without the data and the task of its training."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Model:
     def score(
         self, sources: Sequence[Source] | None, targets: Sequence[str], *, too_long: str = "cut"
     ) -> list[float]:
-        """Return log p(target | source) of every target; sources are None where the task reads nothing."""
+        """Return log p(target | source) of every target; sources are None if the task has no sources."""
         return score(self.policy, self._writes(), sources, targets, too_long=too_long)
 
     def task(self, **options: Any) -> SequenceEnv:
-        """Return a task with data and with the same words: to test the policy, or to train it further.
+        """Return a task with data and the vocabularies of the model, to test or train the policy further.
 
         Args:
-            **options: of the task, in place of those of the run: `path="new.tsv", split="test"`, say.
+            **options: options of the task that replace those of the run, such as `path="new.tsv"`.
         """
         self._writes()
         if not self.run.env:
@@ -100,7 +100,7 @@ class Model:
 
     @checked_arguments
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the model without optimiser and history: a folder, or a file where the path ends with `.zip`.
+        """Save the model without optimiser and history, as a folder or as a file whose name ends with `.zip`.
 
         Returns:
             The path, from which `rlseq.load` reads the model wherever rlseq is installed.
@@ -109,7 +109,7 @@ class Model:
         files, archive = self._files(), path.suffix == ".zip"
         if path.exists() and (path.is_dir() == archive or not _is_model_or_empty(path)):
             raise FileExistsError(
-                17, "there is something else than a saved model; choose another path", str(path)
+                17, "the path exists and is not a saved model; choose another path", str(path)
             )
         make_folder(path.parent if archive else path)
         if archive:
@@ -163,11 +163,11 @@ class Model:
 
     @property
     def reads(self) -> bool:
-        """Whether the policy reads a source, a text or a picture, before it writes."""
+        """Whether the policy is conditioned on a source, a text or an image."""
         return reads(self._writes())
 
     def _writes(self) -> SequenceEnv:
-        """The task without data; refuses a policy that writes no texts."""
+        """Return the task without data; refuse a policy that does not generate texts."""
         if self.env is None:
             raise ValueError(
                 "the policy acts in a Gymnasium environment and writes no texts; use model.policy"
@@ -197,12 +197,12 @@ def load(
     is_run = path.is_dir() and not (path / DESCRIPTION).exists()
     if best and not is_run:
         raise ValueError(
-            f"{path} is a saved model, which has one set of weights; best belongs to a run's folder"
+            f"{path} is a saved model, which has one set of weights; best applies to the folder of a run"
         )
     try:
         found = _of_run(path, best) if is_run else _saved(path)
     except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, zipfile.BadZipFile) as error:
-        raise Damaged(f"{path} is no saved model or run, or was changed ({_why(error)})") from error
+        raise Damaged(f"{path} is not a saved model or a run, or was changed ({_why(error)})") from error
     import_modules(found.run.imports)
     env = _without_data(found, device)
     if policy is None:
@@ -224,26 +224,28 @@ class _Found:
 
 
 def _of_run(path: Path, best: bool) -> _Found:
-    """The model in the folder of a run."""
+    """Return the model in the folder of a run."""
     if not (path / "config.json").exists():
-        raise ValueError(f"{path} is no run and no saved model: it has neither config.json nor {DESCRIPTION}")
+        raise ValueError(
+            f"{path} is neither a run nor a saved model: it has neither config.json nor {DESCRIPTION}"
+        )
     config, words = configuration(path), read_words(path)
     run = RunConfig.of(read_run(path), path / "run.json")
     return _Found(path, run, words, _spec(words), config["policy"], read_state(path, best)["policy"])
 
 
 def _saved(path: Path) -> _Found:
-    """The model that `Model.save` has written."""
+    """Return a model that `Model.save` has written."""
     if path.is_dir():
         return _described(path, path)
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise Damaged(f"{path} is no saved model: it is compressed")
+            raise Damaged(f"{path} is not a saved model: it is compressed")
         return _described(path, zipfile.Path(archive))
 
 
 def _described(path: Path, files: Any) -> _Found:
-    """The model in a folder, or in an opened archive."""
+    """Return the model in a folder or in an opened archive."""
     described = unsealed(read_json(files / DESCRIPTION), path / DESCRIPTION)
     if described["schema"] != MODEL_SCHEMA:
         raise Damaged(f"{path} has schema {described['schema']!r}, this version reads {MODEL_SCHEMA!r}")
@@ -258,7 +260,7 @@ def _described(path: Path, files: Any) -> _Found:
 
 
 def _spec(words: Json) -> TaskSpec | ControlSpec:
-    """The vocabularies and sizes of a task, or the observations and actions of one without words."""
+    """Return the vocabularies and sizes of a task, or the observations and actions of one without words."""
     if "control" in words:
         return ControlSpec(**words["control"])
     spec = TaskSpec.from_json(words)
@@ -267,12 +269,12 @@ def _spec(words: Json) -> TaskSpec | ControlSpec:
 
 
 def _why(error: Exception) -> str:
-    """The reason why files cannot be read, in one line."""
+    """Return in one line why files cannot be read."""
     return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv | None:
-    """The task of a model, without items; None where it has no words."""
+    """Return the task of a model without its items; None if it has no vocabulary."""
     if isinstance(found.spec, ControlSpec):
         return None
     cls = task_class(found.run.env) if found.run.env in ids() else SequenceEnv
@@ -280,7 +282,7 @@ def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv | No
 
 
 def _policy(found: _Found, env: Any, device: str | torch.device) -> Any:
-    """A policy with the name and the sizes of the run's."""
+    """Return a new policy with the name and the sizes of that of the run."""
     if found.run.stock:
         from rlseq.adapters.sb3_agent import stock_agent
 
@@ -296,13 +298,13 @@ def _policy(found: _Found, env: Any, device: str | torch.device) -> Any:
 
 
 def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Sequence[str] = ()) -> None:
-    """Have a policy take weights, or refuse those that are of another policy.
+    """Load weights into a policy, or refuse weights of another policy.
 
     Args:
-        path: names the weights in the error.
-        weights: by parameter.
-        policy: takes them.
-        new: parameters that may keep their initial weights, where there are no others.
+        path: the file or folder of the weights, for errors.
+        weights: the weights by parameter.
+        policy: the policy that receives them.
+        new: the parameters that may keep their initial weights if there are none for them.
     """
     own = policy.state_dict()
     weights = {**{name: own[name] for name in new if name in own and name not in weights}, **weights}
@@ -317,14 +319,14 @@ def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Seq
 
 
 def _is_model_or_empty(path: Path) -> bool:
-    """Return whether a model may be written there: over another one, or into an empty folder."""
+    """Return whether a model may be written there: over another model, or into an empty folder."""
     if path.is_dir():
         return (path / DESCRIPTION).exists() or not any(path.iterdir())
     return zipfile.is_zipfile(path) and zipfile.Path(path, DESCRIPTION).exists()
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:
-    """Return one file with others, uncompressed, and without dates, so that equal models are equal files."""
+    """Return an archive of files, uncompressed and without dates, so that equal models are equal files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():

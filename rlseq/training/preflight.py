@@ -1,4 +1,4 @@
-"""Checks of a reward before training: its values of texts of known quality, and warnings about them."""
+"""Checks of a reward before training: its values for texts of known quality, and warnings about them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TokensAndMask = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
 
 @dataclass
 class Preflight:
-    """Rewards of known kinds of text, `[N]` each, and warnings about them; print it."""
+    """The rewards of known kinds of text, `[N]` each, and warnings about them; it can be printed."""
 
     rewards: dict[str, Tensor]
     constant: str
@@ -62,13 +62,13 @@ class Preflight:
 @checked_arguments
 @torch.no_grad()
 def preflight(env: Any, policy: Any, limit: PositiveInt = 256) -> Preflight:
-    """Compute the rewards of references, of the policy's texts and of worthless texts; warn of a wrong order.
+    """Compute the rewards of references, texts of the policy and worthless texts; warn of a wrong order.
 
-    The task and its random numbers stay as they are.
+    The task and its random numbers are not changed.
 
     Args:
         env: the task.
-        policy: as it is before training.
+        policy: the policy before training.
         limit: number of texts of each kind.
     """
     task, context, references, rewards = _good(env, limit)
@@ -91,7 +91,7 @@ def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
 
     Args:
         env: the task.
-        policy: as it is before training.
+        policy: the policy before training.
         limit: number of texts of each kind.
     """
     task, context, references, rewards = _good(env, limit)
@@ -101,7 +101,7 @@ def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
 
 
 def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, TokensAndMask | None, dict[str, Tensor]]:
-    """Return the task by itself, some of its contexts, their references, and the rewards of these."""
+    """Return a copy of the task, some of its contexts, their references, and the rewards of these."""
     task = _apart(sequence_env(env), limit)
     context = dict(task.begin())
     references = _references(task, context)
@@ -131,7 +131,7 @@ def _paid(task: SequenceEnv, texts: TokensAndMask, context: Context) -> Tensor:
 
 @contextmanager
 def _counting(task: SequenceEnv) -> Iterator[None]:
-    """Say in the error about a reward's shape how many texts were judged, and why so many."""
+    """Add to an error about the shape of a reward how many texts were judged, and why."""
     try:
         yield
     except WrongShape as error:
@@ -159,7 +159,7 @@ def preflight_warnings(mean: dict[str, float], spread: float, noise: float) -> l
 
 
 def reward_only_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
-    """Return those warnings that concern the reward alone, whatever the policy writes."""
+    """Return the warnings that concern only the reward, independently of the policy."""
     floor = mean["random"] + noise / 2
     best = mean.get("references")
     found = []
@@ -192,7 +192,7 @@ def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
 
 
 def _fitted(task: SequenceEnv, tokens: Tensor, lengths: Tensor) -> TokensAndMask:
-    """Return texts as wide as the task writes them; what is longer is cut."""
+    """Return texts padded or cut to the largest length of the task."""
     room = task.max_len - tokens.shape[1]
     tokens = torch.nn.functional.pad(tokens, (0, max(room, 0)))[:, : task.max_len]
     mask = torch.arange(task.max_len, device=tokens.device) < lengths.clamp(min=1).unsqueeze(1)
@@ -207,7 +207,7 @@ def _references(task: SequenceEnv, context: Context) -> TokensAndMask | None:
 
 
 def _left_out(task: SequenceEnv, context: Context, references: TokensAndMask) -> Tensor | None:
-    """Return the rewards of every item's first reference by its others; None where that cannot be."""
+    """Return the reward of the first reference of every item, judged by the others; None if impossible."""
     several = (context["reference_lengths"] > 0).sum(1) > 1
     if not several.any():
         return None
@@ -222,7 +222,7 @@ def _left_out(task: SequenceEnv, context: Context, references: TokensAndMask) ->
 
 
 def _best_constant(task: SequenceEnv, context: Context, texts: TokensAndMask) -> tuple[str, Tensor]:
-    """Return the text that earns most if it is always written, and its rewards, of the most frequent ones."""
+    """Return the frequent text with the largest mean reward over all contexts, and its rewards."""
     tokens, mask = texts
     rows, counts = torch.unique(tokens.where(mask, -1), dim=0, return_counts=True)
     rows = rows[counts.argsort(descending=True, stable=True)[:CONSTANT_ANSWERS]]
@@ -233,7 +233,7 @@ def _best_constant(task: SequenceEnv, context: Context, texts: TokensAndMask) ->
 
 
 def _random(task: SequenceEnv, texts: TokensAndMask) -> TokensAndMask:
-    """Draw random words, as many as the given texts have, which end as these do."""
+    """Return random words with the lengths of given texts, which end where these do."""
     tokens, mask = texts
     drawn = torch.randint(len(task.vocab), tokens.shape, generator=task.generator, device=task.device)
     if task.vocab.eos is not None:

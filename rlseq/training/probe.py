@@ -1,4 +1,4 @@
-"""A closer look at an agent, for which texts are written and gradients taken: from time to time."""
+"""Measurements of an agent at evaluations that need additional samples and gradients."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rlseq.types import Metrics, Rollout
 
 @dataclass(eq=False)
 class PolicyProbe:
-    """Compares a policy with its greedy texts, with itself at the start, and with the truth if that is known.
+    """Compares a policy with its greedy texts, its initial weights, and the true objective if it is known.
 
-    The agent, the task's episodes and its random numbers are left as they were found.
+    The agent, the episodes of the task and its random numbers are not changed.
 
     Args:
         agent: a `PolicyGradient`; where it stands now is the start.
@@ -43,15 +43,15 @@ class PolicyProbe:
         self.start = deepcopy(self.agent.policy).requires_grad_(False)
 
     def __call__(self) -> Metrics:
-        """Scalars, all of a fresh batch."""
+        """Return all measurements, made on a fresh batch."""
         with self.env.preserved():
-            # Without `catch_up`: a discriminator must not learn because somebody looks.
+            # Without `catch_up`: a measurement must not train a discriminator.
             batch = self.agent.gather(self.agent.paid_on(self.env))
             seen = {**self.greedy(batch), **self.moved(batch), **self.texts(batch), **self.noise(batch)}
             return {**seen, **self.truth()}
 
     def greedy(self, batch: Rollout) -> Metrics:
-        """How samples fare against the greedy text: where few beat it, SCST has little to learn from."""
+        """Return the rewards of samples against the greedy text; if few exceed it, SCST has little signal."""
         if batch.greedy is None:
             batch = GreedyReturn().prepare(batch, self.agent.policy, self.agent.paid_on(self.env))
         assert batch.greedy is not None
@@ -62,21 +62,21 @@ class PolicyProbe:
         }
 
     def moved(self, batch: Rollout) -> Metrics:
-        """KL(π ‖ π_start), nats per token, estimated from what π wrote."""
+        """Return KL(π ‖ π_start), nats per token, estimated from samples of π."""
         moved = kl_estimate(evaluate_frozen(self.start, batch).log_probs - batch.log_probs)
         return {"kl_start": (moved * per_token(batch.mask)).sum()}
 
     def texts(self, batch: Rollout) -> Metrics:
-        """What the texts look like: whether they end by themselves, and how varied they are."""
+        """Return the share of texts that end with EOS, and their diversity."""
         eos = self.env.vocab.eos
         metrics = {} if eos is None else {"eos_rate": (batch.actions[batch.ends] == eos).float().mean()}
         ids = torch.where(batch.mask, batch.actions, PAD)
         return metrics | {f"distinct_{n}": DistinctN(order=n).pool(ids) for n in (1, 2)}
 
     def noise(self, batch: Rollout) -> Metrics:
-        """Variance of the gradient between micro-batches, of all parameters; and over its squared norm.
+        """Return the variance of the gradient between micro-batches, and its ratio to the squared norm.
 
-        A group is never divided; of a single one there is nothing to tell.
+        Groups are not divided; with a single group nothing is returned.
         """
         batch = self.agent.with_advantages(batch)
         groups = torch.arange(len(batch.actions), device=batch.actions.device).view(-1, batch.samples)
@@ -92,11 +92,11 @@ class PolicyProbe:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The policy at the start, with which a resumed run goes on comparing."""
+        """Return the initial policy, with which a resumed run is compared as well."""
         return {"start": self.start.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the initial policy."""
         self.start.load_state_dict(state["start"])
 
     def _gradient(self, batch: Rollout) -> Tensor:
@@ -106,6 +106,6 @@ class PolicyProbe:
         return torch.cat([g.flatten() for g in found if g is not None])
 
     def truth(self) -> Metrics:
-        """The true objective, where all texts can be listed."""
+        """Return the true objective, if all texts can be enumerated."""
         texts = len(self.env.vocab) ** self.env.max_len * self.env.size
         return {"objective": exact.objective(self.agent.policy, self.env)} if texts <= exact.LIMIT else {}

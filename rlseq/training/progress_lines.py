@@ -42,7 +42,7 @@ class Pace:
 
 
 def opening_line(name: str, limit: int, every: int, unit: str) -> str:
-    """Return the line that is printed before the first update."""
+    """Return the line that is printed after the first update."""
     return f"{name}: {limit:,} {unit}, an evaluation every {every:,} {unit}"
 
 

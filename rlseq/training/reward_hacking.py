@@ -1,7 +1,7 @@
-"""Figures and alarms that show whether a policy exploits its reward.
+"""Metrics and alarms that show whether a policy exploits its reward.
 
-Then the trained metric rises while others fall, texts become alike or repeat themselves, and the policy
-grows certain of what it writes.
+Signs are a trained metric that rises while others fall, texts that become alike or repetitive, and a policy
+that becomes almost deterministic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_COMPARED = 500  # texts that are compared with each other, drawn at random 
 
 
 def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
-    """Return figures of a set of texts that are usually not trained on.
+    """Return metrics of a set of texts that are usually not trained on.
 
     Peakiness is the mean probability of the tokens written; of greedy texts that of the likeliest token,
     which training on a reward can raise without learning anything (Choshen et al. 2020).
@@ -40,7 +40,7 @@ def diversity_metrics(found: EvaluatedTexts) -> dict[str, float]:
 def reward_hacking_alarms(
     curve: Sequence[Mapping[str, float]], trained: str = "reward", tolerance: float = 0.1
 ) -> list[str]:
-    """Say what has become worse while the trained reward became better; an empty list when nothing has.
+    """Return a message for each metric that became worse while the trained reward became better.
 
     Compares the last evaluation with the first. The alarm is raised where the reward rose and a held-out
     metric lost more than `tolerance` of its first value, or where repetition or commonness rose by 0.2.

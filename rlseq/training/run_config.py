@@ -1,4 +1,4 @@
-"""A run as plain values, as they are written beside its results."""
+"""The configuration of a run as plain values, which are stored with its results."""
 
 from __future__ import annotations
 
@@ -32,46 +32,47 @@ TO_WORDS = (  # options of a task by which vocabularies are made
 
 @dataclass(frozen=True)
 class RunConfig(Checked):
-    """What one run trains on what, for how long, and into which folder: plain values, kept in `run.json`."""
+    """The configuration of one run as plain values, kept in `run.json`."""
 
     env: str
-    """Id of the task (`rlseq envs`); that of the start when not given."""
+    """Id of the task (`rlseq envs`); with a start, by default the task of the start."""
     agent: str
     """Name of the agent in its comparison."""
     algorithm: str
-    """Name of the agent in `rlseq.agents`, or of one of stable-baselines3."""
+    """Name of the algorithm: one of `rlseq.agents`, or one of stable-baselines3."""
     folder: str = "runs/train"
     """Folder of the run."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task, `length=6`."""
+    """Options of the task, such as `length=6` (`rlseq envs TASK` lists them)."""
     training_options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task in training alone."""
+    """Options of the task in training only."""
     hyper: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters of the agent."""
     reward: str | None = None
-    """A metric to train on, or "constant" or "shuffled"; the task's own reward when not given."""
+    """A metric to train on, or "constant" or "shuffled" as a control; by default the reward of the task."""
     policy: str = "lstm"
     """Name of the policy; on the command line with its sizes, `lstm hidden=64` (`rlseq policies`)."""
     sizes: Mapping[str, Any] = field(default_factory=dict)
     """Sizes of the policy."""
     start: str | None = None
-    """A run, or a saved model, from which this one starts: its policy, its words, its task and options."""
+    """A run or a saved model to start from: its policy, vocabulary, task and options are taken over."""
     budget_tokens: Tokens = 1_000_000
-    """Tokens that are written or imitated in training."""
+    """Length of the training: tokens that are generated or imitated."""
     evaluations: PositiveInt = 10
-    """Number of tests at equal distances, on the items that the task holds out."""
+    """Number of evaluations on held-out items, at equal intervals."""
     metrics: tuple[str, ...] | None = None
-    """Metrics that are tested beside the reward; the task's own when not given."""
+    """Metrics to report beside the reward in tests; by default those of the task."""
     texts: PositiveInt | None = None
-    """The most items of a test, drawn at random by a fixed seed; all when not given."""
+    """The largest number of items in a test, drawn at random by a fixed seed; by default all items."""
     seed: Seed = 0
     """Seed of data, samples and initial weights."""
     sweep: bool = False
-    """Test samples at several temperatures, too."""
+    """Also test samples at several temperatures."""
     unrecorded: tuple[str, ...] = ()
-    """Options of the task that are no plain values, such as a reward function, and are not kept."""
+    """Options of the task that are not plain values, such as a reward function, and are not stored."""
     imports: tuple[str, ...] = ()
-    """Modules of your own that are imported first, so that what they register has a name here."""
+    """Modules of your own to import first; the tasks, agents, policies and metrics that they register can be
+    named here."""
 
     def __post_init__(self) -> None:
         """Give a task on texts the tokenizer of a pretrained policy, where its options name none."""
@@ -84,17 +85,17 @@ class RunConfig(Checked):
 
     @property
     def stock(self) -> bool:
-        """Is it one of stable-baselines3?"""
+        """Whether the algorithm is one of stable-baselines3."""
         return self.algorithm.startswith("sb3-")
 
     @property
     def policy_sizes(self) -> dict[str, Any]:
-        """The sizes of the policy, which has a value head where they do not say otherwise."""
+        """The sizes of the policy, with a value head unless they exclude it."""
         value = {"value": True} if "value" in keyword_names(pick(POLICIES, self.policy, "policy")) else {}
         return {**value, **self.sizes}
 
     def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of the task with some changed; the vocabularies stay those of the run."""
+        """Return the options of the task with some of them changed; the vocabularies of the run are kept."""
         task = task_class(self.env)
         known, defaults = option_names(task), signature(task).parameters
         kept = changes.keys() & known if known & {*OF_WORDS} else set()
@@ -109,21 +110,21 @@ class RunConfig(Checked):
 
     @property
     def done(self) -> bool:
-        """Whether it is finished, and all that is made of it afterwards is there."""
+        """Whether the run is finished and all of its files exist."""
         folder = Path(self.folder)
         needed = ["results.json", "start.json", *(["temperatures.json"] if self.sweep else [])]
         there = all((folder / name).exists() for name in needed)
         return there and read_results(folder)["status"] == "finished"
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them, without folders; `imports` only where there are any."""
+        """Return the settings as JSON values, without folders, and without `imports` if there are none."""
         optional = [name for name in ("imports", "unrecorded") if not getattr(self, name)]
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in found.items() if name not in ("folder", "start", *optional)}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any], path: Path) -> RunConfig:
-        """Return the settings that a file holds, which must be those of this version."""
+        """Return the settings in a file, or refuse those of another version."""
         try:
             return cls(folder=str(path.parent), **plain)
         except (TypeError, ValueError) as error:
@@ -131,7 +132,7 @@ class RunConfig(Checked):
 
 
 def run_of(agent: Any, env: Any) -> dict[str, Any]:
-    """Return the settings of a run that is made in Python, as far as plain values can say them.
+    """Return the settings of a run made in Python, as far as they are plain values.
 
     Args:
         agent: of `rlseq.make_agent`, or of a class of the user's.
@@ -166,14 +167,14 @@ def run_of(agent: Any, env: Any) -> dict[str, Any]:
 
 
 def words_of(env: Any) -> dict[str, Any]:
-    """The vocabularies and sizes of a task in full, or the observations and actions of one without words."""
+    """Return the vocabularies and sizes of a task, or the observations and actions of one without words."""
     if isinstance(env, SteppedEnv):
         return {"control": asdict(ControlSpec.of(env))}
     return TaskSpec.of(env).to_json()
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with texts for paths, and numbers of Python for those of NumPy."""
+    """Return a value with paths as strings and NumPy numbers as Python numbers."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -190,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether JSON can hold a value."""
+    """Return whether a value can be stored as JSON."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and is_plain(part) for name, part in value.items())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Where runs are written: a folder each, with everything needed to resume, compare and reproduce it.
+"""The folder of a run, with everything needed to resume, compare and reproduce it.
 
 The files and their fields are described in docs/guides/runs.md.
 """
@@ -46,10 +46,10 @@ MODEL = "model.json"  # the description in the folder of a saved model
 class RunFolder:
     """The folder of one run, held by one process at a time.
 
-    `check` and `hold` change no file; `begin` is called when nothing speaks against the run any more.
+    `check` and `hold` change no file; `begin` is called after all checks have passed.
 
     Args:
-        path: is made where it does not exist.
+        path: the folder, which is created if it does not exist.
         run: the configuration of the run as plain values, kept in `run.json` (`rlseq.training.run_config`).
         command: its settings as they were given, kept in `command.yaml`.
         first: the scores of the policy before training, kept in `start.json`.
@@ -70,36 +70,36 @@ class RunFolder:
 
     @property
     def started(self) -> bool:
-        """Whether there is a run in it already, also one whose `config.json` is lost."""
+        """Whether the folder already holds a run, even one whose `config.json` is lost."""
         return (self.path / "config.json").exists() or bool(checkpoint.steps(self.checkpoints))
 
     def configured(self, config: Mapping[str, Any]) -> Json:
-        """A configuration with the part of `run.json` that must stay the same."""
+        """Return a configuration with the settings of `run.json` that must stay the same."""
         return {**config, "run": None if self.run is None else fixed(self.run)}
 
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Refuse a folder that holds a model, or a run which must not or cannot go on as configured."""
+        """Refuse a folder that holds a model, or a run that must not or cannot be resumed as configured."""
         if (self.path / MODEL).exists():
             raise ValueError(f"{self.path} holds a saved model; write the run to another folder")
         if not self.started:
             return
         if not resume:
             raise ValueError(
-                f"{self.path} already holds a run; resume=True goes on with it, or write to another folder"
+                f"{self.path} already holds a run; resume=True resumes it, or write to another folder"
             )
         check_same(self.path, config)
 
     def hold(self) -> None:
-        """Keep other processes out."""
+        """Lock the folder against other processes."""
         make_folder(self.path)
         self._lock = locked(self.path / "lock")
 
     def begin(self, config: Mapping[str, Any], run: Mapping[str, Any], words: Mapping[str, Any]) -> None:
-        """Write the description of the run, and cut off the metrics that will be written again.
+        """Write the description of the run, and truncate the metrics that will be written again.
 
         Args:
-            config: by which a later call knows the run again.
-            run: the configuration as plain values, where the folder was not given one.
+            config: the configuration, by which a later call recognises the run.
+            run: the configuration as plain values, if the folder was not given one.
             words: the vocabularies and sizes of the task, in full.
         """
         assert self._lock is not None
@@ -117,13 +117,13 @@ class RunFolder:
         self.metrics.open()
 
     def close(self) -> None:
-        """Let others in."""
+        """Close the files and release the lock."""
         self.metrics.close()
         if self._lock is not None:
             self._lock.close()
 
     def rows(self, mark: Mapping[str, Any] | None) -> list[Row]:
-        """The lines of `metrics.jsonl` up to a checkpoint's mark, checked."""
+        """Return the lines of `metrics.jsonl` up to the mark of a checkpoint, after checking them."""
         return [json.loads(line) for line in self.metrics.read(mark).splitlines()]
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -131,7 +131,7 @@ class RunFolder:
         self.metrics.append(map(json.dumps, rows))
 
     def samples(self, update: int, texts: Sequence[Mapping[str, Any]]) -> Json:
-        """Write the texts of an evaluation, one a line, to `samples/UPDATE.jsonl`; returns their mark."""
+        """Write the texts of an evaluation, one a line, to `samples/UPDATE.jsonl`; return their mark."""
         folder = self.path / "samples"
         make_folder(folder)
         data = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode()
@@ -148,20 +148,21 @@ class RunFolder:
 
 
 def read_run(folder: Path) -> Json:
-    """The configuration of a run as plain values, which must be the one that the run was begun with."""
+    """Return the configuration of a run as plain values; refuse one that was changed since the run began."""
     path = folder / "run.json"
     run = read_sealed(path)
     begun = configuration(folder)["run"]
     differ = "".join(f"\n  {line}" for line in differences(begun or fixed(run), fixed(run), "run"))
     if differ:
         raise Damaged(
-            f"{path} is not what the run was begun with:{differ}\nput back a copy of it, or use another run"
+            f"{path} is not the configuration with which the run began:{differ}\n"
+            "restore a copy of it, or use another run"
         )
     return run
 
 
 def read_words(folder: Path) -> Json:
-    """The vocabularies of a run, which must be those that its configuration names."""
+    """Return the vocabularies of a run; refuse others than those that its configuration names."""
     path = folder / "words.json"
     words = read_sealed(path)
     for name in ("vocab", "source_vocab"):
@@ -170,26 +171,24 @@ def read_words(folder: Path) -> Json:
             "words", words["vocab"]["words"]
         )  # of one tokenizer they stand there once
         if known is not None and (listed is None or digest_of_words(listed) != known["sha256"]):
-            raise Damaged(f"{path} holds another {name} than the run was begun with; put back a copy of it")
+            raise Damaged(f"{path} holds another {name} than the run began with; restore a copy of it")
     return words
 
 
 def read_results(folder: Path) -> Json:
-    """The results of a run."""
+    """Return the results of a run."""
     return read_sealed(folder / "results.json")
 
 
 def read_state(folder: Path, best: bool = False) -> Any:
-    """The state in the checkpoint that a run's results name, or in its best one.
+    """Return the state in the checkpoint that the results of a run name, or in its best one.
 
-    An older one is never taken in its place: its scores would be those of another policy.
+    An older checkpoint is never used in its place, because the scores would be those of another policy.
     """
     checkpoints = folder / "checkpoints"
     found: Json = read_results(folder) if best or (folder / "results.json").exists() else {"checkpoint": None}
     if best and found["best"] is None:
-        raise ValueError(
-            f"{folder} has no best checkpoint, because it was never evaluated; take its last one"
-        )
+        raise ValueError(f"{folder} has no best checkpoint, because it was never evaluated; use its last one")
     step = found["best"]["update"] if best else found["checkpoint"]
     if step is None:  # stopped before its results were written
         step = max(checkpoint.steps(checkpoints), default=None)
@@ -199,13 +198,13 @@ def read_state(folder: Path, best: bool = False) -> Any:
 
 
 def read_metrics(folder: Path, results: Mapping[str, Any]) -> list[Row]:
-    """The lines of a run's metrics that its results stand on."""
+    """Return the metrics of a run on which its results are based."""
     lines = read_marked(folder / "metrics.jsonl", results["metrics"]).splitlines()
     return [json.loads(line) for line in lines]
 
 
 def read_samples(folder: Path, results: Mapping[str, Any]) -> list[Json]:
-    """The texts of a run's last evaluation."""
+    """Return the texts of the last evaluation of a run."""
     mark = results["samples"]
     if mark is None:
         return []

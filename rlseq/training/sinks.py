@@ -22,7 +22,7 @@ def _say_once(message: str) -> None:
 
 
 def tensorboard(folder: Path, update: int) -> tuple[Sink, Callable[[], None]] | None:
-    """Write scalars as TensorBoard reads them, from an update on; None, said once, where it is missing."""
+    """Return a sink that writes TensorBoard files from an update on; None with a message if it is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         _say_once(
             "no TensorBoard files: pip install 'rlseq[log]' adds them; metrics.jsonl has the same numbers"

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 # Names of other libraries (stable-baselines3, trl, CleanRL, RLlib, transformers) by ours.
-ALIASES = {
+NAMES_ELSEWHERE = {
     "lr": ("learning_rate", "step_size"),
     "entropy": ("ent_coef", "entropy_coef", "entropy_coeff", "entropy_coefficient", "entropy_beta"),
     "value_weight": ("vf_coef", "value_coef", "value_loss_coef", "vf_loss_coeff", "vf_coeff"),
@@ -57,7 +57,7 @@ def hint(name: object, known: Iterable[str]) -> str:
 def _meant(name: str, names: Sequence[str]) -> str | None:
     """Return our name for another library's, or else the nearest; None where none is near."""
     plain = name.replace("-", "_").lower()
-    for ours, aliases in ALIASES.items():
+    for ours, aliases in NAMES_ELSEWHERE.items():
         if plain in aliases and ours.partition("=")[0] in names:
             return ours
     return next(iter(get_close_matches(name, names, n=1, cutoff=0.5)), None)

@@ -44,8 +44,8 @@ def test_three_seeds_show_nothing_and_say_so() -> None:
         "A has the highest mean reward, but no significant difference from B"
     )
     assert remarks(agents, pairs) == [
-        "With 3 runs each, no permutation test can give less than p = 0.1, so that no difference can be "
-        "shown, whatever the t-test says: use at least 4 seeds."
+        "With 3 runs each, the smallest possible p of a permutation test is 0.1, so no difference can be "
+        "shown, whatever the result of the t-test: use at least 4 seeds."
     ]
 
 
@@ -55,8 +55,8 @@ def test_where_the_tests_part_it_is_said_and_nothing_is_shown() -> None:
     assert pairs[0]["p_permutation"] <= 0.05 < pairs[0]["p"]
     assert pairs[0]["better"] is None
     (remark,) = remarks(agents, pairs)
-    assert remark.startswith("A − B: the t-test says p = 0.")
-    assert "the permutation test p = 0.008 (neither corrected)" in remark
+    assert remark.startswith("A − B: the t-test gives p = 0.")
+    assert "the permutation test p = 0.008 (both without correction)" in remark
     assert "treated as not shown" in remark
 
 
@@ -70,7 +70,7 @@ def test_several_agents() -> None:
     assert "no failure in 41% of all comparisons with 4 seeds" in " ".join(remarks(agents, pairs))
     one = judged({"a": [1.0], "b": [0.0]})
     assert "use more seeds" in verdict(*one)
-    assert "alone" in verdict(*judged({"a": [1.0, 2.0]}))
+    assert "the only agent" in verdict(*judged({"a": [1.0, 2.0]}))
     assert verdict([], []) == "No run was finished."
     assert remarks([], []) == []
 
