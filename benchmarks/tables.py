@@ -15,7 +15,7 @@ from pathlib import Path
 from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, rewards, throughput
-from tabled.settings import comparison, training
+from tabled.settings import comparison, fit, training
 from tabled.tasks import captions, finetune, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "demo": demo,
     "finetune": finetune,
+    "fit": fit,
     "items": items,
     "learning": learning,
     "loading": loading,

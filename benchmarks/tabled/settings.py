@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rlseq.compare.plan import ComparisonConfig
+from rlseq.recipe.config import FitConfig
 from rlseq.training.config import TrainConfig
 from rlseq.utils.settings import descriptions
 from tabled import markdown
@@ -14,6 +15,11 @@ from tabled import markdown
 def training() -> str:
     """The fields of `TrainConfig`."""
     return settings(TrainConfig)
+
+
+def fit() -> str:
+    """The fields of `FitConfig`."""
+    return settings(FitConfig)
 
 
 def comparison() -> str:
