@@ -9,10 +9,12 @@ decodes texts instead, to the same words.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from itertools import chain
 
-from rlseq.metrics.encode import pad
+import torch
+from torch import Tensor, is_tensor
+
 from rlseq.metrics.tokenize import (
     Tokenize,
     end_marks,
@@ -52,15 +54,9 @@ class RunWords:
         """Start without any run."""
         self.fitted = len(self.known)
         self.others: dict[str, int] = {}
-        self.found: dict[int, list[int]] = {}
-        self._arrange()
-
-    def _arrange(self) -> None:
-        """Put the words of all runs into tables, in the order of their keys."""
-        keys = torch.tensor([*self.found], dtype=torch.int64)
-        self.keys, order = keys.sort()
-        words, lengths = pad([*self.found.values()])
-        self.words, self.lengths = words[order].clamp(min=0), lengths[order]
+        self.keys, self.entry, self.flat, self.begins, self.lengths = (
+            torch.zeros(0, dtype=torch.int64, device=self.value.device) for _ in range(5)
+        )
 
     def __call__(self, tokens: Tensor, written: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the words `[B, L]` and their numbers `[B]`; None where most runs are new.
@@ -69,73 +65,94 @@ class RunWords:
             tokens: `[B, T]`.
             written: where they count, before EOS.
         """
-        self._move(tokens.device)
+        if self.fitted != len(self.known) or len(self.keys) > MOST_RUNS:  # references may have more words now
+            self._forget()
+        if self.value.device != tokens.device:
+            vars(self).update(
+                (n, part.to(tokens.device)) for n, part in vars(self).items() if is_tensor(part)
+            )
         ids = tokens.where(written, 0)
         real = written & ~self.silent[ids]
         whole = (self.odd[ids] & real).any(1, keepdim=True)  # a text that is one run
-        begins = real & (self.starts[ids] & ~whole | (real.cumsum(1) == 1))
-        run = begins.cumsum(1) - 1
-        place = (real.cumsum(1) - 1).where(begins, 0).cummax(1).values
-        place = real.cumsum(1) - 1 - place  # of a piece in its run
-        width = tokens.shape[1]
-        multiplier = self._powers(width, tokens.device)
-        shares = (self.value[ids] * multiplier[place.clamp(min=0)]).where(real, 0)
-        keys = torch.zeros_like(tokens).scatter_add_(1, run.clamp(min=0), shares)
+        place = real.cumsum(1) - 1
+        begins = real & (self.starts[ids] & ~whole | (place == 0))
+        run = (begins.cumsum(1) - 1).clamp(min=0)
+        place = place - place.where(begins, 0).cummax(1).values  # of a piece in its run
+        powers = self._powers(tokens.shape[1])
+        shares = (self.value[ids] * powers[place.clamp(min=0)]).where(real, 0)
+        keys = torch.zeros_like(tokens).scatter_add_(1, run, shares)
         keys[:, 0] ^= FIRST
-        there = torch.arange(width, device=tokens.device) < begins.sum(1, keepdim=True).clamp(min=1)
-        at = torch.searchsorted(self.keys, keys).clamp(max=max(len(self.keys) - 1, 0))
-        known = self.keys[at] == keys if len(self.keys) else torch.zeros_like(there)
-        strange = there & ~known
-        new, every = torch.stack([strange.sum(), there.sum()]).tolist()
-        if new > MOST_NEW * every and self.found:
+        there = torch.arange(tokens.shape[1], device=tokens.device) < begins.sum(1, keepdim=True).clamp(min=1)
+        return self._look_up(keys, there) or self._learned(ids, real, run, keys, there)
+
+    def _look_up(self, keys: Tensor, there: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the words of runs `[B, T]` and their numbers; None where some are not known."""
+        if not len(self.keys):
             return None
-        if new:
-            self._learn(ids, real, run, keys, strange)
-            return self(tokens, written)
-        lengths = self.lengths[at].where(there, 0)
-        ends = lengths.cumsum(1)
-        numbers = ends[:, -1]
-        longest = int(torch.stack([numbers.max(), lengths.max()]).max())
-        out = tokens.new_zeros(len(tokens), longest + 1)  # with a column that nothing reads
-        for k in range(self.words.shape[1]):
-            inside = k < lengths
-            column = (ends - lengths + k).where(inside, longest)
-            out.scatter_(1, column, self.words[at, k].where(inside, 0))
-        return out[:, :longest], numbers
+        entry, known = self._entries(keys)
+        lengths = self.lengths[entry].where(there, 0)
+        numbers = lengths.sum(1)
+        counts = (there & ~known).any(), numbers.sum(), numbers.max()
+        strange, total, longest = torch.stack([count.long() for count in counts]).tolist()  # one transfer
+        if strange:
+            return None
+        each = lengths.flatten()
+        place = torch.arange(total, device=keys.device)
+        first = self.begins[entry].flatten() - each.cumsum(0) + each
+        words = self.flat[first.repeat_interleave(each, output_size=total) + place]
+        rows = torch.arange(len(keys), device=keys.device).repeat_interleave(numbers, output_size=total)
+        out = keys.new_zeros(len(keys), longest)
+        out[rows, place - (numbers.cumsum(0) - numbers)[rows]] = words
+        return out, numbers
 
-    def _learn(self, ids: Tensor, real: Tensor, run: Tensor, keys: Tensor, strange: Tensor) -> None:
-        """Read runs that were not met before, on the host."""
-        if len(self.found) > MOST_RUNS:
-            self._forget()
-            strange = torch.ones_like(strange)
-        rows = strange.any(1).nonzero().flatten()
-        parts = (part[rows].tolist() for part in (ids, real, run, keys, strange))
+    def _entries(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the entry of every key, and whether it is known."""
+        at = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
+        return self.entry[at], self.keys[at] == keys
+
+    def _learned(
+        self, ids: Tensor, real: Tensor, run: Tensor, keys: Tensor, there: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Read runs that were not met before, on the host, and look again; None where these are most."""
+        strange = there & ~self._entries(keys)[1] if len(self.keys) else there
+        if len(self.keys) and strange.sum() > MOST_NEW * there.sum():
+            return None
+        pieces = real & strange.gather(1, run)
+        belongs = torch.arange(len(ids), device=ids.device).unsqueeze(1) * ids.shape[1] + run
+        first, key = (run == 0).expand_as(ids)[pieces], keys.gather(1, run)[pieces]
         new: dict[int, Run] = {}
-        for row_ids, row_real, row_run, row_keys, row_strange in zip(*parts, strict=True):
-            runs: dict[int, list[int]] = {0: []}
-            for id, counts, number in zip(row_ids, row_real, row_run, strict=True):
-                if counts:
-                    runs.setdefault(number, []).append(id)
-            for number, pieces in runs.items():
-                if row_strange[number] and row_keys[number] not in self.found:
-                    new[row_keys[number]] = number == 0, pieces
-        first = self.fitted + 1
-        for (key, _), text in zip(new.items(), self.pieces.read([*new.values()]), strict=True):
-            words = [str(word) for word in self.tokenize(text)]
-            self.found[key] = ids_of(words, self.known, self.others, first)
-        self._arrange()
+        silent = strange[:, 0] & ~real.any(1)
+        if silent.any():
+            new[FIRST] = True, []
+        columns = (column.tolist() for column in (ids[pieces], belongs[pieces], first, key))
+        last, seen = -1, list[int]()
+        for id, of, begins, number in zip(*columns, strict=True):
+            if of != last:
+                last, seen = of, []
+                new.setdefault(number, (begins, seen))
+            seen.append(id)
+        self._add(new)
+        return self._look_up(keys, there)
 
-    def _powers(self, width: int, device: torch.device) -> Tensor:
-        """Return the odd multiplier of each place in a run."""
+    def _add(self, new: Mapping[int, Run]) -> None:
+        """Add the words of runs by their keys."""
+        texts = self.pieces.read([*new.values()])
+        words = [[str(word) for word in self.tokenize(text)] for text in texts]
+        ids = ids_of(chain.from_iterable(words), self.known, self.others, self.fitted + 1)
+        device, lengths = self.keys.device, torch.tensor([*map(len, words)])
+        ends = lengths.cumsum(0)
+        self.begins = torch.cat([self.begins, (ends - lengths).to(device) + len(self.flat)])
+        self.lengths = torch.cat([self.lengths, lengths.to(device)])
+        self.flat = torch.cat([self.flat, torch.tensor(ids, dtype=torch.int64, device=device)])
+        keys = torch.cat([self.keys, torch.tensor([*new], device=device)])
+        entries = torch.arange(len(self.keys), len(keys), device=device)
+        self.keys, order = keys.sort()
+        self.entry = torch.cat([self.entry, entries])[order]
+
+    def _powers(self, width: int) -> Tensor:
+        """Return an odd multiplier for each place in a run."""
         draw = torch.Generator().manual_seed(1)
-        return (torch.randint(1 << 62, (width,), generator=draw) * 2 + 1).to(device)
-
-    def _move(self, device: torch.device) -> None:
-        """Have tables on a device; forget what was read before references had more words."""
-        if self.fitted != len(self.known):
-            self._forget()
-        for name in ("value", "starts", "odd", "silent", "keys", "words", "lengths"):
-            setattr(self, name, getattr(self, name).to(device))
+        return (torch.randint(1 << 62, (width,), generator=draw) * 2 + 1).to(self.value.device)
 
 
 def run_words(pieces: Pieces | None, tokenize: Tokenize, known: dict[str, int]) -> RunWords | None:

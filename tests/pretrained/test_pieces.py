@@ -96,9 +96,9 @@ def test_new_runs_are_decoded_where_they_are_most(env: Any) -> None:
     assert fast.runs is not None
     tokens, mask = batch(env, 0)
     assert fast.runs(tokens[:10], mask[:10]) is not None
-    known = len(fast.runs.found)
+    known = len(fast.runs.keys)
     assert fast.runs(tokens[-20:], mask[-20:]) is None
-    assert len(fast.runs.found) == known
+    assert len(fast.runs.keys) == known
 
 
 def test_runs_are_forgotten_where_they_are_too_many(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
