@@ -46,6 +46,19 @@ def test_names_of_other_libraries_are_understood(env: Any, given: str, meant: st
         make_agent("ppo", policy_for(env), **{given: 0.1})
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("--learning-rate", "--lr"), ("--clip_range=0.1", "--clip"), ("--temperature", "--decode.temperature")],
+)
+def test_flags_of_other_libraries_are_understood(given: str, meant: str, capsys: Any) -> None:
+    from rlseq.cli import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "ppo", "--env", "rlseq/Copy-v0", given, "0.1"])
+    flag = given.partition("=")[0]
+    assert capsys.readouterr().err == f"rlseq: unknown flag {flag}; did you mean {meant}?\n"
+
+
 def test_an_alias_is_offered_only_where_our_name_is_known() -> None:
     assert hint("clip_range", ["lr", "entropy"]) == "; known: entropy, lr"
     assert hint("batch_size", ["num_envs"]) == "; did you mean 'num_envs'? known: num_envs"

@@ -18,13 +18,13 @@ from typing_extensions import get_type_hints
 from tyro.conf import UseAppendAction, arg
 
 from rlseq.utils.arguments import Range, Tokens, check_fields
-from rlseq.utils.errors import check_options, hint, in_one_line
+from rlseq.utils.errors import check_options, hint, in_one_line, ours
 from rlseq.utils.settings import descriptions
 
 LARGEST = 1_000_000  # bytes of a file of settings
 MOST_VALUES = 10_000  # values in it
 PLAIN = (bool, int, float, str)
-IMPORT = "import a module of your own first, so that the tasks, agents and metrics it registers are known"
+IMPORT = "Import a module of your own first, so that the tasks, agents and metrics it registers are known"
 Imports = Annotated[tuple[str, ...], arg(name="import", help=IMPORT), UseAppendAction]
 SeveralWords = tuple[str, ...]
 TypedTokens = Annotated[float, Range(1, 1e18)]
@@ -95,11 +95,25 @@ def type_of_flag(hint: Any, default: Any) -> Any:
 
 def parsed(form: Any, words: Sequence[str], prog: str, text: str | None, found: Mapping[str, Any]) -> Any:
     """Return the flags of a form as they were typed; a file has `found` the values of those that were not."""
+    _check_flags(words, [each.name for each in fields(form)])
     default = form(**{name: _from_file(form, name, value) for name, value in found.items()})
     check_fields(default)
     given = tyro.cli(form, prog=prog, description=text, args=words, default=default)
     check_fields(given)
     return given
+
+
+def _check_flags(words: Sequence[str], known: Collection[str]) -> None:
+    """Refuse flags that are names of other libraries, with ours; tyro refuses all other unknown flags."""
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        meant = ours(name, known) if word.startswith("--") and name not in known else None
+        if meant is not None:
+            field, _, part = meant.partition("=Sample(")
+            flag = f"{field}.{part.partition('=')[0]}" if part else field
+            raise ValueError(
+                f"unknown flag {word.partition('=')[0]}; did you mean --{flag.replace('_', '-')}?"
+            )
 
 
 def _from_file(form: Any, name: str, value: Any) -> Any:

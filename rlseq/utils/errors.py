@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
@@ -49,18 +49,16 @@ NAMES_ELSEWHERE = {
 def hint(name: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'scst'?` where a known name is meant, and always the list of known names."""
     names = sorted(known)
-    meant = _meant(str(name), names)
+    meant = ours(str(name), names) or next(iter(get_close_matches(str(name), names, n=1, cutoff=0.5)), None)
     asked = "" if meant is None else f" did you mean {meant if '=' in meant else repr(meant)}?"
     return f";{asked} known: {', '.join(names) or 'none'}"
 
 
-def _meant(name: str, names: Sequence[str]) -> str | None:
-    """Return our name for another library's, or else the nearest; None where none is near."""
+def ours(name: str, known: Collection[str]) -> str | None:
+    """Return the known name for which another library has this one; None if there is none."""
     plain = name.replace("-", "_").lower()
-    for ours, aliases in NAMES_ELSEWHERE.items():
-        if plain in aliases and ours.partition("=")[0] in names:
-            return ours
-    return next(iter(get_close_matches(name, names, n=1, cutoff=0.5)), None)
+    meant = (ours for ours, others in NAMES_ELSEWHERE.items() if plain in others)
+    return next((each for each in meant if each.partition("=")[0] in known), None)
 
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
