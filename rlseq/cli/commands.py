@@ -129,7 +129,7 @@ def train(name: str, words: Sequence[str]) -> None:
 
 
 def _started(start: str, folder: Path) -> Model:
-    """Return the model of a start; where that is gone, the run's own, which goes on from its checkpoint."""
+    """Return the model of a start; if it no longer exists, that of the run, which has a checkpoint."""
     gone = not Path(start).exists() and checkpoint.steps(folder / "checkpoints")
     return load(folder if gone else start)
 

@@ -67,7 +67,7 @@ def _is_users(module: dict[str, Any], code: CodeType) -> bool:
 
 
 def _called_otherwise(error: Exception) -> FunctionType | None:
-    """Return the user's function which was called with other arguments than it takes, if that is the error.
+    """Return the function of the user that was called with wrong arguments, if that is the error.
 
     Python raises this error before the function is entered, so that it is in no frame of the traceback; the
     message names it. A name that a function of rlseq or of a library has, too, decides nothing.

@@ -40,7 +40,7 @@ def form(name: str, *parts: Iterable[Flag]) -> Any:
 
 
 def flags(cls: type, renamed: Mapping[str, str], without: Collection[str] = ()) -> Iterator[Flag]:
-    """Yield the fields of a dataclass that can be typed, with the descriptions that stand beside them.
+    """Yield the fields of a dataclass that can be typed as flags, with their descriptions.
 
     Args:
         cls: the dataclass.
@@ -117,7 +117,7 @@ def _check_flags(words: Sequence[str], known: Collection[str]) -> None:
 
 
 def _from_file(form: Any, name: str, value: Any) -> Any:
-    """Return a value from a file as the form takes it: a list as a tuple, a mapping as a dataclass."""
+    """Return a value from a file as the type of its field: a list as a tuple, a mapping as a dataclass."""
     default = getattr(form(), name)
     if is_dataclass(default) and isinstance(value, Mapping):
         check_options(value, [field.name for field in fields(default)], name)
@@ -198,7 +198,7 @@ def check_setting_names(path: str | PathLike[str], found: Iterable[str], known: 
 
 
 def _counted(value: Any, count: int = 0) -> int:
-    """Return the number of values in a tree, or a number above the limit; refuse what JSON does not have."""
+    """Return the number of values in a tree, or a number above the limit; refuse values that JSON lacks."""
     if count > MOST_VALUES:
         return count
     if isinstance(value, Mapping):

@@ -161,7 +161,7 @@ def inline(figure: Figure, title: str, lines: Sequence[Curve] = (), x: str = "")
 
 
 def _places(figure: Figure, lines: Sequence[Curve], unit: str) -> str:
-    """Return as JSON where in the SVG the points of lines are, and what is shown of each."""
+    """Return the points of lines as JSON: their places in the SVG, and the text that is shown for each."""
     engineering, scale = EngFormatter(sep=""), 72 / figure.dpi  # an SVG has 72 units an inch
     found = []
     for line in lines:

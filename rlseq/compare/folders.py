@@ -39,7 +39,7 @@ def folder_name(name: str) -> str:
 
 
 def check_names(names: Iterable[object], kind: str) -> None:
-    """Refuse names that cannot be shown, and two that a file system may not tell apart."""
+    """Refuse names that cannot be printed, and two that a file system may not distinguish."""
     seen: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not name.isprintable():

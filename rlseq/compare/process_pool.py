@@ -30,18 +30,18 @@ from rlseq.utils.processors import processors
 from rlseq.utils.stopping import Stop, stopping
 
 LOG = "log.txt"  # in the folder of a run
-POLL_SECONDS = 0.5  # seconds between two looks at the processes, if none ends
+POLL_SECONDS = 0.5  # seconds between two checks of the processes, if none ends
 STOPPING_ALL = "stopping all runs after their current update; the same command resumes them"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 
 def processes_for(runs: int, jobs: int | None) -> int:
-    """Return how many processes run at a time: as many as asked for, else as there may be threads here."""
+    """Return the number of processes at a time: as requested, or else the number of threads allowed here."""
     return min(jobs or min(torch.get_num_threads(), processors()), runs)
 
 
 def threads_each(processes: int) -> int:
-    """Return the threads of each process: together at most what torch may use here, each at least one."""
+    """Return the threads of each process: at least one, and together no more than allowed here."""
     return max(1, min(torch.get_num_threads(), processors()) // processes)
 
 

@@ -56,7 +56,7 @@ def template(name: str) -> Any:
 
 
 def _shown(task: Json) -> dict[str, Any]:
-    """Return the tables and figures of a task as the template takes them."""
+    """Return the tables and figures of a task for the template."""
     swept = figures.sweep(task)
     title = f"Reward of every agent on {task['env']} against"
     return {

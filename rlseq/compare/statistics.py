@@ -5,7 +5,7 @@ over items: would the texts for other items differ as well? Percentile bootstrap
 seeds are too narrow (`benchmarks/results/coverage.json`: at four they hold 88 % instead of 95 %, and half
 where one agent is clearly better), so intervals over seeds are studentised, or inverted score tests.
 
-Every function takes leading axes too, so that curves and simulations are one call.
+Every function accepts leading axes, so that curves and simulations are one call.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def iqm(scores: ArrayLike, level: float = LEVEL, resamples: int = 400) -> Interv
     """Return the interquartile mean over tasks and seeds, the mean of the middle half (Agarwal et al. 2021).
 
     IQM ± q · SE.  SE is the stratified bootstrap's (seeds drawn within each task), times √(n/(n−1)) for its
-    bias; q is the quantile of |IQM − μ| / SE for as many simulated scores: what Student's t is for the mean.
+    bias; q is the quantile of |IQM − μ| / SE for as many simulated scores, in place of Student's t.
 
     Args:
         scores: `[…, seeds]` of one task, or `[…, tasks, seeds]`, on one scale.
@@ -111,7 +111,7 @@ def welch(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> tuple[Interval, A
     """Return the difference of mean scores x̄ − ȳ over seeds, and its p-value.
 
     Welch's t holds its level at few seeds and unequal spreads of nearly normal scores (Colas, Sigaud &
-    Oudeyer 2019); where agents fail in some seeds it need not, so that `permutation` stands beside it.
+    Oudeyer 2019); where agents fail in some seeds it may not, so `permutation` is reported as well.
     Where neither agent's runs differ at all, t has no value; the permutation test then gives p.
 
     Args:
@@ -214,7 +214,7 @@ def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999,
 def holm(p: Sequence[float]) -> list[float]:
     """Return the p-values of a family, adjusted to control the family-wise error rate (Holm 1979).
 
-    p̃₍ᵢ₎ = max_{j ≤ i} min(1, (m − j + 1) p₍ⱼ₎); what has no p-value is not in the family.
+    p̃₍ᵢ₎ = max_{j ≤ i} min(1, (m − j + 1) p₍ⱼ₎); tests without a p-value are not in the family.
     """
     adjusted = [float("nan")] * len(p)
     order = sorted((i for i in range(len(p)) if not np.isnan(p[i])), key=lambda i: p[i])

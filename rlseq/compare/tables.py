@@ -154,7 +154,7 @@ def _setting(settings: Mapping[str, Any], name: str) -> str:
 
 
 def in_short(value: Any) -> str:
-    """Return a setting as text: an object as `Sample(temperature=1.0)`, without what it leaves open."""
+    """Return a setting as text: an object as `Sample(temperature=1.0)`, without fields that are None."""
     if isinstance(value, Mapping):
         parts = ", ".join(f"{n}={in_short(v)}" for n, v in value.items() if n != "class" and v is not None)
         return f"{value['class']}({parts})" if "class" in value else f"{{{parts}}}"
@@ -395,7 +395,7 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _unformulated(cell: Any) -> Any:
-    """Return a cell whose text no spreadsheet takes for a formula; numbers stay numbers."""
+    """Return a cell that no spreadsheet interprets as a formula; numbers stay numbers."""
     if cell is None:
         return ""
     if isinstance(cell, str) and (cell.startswith(FORMULA) or cell.lstrip().startswith(FORMULA)):

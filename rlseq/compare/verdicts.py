@@ -2,7 +2,7 @@
 
 Ranking, difference, interval and both tests are of one statistic: the mean reward over seeds. An agent is
 better than another if Welch's t-test with Holm's correction and a permutation test of the same difference
-both show it. `benchmarks/coverage.py` measures how often two equal agents are told apart by this rule.
+both show it. `benchmarks/coverage.py` measures how often this rule finds a difference between equal agents.
 """
 
 from __future__ import annotations

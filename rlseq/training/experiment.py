@@ -104,7 +104,7 @@ def run(
         command: the settings as they were given, which are stored in the folder of the run.
         **training: further settings of `rlseq.train`.
     """
-    torch.manual_seed(config.seed)  # of what an agent makes for itself, a discriminator, say
+    torch.manual_seed(config.seed)  # for networks that an agent makes itself, such as a discriminator
     agent, env, fresh = build(config, start)
     if "path" in config.options and (why := env.corpus.notes.get("why")):
         sys.stderr.write(f"rlseq: {why}\n")

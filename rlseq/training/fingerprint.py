@@ -69,7 +69,7 @@ def check_schema(config: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-# ── what a run is ────────────────────────────────────────────────────────────────────────────────────────
+# ── the description of a run ─────────────────────────────────────────────────────────────────────────────
 
 
 def describe(agent: Any, env: Any) -> dict[str, Any]:

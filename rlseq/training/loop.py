@@ -40,7 +40,7 @@ from rlseq.utils.stopping import Stop, stopping
 History = list[dict[str, float]]
 UPDATES_HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
 NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
-FIGURES = ("reward", "nll", "loss")  # what a progress bar shows: the first that there is
+FIGURES = ("reward", "nll", "loss")  # the metric in a progress bar: the first of these that exists
 
 
 @takes_fields_of(TrainConfig)

@@ -38,7 +38,7 @@ class Preflight:
         return {name: float(values.mean()) for name, values in self.rewards.items()}
 
     def __rich__(self) -> Any:
-        from rich.console import Group  # training looks at rewards too, and prints none of this
+        from rich.console import Group  # imported here, because training computes rewards too and prints none
         from rich.markup import escape
         from rich.table import Table
 

@@ -27,7 +27,7 @@ class PolicyProbe:
     The agent, the episodes of the task and its random numbers are not changed.
 
     Args:
-        agent: a `PolicyGradient`; where it stands now is the start.
+        agent: a `PolicyGradient`; its present weights are the initial policy.
         env: the task it learns on.
         parts: micro-batches whose gradients are compared; at least 2.
     """
