@@ -1,6 +1,6 @@
 """A pretrained model on pairs of texts: what does a reward add to likelihood, with equal budgets?
 
-    python benchmarks/finetune.py PAIRS --model MODEL [--reward rouge_l] [--seeds 3] [--tokens 60000]
+    python benchmarks/finetune.py PAIRS --model MODEL [--setting synopses] [--seeds 3] [--tokens 60000]
 
 PAIRS is a folder of train.tsv, dev.tsv and test.tsv (recipes/synopses.py writes one), MODEL a folder that
 `save_pretrained` has written (pretrain.py writes one). Every arm starts from MODEL and writes or imitates as
@@ -23,7 +23,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import record
 import torch
-from rapidfuzz.distance import LCSseq
+from rapidfuzz.distance import LCSseq, Levenshtein
 from rapidfuzz.process import cdist
 
 import rlseq
@@ -42,8 +42,6 @@ from rlseq.engine.evaluation import evaluate_texts, items_tested
 from rlseq.metrics import Constant, Shuffled, evaluate
 from rlseq.utils.places import without_places
 
-METRICS = ("rouge_l", "bleu", "chrf", "exact", "length", "reward")  # of every item
-POOLED = ("bleu", "chrf", "distinct_1", "distinct_2")  # of all texts together
 SHOWN = 8
 RISK = "start, least risk"
 Scores = dict[str, list[float]]
@@ -53,8 +51,10 @@ Scores = dict[str, list[float]]
 class Setting:
     """How much of everything."""
 
-    id: str = "rlseq/Parallel-v0"
     reward: str = "rouge_l"
+    compared: str = "rouge_l"  # the metric of every item by which sides are compared
+    metrics: tuple[str, ...] = ("rouge_l", "bleu", "chrf", "exact", "length", "reward")  # of every item
+    pooled: tuple[str, ...] = ("bleu", "chrf", "distinct_1", "distinct_2")  # of all texts together
     tokens: int = 60_000  # that each arm writes or imitates
     rows: int = 32  # texts of a batch
     max_len: int = 24
@@ -75,6 +75,21 @@ class Arm:
     adapters: bool = False
 
 
+SETTINGS = {
+    "synopses": Setting(),  # of packages, from their descriptions: recipes/synopses.py
+    "vowels": Setting(  # words without their vowels, which have several right answers: recipes/words.py
+        reward="edit",
+        compared="edit_distance",
+        metrics=("edit_distance", "exact", "chrf", "length", "reward"),
+        pooled=("cer", "exact", "chrf", "distinct_1"),
+        rows=64,
+        max_len=16,
+        max_source_len=12,
+        test=2000,
+        lr=5e-4,
+        lr_adapters=3e-3,
+    ),
+}
 ARMS = {
     "likelihood": Arm("mle"),
     "rloo": Arm("rloo"),
@@ -101,7 +116,7 @@ class Experiment:
             warnings.filterwarnings("ignore", message="sources have up to")  # it is said once, in `main`
             warnings.filterwarnings("ignore", message=".*longer references")
             return rlseq.make(
-                setting.id,
+                "rlseq/Parallel-v0",
                 rows or setting.rows,
                 seed=seed,
                 path=self.pairs,
@@ -147,7 +162,9 @@ class Experiment:
             agent,
             env,
             budget_tokens=setting.tokens,
-            eval_every=setting.tokens // 4,
+            eval_env=self.task("dev", 250, seed),  # for the alarms: no weights are chosen by it
+            eval_every=setting.tokens // 2,
+            eval_texts=250,
             out=self.folder / "runs" / f"{slug(name)}-{seed}",
             alarms=alarms.append,
             probe=False,
@@ -170,9 +187,9 @@ class Experiment:
         test = self.task("test", 250)
         found = evaluate_texts(policy, test, limit=self.setting.test)
         return {
-            "scores": {name: found.scores[name].double().tolist() for name in METRICS},
+            "scores": {name: found.scores[name].double().tolist() for name in self.setting.metrics},
             "texts": [line["text"] for line in found.lines(test)],
-            "pooled": found.pooled(test, POOLED),
+            "pooled": found.pooled(test, self.setting.pooled),
         }
 
     def start(self) -> dict[str, Any]:
@@ -190,14 +207,16 @@ class Experiment:
         env = self.task("test", rows * number)
         policy = self.policy(env)
         references = [item["references"] for item in self.kept("start", self.start)["items"]]
-        scores: Scores = {name: [] for name in METRICS}
+        scores: Scores = {name: [] for name in self.setting.metrics}
         texts, earned = list[str](), list[list[float]]()
         for index in torch.split(items_tested(env.size, self.setting.test), rows):
             filled = torch.cat([index, index.new_zeros(rows - len(index))])
             batch = rlseq.rollout(policy, env, repeat=number, index=filled)
             written = env.texts(batch.actions, batch.mask)
             groups = [written[i * number : (i + 1) * number] for i in range(len(index))]
-            at = torch.tensor([i * number + nearest(group) for i, group in enumerate(groups)])
+            at = torch.tensor(
+                [i * number + NEAREST[self.setting.reward](group) for i, group in enumerate(groups)]
+            )
             texts += [written[row] for row in at.tolist()]
             for name, metric in named_functions(env.metrics).items():
                 if name in scores:
@@ -209,7 +228,7 @@ class Experiment:
         return {
             "scores": scores,
             "texts": texts,
-            "pooled": dict(evaluate(texts, references, POOLED)),
+            "pooled": dict(evaluate(texts, references, self.setting.pooled)),
             "reward of samples": float(np.mean(earned)),
             "reward of the best sample": float(np.mean([max(group) for group in earned])),
         }
@@ -217,7 +236,7 @@ class Experiment:
     def claim(self) -> None:
         """Refuse a folder that has runs of another experiment."""
         path = self.folder / "experiment.json"
-        own = {"pairs": self.pairs, "model": self.model, **asdict(self.setting)}
+        own = json.loads(json.dumps({"pairs": self.pairs, "model": self.model, **asdict(self.setting)}))
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(own, indent=2), encoding="utf-8")
@@ -245,7 +264,10 @@ class Experiment:
                 if not finished or self.place(f"{name} {seed}").exists():
                     run = self.kept(f"{name} {seed}", partial(self.run, name, seed))
                     sides.setdefault(name, []).append(run)
-                    print(f"{name}, seed {seed}: {np.mean(run['scores'][METRICS[0]]):.4f}", flush=True)
+                    print(
+                        f"{name}, seed {seed}: {np.mean(run['scores'][self.setting.compared]):.4f}",
+                        flush=True,
+                    )
         return summary(sides, self.setting, start["items"])
 
 
@@ -254,7 +276,7 @@ def slug(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def nearest(texts: Sequence[str], beta: float = 1.2) -> int:
+def nearest_by_rouge(texts: Sequence[str], beta: float = 1.2) -> int:
     """Return which text has the highest mean ROUGE-L against the others, as the reward computes it."""
     words = [text.split() for text in texts]
     common = cdist(words, words, scorer=LCSseq.similarity).astype(float)
@@ -263,6 +285,14 @@ def nearest(texts: Sequence[str], beta: float = 1.2) -> int:
     score = (1 + beta**2) * precision * recall / np.maximum(recall + beta**2 * precision, 1e-12)
     np.fill_diagonal(score, 0)
     return int(score.sum(1).argmax())
+
+
+def nearest_by_edits(texts: Sequence[str]) -> int:
+    """Return which text has the smallest mean edit distance to all, in characters."""
+    return int(cdist(texts, texts, scorer=Levenshtein.distance).sum(1).argmin())
+
+
+NEAREST: dict[str, Callable[[Sequence[str]], int]] = {"rouge_l": nearest_by_rouge, "edit": nearest_by_edits}
 
 
 def items_of(runs: Sequence[dict[str, Any]], metric: str) -> np.ndarray[Any, Any]:
@@ -280,13 +310,13 @@ def summary(
         setting: of the experiment.
         items: sources and references.
     """
-    compared = setting.reward if setting.reward in METRICS else METRICS[0]
+    compared = setting.compared
     found: dict[str, Any] = {}
     for name, runs in sides.items():
         found[name] = {
             "runs": len(runs),
-            **{metric: float(items_of(runs, metric).mean()) for metric in METRICS},
-            "pooled": {m: float(np.mean([run["pooled"][m] for run in runs])) for m in POOLED},
+            **{metric: float(items_of(runs, metric).mean()) for metric in setting.metrics},
+            "pooled": {m: float(np.mean([run["pooled"][m] for run in runs])) for m in setting.pooled},
             "by seed": items_of(runs, compared).mean(1).tolist(),
             **{
                 key: [run[key] for run in runs]
@@ -351,16 +381,16 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def main(setting: Setting = Setting()) -> None:
+def main(settings: Mapping[str, Setting] = SETTINGS) -> None:
     """Run what is asked for, print it, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pairs")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--reward", default=setting.reward)
-    parser.add_argument("--lr", type=float, default=setting.lr)
-    parser.add_argument("--lr-adapters", type=float, default=setting.lr_adapters)
+    parser.add_argument("--setting", choices=settings, default="synopses", help="sizes of everything")
+    parser.add_argument("--lr", type=float, help="in place of that of the setting")
+    parser.add_argument("--lr-adapters", type=float)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=setting.tokens, help="of each run")
+    parser.add_argument("--tokens", type=int, help="of each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/finetune"))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument(
@@ -370,8 +400,9 @@ def main(setting: Setting = Setting()) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    chosen = {name: getattr(options, name) for name in ("reward", "tokens", "lr", "lr_adapters")}
-    setting = replace(setting, **chosen)
+    own = {name: getattr(options, name) for name in ("tokens", "lr", "lr_adapters")}
+    setting = settings[options.setting]
+    setting = replace(setting, **{name: value for name, value in own.items() if value is not None})
     experiment = Experiment(options.pairs, options.model, options.folder, setting)
     try:
         report = experiment.report(options.arms, range(options.seeds), options.finished)

@@ -420,7 +420,20 @@ def pretrain(kind: Kind, pairs: Path, out: Path, minutes: float) -> dict[str, An
     }
 
 
+LETTERS = Setting(  # of recipes/words.py: with so small a vocabulary every piece is a letter
+    vocabulary=30,
+    width=128,
+    source=12,
+    target=16,
+    rows=64,
+    updates=3000,
+    lr=1e-3,
+    lr_embedding=3.0,
+    look=250,
+    dev=500,
+)
 KINDS = {
+    "t5-letters": Kind(pieces, t5, True, both_sides, lambda source: source, LETTERS),
     "t5": Kind(pieces, t5, True, both_sides, lambda source: source, Setting()),
     "llama": Kind(
         byte_pairs, llama, False, one_sequence, lambda source: source + PROMPT, Setting(updates=3000)

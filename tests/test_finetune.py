@@ -42,7 +42,7 @@ def run(model: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, 
     pairs, folder = str(model.parent / "pairs"), model.parent / "runs"
     words = ["finetune.py", pairs, "--model", str(model), "--folder", str(folder), "--seeds", "2", *flags]
     monkeypatch.setattr(sys, "argv", words)
-    finetune.main(TINY)
+    finetune.main({"synopses": TINY, "other": replace(TINY, lr=1.0)})
     found: dict[str, Any] = json.loads((folder / "finetune.json").read_text("utf-8"))["results"]
     return found
 
@@ -75,13 +75,14 @@ def test_every_arm_runs_and_is_compared(model: Path, monkeypatch: pytest.MonkeyP
     (model.parent / "runs" / "scst-1.json").unlink()
     assert run(model, monkeypatch, "--finished")["sides"]["scst"]["runs"] == 1
     with pytest.raises(SystemExit):
-        run(model, monkeypatch, "--reward", "bleu")
-    assert "has runs with reward='rouge_l' (now 'bleu')" in capsys.readouterr().err
+        run(model, monkeypatch, "--setting", "other")
+    assert "has runs with lr=0.0003 (now 1.0)" in capsys.readouterr().err
 
 
-def test_the_nearest_text_has_the_highest_mean_rouge() -> None:
-    assert finetune.nearest(["a b c", "a b d", "x y", "a b"]) == 3
-    assert finetune.nearest(["", "a", "a"]) in (1, 2)
+def test_the_nearest_text_is_nearest_by_the_reward() -> None:
+    assert finetune.nearest_by_rouge(["a b c", "a b d", "x y", "a b"]) == 3
+    assert finetune.nearest_by_rouge(["", "a", "a"]) in (1, 2)
+    assert finetune.nearest_by_edits(["abcd", "abc", "abx", "zzz"]) == 1
 
 
 def test_differences_pair_items_and_seeds() -> None:
