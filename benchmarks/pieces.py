@@ -4,8 +4,8 @@
 
 256 rows of 64 tokens, of tokenizers with 8,000 pieces trained on lines of the standard library, read by the
 words of BLEU (13a). "Training": lines of which all words were met before, as when a task is trained for more
-than an epoch. "New": in every round other lines of the same kind of text, full of names that no other line has.
-"Random" tokens: a policy that has learned nothing. Both ways take turns; every figure is a median of rows
+than an epoch. "New": in every round other lines of the same kind of text, full of names that no other line
+has. "Random" tokens: a policy that has learned nothing. Both ways take turns; every figure is a median of rows
 for a second of the processor's time.
 """
 
@@ -92,8 +92,8 @@ def measure(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
         read.references(None)
     draw, results = random.Random(1), {}
     old, new = texts[:5000], texts[5000:]
-    for start in range(0, len(old), ROWS):
-        by_runs.written(*rows_of(env.vocab, old[start : start + ROWS]))
+    for place in range(0, len(old), ROWS):
+        by_runs.written(*rows_of(env.vocab, old[place : place + ROWS]))
     for kind in ("training", "new", "random"):
         seconds: dict[str, list[float]] = {"runs": [], "decoding": []}
         for _ in range(ROUNDS):
