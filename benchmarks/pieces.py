@@ -5,8 +5,8 @@
 256 rows of 64 tokens, of tokenizers with 8,000 pieces trained on lines of the standard library, read by the
 words of BLEU (13a). "Training": lines of which all words were met before, as when a task is trained for more
 than an epoch. "New": in every round other lines of the same kind of text, full of names that no other line
-has. "Random" tokens: a policy that has learned nothing. Both ways take turns; every figure is a median of rows
-for a second of the processor's time.
+has. "Random" tokens: a policy that has learned nothing. Both ways take turns; every figure is a median of
+rows for a second of the processor's time.
 """
 
 from __future__ import annotations
