@@ -359,8 +359,8 @@ MUTATIONS = [
         (
             "seqgan-baseline",
             "agents/seqgan.py",
-            "= none  # b (rlseq.baselines); the paper",
-            "= mean  # b (rlseq.baselines); the paper",
+            "= none  # subtracted from the credit; the paper",
+            "= mean  # subtracted from the credit; the paper",
             "adversarial",
         ),
         (
