@@ -58,7 +58,7 @@ PANELS = (
             "from the policy that sampled": "kl_behaviour",
         },
     ),
-    Panel("Length", "Mean number of tokens of a text.", {"test": "eval_length", "training": "length"}),
+    Panel("Length", "Mean length of a text or an episode.", {"test": "eval_length", "training": "length"}),
     Panel("Gradient norm", "Norm of the gradient before clipping.", {"gradient norm": "grad_norm"}),
     Panel(
         "Groups with equal rewards",
@@ -96,6 +96,8 @@ class RunReport:
     def load(cls, folder: str | PathLike[str]) -> RunReport:
         """Return the report of the run in a folder."""
         path = Path(folder)
+        if not (path / "results.json").exists():
+            raise ValueError(f"{path} has no results yet: they are written at the first evaluation")
         config, results, run = configuration(path), read_results(path), read_run(path)
         import_modules(run.get("imports", ()))
         alarms, first = path / "alarms.json", path / "start.json"
@@ -121,6 +123,11 @@ class RunReport:
         ]
 
     @property
+    def units(self) -> tuple[str, str]:
+        """The names of a step and of an episode: those of texts, or of another environment."""
+        return ("tokens", "texts") if "vocab" in self.config["env"] else ("steps", "episodes")
+
+    @property
     def title(self) -> str:
         """The names of the agent and of the task."""
         return f"{self.run['agent']} on {self.run['env'] or self.config['env'].get('class', 'a task')}"
@@ -131,7 +138,7 @@ class RunReport:
         ended = {"finished": "", "running": " (not finished yet)"}.get(
             self.results["status"], f" ({self.results['status']})"
         )
-        spent = f"{self.results['updates']:,} updates and {self.results['tokens']:,} tokens{ended}"
+        spent = f"{self.results['updates']:,} updates and {self.results['tokens']:,} {self.units[0]}{ended}"
         if not tests:
             return f"{spent}; the policy was never tested."
         begun, end = tests[0], tests[-1]
@@ -170,7 +177,7 @@ class RunReport:
         kind = tested_on(id) if id in ids() else "items"
         items = f" Tested on {number_tested(selection)}{kind}." if selection else ""
         arrow = " ↓: lower is better." if any(row[0].endswith("↓") for row in rows) else ""
-        caption = f"Scores in tests, means over texts.{arrow}{items}"
+        caption = f"Scores in tests, means over {self.units[1]}.{arrow}{items}"
         return Table("scores", caption, ["metric", *(name for name, _ in columns)], rows)
 
     def settings(self) -> Table:
@@ -220,7 +227,7 @@ def run_page(report: RunReport) -> str:
                 "summary": report.summary(),
                 "alarms": list(report.alarms),
                 "samples": _samples(report.texts),
-                "updates": len(report.rows),
+                "steps": report.units[0],
                 "machine": json.dumps(report.config["machine"], indent=2),
                 "command": report.config["command"],
             }

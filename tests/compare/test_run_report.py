@@ -131,6 +131,26 @@ def test_a_run_without_tests_has_curves_only(tmp_path: Path) -> None:
     assert "Samples over time" not in html
 
 
+def test_other_environments_have_steps_and_episodes(tmp_path: Path) -> None:
+    env, fresh = (rlseq.adapters.GymEnv("CartPole-v1", num_envs=4, steps=8) for _ in range(2))
+    agent = rlseq.make_agent("reinforce", rlseq.make_policy("mlp", env))
+    rlseq.train(agent, env, 2, fresh, eval_every=1, eval_texts=4, out=tmp_path, quiet=True)
+    report = RunReport.load(tmp_path)
+    steps = f"{env.counts.as_dict()['tokens']} steps"
+    assert f"after 2 updates and {steps}" in report.summary()
+    assert report.scores().caption == "Scores in tests, means over episodes."
+    html = run_page(report)
+    assert steps in html
+    assert "Samples over time" not in html
+
+
+def test_a_run_without_results_is_refused(run: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "run.json", "words.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(ValueError, match="has no results yet: they are written at the first evaluation"):
+        RunReport.load(tmp_path)
+
+
 def test_long_runs_show_means_of_neighbours() -> None:
     x, y = _shortened([(float(n), float(n % 2)) for n in range(10 * MOST_POINTS)])
     assert len(x) == len(y) == MOST_POINTS
