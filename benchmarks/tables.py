@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
 from tabled.campaigns import campaigns
-from tabled.engine import completions, loading, rewards, throughput
+from tabled.engine import completions, loading, pretrained, rewards, throughput
 from tabled.settings import comparison, fit, training
 from tabled.tasks import captions, finetune, oracle, pretrain, recipes, tasks
 
@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loading": loading,
     "oracle": oracle,
     "pretrain": pretrain,
+    "pretrained": pretrained,
     "recipes": recipes,
     "rewards": rewards,
     "solve-copy": solve_copy,

@@ -18,6 +18,16 @@ MINUTES = 0.3  # of a notebook
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
+def with_a_model(code: str, folder: Path) -> None:
+    """Put the tiny pretrained model and the pairs into a folder that the snippets of a page name."""
+    if "my-t5" in code:
+        from tests.pretrained.tiny import saved, with_weights
+
+        with_weights(saved("t5", folder / "settings"), folder / "my-t5")
+        lines = (f"a {size} boat {i}\tun barco {i} {size}\n" for i in range(30) for size in ("small", "big"))
+        (folder / "pairs.tsv").write_text("".join(lines), "utf-8")
+
+
 def snippets(page: Path, language: str) -> list[str]:
     """Return the snippets of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
@@ -33,6 +43,7 @@ SHELL = [page for page in PAGES if snippets(page, "shell")]
 
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
+    with_a_model(code, tmp_path)
     result = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
         cwd=tmp_path,
@@ -71,6 +82,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """With smaller budgets than are written there, one after the other in one folder."""
     commands = "".join(snippets(page, "shell"))
+    with_a_model(commands, tmp_path)
     commands = re.sub(r"(--budget-tokens) \S+", rf"\1 {TOKENS}", commands)
     commands = re.sub(r"(--seeds) \S+", rf"\1 {SEEDS}", commands)
     script = f'set -e\nrlseq() {{ "{sys.executable}" -m rlseq "$@"; }}\n{commands}'

@@ -102,3 +102,33 @@ def loading() -> str:
         ]
         text += markdown(head, rows) + origin(run)
     return text
+
+
+def pretrained() -> str:
+    """Pretrained models: writing beside `generate`, and an update of GRPO beside TRL's."""
+    return "\n".join(_pretrained(run) for run in runs("pretrained-*"))
+
+
+def _pretrained(run: dict[str, Any]) -> str:
+    results = run["results"]
+    rows = [
+        [
+            line["model"],
+            line["rows"],
+            *(f"{line['rows'] * line['tokens'] / line['seconds'][name]:,.0f}" for name in line["seconds"]),
+            *(f"{ratio:.2f}×" for ratio in line["ratio"].values()),
+        ]
+        for line in results["texts"]
+    ]
+    head = ["model", "rows", "`generate`, tokens/s", "rollout", "compiled"]
+    text = markdown([*head, "rollout ÷ `generate`", "compiled ÷ `generate`"], rows)
+    sizes, updates = results["grpo"], results["updates"]
+    text += (
+        f"\nOne update of GRPO, {sizes['rows']} texts of {sizes['tokens']} tokens, V = {sizes['words']:,}, "
+        "GPT-2 of 4 layers:\n\n"
+    )
+    lines = [
+        [name, f"{found['seconds']:.1f}", f"{found['peak_gb']:.2f}", f"{found['at_start_gb']:.2f}"]
+        for name, found in updates.items()
+    ]
+    return text + markdown(["", "seconds", "peak memory, GB", "of which at the start"], lines) + origin(run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from hashlib import sha256
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
 
 from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
 from rlseq.policies.pretrained.adapters import ReferenceAdapters
@@ -163,7 +165,8 @@ class PretrainedPolicy(TokenPolicy):
                 settings.forced_bos_token_id = forced[0] if forced else None
                 settings.max_new_tokens = max_len + len(forced)
             vocab.tokenizer.save_pretrained(path)
-        model.save_pretrained(path)
+        with without_bars():
+            model.save_pretrained(path)
         settings.save_pretrained(path)
 
     def frozen(self) -> nn.Module:
@@ -216,6 +219,18 @@ class PretrainedPolicy(TokenPolicy):
         if not self.partly:
             return every, None
         return every & trained, _checksum(weights[name] for name in sorted(every - trained))
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the progress bars with which transformers loads and saves weights."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def additive(seen: Tensor, like: Tensor) -> Tensor:

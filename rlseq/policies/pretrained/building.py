@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from rlseq.policies.pretrained.adapters import with_adapters
-from rlseq.policies.pretrained.base import PretrainedPolicy
+from rlseq.policies.pretrained.base import PretrainedPolicy, without_bars
 from rlseq.policies.pretrained.causal import CausalPolicy
 from rlseq.policies.pretrained.encoder_decoder import EncoderDecoderPolicy
 from rlseq.policies.spec import TokenSpec
@@ -81,7 +81,8 @@ def load_model(name: str | PathLike[str], *, trust_remote_code: bool = False, **
         transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     )
     try:
-        return auto.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+        with without_bars():
+            return auto.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
         raise ValueError(_not_loaded(source, error)) from error
 
