@@ -40,6 +40,7 @@ from rlseq.compare import statistics
 from rlseq.engine.checks import named_functions
 from rlseq.engine.evaluation import evaluate_texts, items_tested
 from rlseq.metrics import Constant, Shuffled, evaluate
+from rlseq.metrics.fitting import named_metric
 from rlseq.utils.places import without_places
 
 SHOWN = 8
@@ -78,16 +79,17 @@ class Arm:
 SETTINGS = {
     "synopses": Setting(),  # of packages, from their descriptions: recipes/synopses.py
     "vowels": Setting(  # words without their vowels, which have several right answers: recipes/words.py
-        reward="edit",
-        compared="edit_distance",
-        metrics=("edit_distance", "exact", "chrf", "length", "reward"),
+        reward="cer",
+        compared="cer",
+        metrics=("cer", "exact", "chrf", "length", "reward"),
         pooled=("cer", "exact", "chrf", "distinct_1"),
         rows=64,
         max_len=16,
         max_source_len=12,
         test=2000,
-        lr=5e-4,
-        lr_adapters=3e-3,
+        tokens=40_000,
+        lr=1e-3,
+        lr_adapters=4e-3,
     ),
 }
 ARMS = {
@@ -113,9 +115,9 @@ class Experiment:
         """A split of the pairs."""
         setting = self.setting
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="sources have up to")  # it is said once, in `main`
-            warnings.filterwarnings("ignore", message=".*longer references")
-            return rlseq.make(
+            warnings.filterwarnings("ignore", message="sources have up to")  # as pretrain.py cuts them
+            warnings.filterwarnings("ignore", message="left out .* references")
+            env = rlseq.make(
                 "rlseq/Parallel-v0",
                 rows or setting.rows,
                 seed=seed,
@@ -126,6 +128,8 @@ class Experiment:
                 max_len=setting.max_len,
                 max_source_len=setting.max_source_len,
             )
+        env.metrics = {setting.compared: named_metric(setting.compared, env.corpus), **env.metrics}
+        return env
 
     def policy(self, env: Any, adapters: bool = False) -> Any:
         """The model that all arms start from."""
@@ -292,7 +296,7 @@ def nearest_by_edits(texts: Sequence[str]) -> int:
     return int(cdist(texts, texts, scorer=Levenshtein.distance).sum(1).argmin())
 
 
-NEAREST: dict[str, Callable[[Sequence[str]], int]] = {"rouge_l": nearest_by_rouge, "edit": nearest_by_edits}
+NEAREST: dict[str, Callable[[Sequence[str]], int]] = {"rouge_l": nearest_by_rouge, "cer": nearest_by_edits}
 
 
 def items_of(runs: Sequence[dict[str, Any]], metric: str) -> np.ndarray[Any, Any]:

@@ -420,7 +420,7 @@ def pretrain(kind: Kind, pairs: Path, out: Path, minutes: float) -> dict[str, An
     }
 
 
-LETTERS = Setting(  # of recipes/words.py: with so small a vocabulary every piece is a letter
+LETTERS = Setting(  # of recipes/words.py: with so small a vocabulary nearly every piece is a letter
     vocabulary=30,
     width=128,
     source=12,
