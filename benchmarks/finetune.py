@@ -117,7 +117,7 @@ class Experiment:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="sources have up to")  # as pretrain.py cuts them
             warnings.filterwarnings("ignore", message="left out .* references")
-            env = rlseq.make(
+            env: Any = rlseq.make(
                 "rlseq/Parallel-v0",
                 rows or setting.rows,
                 seed=seed,
