@@ -41,7 +41,8 @@ class Numbers(SequenceEnv):
         split: "train", "dev" or "test".
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu" or "chrf", or any reward.
         words: vocabularies and sizes of a trained policy.
-        **options: see `TokenizerOptions`.
+        **options: of a pretrained model's tokenizer, see `TokenizerOptions` and docs/guides/data.md; see also
+            `EnvOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

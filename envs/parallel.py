@@ -38,7 +38,8 @@ class Parallel(CorpusTask):
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
-        **options: see `TextOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
+            `EnvOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

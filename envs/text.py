@@ -22,6 +22,7 @@ from rlseq.metrics.encode import RefTable
 from rlseq.metrics.fitting import read_words_or_tokens
 from rlseq.types import Context, HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.vocab import TokenizerVocab
 
 
 class Text(CorpusTask):
@@ -43,7 +44,8 @@ class Text(CorpusTask):
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: see `TextOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
+            `EnvOptions`.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -102,7 +104,10 @@ def copied(corpus: Corpus, tokens: Tensor, mask: Tensor, context: Context) -> Te
 
 @lru_cache(maxsize=4)
 def _known(corpus: Corpus) -> frozenset[str]:
-    return frozenset(text for item in corpus.texts() for text in item)
+    texts, vocab = [text for item in corpus.texts() for text in item], corpus.vocab
+    if isinstance(vocab, TokenizerVocab):  # as it can be written: with one blank for several, say
+        texts = vocab.decode_batch(vocab.encode_batch(texts))
+    return frozenset(texts)
 
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────

@@ -95,6 +95,9 @@ def test_texts(texts: Path, tokenizer: Path) -> None:
     assert scores["bleu_2"] >= 0
     told = torch.tensor([[*env.vocab.encode("the small dog sees"), env.vocab.eos]])
     assert env.parts["bleu_3"](told, torch.ones_like(told, dtype=torch.bool), {})[0] > 0
+    (copy,), *_ = env.corpus.texts()
+    told = torch.tensor([[*env.vocab.encode(copy), env.vocab.eos]])
+    assert env.metrics["copied"](told, torch.ones_like(told, dtype=torch.bool), {})[0] == 1
 
 
 def test_pronunciations(tmp_path: Path, tokenizer: Path) -> None:
@@ -150,6 +153,23 @@ def test_a_run_stands_on_its_own(pairs: Path, folder: Folder, tmp_path: Path) ->
         model.task(prompt="{source}")
     saved = rlseq.load(model.save(tmp_path / "model.zip"))
     assert saved.spec.vocab == env.vocab
+
+
+@pytest.mark.parametrize("id", ["rlseq/Numbers-v0", "rlseq/Captions-v0"])
+def test_tasks_without_files_are_made_again(id: str, folder: Folder, tmp_path: Path) -> None:
+    place = tmp_path / "tokenizer"
+    transformers.AutoTokenizer.from_pretrained(folder("gpt2")).save_pretrained(place)
+    small = {"below": 100} if "Numbers" in id else {"scenes": 20}
+    env = made(id, num_envs=4, tokenizer=str(place), **small)
+    kind = "captioner" if "Captions" in id else "seq2seq"
+    policy = rlseq.make_policy(kind, env, hidden=8, embedding=8)
+    rlseq.train(rlseq.make_agent("mle", policy), env, updates=1, out=tmp_path / "run")
+    for file in place.iterdir():
+        file.unlink()
+    model = rlseq.load(tmp_path / "run")
+    test = model.task(split="test", num_envs=4)
+    assert test.vocab == env.vocab
+    rlseq.evaluate(model.policy, test, limit=4)
 
 
 def test_a_tokenizer_as_an_object_needs_not_be_given_again(

@@ -126,7 +126,7 @@ def test_the_greedy_text_is_that_of_generate(folder: Folder, tmp_path: Path, nam
     model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
     settings, eos = model.generation_config, model.config.eos_token_id
     likely = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=8, do_sample=False)[0].tolist()
-    likely = [id for id in dict.fromkeys([*likely, 20, 21, 22]) if id != eos]
+    likely = [id for id in dict.fromkeys([*likely, 20, 21, 22, 23]) if id != eos]
     settings.suppress_tokens, settings.begin_suppress_tokens = likely[1:2], likely[2:3]
     settings.bad_words_ids = [likely[3:4], [likely[0]] * 2, [9, 10], [11, 11]]
     settings.min_length, settings.forced_eos_token_id = 5, eos
