@@ -31,6 +31,7 @@ class WritingRules:
         suppress: tokens that are never written (`suppress_tokens`, and `bad_words_ids` of one token).
         begin_suppress: tokens that are not written first (`begin_suppress_tokens`).
         bad_words: sequences of tokens, of which the last is not written behind the others (`bad_words_ids`).
+        no_repeat_ngram: n, if no n tokens may stand twice in a text; else 0 (`no_repeat_ngram_size`).
         forced_eos_at_end: a text that has one token left ends with EOS (`forced_eos_token_id`).
     """
 
@@ -41,6 +42,7 @@ class WritingRules:
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
+    no_repeat_ngram: NonNegativeInt = 0
     forced_eos_at_end: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class WritingRules:
             suppress=_words(never - {vocab.eos}, len(vocab)),
             begin_suppress=_words(settings.get("begin_suppress_tokens", ()), len(vocab)),
             bad_words=tuple(words for words in bad if len(words) > 1 and max(words) < len(vocab)),
+            no_repeat_ngram=settings.get("no_repeat_ngram_size", 0),
             forced_eos_at_end=vocab.eos in (forced if isinstance(forced, list) else [forced]),
         )
         return None if found == cls(found.words, found.eos, found.prefix) else found
@@ -88,7 +91,13 @@ class WritingRules:
             The legal tokens; None where all are.
         """
         base = self._never(tokens.device) if self.suppress else None
-        if not (self.min_length or self.begin_suppress or self.bad_words or self.forced_eos_at_end):
+        if not (
+            self.min_length
+            or self.begin_suppress
+            or self.bad_words
+            or self.no_repeat_ngram
+            or self.forced_eos_at_end
+        ):
             return base
         if base is None:
             base = torch.ones(self.words, dtype=torch.bool, device=tokens.device)
@@ -98,6 +107,8 @@ class WritingRules:
             legal[:, list(self.begin_suppress)] &= (length > 0).unsqueeze(1)
         for words in self.bad_words:
             legal[:, words[-1]] &= ~self._stand_last(words[:-1], tokens, length)
+        if self.no_repeat_ngram:
+            legal &= ~self._would_repeat(tokens, length)
         if self.forced_eos_at_end:
             only = torch.arange(self.words, device=tokens.device) == self.eos
             legal = torch.where((length == tokens.shape[1] - 1).unsqueeze(1), only, legal)
@@ -116,17 +127,32 @@ class WritingRules:
         """A rollout remembers one mask instead of one for every token where it is always the same tensor."""
         return {}
 
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Return the prefix and the tokens."""
+        return torch.cat([tokens.new_tensor(self.prefix).expand(len(tokens), -1), tokens], 1)
+
+    def _last(self, n: int, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last n tokens before the next, `[B, n]`, and whether there are as many."""
+        end = length.unsqueeze(1) + len(self.prefix)
+        place = end - n + torch.arange(n, device=tokens.device)
+        return self._read(tokens).gather(1, place.clamp(min=0)), (end >= n).squeeze(1)
+
     def _stand_last(self, words: Sequence[int], tokens: Tensor, length: Tensor) -> Tensor:
         """Return whether the last tokens before the next are these words, `[B]`."""
-        before = tokens.new_tensor(self.prefix).expand(len(tokens), -1)
-        place = (
-            length.unsqueeze(1)
-            + len(self.prefix)
-            - len(words)
-            + torch.arange(len(words), device=tokens.device)
-        )
-        last = torch.cat([before, tokens], 1).gather(1, place.clamp(min=0))
-        return ((last == tokens.new_tensor(words)) & (place >= 0)).all(1)
+        last, there = self._last(len(words), tokens, length)
+        return (last == tokens.new_tensor(words)).all(1) & there
+
+    def _would_repeat(self, tokens: Tensor, length: Tensor) -> Tensor:
+        """Return the tokens `[B, V]` that would complete an n-gram which the text has already."""
+        n, read = self.no_repeat_ngram, self._read(tokens)
+        if n > read.shape[1]:
+            return torch.zeros(len(tokens), self.words, dtype=torch.bool, device=tokens.device)
+        last, there = self._last(n - 1, tokens, length)
+        windows = read.unfold(1, n, 1)  # [B, places, n]
+        ends = torch.arange(n - 1, read.shape[1], device=read.device) < length.unsqueeze(1) + len(self.prefix)
+        same = (windows[..., :-1] == last.unsqueeze(1)).all(2) & ends & there.unsqueeze(1)
+        repeats = torch.zeros(len(tokens), self.words + 1, dtype=torch.bool, device=tokens.device)
+        return repeats.scatter(1, windows[..., -1].where(same, self.words), True)[:, :-1]
 
 
 def _words(ids: Sequence[int] | set[int], size: int) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ EOS_STARTS = ("bart", "mbart", "m2m_100")  # models whose decoder reads EOS firs
 CONCATENATING = ("Metaspace", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip")  # kinds of decoders
 GENERATION_RULES = (  # of a model's generation settings, those that are rules of writing
     *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
-    *("min_length", "min_new_tokens", "forced_eos_token_id"),
+    *("min_length", "min_new_tokens", "no_repeat_ngram_size", "forced_eos_token_id"),
 )
 MODEL_IDS = ("decoder_start", "forced_bos", "bos", "eos", "pad")
 KIND_OF_TOKENIZER = {  # encoder–decoders, where a tokenizer comes without the configuration of its model

@@ -29,6 +29,10 @@ SETTINGS: list[dict[str, Any]] = [
     {"min_length": 4},
     {"min_new_tokens": 3},
     {"forced_eos_token_id": EOS},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 3},
+    {"no_repeat_ngram_size": 9},
     {"suppress_tokens": [9], "bad_words_ids": [[4, 5]], "min_length": 3, "forced_eos_token_id": EOS},
 ]
 
@@ -44,6 +48,7 @@ def allowed_by_transformers(settings: dict[str, Any], vocab: TokenizerVocab, ids
         "min_new_tokens": lambda x: kinds.MinNewTokensLengthLogitsProcessor(
             min(read, 1), x, torch.tensor([EOS])
         ),
+        "no_repeat_ngram_size": kinds.NoRepeatNGramLogitsProcessor,
         "forced_eos_token_id": lambda x: kinds.ForcedEOSTokenLogitsProcessor(read + T, x),
     }
     scores = torch.zeros(len(ids), V)
@@ -74,7 +79,8 @@ def test_legal_tokens_are_those_of_transformers(vocab: TokenizerVocab, settings:
 
 
 def test_rows_of_many_lengths_are_as_rows_of_one() -> None:
-    settings = {"bad_words_ids": [[4, 5], [5, 5, 6]], "min_length": 4, "forced_eos_token_id": EOS}
+    settings = {"bad_words_ids": [[4, 5], [5, 5, 6]], "min_length": 4, "no_repeat_ngram_size": 2}
+    settings["forced_eos_token_id"] = EOS
     rules = WritingRules.of(replace(VOCAB, generation=settings))
     assert rules is not None
     tokens, length = torch.randint(1, 7, (60, T)), torch.arange(60) % T
@@ -129,6 +135,7 @@ def test_the_greedy_text_is_that_of_generate(folder: Folder, tmp_path: Path, nam
     likely = [id for id in dict.fromkeys([*likely, 20, 21, 22, 23]) if id != eos]
     settings.suppress_tokens, settings.begin_suppress_tokens = likely[1:2], likely[2:3]
     settings.bad_words_ids = [likely[3:4], [likely[0]] * 2, [9, 10], [11, 11]]
+    settings.no_repeat_ngram_size = 3
     settings.min_length, settings.forced_eos_token_id = 5, eos
     settings.forced_bos_token_id = 0 if name == "bart_forced" else None
     model.save_pretrained(tmp_path)
