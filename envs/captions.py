@@ -53,8 +53,8 @@ class Captions(CorpusTask):
         skip_bad: leave out what is bad in files; `env.skipped` counts it by kind.
         scenes: number of rendered scenes, with five captions each.
         data_seed: of the scenes; splits of one seed are drawn apart.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
-            `EnvOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
+            and those of all tasks.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

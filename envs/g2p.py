@@ -38,8 +38,8 @@ class G2P(CorpusTask):
         max_len: T, EOS included; the longest pronunciation when not given.
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
-            `EnvOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
+            and those of all tasks.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

@@ -41,8 +41,8 @@ class Numbers(SequenceEnv):
         split: "train", "dev" or "test".
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu" or "chrf", or any reward.
         words: vocabularies and sizes of a trained policy.
-        **options: of a pretrained model's tokenizer, see `TokenizerOptions` and docs/guides/data.md; see also
-            `EnvOptions`.
+        **options: of a pretrained model's tokenizer, see `TokenizerOptions` and docs/guides/tokenizers.md;
+            and those of all tasks.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

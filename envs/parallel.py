@@ -38,8 +38,8 @@ class Parallel(CorpusTask):
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
-            `EnvOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
+            and those of all tasks.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

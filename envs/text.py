@@ -44,8 +44,8 @@ class Text(CorpusTask):
         vocab_size: V at most, the most frequent words.
         skip_bad: pass over lines that cannot be used; False refuses them.
         words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/data.md; see also
-            `EnvOptions`.
+        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
+            and those of all tasks.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}

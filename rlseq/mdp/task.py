@@ -59,7 +59,7 @@ class Task:
         check_fits(num_envs * (max_len + 1) * TOKEN_BYTES, num_envs=num_envs, max_len=max_len)
         self.device = usable_device(device)
         self.vocab, self.max_len, self.num_envs = vocab, max_len, checked_rows(num_envs)
-        self.rules = WritingRules.of(vocab) if isinstance(vocab, TokenizerVocab) else None
+        self.writing_rules = WritingRules.of(vocab) if isinstance(vocab, TokenizerVocab) else None
         self.parts = reward_functions(reward)
         self.dense: bool | None = None  # is a part of the reward [B, T]? known from its first answer
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
@@ -94,7 +94,7 @@ class Task:
         By default these are the rules of the model whose tokenizer is the vocabulary. Finished rows are asked
         too, and their answers are ignored; their `length` may be T.
         """
-        return None if self.rules is None else self.rules.legal(self.tokens, self.length)
+        return None if self.writing_rules is None else self.writing_rules.legal(self.tokens, self.length)
 
     def length_bucket(self, rows: int) -> Tensor | None:
         """Return random items `[rows]` whose texts have similar lengths; None where any items will do."""

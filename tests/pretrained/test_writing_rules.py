@@ -182,6 +182,6 @@ def test_they_are_rules_of_the_task_also_after_loading(folder: Folder, tmp_path:
     (place / "tokenizer.json").unlink()
     model = rlseq.load(tmp_path / "run")
     assert model.env is not None
-    assert model.env.rules == env.rules
+    assert model.env.writing_rules == env.writing_rules
     for (candidate,) in model.generate(["the dog 1", "the dog 2"], decode=rlseq.Sample()):
         assert candidate.text
