@@ -313,18 +313,21 @@ def _doctor() -> None:
     doctor()
 
 
-def _demo(out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5) -> None:
+def _demo(
+    out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5, quiet: bool = False
+) -> None:
     """Compare likelihood training on few references with three policy gradients, in five minutes.
 
     Args:
         out: the folder of the comparison; the same command resumes it.
         seeds: the number of runs of every agent.
         budget_tokens: the number of tokens in every run.
+        quiet: print no lines about the runs and show no progress bar.
     """
     from rlseq.cli.commands import tokens
     from rlseq.cli.demo import demo
 
-    demo(out, seeds, tokens("budget_tokens", budget_tokens))
+    demo(out, seeds, tokens("budget_tokens", budget_tokens), quiet=quiet)
 
 
 def _data(
