@@ -148,7 +148,9 @@ class _Run:
         return rows
 
     def settings(self) -> Json:
-        """Return the hyper-parameters of the agent, defaults included."""
+        """Return all hyper-parameters of the agent, or those that were given to a stock agent."""
+        if self.job.stock:
+            return dict(self.job.hyper)
         agent = configuration(self.path)["agent"]
         return {name: value for name, value in agent.items() if name != "class"}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlseq.compare.figures import PALETTE, Curve, inline, plotted
 from rlseq.compare.report import template
-from rlseq.compare.tables import Table, as_markdown, in_short, visible
+from rlseq.compare.tables import STOCK_SAYS, Table, as_markdown, in_short, visible
 from rlseq.mdp.registry import ids
 from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested, tested_on
@@ -185,14 +185,19 @@ class RunReport:
         policy = self.config["policy"]
         size = sum(int(np.prod(shape)) for shape in policy["parameters"].values())
         named = {"policy": f"{policy['class']}, {size:,} parameters"}
+        stock = self.run["algorithm"].startswith("sb3-")
+        agent = {"class": self.run["algorithm"], **self.run["hyper"]} if stock else self.config["agent"]
         rows = [
-            *(["agent", name, in_short(value)] for name, value in self.config["agent"].items()),
+            *(["agent", name, in_short(value)] for name, value in agent.items()),
             *(["policy", name, in_short(value)] for name, value in {**named, **self.run["sizes"]}.items()),
             *(["task", name, in_short(value)] for name, value in _of_task(self.run, self.config).items()),
             *(["run", name, in_short(self.run[name])] for name in _of_run(self.run)),
         ]
         return Table(
-            "settings", "All settings of the run, defaults included.", ["of", "setting", "value"], rows
+            "settings",
+            f"All settings of the run, defaults included.{STOCK_SAYS if stock else ''}",
+            ["of", "setting", "value"],
+            rows,
         )
 
     def save(self, folder: str | PathLike[str] | None = None) -> Path:

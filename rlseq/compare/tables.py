@@ -17,6 +17,9 @@ from rlseq.utils.files import Json
 
 CUT = "†"  # at the end of an interval that the range of the metric has cut
 CUT_SAYS = f" {CUT}: the interval ends at the smallest or largest possible value of the metric."
+STOCK_SAYS = (
+    " Of stable-baselines3's agents only settings that were given are listed; the others are its defaults."
+)
 LACKING = "–"  # in place of a value that there is not
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # characters with which a spreadsheet formula begins
 # Control characters, halves of surrogate pairs, and controls of the direction of writing.
@@ -137,13 +140,14 @@ def costs(task: Json) -> Table:
 
 def hyper_parameters(task: Json) -> Table:
     """Return the hyper-parameters of every agent, those in which agents differ first."""
-    agents = [a for a in task["agents"] if a.get("settings")]
+    agents = [a for a in task["agents"] if "settings" in a]
     names = list(dict.fromkeys(name for a in agents for name in a["settings"]))
     rows = [[name, *(_setting(a["settings"], name) for a in agents)] for name in names]
     rows.sort(key=lambda row: len({cell for cell in row[1:] if cell != LACKING}) <= 1)
+    stock = any(a["algorithm"].startswith("sb3-") for a in agents)
     caption = (
         f"Hyper-parameters of every agent, those with different values first. {LACKING}: the agent has no "
-        "such setting."
+        f"such setting.{STOCK_SAYS if stock else ''}"
     )
     return Table("settings", caption, ["setting", *(a["name"] for a in agents)], rows)
 

@@ -166,9 +166,20 @@ def test_settings_of_every_agent_are_listed_with_defaults(comparison: Any) -> No
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["lr"][:3] == ["0.01", "0.001", "0.01"]
     assert rows["entropy"][2] == "0"
+    assert {row[table.head.index("sb3-a2c")] for row in table.rows} == {tables.LACKING}, "not known here"
+    assert table.caption.endswith(tables.STOCK_SAYS)
     assert rows["baseline"][0] == tables.LACKING
     differing = [len({cell for cell in row[1:] if cell != tables.LACKING}) > 1 for row in table.rows]
     assert differing == sorted(differing, reverse=True)
+
+
+def test_a_stock_agent_has_no_hyper_parameters_of_ours(comparison: Any) -> None:
+    """Their defaults are those of stable-baselines3, which no file holds."""
+    from rlseq.compare.run_report import RunReport
+
+    table = RunReport.load(comparison.folder / "runs/rlseq_Copy-v0/sb3-a2c/0").settings()
+    assert [row for row in table.rows if row[0] == "agent"] == [["agent", "class", "sb3-a2c"]]
+    assert table.caption.endswith(tables.STOCK_SAYS)
 
 
 def test_every_seed_has_a_curve(comparison: Any) -> None:
