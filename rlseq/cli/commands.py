@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from rlseq.training.fingerprint import configuration, describe_task
 from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
+from rlseq.training.tuned_settings import TunedSettings, settings_of_agent, tuned_settings
 from rlseq.utils.arguments import checked, keyword_names, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -100,20 +102,23 @@ def train(name: str, words: Sequence[str]) -> None:
     )
     check_setting_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
-    given = parsed(flags_of_train, words, f"rlseq train {name}", text, found)
+    id, starts = _typed("env", words, found), _typed("start", words, found) is not None
+    tuned = TunedSettings() if starts or id is None else tuned_settings(id)
+    suited = settings_of_agent(id or "", name, starts)
+    given = parsed(flags_of_train, words, f"rlseq train {name}", text, {**suited, **found})
     start = None if given.start is None else _started(given.start, Path(given.out))
     if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
-    policy, *sizes = given.policy or ("" if start else RunConfig.policy,)
+    policy, *sizes = given.policy or ("" if start else tuned.policy or RunConfig.policy,)
     job = RunConfig(
         **fields_of(RunConfig, given, FLAGS_OF_RUN)
         | {
             "agent": name,
             "algorithm": name,
-            "options": settings(given.option, "option"),
+            "options": {**tuned.options, **settings(given.option, "option")},
             "hyper": {n: getattr(given, n) for n, _, f in own if getattr(given, n) != f.default_factory()},
             "policy": policy,
-            "sizes": settings(sizes, "policy"),
+            "sizes": settings(sizes, "policy") if given.policy else dict(tuned.sizes),
         }
     )
     job, folder = job if start is None else inherited(job, start), Path(job.folder)
@@ -126,6 +131,13 @@ def train(name: str, words: Sequence[str]) -> None:
     if first is not None:
         sys.stderr.write(f"rlseq: reward {first['reward']:.4f} before, {final['reward']:.4f} after\n")
     sys.stdout.write(f"{lines}{folder}\n")
+
+
+def _typed(name: str, words: Sequence[str], found: Mapping[str, Any]) -> Any:
+    """Return a setting as it was typed, or as a file has it; None where neither has it."""
+    following = [after for word, after in pairwise(words) if word == f"--{name}"]
+    joined = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
+    return next(iter([*following, *joined]), found.get(name))
 
 
 def _started(start: str, folder: Path) -> Model:

@@ -16,9 +16,9 @@ SETTINGS: dict[str, Any] = {
     "envs": {"rlseq/Reverse-v0": {"vocab_size": 10, "length": 6, "num_envs": 256}},
     "agents": {
         "mle": {"lr": 3e-3},
-        "reinforce": {"lr": 1e-3, "schedule": "linear", "entropy": 0.01},
-        "rloo": {"lr": 1e-3, "schedule": "linear", "entropy": 0.01},
-        "scst": {"lr": 1e-3, "schedule": "linear", "entropy": 0.01},
+        "reinforce": {"lr": 1e-3, "schedule": "warmup_linear", "entropy": 0.01},
+        "rloo": {"lr": 1e-3, "schedule": "warmup_linear", "entropy": 0.01},
+        "scst": {"lr": 1e-3, "schedule": "warmup_linear", "entropy": 0.01},
     },
     "policy": {"name": "lstm", "hidden": 96, "embedding": 32},
     "start_tokens": 300_000,
