@@ -12,7 +12,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tabled.agents import control, coverage, demo, items, learning, solve_copy, variance, verdicts
+from tabled.agents import (
+    control,
+    coverage,
+    demo,
+    items,
+    learning,
+    solve_copy,
+    tuned,
+    variance,
+    verdicts,
+    warmup,
+)
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, pretrained, rewards, throughput
 from tabled.settings import comparison, fit, training
@@ -43,8 +54,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "throughput": throughput,
     "training": training,
+    "tuned": tuned,
     "variance": variance,
     "verdicts": verdicts,
+    "warmup": warmup,
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import rlseq
 from rlseq.cli import main
 from rlseq.compare.plan import ComparisonConfig
-from rlseq.training.tuned_settings import AFTER_LIKELIHOOD, TunedSettings, settings_of_agent, tuned_settings
+from rlseq.training.tuned_settings import AFTER_LIKELIHOOD, TunedSettings, tuned_settings
 
 FILES = sorted(path.name.removesuffix(".yaml") for path in (files("rlseq.training") / "tuned").iterdir())
 SHORT = ["--budget-tokens", "2000", "--texts", "20", "--quiet"]
@@ -61,20 +61,20 @@ def test_the_step_size_rises_after_a_start_unless_told_otherwise(tmp_path: Path)
     assert json.loads((tmp_path / "c/config.json").read_text())["agent"]["schedule"] == "constant"
 
 
-def test_compare_uses_them_unless_told_otherwise() -> None:
-    agents: dict[str, Any] = {"rloo": {}, "scst": {"schedule": "linear"}, "mle": {}}
+def test_the_step_size_rises_in_comparisons_after_likelihood_unless_told_otherwise() -> None:
+    agents: dict[str, Any] = {"rloo": {}, "scst": {"schedule": "linear"}, "mle": {}, "sb3-ppo": {}}
     config = ComparisonConfig("rlseq/Copy-v0", agents, seeds=1)
     hyper = {run.agent: run.hyper for run in config.runs()}
-    tuned = tuned_settings("rlseq/Copy-v0").agents
     assert hyper == {
-        "start": tuned["mle"],
-        "mle": tuned["mle"],
+        "start": {},
+        "mle": {},
         "rloo": AFTER_LIKELIHOOD,
         "scst": {"schedule": "linear"},
+        "sb3-ppo": {},
     }
-    alone = ComparisonConfig("rlseq/Copy-v0", {"rloo": {"lr": 0.1}, "sb3-ppo": {}}, seeds=1, start=None)
-    assert [run.hyper for run in alone.runs()] == [{**tuned["rloo"], "lr": 0.1}, {}]
-    assert settings_of_agent("rlseq/Copy-v0", "sb3-ppo", after_likelihood=True) == {}
+    for start in (None, "reinforce"):
+        alone = ComparisonConfig("rlseq/Copy-v0", "rloo", seeds=1, start=start)
+        assert [run.hyper for run in alone.runs() if run.agent == "rloo"] == [{}]
 
 
 def test_the_commands_solve_their_tasks() -> None:

@@ -182,3 +182,35 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str)
     """Of seconds, seed by seed; a dash where they were not measured."""
     pairs = [(a[which], b[which]) for a, b in zip(theirs, ours, strict=False) if which in a and which in b]
     return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.2f}×" if pairs else "–"
+
+
+def warmup() -> str:
+    """Return how far the reward falls when a policy gradient takes over, with and without a warm-up."""
+    text = ""
+    for run in runs("warmup"):
+        rows = []
+        for found in run["results"]["rows"]:
+            curve = found["curve"]
+            early = min(reward for update, reward in curve if update <= 20)
+            figures = curve[0][1], early, curve[-1][1]
+            rows.append(
+                [found["agent"], found["schedule"], found["seed"], *(f"{figure:.3f}" for figure in figures)]
+            )
+        last = run["results"]["updates"]
+        head = ["agent", "schedule", "seed", "at the start", "least in 20 updates", f"after {last} updates"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
+
+
+def tuned() -> str:
+    """Return what the commands reach that give no setting."""
+    text = ""
+    for run in runs("tuned"):
+        rows = [
+            [f"`{found['command']}`", f"{found['untrained']:.3f}", f"{found['reward']:.3f}", found["seconds"]]
+            for agents in run["results"].values()
+            for found in agents.values()
+        ]
+        head = ["command", "untrained", "reward on held-out sources", "seconds"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text

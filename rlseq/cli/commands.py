@@ -42,7 +42,7 @@ from rlseq.training.fingerprint import configuration, describe_task
 from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
-from rlseq.training.tuned_settings import TunedSettings, settings_of_agent, tuned_settings
+from rlseq.training.tuned_settings import TunedSettings, after_likelihood, tuned_settings
 from rlseq.utils.arguments import checked, keyword_names, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -104,7 +104,7 @@ def train(name: str, words: Sequence[str]) -> None:
     text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
     id, starts = _typed("env", words, found), _typed("start", words, found) is not None
     tuned = TunedSettings() if starts or id is None else tuned_settings(id)
-    suited = settings_of_agent(id or "", name, starts)
+    suited = after_likelihood(name) if starts else dict(tuned.agents.get(name, {}))
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, {**suited, **found})
     start = None if given.start is None else _started(given.start, Path(given.out))
     if not given.env and start is None:

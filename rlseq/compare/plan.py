@@ -16,7 +16,7 @@ from rlseq.compare.folders import check_names, folder_name
 from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.training.run_config import RunConfig
-from rlseq.training.tuned_settings import settings_of_agent
+from rlseq.training.tuned_settings import after_likelihood
 from rlseq.utils.arguments import Checked, PositiveInt, Tokens
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -137,8 +137,7 @@ class ComparisonConfig(Checked):
         for name, settings in variants.items():
             run = str(place / folder_name(name) / str(seed))
             starts, likelihood = name == START, settings["agent"] == "mle"
-            after_likelihood = self.start == "mle" and not starts
-            suited = settings_of_agent(id, settings["agent"], after_likelihood)
+            suited = {} if starts or self.start != "mle" else after_likelihood(settings["agent"])
             yield RunConfig(
                 folder=run,
                 env=id,

@@ -45,14 +45,6 @@ def tuned_settings(id: str) -> TunedSettings:
     return TunedSettings(**yaml.safe_load(file.read_text("utf-8")))
 
 
-def settings_of_agent(id: str, algorithm: str, after_likelihood: bool) -> dict[str, Any]:
-    """Return hyper-parameters for an agent that is given none.
-
-    Args:
-        id: of the task.
-        algorithm: name of the agent.
-        after_likelihood: whether it goes on from weights that likelihood has trained.
-    """
-    if after_likelihood and algorithm != "mle" and not algorithm.startswith("sb3-"):
-        return dict(AFTER_LIKELIHOOD)
-    return dict(tuned_settings(id).agents.get(algorithm, {}))
+def after_likelihood(algorithm: str) -> dict[str, Any]:
+    """Return the hyper-parameters of an agent that goes on from weights which likelihood has trained."""
+    return {} if algorithm == "mle" or algorithm.startswith("sb3-") else dict(AFTER_LIKELIHOOD)
