@@ -47,7 +47,7 @@ SHOWN = 50  # test items on the page
 
 @dataclass(frozen=True)
 class Rates:
-    """Step sizes, tuned on pairs of words and sentences (docs/fit.md)."""
+    """Step sizes, tuned on pairs of words and sentences (docs/guides/fit.md)."""
 
     likelihood: float
     reward: float
@@ -86,7 +86,8 @@ def fit(path: Where | Mapping[str, Where], *, config: FitConfig | None = None, *
     The same call goes on after an interruption, and returns what is there when all is done.
 
     Args:
-        path: a file or folder of pairs, or a mapping of parts, as of `rlseq/Parallel-v0` (docs/data.md).
+        path: a file or folder of pairs, or a mapping of parts, as of `rlseq/Parallel-v0`
+            (docs/guides/data.md).
         config: the settings below, together.
         **settings: the settings below, one by one; they replace those of `config`.
     """
