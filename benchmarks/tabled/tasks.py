@@ -196,17 +196,17 @@ def finetune() -> str:
                 side["runs"] if "updates" in side else "",
                 f"{side[figure]:.4f}",
                 *(_gap(found["against"].get(other, {}).get(name)) for other in ("start", "likelihood")),
-                *(f"{side['pooled'][metric]:.1f}" for metric in ("bleu", "chrf")),
+                *(f"{value:.4g}" for value in side["pooled"].values()),
                 f"{side['length']:.1f}",
-                f"{side['pooled']['distinct_2']:.3f}",
                 f"{sum(side['updates']) / side['runs']:.0f}" if "updates" in side else "",
                 f"{sum(side['seconds']) / side['runs']:.0f}" if "seconds" in side else "",
             ]
             for name, side in sides.items()
         ]
         head = [
-            *("", "seeds", figure, "against the start", "against likelihood", "BLEU", "chrF"),
-            *("tokens a text", "distinct-2", "updates", "seconds"),
+            *("", "seeds", figure, "against the start", "against likelihood"),
+            *(f"{name}, all items" for name in sides["start"]["pooled"]),
+            *("tokens a text", "updates", "seconds"),
         ]
         text += markdown(head, rows)
         text += f"\n{found['items']:,} test items. " + origin(run).strip() + "\n\n"
