@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test campaign check bench tables docs clean
+.PHONY: demo test floor campaign check bench tables docs clean
 
 demo: $(READY) ## compare agents in five minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
@@ -12,6 +12,10 @@ demo: $(READY) ## compare agents in five minutes: a table, and a page
 test: $(READY) ## all tests
 	@echo "Running the tests (about seven minutes on two cores)…"
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+floor: $(READY) ## the tests of pretrained models with the oldest transformers that is supported
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/floor transformers==5.18.0
+	@PYTHONPATH=build/floor $(BIN)/python -m pytest -q -n auto --dist loadfile tests/pretrained
 
 campaign: $(READY) ## the hostile trials of tests/campaigns in full, counts written to benchmarks/results/campaigns/
 	@RLSEQ_CAMPAIGN=full $(BIN)/python -m pytest -q -n auto --dist loadfile tests/campaigns

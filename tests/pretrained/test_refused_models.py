@@ -34,7 +34,7 @@ def test_a_model_that_is_no_model() -> None:
 
 
 def test_a_name_that_cannot_be_fetched(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     env = with_tokenizer(t5)
     with pytest.raises(ValueError, match=r"there is no folder 'nobody/nothing'.*give the path of a folder"):
         made("nobody/nothing", env)

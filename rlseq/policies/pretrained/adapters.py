@@ -51,8 +51,9 @@ def with_adapters(model: Any, settings: Any) -> Any:
             f"peft found nothing to adapt ({error}); the linear layers of the model are {', '.join(linear)}: "
             "name some of them as target_modules"
         ) from error
-    tied = type(model.get_input_embeddings()) is not nn.Embedding and model.config.tie_word_embeddings
-    if tied or type(model.get_output_embeddings()) is not nn.Linear:
+    adapted = need("peft.tuners.tuners_utils", "hf").BaseTunerLayer
+    tied = model.config.tie_word_embeddings and isinstance(model.get_input_embeddings(), adapted)
+    if tied or isinstance(model.get_output_embeddings(), adapted):
         raise ValueError(
             "adapters of the head, or of embeddings that share its weights, are not supported; leave them "
             "out of target_modules"
