@@ -26,6 +26,7 @@ from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.credit import own_credit
 from rlseq.utils.settings import descriptions
 from tabled import markdown, origin, runs
 from tabled.agents import bias
@@ -98,6 +99,8 @@ def settings(name: str) -> str:
 def _default(field: Field[Any]) -> str:
     """Return the default of a field as code; a function by the name that `make_agent` takes."""
     value = field.default if field.default_factory is MISSING else field.default_factory()
+    if value is own_credit:
+        return "of the agent"
     known = function_name(field.name, value)
     return f'`"{known}"`' if known else code(value)
 
