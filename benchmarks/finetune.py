@@ -88,8 +88,8 @@ SETTINGS = {
         max_source_len=12,
         test=2000,
         tokens=40_000,
-        lr=1e-3,
-        lr_adapters=4e-3,
+        lr=1e-4,
+        lr_adapters=1e-3,
     ),
 }
 ARMS = {
