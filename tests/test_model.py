@@ -466,7 +466,7 @@ def flipped(name: str) -> Callable[[Path], None]:
         (flipped("words.json"), "words.json"),
         (flipped("run.json"), "run.json"),
         (flipped("checkpoints/00000002.safetensors"), "00000002.safetensors was changed"),
-        (swapped, "words.json holds another vocab than the run was begun with"),
+        (swapped, "words.json holds another vocab than the run began with"),
         (edited("config.json", schema="rlseq.run/2"), "schema 'rlseq.run/2'"),
         (edited("run.json", sizes={"hidden": 9, "embedding": 8, "value": False}), "are of another policy"),
         (edited("run.json", policy="nothing"), "unknown policy 'nothing'"),
@@ -509,12 +509,12 @@ def test_a_damaged_model_is_named_in_one_line(tmp_path: Path) -> None:
             rlseq.load(folder)
     for data in (b"", b"PK", file.read_bytes()[:200]):
         (tmp_path / "cut.zip").write_bytes(data)
-        with pytest.raises(ValueError, match=r"cut\.zip is no saved model"):
+        with pytest.raises(ValueError, match=r"cut\.zip is not a saved model"):
             rlseq.load(tmp_path / "cut.zip")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.json", json.dumps({}))
         archive.writestr("weights.safetensors", bytes(10**6))
-    with pytest.raises(ValueError, match=r"bomb\.zip is no saved model: it is compressed"):
+    with pytest.raises(ValueError, match=r"bomb\.zip is not a saved model: it is compressed"):
         rlseq.load(tmp_path / "bomb.zip")
     with pytest.raises(FileNotFoundError, match="no such run or saved model"):
         rlseq.load(tmp_path / "nothing")

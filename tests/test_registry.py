@@ -169,8 +169,8 @@ torch.set_num_threads(1)
 env = rlseq.make("rlseq/Copy-v0", num_envs=4)
 policy = rlseq.make_policy("lstm", env, hidden=8, embedding=4)
 rlseq.rollout(policy, env)
-rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1, eval_env=None)
-rlseq.train(rlseq.make_agent("mle", policy), env, updates=1, eval_env=None)
+rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1, eval_env=None, quiet=True)
+rlseq.train(rlseq.make_agent("mle", policy), env, updates=1, eval_env=None, quiet=True)
 """
 
 
