@@ -60,6 +60,7 @@ class Setting:
     rows: int = 32  # texts of a batch
     max_len: int = 24
     max_source_len: int = 32
+    prompt: str | None = None  # around a source, which a causal model needs
     test: int = 1000  # items
     samples: int = 16  # of each item, for minimum Bayes risk
     lr: float = 3e-4  # of the first update
@@ -125,6 +126,7 @@ class Experiment:
                 split=split,
                 reward=setting.reward,
                 tokenizer=self.model,
+                prompt=setting.prompt,
                 max_len=setting.max_len,
                 max_source_len=setting.max_source_len,
             )
@@ -395,6 +397,7 @@ def main(settings: Mapping[str, Setting] = SETTINGS) -> None:
     parser.add_argument("--lr-adapters", type=float)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, help="of each run")
+    parser.add_argument("--prompt", help="a text with {source}, for a causal model")
     parser.add_argument("--folder", type=Path, default=Path("runs/finetune"))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument(
@@ -404,7 +407,7 @@ def main(settings: Mapping[str, Setting] = SETTINGS) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    own = {name: getattr(options, name) for name in ("tokens", "lr", "lr_adapters")}
+    own = {name: getattr(options, name) for name in ("tokens", "lr", "lr_adapters", "prompt")}
     setting = settings[options.setting]
     setting = replace(setting, **{name: value for name, value in own.items() if value is not None})
     experiment = Experiment(options.pairs, options.model, options.folder, setting)

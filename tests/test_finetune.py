@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import finetune
 import pretrain
 
+QUIET = pytest.mark.filterwarnings("ignore:preflight", "ignore:left out", "ignore:.is_gradient_checkpointing")
 TINY = finetune.Setting(tokens=200, rows=8, test=10, samples=2, max_len=8, max_source_len=16)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A tiny T5 that has learned a few updates, beside its pairs."""
+def made(name: str, tmp_path: Path) -> Path:
+    """A tiny model that has learned a few updates, beside its pairs."""
     pytest.importorskip("transformers")
     pytest.importorskip("peft")
     folder = tmp_path / "pairs"
@@ -30,11 +30,24 @@ def model(tmp_path: Path) -> Path:
         things = "house", "boat", "tree", "moon", "star", "bird"
         lines = [f"the {c} {thing} of a friend\t{c} {thing}\n" for c in colours.split() for thing in things]
         (folder / f"{part}.tsv").write_text("".join(lines), "utf-8")
-    size: dict[str, Any] = {"vocabulary": 50, "width": 16, "layers": 1, "heads": 2, "rows": 6, "updates": 4}
-    kind = pretrain.KINDS["t5"]
+    size: dict[str, Any] = {
+        "vocabulary": {"t5": 50, "llama": 300}[name],
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "rows": 6,
+        "updates": 4,
+    }
+    kind = pretrain.KINDS[name]
     kind = replace(kind, setting=replace(kind.setting, **size))
     pretrain.pretrain(kind, folder, tmp_path / "model", minutes=1)
     return tmp_path / "model"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A tiny T5."""
+    return made("t5", tmp_path)
 
 
 def run(model: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, Any]:
@@ -47,7 +60,7 @@ def run(model: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, 
     return found
 
 
-@pytest.mark.filterwarnings("ignore:preflight", "ignore:left out", "ignore:.is_gradient_checkpointing")
+@QUIET
 def test_every_arm_runs_and_is_compared(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     found = run(model, monkeypatch)
     assert set(found["sides"]) == {"start", finetune.RISK, *finetune.ARMS}
@@ -77,6 +90,16 @@ def test_every_arm_runs_and_is_compared(model: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit):
         run(model, monkeypatch, "--setting", "other")
     assert "has runs with lr=0.0003 (now 1.0)" in capsys.readouterr().err
+
+
+@QUIET
+def test_a_causal_model_reads_its_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is that of the pre-training, and does not count as written."""
+    causal = made("llama", tmp_path)
+    flags = ["--prompt", "{source}" + pretrain.PROMPT, "--arms", "rloo", "--seeds", "1"]
+    found = run(causal, monkeypatch, *flags)
+    assert found["setting"]["prompt"].endswith(pretrain.PROMPT)
+    assert found["sides"]["rloo"]["length"] <= TINY.max_len
 
 
 def test_the_nearest_text_is_nearest_by_the_reward() -> None:
