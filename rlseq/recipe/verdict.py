@@ -89,8 +89,8 @@ def limits(results: Json) -> list[str]:
     said = []
     if not results["converged"]:
         said.append(
-            "Likelihood was still improving on dev when its time or its updates were up; with more of them "
-            "all figures would be better, and a gain of the reward may be a matter of training longer."
+            "Likelihood was ended by its time or its number of updates before dev had stopped improving: "
+            "with more of them figures may be better, and a gain of the reward may be one of more training."
         )
     updates = results["stages"].get("reward", {}).get("updates", 0)
     if updates and updates < FEW_UPDATES:
