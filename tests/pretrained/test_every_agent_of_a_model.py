@@ -1,0 +1,88 @@
+"""Every agent trains an encoder–decoder and a causal model; compare and sharded weights work, too."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlseq
+from rlseq.agents import AGENTS, Adversarial
+from rlseq.cli import main
+from tests.pretrained.conftest import Folder
+from tests.pretrained.tiny import TEXTS, auto_class, with_weights
+
+transformers: Any = pytest.importorskip("transformers")
+ROWS = 8
+SETTINGS: dict[str, dict[str, Any]] = {
+    "e2e": {"unroll": "two_pass"},  # the steps of a cache that is written in place have no gradient
+    **{name: {"samples": 2} for name in ("rloo", "grpo", "dr_grpo")},
+}
+SHORTER = {"pretraining": 1, "d": 1, "k": 1}  # lessons of a discriminator, which take minutes by default
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    lines = (f"{a} {i}\t{b}\n" for i in range(12) for a, b in pairwise(TEXTS[:4]))
+    path.write_text("".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        name: with_weights(folder(name), tmp_path_factory.mktemp(f"{name}-weights"))
+        for name in ("t5", "llama")
+    }
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_agent_trains_a_pretrained_model(
+    agent: str, family: str, models: dict[str, Path], pairs: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"path": pairs, "tokenizer": models[family], "num_envs": ROWS}
+    env = rlseq.make("rlseq/Parallel-v0", **options)
+    test = rlseq.make("rlseq/Parallel-v0", **options, split="test")
+    policy = rlseq.make_policy("hf", env, model=models[family], value=True)
+    hyper = SETTINGS.get(agent, {}) | (SHORTER if issubclass(AGENTS[agent], Adversarial) else {})
+    learner = rlseq.make_agent(agent, policy, **hyper)
+    common: dict[str, Any] = {
+        "eval_env": test,
+        "eval_every": 1,
+        "quiet": True,
+        "alarms": "ignore",
+        "eval_texts": 4,
+    }
+    rlseq.train(learner, env, updates=2, out=tmp_path / "run", alarms="ignore", **common)
+    model = rlseq.load(tmp_path / "run")
+    ((candidate,),) = model.generate("the small dog", rlseq.Greedy())
+    assert isinstance(candidate.text, str)
+
+
+def test_agents_on_a_pretrained_model_are_compared(
+    models: dict[str, Path], pairs: Path, tmp_path: Path
+) -> None:
+    main(
+        [
+            *("compare", "--agents", "mle", "reinforce", "--env", "rlseq/Parallel-v0", "--seeds", "2"),
+            *("--option", f"path={pairs}", f"num_envs={ROWS}", "--policy", "hf", f"model={models['t5']}"),
+            *("--budget-tokens", "300", "--evaluations", "1", "--out", str(tmp_path / "out"), "--quiet"),
+        ]
+    )
+    found = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert "reinforce" in json.dumps(found)
+
+
+def test_sharded_weights_are_read(models: dict[str, Path], pairs: Path, tmp_path: Path) -> None:
+    model = auto_class(transformers.AutoConfig.from_pretrained(models["t5"])).from_pretrained(models["t5"])
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert len([*tmp_path.glob("*.safetensors")]) > 1
+    env = rlseq.make("rlseq/Parallel-v0", path=pairs, tokenizer=models["t5"])
+    policies = [rlseq.make_policy("hf", env, model=path) for path in (models["t5"], tmp_path)]
+    one, other = (policy.state_dict() for policy in policies)
+    assert all((one[name] == other[name]).all() for name in one)
