@@ -51,14 +51,8 @@ def test_an_agent_trains_a_pretrained_model(
     policy = rlseq.make_policy("hf", env, model=models[family], value=True)
     hyper = SETTINGS.get(agent, {}) | (SHORTER if issubclass(AGENTS[agent], Adversarial) else {})
     learner = rlseq.make_agent(agent, policy, **hyper)
-    common: dict[str, Any] = {
-        "eval_env": test,
-        "eval_every": 1,
-        "quiet": True,
-        "alarms": "ignore",
-        "eval_texts": 4,
-    }
-    rlseq.train(learner, env, updates=2, out=tmp_path / "run", alarms="ignore", **common)
+    test_options: dict[str, Any] = {"eval_env": test, "eval_every": 1, "eval_texts": 4}
+    rlseq.train(learner, env, updates=2, out=tmp_path / "run", alarms="ignore", quiet=True, **test_options)
     model = rlseq.load(tmp_path / "run")
     ((candidate,),) = model.generate("the small dog", rlseq.Greedy())
     assert isinstance(candidate.text, str)
