@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOKENS, SEEDS = "2e3", "1"  # of a shell snippet when it is tested
 MINUTES = 0.3  # of a notebook
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as other tests run beside this one
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
@@ -47,6 +48,7 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
         cwd=tmp_path,
+        env=ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
@@ -57,7 +59,12 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
 def test_the_lines_of_the_readme_learn(tmp_path: Path) -> None:
     (lines,) = snippets(ROOT / "README.md", "python")
     result = subprocess.run(
-        [sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", lines],
+        cwd=tmp_path,
+        env=ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, after = (float(line.split(": ")[1]) for line in result.stdout.splitlines())
     assert before < 0.95 < after, result.stdout
@@ -69,7 +76,9 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / path.name
     copy.write_text(re.sub(r"minutes=[\d.]+", f"minutes={MINUTES}", path.read_text("utf-8")), "utf-8")
     script = ROOT / "docs" / "_extensions" / "notebook.py"
-    result = subprocess.run([sys.executable, script, copy], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, script, copy], env=ONE_THREAD, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     outputs = [cell["outputs"] for cell in json.loads(copy.read_text("utf-8"))["cells"] if "outputs" in cell]
     assert outputs != []
@@ -86,9 +95,8 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     commands = re.sub(r"(--budget-tokens) \S+", rf"\1 {TOKENS}", commands)
     commands = re.sub(r"(--seeds) \S+", rf"\1 {SEEDS}", commands)
     script = f'set -e\nrlseq() {{ "{sys.executable}" -m rlseq "$@"; }}\n{commands}'
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", script], cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
