@@ -75,6 +75,7 @@ class Arm:
     agent: str
     judged: Callable[[Any, int], Any] = lambda reward, _seed: reward  # what is made of the reward
     adapters: bool = False
+    step: float = 1.0  # factor of the step size
 
 
 SETTINGS = {
@@ -94,7 +95,9 @@ SETTINGS = {
     ),
 }
 ARMS = {
-    "likelihood": Arm("mle"),
+    "likelihood": Arm("mle", step=0.1),  # at the step size of rewards it unlearns what it knew
+    "likelihood, 0.3": Arm("mle", step=0.3),
+    "likelihood, same step": Arm("mle"),
     "rloo": Arm("rloo"),
     "scst": Arm("scst"),
     "rloo, adapters": Arm("rloo", adapters=True),
@@ -160,7 +163,7 @@ class Experiment:
         env = self.task("train", seed=seed)
         env.parts = {part: arm.judged(reward, seed) for part, reward in env.parts.items()}
         policy = self.policy(env, arm.adapters)
-        lr = setting.lr_adapters if arm.adapters else setting.lr
+        lr = arm.step * (setting.lr_adapters if arm.adapters else setting.lr)
         agent = rlseq.make_agent(arm.agent, policy, lr=lr, schedule="linear")
         alarms: list[str] = []
         start = time.monotonic()
