@@ -2,9 +2,9 @@
 
     python benchmarks/matmul.py [--threads 1]
 
-Products of the sizes of a T5 of 60 M parameters: rows × width by outputs × width, as a layer computes them, and
-the two products of its backward pass. Figures are billions of operations a second of processor time, the best of
-seven.
+Products of the sizes of a T5 of 60 M parameters: rows × width by outputs × width, as a layer computes them,
+and the two products of its backward pass. Figures are billions of operations a second of processor time, the
+best of seven.
 """
 
 from __future__ import annotations

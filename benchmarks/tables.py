@@ -25,7 +25,7 @@ from tabled.agents import (
     warmup,
 )
 from tabled.campaigns import campaigns
-from tabled.engine import completions, loading, pretrained, rewards, throughput
+from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput
 from tabled.settings import comparison, fit, training
 from tabled.tasks import captions, finetune, oracle, pretrain, recipes, tasks
 
@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "items": items,
     "learning": learning,
     "loading": loading,
+    "matmul": matmul,
     "oracle": oracle,
     "pretrain": pretrain,
     "pretrained": pretrained,

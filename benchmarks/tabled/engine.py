@@ -132,3 +132,23 @@ def _pretrained(run: dict[str, Any]) -> str:
         for name, found in updates.items()
     ]
     return text + markdown(["", "seconds", "peak memory, GB", "of which at the start"], lines) + origin(run)
+
+
+def matmul() -> str:
+    """Large float32 products by PyTorch and by oneDNN."""
+    text = ""
+    for run in runs("matmul-*"):
+        rows = [
+            [
+                f"{size['rows']:,} × {size['width']:,} × {size['outputs']:,}",
+                *(
+                    f"{size[kind][by]:.0f}"
+                    for kind in ("forward", "forward and backward")
+                    for by in ("pytorch", "onednn")
+                ),
+            ]
+            for size in run["results"]["sizes"]
+        ]
+        head = ["rows × width × outputs", "forward, PyTorch", "oneDNN", "with backward, PyTorch", "oneDNN"]
+        text += markdown(head, rows) + origin(run)
+    return text

@@ -1,7 +1,7 @@
 """Products of large matrices on a CPU by oneDNN, which PyTorch uses for bfloat16 but not for float32.
 
 For float32 PyTorch calls MKL, which uses 256-bit instructions on processors of AMD. oneDNN uses the 512-bit
-ones where there are any: on an EPYC of 2025 its products take half the time (docs/performance.md).
+ones where there are any: on an EPYC of 2025 its products take half the time (docs/how/performance.md).
 """
 
 from __future__ import annotations
