@@ -18,7 +18,7 @@ import record
 import torch
 import torch.nn.functional as F
 
-from rlseq.utils.matmul import AVAILABLE, affine
+from rlseq.policies.matmul import AVAILABLE, affine
 
 SIZES = ((64, 512, 512), (64, 512, 2048), (64, 512, 32128), (4096, 512, 2048), (4096, 2048, 512))
 

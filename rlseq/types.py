@@ -136,7 +136,7 @@ class BasePolicy(nn.Module):
         """Return plain values, beside its name and sizes, with which the policy can be made again."""
         return {}
 
-    def frozen(self) -> nn.Module:
+    def frozen_copy(self) -> nn.Module:
         """Return the policy as it is now, to be a reference: a copy whose weights do not change."""
         return deepcopy(self).requires_grad_(False)
 

@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rlseq.engine.decode import acting_logits
+from rlseq.policies.matmul import affine, product
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, SoftTokens
-from rlseq.utils.matmul import affine, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +221,11 @@ def _distribution(
     features: Tensor, weight: Tensor, temperature: float, support: Tensor | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Return the logits of the distribution that acts, and its probabilities."""
-    allowed = None
+    z = product(features[rows], weight.t())
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     if support is not None:
         place = torch.arange(len(features), device=features.device)[rows]
-        allowed = support[place // support.shape[1], place % support.shape[1]]
-    z = acting_logits(product(features[rows], weight.t()), Behaviour(temperature, allowed))
+        support = support[place // support.shape[1], place % support.shape[1]]
+    if support is not None or temperature != 1.0:
+        z = acting_logits(z, Behaviour(temperature, support))
     return z, z.softmax(-1)

@@ -102,7 +102,9 @@ class PolicyGradient(Agent):
         if (self.kl or self.kl_reward) and self.reference is None:
             policy = self.policy
             self.reference = (
-                policy.frozen() if isinstance(policy, BasePolicy) else deepcopy(policy).requires_grad_(False)
+                policy.frozen_copy()
+                if isinstance(policy, BasePolicy)
+                else deepcopy(policy).requires_grad_(False)
             )
 
     def make_credit(self) -> Credit:

@@ -20,10 +20,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
+from rlseq.policies.matmul import affine, speed_up
 from rlseq.policies.pretrained.adapters import ReferenceAdapters
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
-from rlseq.utils.matmul import affine, speed_up
 from rlseq.vocab import TokenizerVocab, Vocab
 
 FROZEN = "frozen_weights_sha256"  # the entry of a state that stands for the weights that it leaves out
@@ -169,11 +169,11 @@ class PretrainedPolicy(TokenPolicy):
             model.save_pretrained(path)
         settings.save_pretrained(path)
 
-    def frozen(self) -> nn.Module:
+    def frozen_copy(self) -> nn.Module:
         """Return the policy as it is now, to be a reference; with adapters it shares the base."""
         if hasattr(self.model, "peft_config"):
             return ReferenceAdapters(self)
-        return super().frozen()
+        return super().frozen_copy()
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────
 
