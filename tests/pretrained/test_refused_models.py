@@ -135,3 +135,15 @@ def test_sliding_windows() -> None:
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 0}
     with pytest.raises(ValueError, match=r"looks back 4 tokens in some layers.*smaller max_len"):
         made(model_of("qwen2", words, **window), env)
+
+
+def test_a_task_without_a_source_for_the_encoder() -> None:
+    env = rlseq.make("rlseq/Text-v0", num_envs=4)
+    with pytest.raises(ValueError, match="has an encoder, and the task has no source for it to read"):
+        made(model_of("t5", len(env.vocab)), env)
+
+
+def test_a_picture() -> None:
+    env = rlseq.make("rlseq/Captions-v0", num_envs=4, scenes=20)
+    with pytest.raises(ValueError, match="the task shows image, which a language model does not read"):
+        made(model_of("gpt2", len(env.vocab)), env)

@@ -52,6 +52,7 @@ def make_pretrained(
     else:
         check_named(words, model)
         inner = load_model(model, trust_remote_code=trust_remote_code, **options)
+    check_reads(words, inner)
     check_ids(words, inner)
     check_positions(words, inner)
     freeze(inner, parts)
@@ -198,6 +199,20 @@ def check_named(words: TokenSpec, name: Any) -> None:
         )
 
 
+def check_reads(words: TokenSpec, model: Any) -> None:
+    """Refuse a task that shows something else than a text, or no source to an encoder."""
+    if words.observed:
+        raise ValueError(
+            f"the task shows {', '.join(words.observed)}, which a language model does not read; use "
+            'make_policy("captioner", env), or a task whose sources are texts'
+        )
+    if model.config.is_encoder_decoder and words.source is None:
+        raise ValueError(
+            f"{type(model).__name__} has an encoder, and the task has no source for it to read; use a causal "
+            "model, such as GPT-2 or Llama, or a task of pairs"
+        )
+
+
 def check_positions(words: TokenSpec, model: Any) -> None:
     """Refuse texts that are longer than the model has positions, or than it looks back."""
     config = model.config
@@ -279,15 +294,17 @@ def verify(policy: Any) -> None:
 def _own_logits(policy: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Return a small context, actions and the logits `[B, T, V]` that the model itself gives."""
     words, config = policy.words, policy.inner.config
-    actions = _drawn(words.written, config.pad_token_id, 2, min(CHECKED_STEPS, words.length))
-    context, read = {"index": torch.arange(2)}, words.before(actions)
+    device = policy.inner.device
+    actions = _drawn(words.written, config.pad_token_id, 2, min(CHECKED_STEPS, words.length)).to(device)
+    context, read = {"index": torch.arange(2, device=device)}, words.before(actions)
     if words.source is not None:
         context["source"] = _drawn(
             min(words.source, len(policy.inner.get_input_embeddings().weight)), words.source_pad, 2, 3
-        )
+        ).to(device)
         source, present = policy.source(context)
     if config.is_encoder_decoder:
-        whole = torch.cat([torch.tensor(words.prefix[:-1], dtype=torch.int64).expand(2, -1), read], 1)
+        before = torch.tensor(words.prefix[:-1], dtype=torch.int64, device=device)
+        whole = torch.cat([before.expand(2, -1), read], 1)
         logits = policy.model(input_ids=source, attention_mask=present, decoder_input_ids=whole).logits
     else:
         whole = read if words.source is None else torch.cat([source, read[:, 1:]], 1)
