@@ -9,6 +9,8 @@ from typing import Any
 
 from rlseq.agents.a2c import A2C as A2C
 from rlseq.agents.adversarial import Adversarial as Adversarial
+from rlseq.agents.dagger import EXPERTS
+from rlseq.agents.dagger import DAgger as DAgger
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
 from rlseq.agents.grpo import DAPO as DAPO
@@ -38,6 +40,7 @@ from rlseq.utils.errors import check_options, enter, pick
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
     "adversarial": Adversarial,
+    "dagger": DAgger,
     "dapo": DAPO,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
@@ -60,7 +63,12 @@ AGENTS: dict[str, type[Agent]] = {
 }
 
 # The names that stand for functions, by field.
-FUNCTIONS: dict[str, Mapping[str, Any]] = {**factors.FACTORS, "unroll": UNROLLS, "reading": READINGS}
+FUNCTIONS: dict[str, Mapping[str, Any]] = {
+    **factors.FACTORS,
+    "unroll": UNROLLS,
+    "reading": READINGS,
+    "expert": EXPERTS,
+}
 
 
 @checked_arguments

@@ -400,6 +400,20 @@ MUTATIONS = [
             "engine mixer",
         ),
         (
+            "labels-shifted-by-one",
+            "agents/dagger.py",
+            "return replace(batch, inputs=read)",
+            "return replace(batch, inputs=read.roll(1, 1))",
+            "dagger",
+        ),
+        (
+            "expert-next-place",
+            "rlseq/metrics/next_words.py",
+            "distances = _distances(tokens, context)[..., :-1] + missed",
+            "distances = _distances(tokens, context)[..., 1:] + missed",
+            "dagger",
+        ),
+        (
             "sampler-off-by-one",
             "rlseq/engine/categorical.py",
             "target, right=True)",
