@@ -32,6 +32,7 @@ from rlseq.agents.seqgan import REGS as REGS
 from rlseq.agents.seqgan import MaliGAN as MaliGAN
 from rlseq.agents.seqgan import RankGAN as RankGAN
 from rlseq.agents.seqgan import SeqGAN as SeqGAN
+from rlseq.agents.trpo import TRPO as TRPO
 from rlseq.policy_gradient import factors
 from rlseq.policy_gradient.agent import Agent as Agent
 from rlseq.utils.arguments import checked_arguments
@@ -60,6 +61,7 @@ AGENTS: dict[str, type[Agent]] = {
     "scheduled_sampling": ScheduledSampling,
     "scst": SCST,
     "seqgan": SeqGAN,
+    "trpo": TRPO,
 }
 
 # The names that stand for functions, by field.

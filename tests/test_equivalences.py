@@ -171,7 +171,7 @@ def updated(agent: Any, batch: Rollout) -> list[Rollout]:
     return parts
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", [name for name in GRADIENTS if name != "trpo"])  # has a step of its own
 def test_micro_batches_add_up_to_the_batch(tiny: Any, name: str) -> None:
     agent, _, batch = of(tiny, name)
     agent.epochs = agent.minibatches = 1

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 SMALLEST = 1 << 20  # multiplications from which oneDNN's larger cost of a call does not matter
 _torch: Any = torch  # whose functions below have no types
@@ -91,7 +90,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b and its derivatives, each of which is such a product, too."""
+    """x Wᵀ + b and its derivatives, each of which is such a product, too, and can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -99,12 +98,11 @@ class _Linear(torch.autograd.Function):
         return _by_onednn(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            _by_onednn(slope, weight.t()) if needs_x else None,
-            _by_onednn(slope.t(), x.t()) if needs_weight else None,
+            affine(slope, weight.t()) if needs_x else None,
+            affine(slope.t(), x.t()) if needs_weight else None,
             slope.sum(0) if needs_bias else None,
         )

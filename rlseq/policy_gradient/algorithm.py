@@ -54,6 +54,11 @@ def check_first_ratio(log_probs: Tensor, batch: Rollout, tolerance: float = RATI
         )
 
 
+def frozen_copy(policy: Any) -> Any:
+    """Return a policy as it is now: a copy whose weights do not change."""
+    return policy.frozen_copy() if isinstance(policy, BasePolicy) else deepcopy(policy).requires_grad_(False)
+
+
 @dataclass(eq=False)
 class PolicyGradient(Agent):
     """The base of all policy gradients: texts are sampled without gradients, and scored again in one pass."""
@@ -100,12 +105,7 @@ class PolicyGradient(Agent):
                 "kl_reward=0.1, or leave reference out"
             )
         if (self.kl or self.kl_reward) and self.reference is None:
-            policy = self.policy
-            self.reference = (
-                policy.frozen_copy()
-                if isinstance(policy, BasePolicy)
-                else deepcopy(policy).requires_grad_(False)
-            )
+            self.reference = frozen_copy(self.policy)
 
     def make_credit(self) -> Credit:
         """Make the credit from the agent's hyper-parameters; called where none is given (`own_credit`)."""
@@ -172,15 +172,19 @@ class PolicyGradient(Agent):
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, in `epochs` passes of `minibatches` steps."""
         learned = self.with_advantages(batch)
-        rows = learned
-        if learned.last_episodes is not None:
-            rows = self.with_token_weights(learned.as_transitions())
+        rows = self.rows(learned)
         logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(rows)]
         if isinstance(self.baseline, Factor):
             self.baseline.learn(learned.targets, self.acted(learned))
         if isinstance(self.policy, BasePolicy):  # after a batch, never during it: the first ratio is 1
             self.policy.update_statistics(learned)
         return {**rollout_metrics(learned), **merge_metrics(logs)}
+
+    def rows(self, batch: LearningBatch) -> LearningBatch:
+        """Return the rows that steps are made of: texts, or the actions of segments."""
+        if batch.last_episodes is None:
+            return batch
+        return self.with_token_weights(batch.as_transitions())
 
     def acted(self, batch: Rollout) -> Rollout:
         """Return the batch with a mask of what the policy chose itself: what baselines learn from."""

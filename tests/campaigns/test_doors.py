@@ -130,7 +130,7 @@ def python(agent: str, id: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
         env = tasks.training_env(id, options(id, place), None, 0)
         fresh = tasks.testing_env(id, options(id, place), None)
         policy = rlseq.make_policy(
-            POLICIES.get(id, "gru"), env, hidden=8, value=agent in ("a2c", "ppo", "ppo_kl")
+            POLICIES.get(id, "gru"), env, hidden=8, value=agent in ("a2c", "ppo", "ppo_kl", "trpo")
         )
         rlseq.train(
             rlseq.make_agent(agent, policy, **shorter(agent)),
