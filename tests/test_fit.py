@@ -22,6 +22,7 @@ from rlseq.recipe.config import FitConfig
 from rlseq.recipe.difference import difference
 from rlseq.recipe.fit import run_fit
 from rlseq.recipe.risk import expected
+from rlseq.recipe.source_use import hardly_used, source_use
 from rlseq.recipe.stages import Stage, likelihood
 
 SMALL: dict[str, Any] = {
@@ -318,6 +319,7 @@ def found(new: Any, old: Any, reward: str = "edit", **changed: Any) -> dict[str,
         },
         "kept": "reward",
         "earned on dev": {"likelihood": 0.5, "longer": 0.5, "reward": 0.6},
+        "source use": {"own": 1.0, "exchanged": 5.0},
         "converged": True,
         "stages": {"reward": {"updates": 500}},
         "selection": {"texts": 1000},
@@ -361,10 +363,35 @@ def _noise() -> Any:
 
 def test_limits_are_told() -> None:
     old = np.ones(100)
-    told = verdict.limits(
-        found(old, old, converged=False, stages={"reward": {"updates": 20}}, selection={"texts": 100})
+    limited = found(
+        old,
+        old,
+        converged=False,
+        stages={"reward": {"updates": 20}},
+        selection={"texts": 100},
+        **{"source use": {"own": 5.24, "exchanged": 5.26}},
     )
-    assert [line.split(" ")[0] for line in told] == ["Likelihood", "The", "The"]
+    model, likelihood, reward, test = verdict.limits(limited)
+    assert all(part in model for part in ("hardly uses its sources", "5.24", "5.26"))
+    assert likelihood.startswith("Likelihood was ended")
+    assert "20 updates" in reward
+    assert "100 items" in test
+    assert not verdict.limits(found(old, old))
+
+
+def test_exchanged_sources_tell_a_model_that_ignores_them(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"  # the last letter decides the word
+    pairs.write_text(
+        "".join(f"{a}{b}{c}\t{c}{c}{c}\n" for a in "abcd" for b in "abcd" for c in "abcd"), "utf-8"
+    )
+    env = rlseq.make("rlseq/Parallel-v0", 16, path=str(pairs), split="train", level="char", seed=0)
+    policy = rlseq.make_policy("seq2seq", env, hidden=32, embedding=16)
+    untrained = source_use(policy, env)
+    assert hardly_used(untrained)
+    rlseq.train(rlseq.make_agent("mle", policy, lr=1e-2), env, 60, quiet=True)
+    trained = source_use(policy, env)
+    assert not hardly_used(trained)
+    assert trained["own"] < 0.5 < untrained["own"] < trained["exchanged"]
 
 
 def test_nothing_is_to_gain_where_the_best_samples_are_no_better() -> None:

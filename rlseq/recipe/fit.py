@@ -26,6 +26,7 @@ from rlseq.recipe.config import FitConfig
 from rlseq.recipe.difference import difference
 from rlseq.recipe.plan import Plan, TextLimits
 from rlseq.recipe.risk import least_risk
+from rlseq.recipe.source_use import source_use
 from rlseq.recipe.stages import likelihood, scores_of, seconds, train_on_reward
 from rlseq.training.experiment_envs import metric
 from rlseq.training.fingerprint import differences, machine
@@ -262,7 +263,8 @@ class _Fitting:
         )
         converged = all(stage.converged(scores_of(scores, n)) for n, stage in enumerate(stages, 1))
         risk = least_risk(policy, partial(plan.task, "dev"), *RISK, reward) if converged else None
-        return {"dev nll": scores, "converged": converged, "risk": risk, "stopped": ""}
+        read = source_use(policy, plan.task("dev", plan.rows))
+        return {"dev nll": scores, "source use": read, "converged": converged, "risk": risk, "stopped": ""}
 
     def _after_likelihood(
         self, plan: Plan, policy: Any, found: Json, texts: TextLimits, reward: str

@@ -16,8 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rlseq.agents import make_agent
-from rlseq.engine.evaluation import subset
-from rlseq.engine.references import sample_references, trimmed
+from rlseq.recipe.source_use import held_out_pairs
 from rlseq.training import checkpoint
 from rlseq.training.loop import train
 from rlseq.training.run_folder import read_results
@@ -100,13 +99,6 @@ def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def scores_of(scores: Mapping[str, float], number: int) -> list[float]:
     """Return the nats per token of a stage, by look."""
     return [score for look, score in scores.items() if look.startswith(f"stage {number},")]
-
-
-def held_out_pairs(env: Any) -> Any:
-    """Some of a task's pairs, drawn at random by a fixed seed; again from the first where it has fewer."""
-    drawn = subset(env.size, env.num_envs)
-    context = env.begin(index=drawn[torch.arange(env.num_envs) % len(drawn)].to(env.device))
-    return trimmed(sample_references(env, context), env)
 
 
 def train_on_reward(

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlseq.compare.verdicts import ALPHA
 from rlseq.metrics.registry import row_of
+from rlseq.recipe.source_use import hardly_used
 from rlseq.utils.files import Json
 
 LITTLE, AT_MOST = 0.002, 0.05  # shares of a score: a gain that is none, and the most that may be overlooked
@@ -87,6 +88,13 @@ def _of_model(results: Json) -> str:
 def limits(results: Json) -> list[str]:
     """Return what limits the verdict, a sentence each."""
     said = []
+    read = results["source use"]
+    if hardly_used(read):
+        said.append(
+            f"The model hardly uses its sources: a reference has {read['own']:.2f} nats per token given its "
+            f"own source, and {read['exchanged']:.2f} given that of another item. It writes little more than common "
+            "texts; it needs more training, more pairs, or a pretrained model (--model)."
+        )
     if not results["converged"]:
         said.append(
             "Likelihood was ended by its time or its number of updates before dev had stopped improving: "
