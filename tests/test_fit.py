@@ -363,14 +363,12 @@ def _noise() -> Any:
 
 def test_limits_are_told() -> None:
     old = np.ones(100)
-    limited = found(
-        old,
-        old,
-        converged=False,
-        stages={"reward": {"updates": 20}},
-        selection={"texts": 100},
-        **{"source use": {"own": 5.24, "exchanged": 5.26}},
-    )
+    limits: dict[str, Any] = {
+        "converged": False,
+        "stages": {"reward": {"updates": 20}},
+        "selection": {"texts": 100},
+    }
+    limited = found(old, old, **limits) | {"source use": {"own": 5.24, "exchanged": 5.26}}
     model, likelihood, reward, test = verdict.limits(limited)
     assert all(part in model for part in ("hardly uses its sources", "5.24", "5.26"))
     assert likelihood.startswith("Likelihood was ended")

@@ -92,8 +92,8 @@ def limits(results: Json) -> list[str]:
     if hardly_used(read):
         said.append(
             f"The model hardly uses its sources: a reference has {read['own']:.2f} nats per token given its "
-            f"own source, and {read['exchanged']:.2f} given that of another item. It writes little more than common "
-            "texts; it needs more training, more pairs, or a pretrained model (--model)."
+            f"own source, and {read['exchanged']:.2f} given that of another item. It writes little more "
+            "than common texts; it needs more training, more pairs, or a pretrained model (--model)."
         )
     if not results["converged"]:
         said.append(
