@@ -13,6 +13,9 @@ from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
+from rlseq.agents.gail import GAIL as GAIL
+from rlseq.agents.gail import PAYS
+from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
 from rlseq.agents.grpo import DAPO as DAPO
 from rlseq.agents.grpo import GRPO as GRPO
 from rlseq.agents.grpo import DrGRPO as DrGRPO
@@ -45,8 +48,10 @@ AGENTS: dict[str, type[Agent]] = {
     "dapo": DAPO,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
+    "gail": GAIL,
     "grpo": GRPO,
     "maligan": MaliGAN,
+    "max_ent_irl": MaxEntIRL,
     "mixer": MIXER,
     "mle": MLE,
     "mrt": MRT,
@@ -70,6 +75,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "unroll": UNROLLS,
     "reading": READINGS,
     "expert": EXPERTS,
+    "pay": PAYS,
 }
 
 

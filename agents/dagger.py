@@ -92,7 +92,7 @@ class DAgger(MLE):
         if env.size > 1 and "source" not in context and not env.observed:
             raise ValueError(
                 f"{type(env).__name__} shows nothing that tells which of its {env.size:,} texts to write, so "
-                "that no expert can name the best next word; imitate them by mle"
+                "that no expert can name the best next word; imitate them by mle, or by gail"
             )
 
     def collect(self, env: Any) -> Rollout:

@@ -414,6 +414,13 @@ MUTATIONS = [
             "dagger",
         ),
         (
+            "irl-entropy-sign",
+            "agents/gail.py",
+            "rewards=batch.rewards - cost",
+            "rewards=batch.rewards + cost",
+            "gail",
+        ),
+        (
             "sampler-off-by-one",
             "rlseq/engine/categorical.py",
             "target, right=True)",
