@@ -9,10 +9,14 @@ from typing import Any
 
 from rlseq.agents.a2c import A2C as A2C
 from rlseq.agents.adversarial import Adversarial as Adversarial
+from rlseq.agents.black_box import SHAPINGS
+from rlseq.agents.cem import CEM as CEM
 from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
+from rlseq.agents.es import ES as ES
+from rlseq.agents.finite_differences import FiniteDifferences as FiniteDifferences
 from rlseq.agents.gail import GAIL as GAIL
 from rlseq.agents.gail import PAYS
 from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
@@ -44,10 +48,13 @@ from rlseq.utils.errors import check_options, enter, pick
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
     "adversarial": Adversarial,
+    "cem": CEM,
     "dagger": DAgger,
     "dapo": DAPO,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
+    "es": ES,
+    "finite_differences": FiniteDifferences,
     "gail": GAIL,
     "grpo": GRPO,
     "maligan": MaliGAN,
@@ -76,6 +83,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "reading": READINGS,
     "expert": EXPERTS,
     "pay": PAYS,
+    "shaping": SHAPINGS,
 }
 
 

@@ -14,10 +14,11 @@ from rlseq.policy_gradient.agent import clip
 from rlseq.policy_gradient.algorithm import frozen_copy
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.policy_gradient.factors import Scale, by_batch
-from rlseq.policy_gradient.fisher import RecordedDivergence, assign, conjugate_gradients, flat, slope
+from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients, slope
 from rlseq.policy_gradient.losses import ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rlseq.utils.vectors import assign, flat
 
 
 @dataclass(eq=False)

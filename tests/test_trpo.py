@@ -14,8 +14,9 @@ from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.policies import matmul
 from rlseq.policies.control_heads import KeptLogits
 from rlseq.policy_gradient.algorithm import frozen_copy
-from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients, flat
+from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients
 from rlseq.types import RAW, Behaviour, Context, Evaluation
+from rlseq.utils.vectors import flat
 
 
 class Softmax(nn.Module):

@@ -267,6 +267,8 @@ def _values(policy: Any, observed: Tensor, actions: Tensor) -> Tensor | None:
     """Return V of states `[n, …]`, without what else an MLP would compute."""
     if isinstance(policy, MLP):
         return policy.values_of_states(observed)
+    if not hasattr(policy, "evaluate"):  # it acts, and does not score
+        return None
     nothing = actions.new_zeros(len(observed), 1, *actions.shape[2:])
     values = policy.evaluate(nothing, {"observation": observed.unsqueeze(1)}).values
     return None if values is None else values.squeeze(1)

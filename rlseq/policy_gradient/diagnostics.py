@@ -11,21 +11,26 @@ import torch
 from torch import Tensor
 
 from rlseq.policy_gradient.losses import kl_estimate, per_token
-from rlseq.types import Evaluation, LearningBatch, Metrics
+from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
+
+
+def episode_metrics(batch: Rollout) -> Metrics:
+    """Return statistics of the episodes."""
+    returns, lengths, cut = batch.episodes
+    if not len(returns):  # of episodes longer than a batch none may have ended yet
+        return {}
+    return {
+        "reward": returns.mean(),
+        "reward_std": returns.std(correction=0),
+        "length": lengths.float().mean(),
+        "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
+    }
 
 
 @torch.no_grad()
 def rollout_metrics(batch: LearningBatch) -> Metrics:
     """Return statistics of the episodes and their returns."""
-    returns, lengths, cut = batch.episodes
-    metrics = {}
-    if len(returns):  # of episodes longer than a batch none may have ended yet
-        metrics = {
-            "reward": returns.mean(),
-            "reward_std": returns.std(correction=0),
-            "length": lengths.float().mean(),
-            "at_limit": cut.float().mean(),  # texts that were cut off, or nearly
-        }
+    returns, metrics = batch.episodes.returns, episode_metrics(batch)
     if batch.kl_penalty is not None:
         metrics["kl_penalty"] = batch.kl_penalty.sum(1).mean()
     if batch.samples > 1:

@@ -7,7 +7,7 @@ over the states of a batch. F has as many rows and columns as the policy has par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,27 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.types import Evaluation, Logits, Rollout
+from rlseq.utils.vectors import flat
 
 Product = Callable[[Tensor], Tensor]  # v [n] -> F v [n]
-
-
-def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """Return tensors as one vector."""
-    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def slope(value: Tensor, parameters: Sequence[nn.Parameter], **options: Any) -> Tensor:
     """Return the gradient of a value as one vector; zeros for parameters that it does not depend on."""
     found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True, **options)
     return flat(found)
-
-
-@torch.no_grad()
-def assign(parameters: Sequence[nn.Parameter], vector: Tensor) -> None:
-    """Set parameters to the entries of a vector, in the order of `flat`."""
-    parts = torch.split(vector, [p.numel() for p in parameters])
-    for p, part in zip(parameters, parts, strict=True):
-        p.copy_(part.view_as(p))
 
 
 class RecordedDivergence:
