@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlseq.agents.mle import MLE
 from rlseq.discriminators.texts import rewarded
-from rlseq.engine.references import trimmed
+from rlseq.engine.references import check_has_expert, trimmed
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import no_reward
@@ -81,19 +81,7 @@ class DAgger(MLE):
 
     def check(self, env: Any) -> None:
         """Refuse a task in which no expert knows the next word."""
-        env = sequence_env(env)
-        context = env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device))
-        if "references" not in context:
-            raise ValueError(
-                f"{type(env).__name__} has no references, from which DAgger's expert knows the best next "
-                'word; give its items "references" and "reference_lengths", or take an agent that learns '
-                "from the reward, such as rloo"
-            )
-        if env.size > 1 and "source" not in context and not env.observed:
-            raise ValueError(
-                f"{type(env).__name__} shows nothing that tells which of its {env.size:,} texts to write, so "
-                "that no expert can name the best next word; imitate them by mle, or by gail"
-            )
+        check_has_expert(sequence_env(env))
 
     def collect(self, env: Any) -> Rollout:
         """Write texts, label them, and return as many labelled texts, half of them of earlier updates."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rlseq.engine.decode import Greedy as Greedy
     from rlseq.engine.decode import Sample as Sample
     from rlseq.engine.evaluation import evaluate as evaluate
+    from rlseq.engine.exposure_bias import exposure_bias as exposure_bias
     from rlseq.engine.generation import generate as generate
     from rlseq.engine.rollout import rollout as rollout
     from rlseq.mdp.sequence_env import SequenceEnv as SequenceEnv
@@ -54,6 +55,7 @@ _HOMES = {
     "beam_search": "rlseq.engine.beam",
     "complete": "rlseq.engine.completions",
     "evaluate": "rlseq.engine.evaluation",
+    "exposure_bias": "rlseq.engine.exposure_bias",
     "fit": "rlseq.recipe.fit",
     "generate": "rlseq.engine.generation",
     "load": "rlseq.training.model",

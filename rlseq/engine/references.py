@@ -67,3 +67,19 @@ def check_has_references(env: SequenceEnv) -> None:
             f"{type(env).__name__} has no references to learn from; likelihood, and agents that mix it in, "
             'need items with "references" and "reference_lengths"'
         )
+
+
+def check_has_expert(env: SequenceEnv) -> None:
+    """Refuse a task in which no expert knows the best next word after any prefix."""
+    context = env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device))
+    task = type(env).__name__
+    if "references" not in context:
+        raise ValueError(
+            f"{task} has no references, from which an expert knows the best next word; give its items "
+            '"references" and "reference_lengths", or take an agent that learns from the reward, such as rloo'
+        )
+    if env.size > 1 and "source" not in context and not env.observed:
+        raise ValueError(
+            f"{task} shows nothing that tells which of its {env.size:,} texts to write, so that no expert can "
+            "name the best next word; imitate them by mle, or by gail"
+        )

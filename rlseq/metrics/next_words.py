@@ -60,22 +60,6 @@ def expert_for(parts: dict[str, Reward]) -> Expert:
     return by_position if any(part in _POSITIONAL for part in parts.values()) else by_edit_distance
 
 
-def distance_reached(tokens: Tensor, mask: Tensor, context: Context, eos: int | None) -> Tensor:
-    """Return the least edit distance that can be reached after each prefix, `[B, T + 1]`, EOS counted.
-
-    Where a text has ended, it is the text's own distance. It never falls, so that what a word adds is the
-    number of errors made by writing it, and these sum to the distance of the text.
-    """
-    reachable = _reachable(tokens, context, eos).flatten(2).amin(2)
-    lengths, rows = mask.sum(1), torch.arange(len(tokens), device=tokens.device)
-    final = _distances(tokens, context)[rows, lengths].gather(
-        2, context["reference_lengths"].clamp(min=0).unsqueeze(2)
-    )
-    final = final.squeeze(2).where(context["reference_lengths"] > 0, _FAR).amin(1)
-    ended = torch.arange(tokens.shape[1] + 1, device=tokens.device) >= lengths.unsqueeze(1)
-    return torch.where(ended, final.unsqueeze(1), reachable)
-
-
 def draw_words(places: Tensor, references: Tensor, uniform: Tensor) -> Tensor:
     """Draw one of the words at the given places for every prefix, `[B, T]`; each different word alike.
 
