@@ -13,6 +13,7 @@ from rlseq.agents.black_box import SHAPINGS
 from rlseq.agents.cem import CEM as CEM
 from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
+from rlseq.agents.dqn import DQN as DQN
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
 from rlseq.agents.es import ES as ES
@@ -39,11 +40,15 @@ from rlseq.agents.seqgan import REGS as REGS
 from rlseq.agents.seqgan import MaliGAN as MaliGAN
 from rlseq.agents.seqgan import RankGAN as RankGAN
 from rlseq.agents.seqgan import SeqGAN as SeqGAN
+from rlseq.agents.soft_q import GLearning as GLearning
+from rlseq.agents.soft_q import SoftQ as SoftQ
 from rlseq.agents.trpo import TRPO as TRPO
 from rlseq.policy_gradient import factors
 from rlseq.policy_gradient.agent import Agent as Agent
 from rlseq.utils.arguments import checked_arguments
 from rlseq.utils.errors import check_options, enter, pick
+from rlseq.value_based.action_values import BACKUPS, FORMS
+from rlseq.value_based.exploration import EXPLORATIONS
 
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
@@ -51,11 +56,13 @@ AGENTS: dict[str, type[Agent]] = {
     "cem": CEM,
     "dagger": DAgger,
     "dapo": DAPO,
+    "dqn": DQN,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
     "es": ES,
     "finite_differences": FiniteDifferences,
     "gail": GAIL,
+    "g_learning": GLearning,
     "grpo": GRPO,
     "maligan": MaliGAN,
     "max_ent_irl": MaxEntIRL,
@@ -73,6 +80,7 @@ AGENTS: dict[str, type[Agent]] = {
     "scheduled_sampling": ScheduledSampling,
     "scst": SCST,
     "seqgan": SeqGAN,
+    "soft_q": SoftQ,
     "trpo": TRPO,
 }
 
@@ -84,6 +92,9 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "expert": EXPERTS,
     "pay": PAYS,
     "shaping": SHAPINGS,
+    "form": FORMS,
+    "backup": BACKUPS,
+    "explore": EXPLORATIONS,
 }
 
 

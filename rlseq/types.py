@@ -168,6 +168,8 @@ class Rollout:
     behaviour: Behaviour = RAW
     samples: int = 1  # K: rows iK … iK+K−1 share a context
     last_episodes: EpisodeStats | None = None  # that ended in these segments or before them
+    reached: Tensor | None = None  # [B, T, …]: observed after an action, in segments, before any reset
+    cut: Tensor | None = None  # [B, T] bool: an episode ended there by a time limit, and was not over
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if a credit stores it
     inputs: Tensor | SoftTokens | None = None  # [B, T]: what the policy reads, if not the actions
@@ -272,6 +274,7 @@ class SteppedEnv(ABC):
     """A task that steps itself, of another kind than writing texts (`rlseq.adapters`)."""
 
     counts: Counts
+    single_action_space: Any  # of Gymnasium, of one row
 
     @abstractmethod
     def check(self, agent: Any) -> None:

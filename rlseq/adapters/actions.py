@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlseq.engine.decode import Decode, Greedy, Sample, acting_logits
+from rlseq.engine.decode import Decode, EpsilonGreedy, Greedy, Sample, acting_logits
 from rlseq.policies.control_heads import log_density, tempered
 from rlseq.types import Behaviour
 
@@ -26,13 +26,21 @@ class Choices:
     """Choices of one of n, by logits: argmax (z + Gumbel noise) is a sample of softmax(z)."""
 
     space: gym.spaces.Discrete
-    decode: Sample | Greedy
+    decode: Sample | Greedy | EpsilonGreedy
 
     def random(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """Return Gumbel noise for every choice, −log E with E exponential; zeros for the likeliest choice."""
+        """Return Gumbel noise for every choice, −log E with E exponential; zeros for the likeliest choice.
+
+        For an ε-greedy choice the noise of one choice, drawn uniformly, is infinite with probability ε.
+        """
         shape = steps, rows, int(self.space.n)
         if isinstance(self.decode, Greedy):
             return torch.zeros(shape, device=generator.device)
+        if isinstance(self.decode, EpsilonGreedy):
+            drawn = torch.randint(shape[-1], shape[:2], generator=generator, device=generator.device)
+            tried = torch.rand(shape[:2], generator=generator, device=generator.device) < self.decode.epsilon
+            noise = torch.zeros(shape, device=generator.device)
+            return noise.scatter_(2, drawn.unsqueeze(2), torch.where(tried, torch.inf, 0.0).unsqueeze(2))
         return -torch.empty(shape, device=generator.device).exponential_(generator=generator).log()
 
     def choose(self, said: Tensor, random: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -98,8 +106,8 @@ Actions = Choices | Vectors
 
 def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
     """Return how actions of a space are chosen."""
-    if not isinstance(decode, (Sample, Greedy)):
-        raise TypeError(f"actions are chosen by Sample(…) or Greedy(), got {decode!r:.60}")
+    if not isinstance(decode, (Sample, Greedy, EpsilonGreedy)):
+        raise TypeError(f"actions are chosen by Sample(…), Greedy() or EpsilonGreedy(…), got {decode!r:.60}")
     if isinstance(space, gym.spaces.Discrete):
         return Choices(space, decode)
     if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
@@ -110,6 +118,6 @@ def chosen(space: gym.Space[Any], decode: Decode) -> Actions:
         )
     if isinstance(decode, Greedy):
         return Vectors(space, 0.0)
-    if decode.top_k is None and decode.top_p in (None, 1):
+    if isinstance(decode, Sample) and decode.top_k is None and decode.top_p in (None, 1):
         return Vectors(space, decode.temperature**0.5)
     raise TypeError(f"vectors are drawn, Sample(temperature), or taken at the mean, Greedy(); got {decode!r}")

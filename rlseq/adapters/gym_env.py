@@ -152,7 +152,7 @@ class GymEnv(SteppedEnv):
             self._report([episode for step in steps for episode in step.episodes.values()])
             segment = self._harvest(steps, actions, decode.temperature)
             self.counts.generated_tokens += int(segment.mask.sum())
-            return self._valued(segment, policy, steps)
+            return self._valued(segment, policy)
 
     def evaluate(self, policy: Any, decode: Decode, limit: int | None = None) -> dict[str, float]:
         """Return the mean return and length of `limit` (100) episodes, as many of every row, or one more.
@@ -230,6 +230,7 @@ class GymEnv(SteppedEnv):
         real, ends = (self._stacked(part) for part in ([s.real for s in steps], [s.ends for s in steps]))
         rewards = self._stacked([step.rewards for step in steps]).float()
         observed = self._stacked([step.observed for step in steps])
+        terminated = self._stacked([step.terminated for step in steps])
         return Rollout(
             actions=acts,
             mask=real,
@@ -241,22 +242,24 @@ class GymEnv(SteppedEnv):
             context={"observation": observed, "index": torch.arange(self.num_envs, device=self.device)},
             behaviour=behaviour,
             last_episodes=self.episodes,
+            reached=self._stacked([step.reached for step in steps]),
+            cut=ends & ~terminated,
         )
 
-    def _valued(self, segment: Rollout, policy: Any, steps: Sequence[GymStep]) -> Rollout:
+    def _valued(self, segment: Rollout, policy: Any) -> Rollout:
         """Add V of every state, and of the states reached where a row is cut off."""
-        terminated = self._stacked([step.terminated for step in steps])
-        cut = segment.ends.clone()
-        cut[:, -1] = True
-        cut &= segment.mask & ~terminated
-        reached = self._stacked([step.reached for step in steps])[cut]
-        states = torch.cat([segment.context["observation"].flatten(0, 1), reached])
+        assert segment.cut is not None
+        assert segment.reached is not None
+        open_ended = segment.cut.clone()
+        open_ended[:, -1] |= ~segment.ends[:, -1]
+        open_ended &= segment.mask
+        states = torch.cat([segment.context["observation"].flatten(0, 1), segment.reached[open_ended]])
         values = _values(policy, states, segment.actions)
         if values is None:
             return segment
-        now, later = values[: cut.numel()], values[cut.numel() :]
-        bootstrap = torch.zeros_like(segment.rewards).masked_scatter_(cut, later)
-        return replace(segment, values=now.view_as(cut), bootstrap=bootstrap)
+        now, later = values[: open_ended.numel()], values[open_ended.numel() :]
+        bootstrap = torch.zeros_like(segment.rewards).masked_scatter_(open_ended, later)
+        return replace(segment, values=now.view_as(open_ended), bootstrap=bootstrap)
 
     def _stacked(self, arrays: Sequence[Any]) -> Tensor:
         """Return `[T]` arrays of B rows as `[B, T, …]`."""

@@ -1,4 +1,4 @@
-"""Decoders, which choose the next token: `Sample(temperature, top_k, top_p)` and `Greedy()`."""
+"""Decoders, which choose a token: `Sample(temperature, top_k, top_p)`, `Greedy()`, `EpsilonGreedy(…)`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlseq.engine.categorical import FORBIDDEN, sample_from_logits
+from rlseq.engine.categorical import FORBIDDEN, inverse_cdf, sample_from_logits
 from rlseq.types import Behaviour, Rollout
-from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, shown
+from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, shown
 
 
 @runtime_checkable
@@ -80,6 +80,29 @@ class Greedy:
         """Return the most likely token; the random number is not used."""
         top, token = logits.max(-1)
         return token, top - logits.softmax(-1).amax(-1).log()  # softmax is faster than logsumexp
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy(Checked):
+    """A decoder that takes the most likely token, but with probability ε any that is allowed.
+
+    Log-probabilities are the policy's own, as those of `Greedy()`: its texts are no samples of the policy.
+
+    Args:
+        epsilon: ε, the share of tokens that are drawn uniformly.
+    """
+
+    epsilon: Share = 0.1
+    temperature: ClassVar[float] = 1.0
+
+    def support(self, logits: Tensor) -> None:
+        """Return None: the probability reported is the policy's own."""
+
+    def choose(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the most likely token, or one at random; one uniform number decides both."""
+        likeliest, log_norm = Greedy().choose(logits, uniform)
+        any_token = inverse_cdf((logits > FORBIDDEN).float(), uniform / max(self.epsilon, 1e-12))
+        return torch.where(uniform < self.epsilon, any_token, likeliest), log_norm
 
 
 def checked_decoder(decode: Any) -> Any:

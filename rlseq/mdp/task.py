@@ -166,6 +166,20 @@ class Task:
         """Return what `legal` answers, checked: `[B, V]` or `[V]`, or None."""
         return checked_legal(self.legal(), self.num_envs, len(self.vocab), self.device)
 
+    def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | None:
+        """Return what is allowed after every prefix of texts `[N, T]`, bool `[N, T, V]`; None if all is."""
+        done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+        steps = []
+        for t in range(tokens.shape[1]):
+            length = torch.full_like(tokens[:, 0], t)
+            episodes = Episodes.of(context, tokens, length, done, self.vocab.pad)
+            steps.append(self.replace(episodes=episodes).allowed())
+        if all(step is None for step in steps):
+            return None
+        every = torch.ones(len(self.vocab), dtype=torch.bool, device=tokens.device)
+        shape = len(tokens), len(self.vocab)
+        return torch.stack([(every if step is None else step).expand(shape) for step in steps], 1)
+
     def append(self, actions: Tensor) -> None:
         """Write a token in every unfinished row: the transition, without reward or host synchronisation."""
         self.episodes.append(actions, self.vocab.pad, self.vocab.eos)

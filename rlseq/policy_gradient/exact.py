@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.rollout import rollout
-from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import RAW, Behaviour, Context, LearningBatch, Rollout
 from rlseq.utils.modules import eval_mode
@@ -54,24 +53,11 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
     context: Context = {**env.contexts(index), "index": index}
     reward = env.total_reward(tokens, mask, context).sum(1)
     if behaviour.support is None:
-        behaviour = behaviour._replace(support=_legal(env, tokens, context))
+        behaviour = behaviour._replace(support=env.allowed_everywhere(tokens, context))
     with eval_mode(policy):
         log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
     objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
     return objective
-
-
-def _legal(env: SequenceEnv, tokens: Tensor, context: Context) -> Tensor | None:
-    """Return the tokens that the task allows after every prefix, bool `[N, T, V]`; None if all are."""
-    done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
-    steps = []
-    for t in range(env.max_len):
-        length = torch.full_like(tokens[:, 0], t)
-        episodes = Episodes.of(context, tokens, length, done, env.vocab.pad)
-        steps.append(env.replace(episodes=episodes).allowed())
-    if steps[0] is None:
-        return None
-    return torch.stack([step.expand(len(tokens), len(env.vocab)) for step in steps if step is not None], 1)
 
 
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:

@@ -118,14 +118,14 @@ def check_factors(agent: Any) -> None:
             f"got samples={agent.samples}; pass samples=4, or another baseline"
         )
     valued = [f for f in (agent.credit, agent.baseline) if isinstance(f, NeedsValues)]
-    if valued and _lacks_values(agent.policy):
+    if valued and lacks_values(agent.policy):
         raise ValueError(
             f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
             "head; make it with rlseq.make_policy(…, value=True)"
         )
 
 
-def _lacks_values(policy: Any) -> bool:
+def lacks_values(policy: Any) -> bool:
     """Return whether a policy of rlseq was made without V; of any other policy that is not known yet."""
     head = getattr(policy, "head", policy)
     return None in (getattr(head, "value", head), getattr(policy, "critic", policy))

@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 FILES = {"rlseq/Parallel-v0": "pairs.tsv", "rlseq/Text-v0": "texts.txt"}
 POLICIES = {"rlseq/Captions-v0": "captioner"}
 SHORTER = {"pretraining": 1, "d": 1, "k": 1}  # lessons of a discriminator, which take minutes by default
+VALUED = ("a2c", "g_learning", "ppo", "ppo_kl", "trpo")  # agents that need V
 BUDGET = 1500  # tokens
 REASONS = ("references", "source", "number of rows", "num_envs")  # why an agent may not go with a task
 
@@ -130,7 +131,10 @@ def python(agent: str, id: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
         env = tasks.training_env(id, options(id, place), None, 0)
         fresh = tasks.testing_env(id, options(id, place), None)
         policy = rlseq.make_policy(
-            POLICIES.get(id, "gru"), env, hidden=8, value=agent in ("a2c", "ppo", "ppo_kl", "trpo")
+            POLICIES.get(id, "gru"),
+            env,
+            hidden=8,
+            value=agent in VALUED,
         )
         rlseq.train(
             rlseq.make_agent(agent, policy, **shorter(agent)),

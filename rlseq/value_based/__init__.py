@@ -1,0 +1,1 @@
+"""Learning from values of actions: the replay, copies that are regressed on, and the agents' common part."""

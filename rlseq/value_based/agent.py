@@ -1,0 +1,83 @@
+"""`OffPolicyAgent`: act, keep what was done, and learn from what is drawn from all that is kept."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rlseq.engine.decode import Decode
+from rlseq.engine.rollout import rollout
+from rlseq.mdp.sequence_env import unwrap_task
+from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.diagnostics import episode_metrics, merge_metrics
+from rlseq.types import RAW, BasePolicy, Metrics, Rollout, SteppedEnv
+from rlseq.utils.arguments import PositiveInt, Share
+from rlseq.utils.stateful import Stateful
+from rlseq.value_based.replay import Replay
+from rlseq.value_based.target import TargetCopy
+
+
+@dataclass(eq=False)
+class OffPolicyAgent(Agent):
+    """The base of agents that learn from a replay: a batch is not what was just done, but rows of it all.
+
+    Of a text only its words, its reward and the number of its item are kept; the context, which may be an
+    image, is looked up when a row is drawn.
+    """
+
+    gamma: Share = 1.0  # discount factor γ
+    capacity: PositiveInt = 50_000  # actions in the replay; a text is kept whole
+    rows: PositiveInt = 64  # texts, or steps of an environment, that a gradient step learns from
+    gradient_steps: PositiveInt = 4  # gradient steps after each batch of new actions
+    target_every: PositiveInt = 100  # C, gradient steps between two changes of the target copy
+    target_share: Share = 1.0  # how far the target copy then moves towards the policy; 1 replaces it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.replay = Replay(self.capacity)
+        self.target = TargetCopy(self.policy, self.target_every, self.target_share)
+        self.done = 0.0  # share of training that lies behind
+
+    @abstractmethod
+    def acting(self) -> Decode:
+        """Return how actions are chosen now."""
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return the parts that have a state, the replay and the target copy among them."""
+        return {**super().stateful_parts(), "replay": self.replay, "target": self.target}
+
+    def set_progress(self, done: float) -> None:
+        """Set step size and exploration for the next update; `done` is the share that lies behind."""
+        super().set_progress(done)
+        self.done = done
+
+    def collect(self, env: Any) -> Rollout:
+        """Act once, keep it, and return what is drawn from the replay, with statistics of what was new."""
+        env = unwrap_task(env)
+        self.check(env)
+        new, drawn = rollout(self.policy, env, decode=self.acting()), self.gradient_steps * self.rows
+        if isinstance(env, SteppedEnv):
+            self.replay.add(new.as_transitions(), context=("observation",))
+            return replace(self.replay.draw(drawn), last_episodes=new.episodes)
+        self.replay.add(new, context=("index",))
+        batch = self.replay.draw(drawn)
+        context = {**env.contexts(batch.context["index"]), **batch.context}
+        behaviour = RAW._replace(support=env.allowed_everywhere(batch.actions, context))
+        return replace(batch, context=context, behaviour=behaviour, last_episodes=new.episodes)
+
+    def update(self, batch: Rollout) -> Metrics:
+        """Learn from a batch, in so many gradient steps, each on rows of its own."""
+        parts = torch.arange(len(batch.mask), device=batch.mask.device).tensor_split(self.gradient_steps)
+        logs = [self.learn(batch.take(part).trimmed()) for part in parts]
+        if isinstance(self.policy, BasePolicy):
+            self.policy.update_statistics(batch)
+        return {**episode_metrics(batch), **merge_metrics(logs)}
+
+    def learn(self, batch: Rollout) -> Metrics:
+        """Take one gradient step; the target copy follows."""
+        metrics = self.step([batch])
+        self.target.follow(self.policy)
+        return metrics

@@ -1,0 +1,88 @@
+"""`Replay`: what was done lately, to be learned from several times, in a random order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlseq.types import Rollout
+from rlseq.utils.memory import check_fits
+
+REPLAYED = ("actions", "mask", "log_probs", "rewards", "ends", "reached", "cut")  # fields of a rollout
+OF_CONTEXT = "context/"  # before the names of what is kept of a context
+
+
+class Replay:
+    """The last rows of rollouts, in a ring of tensors; a newer row takes the place of the oldest.
+
+    It holds at most `capacity` actions, in memory and in a checkpoint. A row is a whole text, so a replay of
+    50,000 actions keeps 2,500 texts of 20 words.
+
+    Args:
+        capacity: the largest number of actions.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: dict[str, Tensor] = {}  # made when the sizes are known
+        self.written = 0  # rows so far, those that are replaced too
+        self.draws = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows that are kept."""
+        return min(self.written, self._places)
+
+    @property
+    def _places(self) -> int:
+        """The number of rows that there is room for."""
+        return len(self.rows["mask"]) if self.rows else 0
+
+    def add(self, batch: Rollout, context: tuple[str, ...]) -> None:
+        """Keep the rows of a batch.
+
+        Args:
+            batch: the batch.
+            context: the names of what is kept of its context.
+        """
+        fields = {name: value for name in REPLAYED if (value := getattr(batch, name)) is not None}
+        fields |= {f"{OF_CONTEXT}{name}": batch.context[name] for name in context}
+        self.rows = self.rows or self._made(fields)
+        new = len(batch.mask)
+        rows = torch.arange(max(0, new - self._places), new, device=batch.mask.device)
+        place = (self.written + rows) % self._places
+        for name, kept in self.rows.items():
+            kept[place] = fields[name][rows]
+        self.written += new
+
+    def draw(self, rows: int) -> Rollout:
+        """Return rows drawn uniformly, with replacement, with what was kept of their contexts."""
+        self.draws += 1
+        generator = torch.Generator().manual_seed(self.draws)
+        drawn = torch.randint(len(self), (rows,), generator=generator).to(self.rows["mask"].device)
+        fields: dict[str, Any] = {name: kept[drawn] for name, kept in self.rows.items()}
+        context = {
+            name.removeprefix(OF_CONTEXT): fields.pop(name) for name in [*fields] if OF_CONTEXT in name
+        }
+        return Rollout(values=None, bootstrap=None, context=context, **fields)
+
+    def _made(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return room for as many rows as the capacity allows, at least one."""
+        places = max(1, self.capacity // fields["mask"].shape[1])
+        check_fits(places * sum(part[0].nbytes for part in fields.values()), capacity=self.capacity)
+        return {name: part.new_empty((places, *part.shape[1:])) for name, part in fields.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows that are kept, and how many have been written and drawn."""
+        kept = {name: part[: len(self)] for name, part in self.rows.items()}
+        return {"rows": kept, "written": self.written, "draws": self.draws}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        kept: Mapping[str, Tensor] = state["rows"]
+        self.rows = self._made(kept) if kept else {}
+        for name, part in kept.items():
+            self.rows[name][: len(part)] = part
+        self.written, self.draws = state["written"], state["draws"]

@@ -1,0 +1,474 @@
+"""Agents that learn values of actions: their fixed points are those of dynamic programming, and nothing else.
+
+Every text of a small task is kept in the replay, so that the only thing left to find is the solution of the
+Bellman equation, which a loop over prefixes computes by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rlseq
+from rlseq.adapters import GymEnv
+from rlseq.engine.decode import EpsilonGreedy, acting_logits
+from rlseq.engine.rollout import rollout
+from rlseq.envs.enumerable import Enumerable
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.policies.control_heads import KeptLogits
+from rlseq.policy_gradient.exact import texts
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
+from rlseq.value_based import action_values
+from rlseq.value_based.action_values import ActionValues, dueling, maximum, soft_dueling
+from rlseq.value_based.exploration import fallen
+from rlseq.value_based.replay import Replay
+from rlseq.value_based.target import TargetCopy
+from rlseq.vocab import Vocab
+
+TAU = 0.5
+
+
+class Table(nn.Module):
+    """A number for every word after every prefix of every source, and V of every prefix."""
+
+    def __init__(self, env: SequenceEnv, value: bool = False) -> None:
+        super().__init__()
+        self.vocab_size = len(env.vocab)
+        nodes = sum(self.vocab_size**t for t in range(env.max_len + 1))
+        generator = torch.Generator().manual_seed(1)
+        self.logits = nn.Parameter(torch.randn(env.size, nodes, self.vocab_size, generator=generator))
+        self.value = nn.Parameter(torch.zeros(env.size, nodes)) if value else None
+
+    def start(self, context: Context) -> Any:
+        return context["index"], torch.full_like(context["index"], -1)
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        index, node = state
+        node = torch.where(node < 0, 0, node * self.vocab_size + token + 1)
+        return self.logits[index, node], (index, node)
+
+    def evaluate(self, actions: Tensor, context: Context, behaviour: Behaviour = RAW) -> Evaluation:
+        node, nodes = torch.zeros_like(actions[:, 0]), []
+        for t in range(actions.shape[1]):
+            nodes.append(node)
+            node = node * self.vocab_size + actions[:, t] + 1
+        index, node = context["index"].unsqueeze(1), torch.stack(nodes, 1)
+        z = acting_logits(self.logits[index, node], behaviour)
+        log_p = z.log_softmax(2)
+        log_probs = log_p.gather(2, actions.unsqueeze(2)).squeeze(2)
+        values = None if self.value is None else self.value[index, node]
+        return Evaluation(log_probs, -(log_p.exp() * log_p).sum(2), values, None, KeptLogits(z, z))
+
+
+class Restricted(Enumerable):
+    """No word may stand beside itself, and at the end word 0 may not either."""
+
+    def legal(self) -> Tensor:
+        last = self.tokens.gather(1, (self.length - 1).clamp(min=0).unsqueeze(1))
+        repeated = (torch.arange(len(self.vocab)) == last) & (self.length > 0).unsqueeze(1)
+        return ~repeated
+
+
+def task(restricted: bool = False, **options: Any) -> Enumerable:
+    cls = Restricted if restricted else Enumerable
+    return cls(**{"sources": 2, "vocab_size": 3, "length": 3, "num_envs": 16, **options})
+
+
+def everything(env: SequenceEnv, policy: Any) -> Rollout:
+    """Every text that can be written, one row each, as an agent would draw it from a full replay."""
+    words, mask = texts(env)
+    index = torch.arange(env.size).repeat_interleave(len(words))
+    words = words.repeat(env.size, 1)
+    wide = env.replace(num_envs=len(words))
+    batch = rollout(policy, wide, forced=words, index=index)
+    support = env.allowed_everywhere(words, batch.context)
+    batch = replace(batch, behaviour=RAW._replace(support=support))
+    if support is None:
+        return batch
+    legal = support.gather(2, words.unsqueeze(2)).squeeze(2) | ~mask.repeat(env.size, 1)
+    return batch.take(legal.all(1))
+
+
+def by_dynamic_programming(env: SequenceEnv, value: Any) -> dict[tuple[int, ...], Tensor]:
+    """Q of every word after every prefix (index, word, …), from the end to the beginning.
+
+    Args:
+        env: a task with few texts.
+        value: V of a state from Q of its legal words.
+    """
+    found: dict[tuple[int, ...], Tensor] = {}
+
+    def q(prefix: tuple[int, ...]) -> Tensor:
+        item, *written = prefix
+        legal = [*range(len(env.vocab))]
+        if isinstance(env, Restricted) and written:
+            legal = [word for word in legal if word != written[-1]]
+        answers = torch.full((len(env.vocab),), float("nan"))
+        for word in legal:
+            longer = [*written, word]
+            if word == env.vocab.eos or len(longer) == env.max_len:
+                tokens = torch.tensor([longer + [0] * (env.max_len - len(longer))])
+                mask = torch.arange(env.max_len).unsqueeze(0) < len(longer)
+                context = {**env.contexts(torch.tensor([item])), "index": torch.tensor([item])}
+                answers[word] = env.total_reward(tokens, mask, context).sum()
+            else:
+                answers[word] = value(q((*prefix, word)))
+        found[prefix] = answers
+        return answers[legal]
+
+    for item in range(env.size):
+        q((item,))
+    return found
+
+
+def learned(agent: Any, env: SequenceEnv, steps: int = 320) -> Any:
+    """The agent after so many gradient steps on everything that can be written."""
+    batch = everything(env, agent.policy)
+    for _ in range(steps):
+        agent.learn(batch)
+    return agent
+
+
+@torch.no_grad()
+def off(agent: Any, exact: dict[tuple[int, ...], Tensor], scale: float = 1.0) -> float:
+    """The largest difference of an agent's values from the exact ones, over all prefixes and legal words."""
+    worst, words = 0.0, agent.policy.vocab_size
+    for (item, *written), answers in exact.items():
+        node = 0
+        for word in written:
+            node = node * words + word + 1
+        legal = ~answers.isnan()
+        z = agent.policy.logits[item, node][legal]
+        v = None if agent.policy.value is None else agent.policy.value[item, node].unsqueeze(-1)
+        worst = max(worst, float((scale * agent.form(z, v) - answers[legal]).abs().max()))
+    return worst
+
+
+FAST: dict[str, Any] = {"lr": 0.1, "target_every": 60, "clip_norm": 100.0}
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize(
+    "hyper", [{}, {"backup": "double"}, {"form": "dueling"}, {"target_every": 1, "target_share": 0.05}]
+)
+def test_dqn_finds_the_values_of_dynamic_programming(hyper: Any, restricted: bool) -> None:
+    env = task(restricted)
+    agent = rlseq.make_agent("dqn", Table(env, value="form" in hyper), **{**FAST, **hyper})
+    exact = by_dynamic_programming(env, lambda q: q.max())
+    assert off(agent, exact) > 0.5
+    assert off(learned(agent, env), exact) < 0.01
+
+
+@pytest.mark.parametrize("form", ["plain", "soft_dueling"])
+def test_soft_values_are_those_of_dynamic_programming(form: str) -> None:
+    env = task(restricted=True)
+    agent = rlseq.make_agent("soft_q", Table(env, value=True), temperature=TAU, form=form, **FAST)
+    exact = by_dynamic_programming(env, lambda q: TAU * (q / TAU).logsumexp(0))
+    assert off(agent, exact, TAU) > 0.5
+    assert off(learned(agent, env), exact, TAU) < 0.01
+
+
+def test_a_soft_policy_writes_texts_as_often_as_their_rewards_say() -> None:
+    """π(y) ∝ exp(R(y) / τ), and beside a reference ∝ π₀(y) exp(R(y) / τ): no values are needed for that."""
+    env = task()
+    for name in ("soft_q", "g_learning"):
+        policy = Table(env, value=True)
+        before = everything(env, policy)
+        agent = learned(rlseq.make_agent(name, policy, temperature=TAU, **FAST), env)
+        after = everything(env, agent.policy)
+        prior = before.log_probs.sum(1) if name == "g_learning" else torch.zeros(len(before.mask))
+        wanted = (prior + before.returns / TAU).view(env.size, -1).softmax(1)
+        found = after.log_probs.sum(1).exp().view(env.size, -1)
+        assert float((before.log_probs.sum(1).exp().view(env.size, -1) - wanted).abs().max()) > 0.1
+        assert float((found - wanted).abs().max()) < 0.005, name
+
+
+# ── mistakes that the fixed point shows ──────────────────────────────────────────────────────────────────
+
+
+def unfrozen(agent: Any) -> None:
+    """The copy is the policy itself."""
+    agent.target.network = agent.policy
+
+
+def of_what_was_done(agent: Any) -> None:
+    """The next value is that of the action that was taken: what SARSA learns, the value of the behaviour."""
+    agent.backup = lambda online, target: target.of(target.batch.actions)
+
+
+def never_over(agent: Any) -> None:
+    """What follows the end counts, too."""
+    honest = agent.targets
+    agent.targets = lambda batch, online: honest(
+        replace(batch, ends=torch.zeros_like(batch.ends), mask=batch.mask), online
+    )
+
+
+def of_the_same_state(agent: Any) -> None:
+    """The value of the state before the action, in place of that after it."""
+    agent.values_of_states = lambda online, target: torch.roll(maximum(online, target), 1, 1)
+
+
+@pytest.mark.parametrize("mistake", [of_what_was_done, never_over, of_the_same_state])
+def test_a_wrong_target_has_another_fixed_point(mistake: Any) -> None:
+    env = task()
+    agent = rlseq.make_agent("dqn", Table(env), **FAST)
+    mistake(agent)
+    assert off(learned(agent, env), by_dynamic_programming(env, lambda q: q.max())) > 0.3
+
+
+def test_the_target_is_frozen_between_two_copies() -> None:
+    """The targets of a batch stay as they are until the copy is due, and then they change."""
+
+    def moved(agent: Any, steps: int) -> float:
+        batch = everything(env, agent.policy)
+        before = agent.targets(batch, None)
+        for _ in range(steps):
+            agent.learn(batch)
+        return float((agent.targets(batch, None) - before).abs().max())
+
+    env, hyper = task(), {**FAST, "target_every": 4}
+    assert moved(rlseq.make_agent("dqn", Table(env), **hyper), 3) == 0
+    assert moved(rlseq.make_agent("dqn", Table(env), **hyper), 4) > 0.1
+    wrong = rlseq.make_agent("dqn", Table(env), **hyper)
+    unfrozen(wrong)
+    assert moved(wrong, 3) > 0.1
+
+
+# ── worked examples ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dueling_values_have_the_mean_of_v() -> None:
+    """z = (7, 3, 2) has the mean 4: A = (3, −1, −2), and with V = 1 Q = (4, 0, −1)."""
+    z, v = torch.tensor([7.0, 3.0, 2.0]), torch.tensor([1.0])
+    assert dueling(z, v).tolist() == [4, 0, -1]
+    masked = acting_logits(torch.tensor([7.0, 9.0, 3.0, 2.0]), RAW._replace(support=torch.arange(4) != 1))
+    assert dueling(masked, v)[[0, 2, 3]].tolist() == [4, 0, -1]
+    assert int(dueling(masked, v).argmax()) == 0
+    assert float(soft_dueling(z, v).logsumexp(0)) == pytest.approx(1)
+
+
+def test_the_immediate_reward_alone_teaches_to_fire() -> None:
+    """A word that pays at once, and one that pays more later: γ = 0 fires, γ = 1 waits."""
+
+    def pay(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        fired, aimed = (tokens == 0).float(), torch.nn.functional.pad((tokens == 1).float(), (1, 0))[:, :-1]
+        return fired * (0.1 + aimed)  # a shot hits only after aiming
+
+    env = SequenceEnv(vocab=Vocab.numbered(2, eos=None), max_len=2, reward=pay, num_envs=16, seed=0)
+    written = {}
+    for gamma in (0.0, 1.0):
+        agent = learned(rlseq.make_agent("dqn", Table(env), gamma=gamma, **FAST), env)
+        written[gamma] = rlseq.rollout(agent.policy, env, decode=rlseq.Greedy()).actions[0].tolist()
+    assert written == {0.0: [0, 0], 1.0: [1, 0]}
+
+
+def test_a_good_word_does_not_suffer_from_a_bad_ending() -> None:
+    """'I don't know' is bad, 'I am John' is good: Q of 'I' is that of its best ending, however rare.
+
+    Sampled returns blame 'I' where bad endings are frequent; the value of the best ending does not.
+    """
+    i, other, bad, good = 0, 1, 2, 3
+
+    def fit(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        first, second = tokens.unbind(1)
+        return torch.where(first == i, (second == good).float() - (second == bad).float(), -0.1)
+
+    env = SequenceEnv(vocab=Vocab.numbered(4, eos=None), max_len=2, reward=fit, num_envs=16, seed=0)
+    policy = Table(env)
+    with torch.no_grad():
+        policy.logits.zero_()
+        policy.logits[0, 1 + i, bad] = 3  # after 'I', nearly always the bad ending
+    gradient = rlseq.exact.gradient(policy, env)["logits"]
+    assert gradient[0, 0, i] < 0 < gradient[0, 0, other]
+    agent = learned(rlseq.make_agent("dqn", policy, **FAST), env)
+    first = agent.policy.logits[0, 0].detach()
+    assert float(first[i]) == pytest.approx(1, abs=0.01)
+    assert float(first[other]) == pytest.approx(-0.1, abs=0.01)
+
+
+def test_the_maximum_overestimates_what_two_estimates_do_not() -> None:
+    """All values are 0, and estimates of them noise: the larger of the own estimates is above 0."""
+
+    class Noise(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.z = torch.randn(4000, 2, 5, generator=torch.Generator().manual_seed(seed))
+
+        def evaluate(self, actions: Tensor, context: Context) -> Evaluation:
+            return Evaluation(self.z[..., 0], self.z[..., 0], None, None, KeptLogits(self.z, self.z))
+
+    batch = replace(rows_of(*[0] * 4000), context={})
+    one, other = (ActionValues(Noise(seed), batch, action_values.plain) for seed in (0, 1))
+    assert float(maximum(one, other).mean()) > 1
+    assert abs(float(action_values.double(one, other).mean())) < 0.05
+
+
+# ── the replay and the copy ──────────────────────────────────────────────────────────────────────────────
+
+
+def rows_of(*numbers: int) -> Rollout:
+    """Texts of two words, with the same number in all their fields."""
+    x = torch.tensor(numbers).unsqueeze(1).expand(-1, 2).clone()
+    real = torch.ones_like(x, dtype=torch.bool)
+    return Rollout(x, real, x.float(), x.float(), None, real, None, {"index": x[:, 0], "image": x})
+
+
+def test_a_replay_keeps_the_last_rows_and_no_more() -> None:
+    replay = Replay(capacity=7)  # three texts of two words
+    for numbers, kept in (((0,), {0}), ((1, 2), {0, 1, 2}), ((3,), {1, 2, 3}), (tuple(range(9)), {6, 7, 8})):
+        replay.add(rows_of(*numbers), context=("index",))
+        drawn = replay.draw(200)
+        assert {*drawn.actions[:, 0].tolist()} == kept
+        assert len(replay) == len(kept)
+        assert drawn.context.keys() == {"index"}
+        for field in (drawn.rewards[:, 1], drawn.log_probs[:, 0], drawn.context["index"]):
+            assert field.tolist() == drawn.actions[:, 0].tolist()
+
+
+def test_a_replay_draws_all_rows_equally_often() -> None:
+    replay = Replay(capacity=20)
+    replay.add(rows_of(*range(10)), context=("index",))
+    counts = torch.bincount(replay.draw(20_000).actions[:, 0], minlength=10)
+    assert (counts - 2000).abs().max() < 250
+    assert not torch.equal(replay.draw(5).actions, replay.draw(5).actions)
+
+
+def test_a_replay_that_goes_on_draws_the_same() -> None:
+    replay, other = Replay(capacity=7), Replay(capacity=7)
+    replay.add(rows_of(1, 2), context=("index",))
+    replay.draw(3)
+    other.load_state_dict({**replay.state_dict(), "rows": dict(replay.state_dict()["rows"])})
+    assert all(len(part) == 2 for part in replay.state_dict()["rows"].values())  # no more than is kept
+    for each in (replay, other):
+        each.add(rows_of(5, 6), context=("index",))
+    assert torch.equal(replay.draw(50).actions, other.draw(50).actions)
+    empty = Replay(capacity=7)
+    empty.load_state_dict(Replay(capacity=7).state_dict())
+    assert len(empty) == 0
+
+
+def test_a_replay_that_cannot_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"capacity=10,000,000,000,000 would need .* of memory"):
+        Replay(capacity=10**13).add(rows_of(1), context=("index",))
+
+
+def test_a_copy_follows_by_its_share() -> None:
+    network: Any = nn.BatchNorm1d(1)  # weights, and statistics, of which no share is taken
+    copies: Any = TargetCopy(network, every=2, share=1.0), TargetCopy(network, every=1, share=0.25)
+    with torch.no_grad():
+        network.weight.fill_(5.0)  # from 1
+        network.running_mean.fill_(3.0)
+    seen = []
+    for _ in range(2):
+        for copy in copies:
+            copy.follow(network)
+        seen.append([float(copy.network.weight) for copy in copies])
+    assert seen == [[1, 2], [5, 2.75]]
+    assert all(float(copy.network.running_mean) == 3 for copy in copies)
+
+
+# ── acting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_exploration_falls() -> None:
+    assert [fallen(0.1, 0.5, done) for done in (0, 0.25, 0.5, 1)] == [1, pytest.approx(0.55), 0.1, 0.1]
+    assert fallen(0.1, 0.0, 0.0) == 0.1
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_epsilon_greedy_words_are_drawn_as_they_say(epsilon: float) -> None:
+    logits = torch.tensor([0.1, 2.0, 0.0, 5.0]).expand(40_000, 4)
+    logits = acting_logits(logits, RAW._replace(support=torch.tensor([True, True, True, False])))
+    uniform = torch.rand(len(logits), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens, log_norm = EpsilonGreedy(epsilon).choose(logits, uniform)
+    shares = torch.bincount(tokens, minlength=4) / len(tokens)
+    wanted = torch.tensor([epsilon / 3, epsilon / 3 + 1 - epsilon, epsilon / 3, 0])
+    assert torch.allclose(shares, wanted, atol=0.01)
+    assert float(log_norm[0]) == pytest.approx(float(logits[0].logsumexp(0)), abs=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_epsilon_greedy_actions_are_drawn_as_they_say(epsilon: float) -> None:
+    env = GymEnv("CartPole-v1", 8, 500, seed=0)
+    policy = rlseq.make_policy("mlp", env)
+    with torch.no_grad():
+        policy.actor.bias.copy_(torch.tensor([0.0, 9.0]))
+    batch = rlseq.rollout(policy, env, decode=EpsilonGreedy(epsilon))
+    assert float(batch.actions.float().mean()) == pytest.approx(1 - epsilon / 2, abs=0.03)
+
+
+def test_dqn_explores_less_and_less_and_soft_q_by_its_policy() -> None:
+    policy = Table(task())
+    agent: Any = rlseq.make_agent("dqn", policy, epsilon=0.1, exploration=0.5)
+    assert agent.acting() == EpsilonGreedy(1.0)
+    agent.set_progress(0.9)
+    assert agent.acting() == EpsilonGreedy(0.1)
+    agent = rlseq.make_agent("dqn", policy, explore="boltzmann", temperature=0.2)
+    assert agent.acting() == rlseq.Sample(temperature=0.2)
+    agent = rlseq.make_agent("soft_q", policy, temperature=0.2)
+    assert agent.acting() == rlseq.Sample()
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft_q"])
+def test_texts_are_learned_from_a_reward_alone(name: str) -> None:
+    env, test = (rlseq.make("rlseq/Copy-v0", num_envs=32, vocab_size=3, length=2, seed=s) for s in (0, 1))
+    policy = rlseq.make_policy("gru", env, hidden=16, embedding=8)
+    agent = rlseq.make_agent(name, policy, lr=1e-2, target_every=30)
+    before = rlseq.evaluate(policy, test)["reward"]
+    rlseq.train(agent, env, updates=60, quiet=True)
+    assert before < 0.5
+    assert rlseq.evaluate(policy, test)["reward"] > 0.85
+
+
+def test_a_run_goes_on_from_its_replay_and_its_copy(tmp_path: Path) -> None:
+    """The rest of a run is the same, bit for bit, although it learns from what was done before."""
+
+    def run(folder: str, *lengths: int) -> list[dict[str, float]]:
+        for updates in lengths:
+            env = task(seed=3)
+            policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=True)
+            agent = rlseq.make_agent("dqn", policy, **hyper)
+            found = rlseq.train(agent, env, updates, out=tmp_path / folder, quiet=True, alarms="ignore")
+        return found
+
+    # ε follows the share of training that is done, which differs; Boltzmann exploration does not.
+    hyper: Any = {"capacity": 100, "rows": 8, "target_every": 7, "form": "dueling", "explore": "boltzmann"}
+    assert run("whole", 12) == run("parts", 5, 12)
+    written = [*(tmp_path / "whole" / "checkpoints").glob("*.safetensors")]
+    assert max(path.stat().st_size for path in written) < 50_000
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft_q", "g_learning"])
+def test_vectors_have_no_list_of_values(name: str) -> None:
+    env = GymEnv("Pendulum-v1", 2, 8)
+    agent = rlseq.make_agent(name, rlseq.make_policy("mlp", env, value=True))
+    with pytest.raises(ValueError, match=r"must be Discrete, got Box.*; for vectors take a policy gradient"):
+        rlseq.train(agent, env, updates=1, quiet=True)
+
+
+def test_values_that_need_v_are_refused_without_it() -> None:
+    policy = rlseq.make_policy("gru", task(), hidden=8, embedding=4)
+    for name, form in (("dqn", "dueling"), ("soft_q", "soft_dueling"), ("g_learning", "soft_dueling")):
+        with pytest.raises(ValueError, match=rf"{form} values needs V.*value=True.*form='plain'"):
+            rlseq.make_agent(name, policy, form=form)
+
+
+def test_a_policy_that_shows_no_logits_is_told_so(tiny: Any) -> None:
+    env, policy = tiny()
+    honest = policy.evaluate
+    policy.evaluate = lambda *given: honest(*given)._replace(logits=None)
+    agent = rlseq.make_agent("dqn", policy)
+    with pytest.raises(ValueError, match="let its `evaluate` return `logits`"):
+        agent.update(agent.collect(env))
