@@ -80,6 +80,6 @@ def check_has_expert(env: SequenceEnv) -> None:
         )
     if env.size > 1 and "source" not in context and not env.observed:
         raise ValueError(
-            f"{task} shows nothing that tells which of its {env.size:,} texts to write, so that no expert can "
-            "name the best next word; imitate them by mle, or by gail"
+            f"{task} shows nothing that tells which of its {env.size:,} texts to write, so that no expert "
+            "can name the best next word; imitate them by mle, or by gail"
         )
