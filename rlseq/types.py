@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, dtype, nn
 from typing_extensions import Self
 
@@ -26,6 +27,9 @@ Reward = Callable[[Tensor, Tensor, Context], Tensor]
 
 HeldOut = Mapping[str, Any] | None
 """The options that make a task of its held-out items; None where it declares none."""
+
+LegalRule = Callable[[Tensor, Tensor], Tensor]
+"""`(tokens [n, T], length [n]) -> bool [n, V]`: what is allowed behind the first `length` tokens of a row."""
 
 RewardLike = str | Reward | Mapping[str, Reward]
 """A reward as an option of a task: a function, several by name, or the name of one."""
@@ -58,15 +62,46 @@ class Counts:
         return {"tokens": found["generated_tokens"] + found["reference_tokens"], **found}
 
 
+@dataclass(frozen=True, eq=False)
+class RuleSupport:
+    """The tokens that a rule allowed at every step, computed again where they are needed: no `[B, T, V]`."""
+
+    rule: LegalRule
+    tokens: Tensor  # [B, T]: the texts, as wide as they may become
+
+    def at(self, row: Tensor, step: Tensor) -> Tensor:
+        """Return what was allowed in some rows `[n]` at some steps `[n]`, bool `[n, V]`."""
+        return self.rule(self.tokens[row], step)
+
+    def masks(self, steps: int) -> Tensor:
+        """Return what was allowed at the first steps of all rows, bool `[B, steps, V]`."""
+        every = [torch.full_like(self.tokens[:, 0], step) for step in range(steps)]
+        return torch.stack([self.rule(self.tokens, step) for step in every], 1)
+
+
 class Behaviour(NamedTuple):
     """How the distribution that acts is made from a policy's logits.
 
-    It travels with the rollout, so that `evaluate` scores exactly the distribution that acted.
+    It travels with the rollout, so that `evaluate` scores exactly the distribution that acted; its support is
+    applied to logits by `rlseq.engine.decode.acting_logits`.
     """
 
     temperature: float = 1.0
-    support: Tensor | None = None  # bool, broadcastable to [B, T, V]: the tokens that were allowed
+    support: Tensor | RuleSupport | None = None  # the tokens allowed: bool, broadcastable to [B, T, V]
     autocast: dtype | None = None  # in which the policy's networks computed, if not in their own
+
+    def at(self, states: Tensor, steps: int) -> Behaviour:
+        """Return the behaviour in some states `[n]`, numbered along the rows of `[B, steps]`.
+
+        Its support is `[n, V]`, or the `[V]` of all states.
+        """
+        support, row, step = self.support, states // steps, states % steps
+        if isinstance(support, RuleSupport):
+            return self._replace(support=support.at(row, step))
+        if support is None or support.ndim == 1:
+            return self
+        support = support[(None,) * (3 - support.ndim)]
+        return self._replace(support=support[row % support.shape[0], step % support.shape[1]])
 
 
 RAW = Behaviour()  # the policy as it is
@@ -207,7 +242,7 @@ class Rollout:
         if width == self.mask.shape[1]:
             return self
         behaviour = self.behaviour
-        if behaviour.support is not None and behaviour.support.ndim == 3:
+        if isinstance(behaviour.support, Tensor) and behaviour.support.ndim == 3:
             behaviour = behaviour._replace(support=behaviour.support[:, :width])
         demonstrations = self.demonstrations and self.demonstrations.trimmed()
         steps = self._by_step(lambda part: part[:, :width])
@@ -229,7 +264,9 @@ class Rollout:
                 "observation": apart(self.context["observation"]),
                 "index": self.context["index"].repeat_interleave(self.mask.shape[1])[real],
             },
-            behaviour=self.behaviour._replace(support=support if support is None else apart(support)),
+            behaviour=self.behaviour._replace(
+                support=apart(support) if isinstance(support, Tensor) else support
+            ),
         )
 
     def _by_step(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -250,9 +287,12 @@ def _rows(part: Any, rows: Tensor | slice) -> Any:
     if isinstance(part, Tensor):
         return part[rows]
     if isinstance(part, Behaviour):  # a support of every row, or one of all
-        if part.support is None or part.support.ndim < 3 or len(part.support) == 1:
+        support = part.support
+        if isinstance(support, RuleSupport):
+            return part._replace(support=replace(support, tokens=support.tokens[rows]))
+        if support is None or support.ndim < 3 or len(support) == 1:
             return part
-        return part._replace(support=part.support[rows])
+        return part._replace(support=support[rows])
     if isinstance(part, SoftTokens):
         return SoftTokens(part.words[rows], part.weights[rows])
     if isinstance(part, Mapping):

@@ -231,7 +231,7 @@ def test_top_k_travels_with_the_stretch() -> None:
     policy = rlseq.make_policy("mlp", env, value=True)
     agent = rlseq.make_agent("ppo", policy, decode=rlseq.Sample(0.5, top_k=2), epochs=1, minibatches=2)
     batch = agent.collect(env)
-    assert batch.behaviour.support is not None
+    assert isinstance(batch.behaviour.support, Tensor)
     assert (batch.behaviour.support.sum(2) == 2).all()
     agent.update(batch)  # which checks that the first ratio is 1
 

@@ -16,7 +16,7 @@ def plain(
     features: Tensor, weight: Tensor, bias: Tensor, actions: Tensor, behaviour: Behaviour
 ) -> tuple[Tensor, Tensor]:
     logits = (features @ weight.t() + bias) / behaviour.temperature
-    if behaviour.support is not None:
+    if isinstance(behaviour.support, Tensor):
         logits = logits.masked_fill(~behaviour.support, FORBIDDEN)
     log_p = logits.log_softmax(-1)
     return log_p.gather(2, actions.unsqueeze(2)).squeeze(2), -(log_p.exp() * log_p).sum(-1)

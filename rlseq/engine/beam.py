@@ -49,7 +49,7 @@ class Beam:
         tokens, mask = found.tokens[:, 0], found.mask[:, 0]
         done = torch.ones_like(mask[:, 0])
         episodes = Episodes.of(env.context, tokens, mask.sum(1), done, env.vocab.pad)
-        return finished_rollout(env.replace(episodes=episodes), found.log_probs[:, 0], None, RAW)
+        return finished_rollout(env.replace(episodes=episodes), (found.log_probs[:, 0], None, None), RAW)
 
 
 class NBest(NamedTuple):

@@ -79,14 +79,19 @@ def checked_forcing(
     return tokens, where
 
 
-def check_written(log_probs: Tensor, support: Tensor | None, mask: Tensor) -> None:
-    """Refuse texts whose logits held NaN or infinity, or that went on where no token was allowed."""
+def check_written(log_probs: Tensor, stuck: Tensor | None, mask: Tensor) -> None:
+    """Refuse texts whose logits held NaN or infinity, or that went on where no token was allowed.
+
+    Args:
+        log_probs: of the tokens written, `[B, T]`.
+        stuck: True where no token was allowed, `[B, T]`; None where there was always one.
+        mask: True on the tokens written, `[B, T]`.
+    """
     if not log_probs.isfinite().all():
         rows = (~log_probs.isfinite().all(1)).nonzero().flatten().tolist()
         raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
-    stuck = mask & ~(mask if support is None else support.any(-1))
-    if stuck.any():
-        rows = stuck.any(1).nonzero().flatten().tolist()
+    if stuck is not None and (stuck & mask).any():
+        rows = (stuck & mask).any(1).nonzero().flatten().tolist()
         raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
 
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from rlseq.engine.decode import Decode
 from rlseq.engine.device import blocks
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.types import Policy
+from rlseq.types import LegalRule, Policy
 
-Decoded = tuple[Tensor, Tensor | None]  # log-probabilities `[B, T]`, and the tokens allowed, if not all
+# Log-probabilities `[B, T]`, the tokens allowed or the rule that allows them, and where none was, `[B, T]`.
+Decoded = tuple[Tensor, Tensor | LegalRule | None, Tensor | None]
 Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
 GRAPHS = 8  # kept for a policy; each holds the memory of its steps
@@ -119,8 +120,8 @@ class _Graph:
         self.replay()
         for given, own in zip(env.episodes.tensors()[:3], self.episodes.tensors(), strict=False):
             given.copy_(own)
-        log_probs, support = self.written
-        return log_probs.clone(), None if support is None else support.clone()
+        copy: Decoded = _copied(self.written)
+        return copy
 
 
 def replayed(

@@ -73,7 +73,7 @@ def complete(
         token, uniform = batch.actions[text, prefix], draw_uniforms(lanes, len(at_work))
         with env.counts.writing(lanes):
             written = make_decode_loop(policy, decode, compile)(lanes, token, state, at_work, uniform)
-        return finished_rollout(lanes, *written, Behaviour(decode.temperature, autocast=autocast))
+        return finished_rollout(lanes, written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN, inverse_cdf, sample_from_logits
-from rlseq.types import Behaviour, Rollout
+from rlseq.types import Behaviour, Rollout, RuleSupport
 from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, shown
 
 
@@ -113,10 +113,18 @@ def checked_decoder(decode: Any) -> Any:
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:
-    """Return the logits of the behaviour policy, at least float32: divided by the temperature and masked."""
+    """Return the logits of the behaviour policy, at least float32: divided by the temperature and masked.
+
+    Args:
+        logits: `[…, V]`; `[B, T, V]` where the support is a rule.
+        behaviour: the temperature, and the tokens that were allowed.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if behaviour.temperature != 1.0:
         logits = logits / behaviour.temperature
-    if behaviour.support is not None:
-        logits = logits.masked_fill(~behaviour.support, FORBIDDEN)
+    support = behaviour.support
+    if isinstance(support, RuleSupport):
+        support = support.masks(logits.shape[1])
+    if support is not None:
+        logits = logits.masked_fill(~support, FORBIDDEN)
     return logits

@@ -123,9 +123,13 @@ def score(
     nothing = torch.zeros(len(targets), dtype=torch.int64, device=env.device)
     with env.preserved():
         found = rollout(policy, task, forced=written, index=nothing)
-    if (support := found.behaviour.support) is not None:
-        legal = support.expand(*found.mask.shape, -1).gather(2, found.actions.unsqueeze(2)).squeeze(2)
-        for row in (found.mask & ~legal).any(1).nonzero().flatten().tolist():
+    for step in range(most):
+        states = torch.arange(len(targets), device=env.device) * most + step
+        allowed = found.behaviour.at(states, most).support
+        if not isinstance(allowed, Tensor):
+            break
+        legal = allowed.expand(len(targets), -1).gather(1, found.actions[:, step, None]).squeeze(1)
+        for row in (found.mask[:, step] & ~legal).nonzero().flatten().tolist():
             raise ValueError(f"a target has tokens that are not legal at their places: {targets[row][:80]!r}")
     return found.log_probs.sum(1).tolist()
 

@@ -24,7 +24,16 @@ from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_d
 from rlseq.engine.device import AllDone, blocks, casting
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
-from rlseq.types import RAW, Behaviour, Evaluation, Policy, Rollout, State, SteppedEnv
+from rlseq.types import (
+    RAW,
+    Behaviour,
+    Evaluation,
+    Policy,
+    Rollout,
+    RuleSupport,
+    State,
+    SteppedEnv,
+)
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import last_of
@@ -34,7 +43,8 @@ from rlseq.utils.modules import eval_mode
 class SupportRecorder:
     """The record of which tokens were allowed at each step of a rollout.
 
-    It is one mask `[V]` as long as the task answers with the same tensor, and `[B, T, V]` from then on.
+    It is one mask `[V]` as long as the task answers with the same tensor, and `[B, T, V]` from then on. Masks
+    that a rule makes are not kept.
 
     Args:
         rows: B.
@@ -43,7 +53,9 @@ class SupportRecorder:
 
     def __init__(self, rows: int, steps: int) -> None:
         self._shape, self._first = (rows, steps + 1), True  # finished rows write into a spare column
+        self._by_rule = False
         self._mask: Tensor | None = None
+        self._stuck: Tensor | None = None  # where no token was allowed
         self._given: Tensor | None = None  # the task's own tensor, where there was one mask so far,
         self._version = 0  # and how often it had been written
 
@@ -52,8 +64,29 @@ class SupportRecorder:
         """The tokens allowed, `[V]` or `[B, T, V]`; None where all were."""
         return self._mask[:, :-1] if self._mask is not None and self._mask.ndim == 3 else self._mask
 
-    def note(self, rows: Tensor, place: Tensor, support: Tensor | None) -> None:
+    @property
+    def stuck(self) -> Tensor | None:
+        """True where no token was allowed, `[B, T]`; None where all were, always."""
+        return None if self._stuck is None else self._stuck[:, :-1]
+
+    def note(self, rows: Tensor, place: Tensor, support: Tensor | None, by_rule: bool = False) -> None:
         """Record the tokens allowed, `[V]`, `[n, V]` or None, of some rows `[n]` at their places `[n]`."""
+        if support is not None:
+            if self._stuck is None:
+                self._stuck = torch.zeros(self._shape, dtype=torch.bool, device=place.device)
+            self._stuck[rows, place] = ~support.any(-1)
+        if self._first:
+            self._by_rule = by_rule
+        elif by_rule != self._by_rule:
+            raise ValueError(
+                "the decoder's `support` must choose among the legal tokens at every step or at none, "
+                "where `legal` is a function"
+            )
+        if not by_rule:
+            self._note_mask(rows, place, support)
+        self._first = False
+
+    def _note_mask(self, rows: Tensor, place: Tensor, support: Tensor | None) -> None:
         same = support is self._given and (support is None or support._version == self._version)
         if self._first and support is not None and support.ndim == 1:
             self._given, self._version = support, support._version
@@ -64,7 +97,6 @@ class SupportRecorder:
                 before = place.new_ones((), dtype=torch.bool) if self._mask is None else self._mask
                 self._mask = before.expand(*self._shape, words).clone()
             self._mask[rows, place] = True if support is None else support
-        self._first = False
 
 
 DecodeStep = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `decode_step` of some policy
@@ -120,7 +152,7 @@ def rollout(
         uniform = draw_uniforms(env, env.max_len)
         with env.counts.writing(env):
             written = make_decode_loop(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
-        return finished_rollout(env, *written, Behaviour(decode.temperature, autocast=autocast))
+        return finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
 
 
 def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
@@ -129,15 +161,14 @@ def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
     return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
 
 
-def finished_rollout(
-    env: SequenceEnv, log_probs: Tensor, support: Tensor | None, behaviour: Behaviour
-) -> Rollout:
+def finished_rollout(env: SequenceEnv, written: Decoded, behaviour: Behaviour) -> Rollout:
     """Return the episodes of a task in which every row is finished, with their rewards."""
     mask = env.mask
-    log_probs = log_probs.where(mask, 0.0)
-    check_written(log_probs, support, mask)
+    log_probs, support, stuck = written
+    log_probs, actions = log_probs.where(mask, 0.0), env.tokens.where(mask, 0)
+    check_written(log_probs, stuck, mask)
     return Rollout(
-        actions=env.tokens.where(mask, 0),
+        actions=actions,
         mask=mask,
         log_probs=log_probs,
         rewards=env.score(),
@@ -145,7 +176,7 @@ def finished_rollout(
         ends=last_of(mask),
         bootstrap=None,
         context=env.context,
-        behaviour=behaviour._replace(support=support),
+        behaviour=behaviour._replace(support=RuleSupport(support, actions) if callable(support) else support),
     )
 
 
@@ -202,6 +233,7 @@ def decode_loop(
     """
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     lane, allowed = torch.arange(env.num_envs, device=env.device), SupportRecorder(env.num_envs, env.max_len)
+    rule = env.legal_rule()
     for block in blocks(env.num_envs, len(env.vocab), env.device):  # these are views of `env`
         counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
         part, word, past = env.take(block), token[block], fork(state, block)
@@ -211,14 +243,15 @@ def decode_loop(
         for t, n in enumerate(counts):
             if n < part.num_envs:
                 part, word, past = part.take(slice(n)), word[:n], fork(past, slice(n))
-            legal, rows = part.allowed(), slice(block.start, block.start + n)
+            legal, rows = part.allowed(rule), slice(block.start, block.start + n)
             forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
             word, past, found[t, :n], support = step(part, word, past, uniform[t, rows], legal, forced)
-            allowed.note(lane[rows], place[:n, t], legal if support is None else support)
+            chosen_from = legal if support is None else support
+            allowed.note(lane[rows], place[:n, t], chosen_from, by_rule=rule is not None and support is None)
             if done(part.done):
                 break
         log_probs[block].scatter_(1, place, found.t())
-    return log_probs[:, : env.max_len], allowed.mask
+    return log_probs[:, : env.max_len], rule if allowed.mask is None else allowed.mask, allowed.stuck
 
 
 def evaluate_actions(

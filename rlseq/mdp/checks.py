@@ -127,7 +127,10 @@ def checked_legal(legal: Any, rows: int, words: int, device: torch.device) -> Te
     got = type(legal).__name__
     if isinstance(legal, Tensor):
         got = f"{legal.dtype} {tuple(legal.shape)} on {legal.device}"
-    raise ValueError(f"`legal` must return bool {wanted[1]} or {wanted[0]} on {device}, or None, got {got}")
+    raise ValueError(
+        f"`legal` must return bool {wanted[1]} or {wanted[0]} on {device}, a function that does, or None, "
+        f"got {got}"
+    )
 
 
 def reward_functions(reward: Any) -> dict[str, Reward]:

@@ -29,7 +29,7 @@ from rlseq.mdp.checks import (
 )
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.writing_rules import WritingRules
-from rlseq.types import Context, Counts, HeldOut, Reward
+from rlseq.types import Context, Counts, HeldOut, LegalRule, Reward
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
@@ -88,13 +88,20 @@ class Task:
         """Return the contexts of items `index` `[B]`."""
         return {name: value[index] for name, value in self.items.items()}
 
-    def legal(self) -> Tensor | None:
+    def legal(self) -> Tensor | LegalRule | None:
         """Return the tokens allowed next, bool `[B, V]` or `[V]`; None when all are.
+
+        Masks `[B, V]` are recorded for every step of a rollout, as `[B, T, V]`. Where they depend on nothing
+        but the tokens written, a task may return a function `(tokens [n, T], length [n]) -> [n, V]` instead:
+        it holds for a whole rollout, and is called again where the texts are scored.
 
         By default these are the rules of the model whose tokenizer is the vocabulary. Finished rows are asked
         too, and their answers are ignored; their `length` may be T.
         """
-        return None if self.writing_rules is None else self.writing_rules.legal(self.tokens, self.length)
+        rules = self.writing_rules
+        if rules is None:
+            return None
+        return rules.masks if rules.vary else rules.legal(self.tokens, self.length)
 
     def length_bucket(self, rows: int) -> Tensor | None:
         """Return random items `[rows]` whose texts have similar lengths; None where any items will do."""
@@ -162,9 +169,16 @@ class Task:
         self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
         return context
 
-    def allowed(self) -> Tensor | None:
-        """Return what `legal` answers, checked: `[B, V]` or `[V]`, or None."""
-        return checked_legal(self.legal(), self.num_envs, len(self.vocab), self.device)
+    def legal_rule(self) -> LegalRule | None:
+        """Return the function that `legal` answers with; None where it answers with masks."""
+        answer = self.legal()
+        return answer if callable(answer) else None
+
+    def allowed(self, rule: LegalRule | None = None) -> Tensor | None:
+        """Return the tokens allowed next by a rule, or else by `legal`, checked: `[B, V]`, `[V]` or None."""
+        answer = rule or self.legal()
+        found = answer(self.tokens, self.length) if callable(answer) else answer
+        return checked_legal(found, self.num_envs, len(self.vocab), self.device)
 
     def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | None:
         """Return what is allowed after every prefix of texts `[N, T]`, bool `[N, T, V]`; None if all is."""

@@ -80,6 +80,17 @@ class WritingRules:
         )
         return None if found == cls(found.words, found.eos, found.prefix) else found
 
+    @property
+    def vary(self) -> bool:
+        """Whether the legal tokens depend on those that have been written."""
+        return bool(
+            self.min_length
+            or self.begin_suppress
+            or self.bad_words
+            or self.no_repeat_ngram
+            or self.forced_eos_at_end
+        )
+
     def legal(self, tokens: Tensor, length: Tensor) -> Tensor | None:
         """Return the tokens that may follow, `[V]` where these are always the same, else `[B, V]`.
 
@@ -90,18 +101,13 @@ class WritingRules:
         Returns:
             The legal tokens; None where all are.
         """
-        base = self._never(tokens.device) if self.suppress else None
-        if not (
-            self.min_length
-            or self.begin_suppress
-            or self.bad_words
-            or self.no_repeat_ngram
-            or self.forced_eos_at_end
-        ):
-            return base
-        if base is None:
-            base = torch.ones(self.words, dtype=torch.bool, device=tokens.device)
-        legal = base.repeat(len(tokens), 1)
+        if self.vary:
+            return self.masks(tokens, length)
+        return self._never(tokens.device) if self.suppress else None
+
+    def masks(self, tokens: Tensor, length: Tensor) -> Tensor:
+        """Return the tokens that may follow, always as `[B, V]`."""
+        legal = self._never(tokens.device).repeat(len(tokens), 1)
         legal[:, self.eos] &= length >= self.min_length
         if self.begin_suppress:
             legal[:, list(self.begin_suppress)] &= (length > 0).unsqueeze(1)

@@ -62,13 +62,9 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
         return view.flatten(0, 1)[rows]
     if not isinstance(view, LinearLogits):
         raise TypeError(f"logits of a linear head can be compared with their like, got {type(view).__name__}")
-    features, behaviour = view.features.flatten(0, 1)[rows].to(view.weight.dtype), view.behaviour
-    support = behaviour.support
-    if support is not None and support.ndim > 1:  # a view: nothing is copied to all rows
-        steps = view.features.shape[1]
-        support = support.expand(*view.features.shape[:2], len(view.weight))[rows // steps, rows % steps]
+    features = view.features.flatten(0, 1)[rows].to(view.weight.dtype)
     z = _with_one(features, view.weight) @ view.weight.t()
-    return acting_logits(z, behaviour._replace(support=support))
+    return acting_logits(z, view.behaviour.at(rows, view.features.shape[1]))
 
 
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
@@ -135,13 +131,11 @@ def token_scores(
         actions: `[B, T]`.
         behaviour: temperature, and the tokens that were allowed.
     """
-    shape, support = actions.shape, behaviour.support
-    if support is not None:  # a view: what is the same in all rows is never copied to them
-        support = support.expand(*shape, weight.shape[0])
+    shape = actions.shape
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
     flat = _with_one(features.reshape(-1, features.shape[-1]), weight)
     flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
-    arguments = flat, weight, actions.reshape(-1), behaviour.temperature, support
+    arguments = flat, weight, actions.reshape(-1), behaviour, shape[1]
     log_probs, entropy, top = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
     return log_probs.view(shape), entropy.view(shape), top.view(shape)
 
@@ -169,20 +163,20 @@ class _TokenScores(torch.autograd.Function):
         features: Tensor,
         weight: Tensor,
         actions: Tensor,
-        temperature: float,
-        support: Tensor | None,
+        behaviour: Behaviour,
+        steps: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
         log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
         for rows in _chunks(features, len(weight)):
-            z, p = _distribution(features, weight, temperature, support, rows)
+            z, p = _distribution(features, weight, behaviour, steps, rows)
             # log Σ exp z, from the likeliest token, as softmax is faster than logsumexp.
             top[rows] = likeliest = p.amax(-1)
             log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
             entropy[rows] = norm - p.mul_(z).sum(-1)
-        ctx.save_for_backward(features, weight, actions, support, entropy, log_norm)
-        ctx.temperature = temperature
+        ctx.save_for_backward(features, weight, actions, entropy, log_norm)
+        ctx.behaviour, ctx.steps = behaviour, steps
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.mark_non_differentiable(top)
         return log_prob, entropy, top
@@ -192,17 +186,18 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        features, weight, actions, support, entropy, log_norm = ctx.saved_tensors
+        features, weight, actions, entropy, log_norm = ctx.saved_tensors
+        temperature = ctx.behaviour.temperature
         by_features = torch.empty_like(features)
         by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
         for rows in _chunks(features, len(weight)):
-            z, p = _distribution(features, weight, ctx.temperature, support, rows)
+            z, p = _distribution(features, weight, ctx.behaviour, ctx.steps, rows)
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
-            slope = slope.unsqueeze(1) / ctx.temperature
+            slope = slope.unsqueeze(1) / temperature
             if by_entropy is None:
                 by_z = p.mul_(-slope)
             else:  # p first: what is forbidden has log p near the last float, and p = 0
-                weight_of_log = by_entropy[rows].unsqueeze(1) / ctx.temperature
+                weight_of_log = by_entropy[rows].unsqueeze(1) / temperature
                 by_z = z.add_((entropy[rows] - log_norm[rows]).unsqueeze(1)).mul_(p).mul_(-weight_of_log)
                 by_z -= p.mul_(slope)
             by_z = by_z.scatter_add_(1, actions[rows].unsqueeze(1), slope).to(features.dtype)
@@ -218,14 +213,12 @@ def _chunks(features: Tensor, words: int) -> list[slice]:
 
 
 def _distribution(
-    features: Tensor, weight: Tensor, temperature: float, support: Tensor | None, rows: slice
+    features: Tensor, weight: Tensor, behaviour: Behaviour, steps: int, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Return the logits of the distribution that acts, and its probabilities."""
     z = product(features[rows], weight.t())
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    if support is not None:
-        place = torch.arange(len(features), device=features.device)[rows]
-        support = support[place // support.shape[1], place % support.shape[1]]
-    if support is not None or temperature != 1.0:
-        z = acting_logits(z, Behaviour(temperature, support))
+    if behaviour.support is not None or behaviour.temperature != 1.0:
+        states = torch.arange(len(features), device=features.device)[rows]
+        z = acting_logits(z, behaviour.at(states, steps))
     return z, z.softmax(-1)

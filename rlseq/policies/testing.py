@@ -139,13 +139,13 @@ class _Exam:
         """Return the scores of actions by `step`, from the first on, or resumed before action t; 0 before."""
         first, state = resumed or (0, self.policy.start(context))
         token = actions[:, first - 1] if first else torch.full_like(actions[:, 0], self.env.vocab.bos)
+        rows = torch.arange(len(actions), device=actions.device) * actions.shape[1]
         log_probs, entropy, top = (torch.zeros(actions.shape, device=actions.device) for _ in range(3))
         for t in range(first, actions.shape[1]):
             logits, state = self.policy.step(token, state)
             got, wanted = tuple(logits.shape), (len(actions), len(self.env.vocab))
             assert got == wanted, f"logits must be [B, V] = {wanted}, got {got}"
-            allowed = None if behaviour.support is None else behaviour.support[:, t]
-            log_p = acting_logits(logits, Behaviour(behaviour.temperature, allowed)).log_softmax(-1)
+            log_p = acting_logits(logits, behaviour.at(rows + t, actions.shape[1])).log_softmax(-1)
             token = actions[:, t]
             log_probs[:, t] = log_p.gather(1, token.unsqueeze(1)).squeeze(1)
             entropy[:, t] = -(log_p.exp() * log_p).sum(-1)
