@@ -101,6 +101,17 @@ def test_a_reward_without_sense_is_said_before_the_first_update(reward: Any, com
     assert all(map(torch.equal, policy.parameters(), before))
 
 
+def test_a_constant_answer_that_beats_references_is_named() -> None:
+    env = rlseq.make("rlseq/Copy-v0", num_envs=16)
+    env.parts = {"sorted": lambda t, m, c: (t.diff(dim=1) >= 0).float().mean(1)}
+    policy = rlseq.make_policy("seq2seq", env, hidden=8, embedding=4)
+    told: list[str] = []
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, updates=1, alarms=told.append)
+    assert any(
+        re.match(r"preflight: the answer '[a-g ]+' to every source earns 0\.[6-9]", line) for line in told
+    )
+
+
 def test_what_is_no_reward_of_the_task_is_not_looked_at() -> None:
     env = rlseq.make("rlseq/Parallel-v0", num_envs=16)
     env.parts = {"constant": lambda t, m, c: torch.ones(len(t))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -28,6 +29,7 @@ from torch import nn
 
 import rlseq
 from rlseq.policies.recurrent import Recurrent
+from rlseq.policy_gradient.baselines import Baseline
 from rlseq.policy_gradient.algorithm import PolicyGradient
 
 
@@ -47,11 +49,17 @@ def early(tokens, mask, context):
     return ((tokens == 1) & mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
+def halves(returns, batch):
+    """Half of the mean."""
+    return returns.mean() / 2
+
+
 @dataclass(eq=False)
 class Plain(PolicyGradient):
     """REINFORCE by another name."""
 
     boost: float = 1.0  # a factor that nobody needs
+    baseline: Baseline = halves  # subtracted from the credit
 
 
 class Wide(rlseq.discriminators.Reader):
@@ -160,7 +168,10 @@ def test_the_command_line_sees_them(kit: Any, capsys: Any) -> None:
     assert "lower is better; reads tokens; 0 … 1 share; needs no references" in capsys.readouterr().out
     words = ("--reward", "overlap", "--metrics", "early", "bleu_1", "--budget-tokens", "100", "--out", "run")
     assert typed("train", "plain", *TASK, *words, "--import", "my_kit") == 0, capsys.readouterr().err
-    assert "early" in (kit / "run" / "results.json").read_text("utf-8")
+    final = json.loads((kit / "run" / "results.json").read_text("utf-8"))["final"]
+    assert {"reward", "early", "bleu_1", "overlap"} <= set(final), "what is trained on is tested, too"
+    assert typed("agents", "plain", "--import", "my_kit") == 0
+    assert "halves" in capsys.readouterr().out, "a function of the user's is shown as a default"
     assert typed("evaluate", "run") == 0, capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from functools import reduce
+from inspect import isfunction
 from itertools import chain
 from operator import or_
 from os import PathLike
@@ -67,10 +68,13 @@ def flag(name: str, kind: Any, text: str, default: Any = None) -> Flag:
 
 def default_of(each: Field[Any]) -> Any:
     """Return the default of a field, of a function its name, None where the field has none."""
-    from rlseq.agents import function_name  # here, as it takes torch seconds to load
+    from rlseq.agents import FUNCTIONS, function_name  # here, as it takes torch seconds to load
 
     default = each.default if each.default_factory is MISSING else each.default_factory()
-    return None if default is MISSING else function_name(each.name, default) or default
+    if default is MISSING:
+        return None
+    own = default.__name__ if each.name in FUNCTIONS and isfunction(default) else default
+    return function_name(each.name, default) or own
 
 
 def type_of_flag(hint: Any, default: Any) -> Any:

@@ -35,13 +35,15 @@ class ComparisonConfig(Checked):
     """The settings of a comparison; keywords, flags, files and docs are generated from these fields."""
 
     envs: Names
-    """Ids of tasks; in Python also a dictionary of their options by id. Agents are tested on the items that
+    """Ids of tasks; in Python also a dictionary of their options by id, on the command line `--option
+    length=6` for all of them. Agents are tested on the items that
     a task declares as held out (`SequenceEnv.held_out`), or on its training items if it declares none; the
     results name which."""
     agents: Names
     """Names of agents; "sb3-ppo" and "sb3-a2c" are those of stable-baselines3. In Python also a dictionary
     of hyper-parameters by name: `{"fast": {"agent": "scst", "lr": 1e-3}}` defines a variant, and "reward" in
-    the hyper-parameters is a metric to train on."""
+    the hyper-parameters is a metric to train on, while tests report the reward of the task. On the command
+    line, `--hyper lr=1e-3` is for all agents, `--hyper scst.lr=1e-3` for one."""
     seeds: PositiveInt = 4
     """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
     budget_tokens: Tokens = 1_000_000

@@ -25,6 +25,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # characters with which a spreadshee
 # Control characters, halves of surrogate pairs, and controls of the direction of writing.
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
+_FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -250,15 +252,26 @@ def _markdown(table: Table) -> str:
 
 
 def alarms(task: Json) -> list[str]:
-    """Return a line for each alarm of an agent, with the seeds that it concerns."""
-    seeds: dict[tuple[str, str], list[str]] = {}
+    """Return a line for each kind of alarm, with the runs that it concerns.
+
+    Alarms that differ in their figures only are of one kind, and the figures of the first are shown.
+    """
+    kinds: dict[str, dict[str, dict[str, list[str]]]] = {}  # without figures -> agent -> alarm -> seeds
     for agent in task["agents"]:
         for found in agent["alarms"]:
-            seeds.setdefault((agent["name"], found["alarm"]), []).append(str(found["seed"]))
-    return [
-        f"{name}, seed{'s' * (len(found) > 1)} {', '.join(found)}: {alarm}"
-        for (name, alarm), found in seeds.items()
-    ]
+            kind = kinds.setdefault(_FIGURE.sub("0", found["alarm"]), {})
+            kind.setdefault(agent["name"], {}).setdefault(found["alarm"], []).append(str(found["seed"]))
+    return [_alarm(kind) for kind in kinds.values()]
+
+
+def _alarm(kind: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """Return the line of a kind of alarm."""
+    runs = []
+    for name, found in kind.items():
+        seeds = [seed for several in found.values() for seed in several]
+        runs.append(f"{name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
+    texts = list(dict.fromkeys(text for found in kind.values() for text in found))
+    return f"{'; '.join(runs)}: {texts[0]}" + (" (figures of the first)" if len(texts) > 1 else "")
 
 
 def spreadsheets(results: Json) -> dict[str, str]:

@@ -118,7 +118,7 @@ def verdict(agents: Sequence[Json], pairs: Sequence[Json]) -> str:
     better = {frozenset((p["a"], p["b"])): p["better"] for p in pairs}
     beaten = [a["name"] for a in ranked[1:] if better[frozenset((best, a["name"]))] == best]
     close = [a["name"] for a in ranked[1:] if a["name"] not in beaten]
-    rule = f"{n} seeds, p ≤ {ALPHA} in both tests"
+    rule = f"{n} seeds; a difference is called significant at p ≤ {ALPHA} in both tests"
     if not close:
         return f"{best} is significantly better than every other agent ({rule})."
     text = f"{best} has the highest mean reward, but no significant difference from {_listed(close)}"

@@ -232,6 +232,10 @@ class Task:
         """Return every row's source as text; empty where the task has none."""
         if self.source_vocab is None:
             return [""] * self.num_envs
+        if "source" not in self.context:
+            raise ValueError(
+                "no episode has begun, so that there are no sources yet; call reset() or begin() first"
+            )
         source, pad = self.context["source"], self.source_vocab.pad
         return self.source_vocab.decode_batch(source.tolist(), (source != pad).sum(1).tolist())
 

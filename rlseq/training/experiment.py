@@ -37,7 +37,7 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
     env = training_env(
         config.env, {**config.options, **config.training_options}, config.reward, config.seed, words
     )
-    fresh = testing_env(config.env, config.options, config.metrics, words)
+    fresh = testing_env(config.env, config.options, config.metrics, words, config.reward)
     if config.stock:
         from rlseq.adapters.sb3_agent import stock_agent
 

@@ -107,14 +107,17 @@ def testing_env(
     options: Mapping[str, Any],
     metrics: Sequence[str] | None,
     words: TaskSpec | None = None,  # noqa: PT028
+    trained_on: str | None = None,  # noqa: PT028
 ) -> Any:
-    """Return the test task, with its own reward and the requested metrics.
+    """Return the test task, with its own reward, the requested metrics, and the metric that is trained on.
 
     Its items are the held-out ones, or the training items if the task declares no held-out data.
     """
     env = task_with_words(id, {**options, **held_out_options(id)}, words)
     if metrics is not None:
         env.metrics = {name: metric(env, name) for name in metrics if name not in ALWAYS}
+    if trained_on is not None and trained_on not in (*CONTROLS, *ALWAYS, *env.metrics):
+        env.metrics = {**env.metrics, trained_on: metric(env, trained_on)}
     return env
 
 

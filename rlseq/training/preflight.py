@@ -97,7 +97,12 @@ def reward_warnings(env: Any, policy: Any, limit: int = 64) -> list[str]:
     task, context, references, rewards = _good(env, limit)
     rewards |= _worthless(task, policy, context, references)
     means = {name: float(values.mean()) for name, values in rewards.items()}
-    return reward_only_warnings(means, *_spreads(rewards))
+    found = reward_only_warnings(means, *_spreads(rewards))
+    if references is not None and means["references"] <= _floor(means, _spreads(rewards)[1]):
+        text, constant = _best_constant(task, context, references)
+        if float(constant.mean()) > means["references"]:
+            found.append(f"the answer {text!r:.80} to every source earns {float(constant.mean()):.3f}")
+    return found
 
 
 def _good(env: Any, limit: int) -> tuple[SequenceEnv, Context, TokensAndMask | None, dict[str, Tensor]]:
@@ -160,13 +165,14 @@ def preflight_warnings(mean: dict[str, float], spread: float, noise: float) -> l
 
 def reward_only_warnings(mean: dict[str, float], spread: float, noise: float) -> list[str]:
     """Return the warnings that concern only the reward, independently of the policy."""
-    floor = mean["random"] + noise / 2
+    floor = _floor(mean, noise)
     best = mean.get("references")
     found = []
     if best is not None and best <= floor:
         found.append(
-            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): is the "
-            "reward fitted on another vocabulary or another split, or is its sign wrong?"
+            f"references ({best:.3f}) hardly earn more than random text ({mean['random']:.3f}): are "
+            "they right under this reward at all, is it fitted on another vocabulary or another split, or is "
+            "its sign wrong?"
         )
     if mean.get("references by the others", 1e9) <= floor:
         found.append("a reference, judged by the others, hardly earns more than random text")
@@ -176,6 +182,11 @@ def reward_only_warnings(mean: dict[str, float], spread: float, noise: float) ->
     if empty is not None and best is not None and empty >= 0.5 * best > 0:
         found.append(_empty_pays(empty))
     return found
+
+
+def _floor(mean: dict[str, float], noise: float) -> float:
+    """Return the mean reward below which references hardly earn more than random texts."""
+    return mean["random"] + noise / 2
 
 
 def _empty_pays(empty: float) -> str:

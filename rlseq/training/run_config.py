@@ -49,7 +49,9 @@ class RunConfig(Checked):
     hyper: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters of the agent."""
     reward: str | None = None
-    """A metric to train on, or "constant" or "shuffled" as a control; by default the reward of the task."""
+    """A metric to train on, or "constant" or "shuffled" as a control; by default the reward of the task.
+
+    Tests report it under its own name; `reward` there is always the reward of the task."""
     policy: str = "lstm"
     """Name of the policy; on the command line with its sizes, `lstm hidden=64` (`rlseq policies`)."""
     sizes: Mapping[str, Any] = field(default_factory=dict)

@@ -112,14 +112,16 @@ def infected(results: dict[str, Any], text: Callable[[], str]) -> dict[str, Any]
             for i, agent in enumerate(task["agents"])
             if agent["name"] != "start"
         }
+        alarms: dict[str, str] = {}
         metric = {name: f"{name} {text()}" for name in task["agents"][0]["scores"] if name != "reward"}
         task.update(env=text(), verdict=text(), remarks=[text() for _ in task["remarks"]], tested_on=text())
         for agent in task["agents"]:
             agent["name"] = names.get(agent["name"], agent["name"])
             agent.update(algorithm=text(), reward=text())
             agent["scores"] = {metric.get(name, name): score for name, score in agent["scores"].items()}
-            for number, alarm in enumerate(agent["alarms"]):  # equal alarms of several seeds share a line
-                alarm["alarm"] = f"{number} {text()}"
+            for alarm in agent["alarms"]:  # those that differ in their figures only share a line
+                kind = re.sub(r"\d+(?:[.,]\d+)*", "0", alarm["alarm"])
+                alarm["alarm"] = alarms.setdefault(kind, f"{chr(ord('a') + len(alarms))} {text()}")
         for pair in task["pairs"]:
             pair.update(
                 a=names[pair["a"]], b=names[pair["b"]], better=pair["better"] and names[pair["better"]]

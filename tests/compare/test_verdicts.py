@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlseq.compare import tables
 from rlseq.compare.results import _curve, _scored
 from rlseq.compare.statistics import as_tree, within
 from rlseq.compare.tables import CUT, interval
@@ -134,3 +135,15 @@ def test_seeds_are_joined_by_what_they_spent() -> None:
     assert [p["tokens"] for p in points] == [0, 100, 203]
     assert points[1]["estimate"] == pytest.approx((1.0 + 0.5 + 1.5 * 50 / 151) / 2)
     assert points[2]["estimate"] == pytest.approx(2.0)
+
+
+def test_alarms_that_differ_in_figures_share_a_line() -> None:
+    def agent(name: str, *alarms: tuple[int, str]) -> dict[str, Any]:
+        return {"name": name, "alarms": [{"seed": seed, "alarm": alarm} for seed, alarm in alarms]}
+
+    low = ((0, "preflight: references (0.566) earn little"), (1, "preflight: references (0.571) earn little"))
+    task = {"agents": [agent("rloo", *low, (1, "entropy fell")), agent("median", *low[:1])]}
+    assert tables.alarms(task) == [
+        "rloo, seeds 0, 1; median, seed 0: preflight: references (0.566) earn little (figures of the first)",
+        "rloo, seed 1: entropy fell",
+    ]
