@@ -9,6 +9,7 @@ from typing import Any
 
 from rlseq.agents.a2c import A2C as A2C
 from rlseq.agents.adversarial import Adversarial as Adversarial
+from rlseq.agents.all_action import AllAction as AllAction
 from rlseq.agents.black_box import SHAPINGS
 from rlseq.agents.cem import CEM as CEM
 from rlseq.agents.dagger import EXPERTS
@@ -45,6 +46,7 @@ from rlseq.agents.soft_q import SoftQ as SoftQ
 from rlseq.agents.trpo import TRPO as TRPO
 from rlseq.policy_gradient import factors
 from rlseq.policy_gradient.agent import Agent as Agent
+from rlseq.policy_gradient.q_estimates import ACTION_VALUES
 from rlseq.utils.arguments import checked_arguments
 from rlseq.utils.errors import check_options, enter, pick
 from rlseq.value_based.action_values import BACKUPS, FORMS
@@ -53,6 +55,7 @@ from rlseq.value_based.exploration import EXPLORATIONS
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
     "adversarial": Adversarial,
+    "all_action": AllAction,
     "cem": CEM,
     "dagger": DAgger,
     "dapo": DAPO,
@@ -61,8 +64,8 @@ AGENTS: dict[str, type[Agent]] = {
     "e2e": E2E,
     "es": ES,
     "finite_differences": FiniteDifferences,
-    "gail": GAIL,
     "g_learning": GLearning,
+    "gail": GAIL,
     "grpo": GRPO,
     "maligan": MaliGAN,
     "max_ent_irl": MaxEntIRL,
@@ -95,6 +98,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "form": FORMS,
     "backup": BACKUPS,
     "explore": EXPLORATIONS,
+    "action_values": ACTION_VALUES,
 }
 
 

@@ -126,7 +126,8 @@ class Logits(Protocol):
 
         Args:
             what: of these logits, and of those of the others, in that order; forbidden tokens have FORBIDDEN.
-            others: logits of the same actions under other policies, or one number for each, `[B, T]`.
+            others: logits of the same actions under other policies, or numbers for each, `[B, T]` or
+                `[B, T, k]`.
         """
 
     def divergence(self, other: Logits) -> Tensor:
@@ -207,6 +208,7 @@ class Rollout:
     cut: Tensor | None = None  # [B, T] bool: an episode ended there by a time limit, and was not over
 
     credit: Tensor | None = None  # [B, T]: what actions are credited with, if a credit stores it
+    action_values: Tensor | None = None  # [B, T, V]: Q of every action
     inputs: Tensor | SoftTokens | None = None  # [B, T]: what the policy reads, if not the actions
     kl_penalty: Tensor | None = None  # [B, T]: subtracted from rewards for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context

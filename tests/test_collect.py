@@ -43,7 +43,8 @@ class Wide:
         self.logits, self.features = logits, features
 
     def reduce(self, what: Callable[..., Tensor], *others: Any) -> Tensor:
-        flat = [view.logits.flatten(0, 1) for view in (self, *others)]
+        views = (getattr(view, "logits", view) for view in (self, *others))
+        flat = [view.flatten(0, 1) for view in views]
         return what(*flat).view(*self.logits.shape[:2], *what(*flat).shape[1:])
 
     def divergence(self, other: Any) -> Tensor:
@@ -130,6 +131,7 @@ def in_table(grads: dict[str, Tensor]) -> Tensor:
 
 HYPER: dict[str, dict[str, Any]] = {
     "a2c": {"lam": 1.0, "entropy": 0.1},
+    "all_action": {"action_values": "exact"},
     "dapo": {"samples": 2},
     "dr_grpo": {"samples": 2},
     "grpo": {"samples": 2, "kl": 0.2},

@@ -46,18 +46,25 @@ def objective(policy: Any, env: Any, behaviour: Behaviour = RAW) -> Tensor:
 
 
 def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
-    tokens, mask = texts(env)
+    _, chances, rewards = every_text(policy, env, behaviour)
+    objective: Tensor = (chances * rewards).sum() / env.size
+    return objective
+
+
+def every_text(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> tuple[Tensor, Tensor, Tensor]:
+    """Return every text, `[N, T]`; in every context its probability, and its reward, `[contexts, N]` each."""
+    words, written = texts(env)
     items = torch.arange(env.size, device=env.device)
-    tokens, mask = tokens.repeat(env.size, 1), mask.repeat(env.size, 1)
-    index = items.repeat_interleave(len(tokens) // env.size)
+    tokens, mask = words.repeat(env.size, 1), written.repeat(env.size, 1)
+    index = items.repeat_interleave(len(words))
     context: Context = {**env.contexts(index), "index": index}
     reward = env.total_reward(tokens, mask, context).sum(1)
     if behaviour.support is None:
         behaviour = behaviour._replace(support=env.allowed_everywhere(tokens, context))
     with eval_mode(policy):
         log_probs = policy.evaluate(tokens, context, *[behaviour] * (behaviour != RAW)).log_probs
-    objective: Tensor = ((log_probs * mask).sum(1).exp() * reward).sum() / env.size
-    return objective
+    shape = env.size, len(words)
+    return words, (log_probs * mask).sum(1).exp().view(shape), reward.view(shape)
 
 
 def gradient(policy: Any, env: Any, behaviour: Behaviour = RAW) -> dict[str, Tensor]:
