@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.agents import AGENTS
+from rlseq.agents.black_box import BlackBox
 from rlseq.policy_gradient.baselines import MovingAverage, Regression
 from rlseq.policy_gradient.credit import Completions
 from rlseq.types import Context
@@ -48,6 +50,7 @@ class Case:
 
 K4 = {"samples": 4}
 MOVED = {"kl": 0.0, "samples": 4}
+AS_PAID = {"shaping": "none", "sigma": 0.2}  # the larger σ, the less noise, and the more bias
 CASES = {
     **{
         f"REINFORCE, {name}": Case("reinforce", {"baseline": name})
@@ -73,6 +76,10 @@ CASES = {
     "GRPO without std, K = 4": Case("grpo", {"scale": "none", **MOVED}, factor=None),
     "DAPO, K = 4": Case("dapo", MOVED, factor=None),
     "PPO, one step": Case("ppo", {"epochs": 1, "minibatches": 1}, factor=None),
+    "all actions, exact Q": Case("all_action", {"action_values": "exact"}),
+    "all actions, 1 completion": Case("all_action", beside=9.0, exact=False),
+    "ES, 64 policies": Case("es", {"population": 64, **AS_PAID}, exact=False),
+    "finite differences, 64 policies": Case("finite_differences", {"population": 64, **AS_PAID}, exact=False),
 }
 
 
@@ -134,10 +141,13 @@ def matched(found: Tensor, wanted: Tensor, factor: float | None) -> Tensor:
 def measure(case: Case, apart: float) -> dict[str, Any]:
     """One estimator on one task."""
     env, policy = setting(apart)
-    agent: Any = rlseq.make_agent(case.agent, policy, value_weight=0.0, **case.hyper)
-    learn(agent, env)
+    black_box = issubclass(AGENTS[case.agent], BlackBox)
+    hyper = case.hyper if black_box else {"value_weight": 0.0, **case.hyper}
+    agent: Any = rlseq.make_agent(case.agent, policy, **hyper)
+    if not black_box:
+        learn(agent, env)
     wanted = flat(rlseq.exact.gradient(policy, env))
-    k = agent.samples
+    k = getattr(agent, "samples", 1)
     rows = int(TEXTS / (1 + case.beside)) // k * k
     found = estimates(agent, env.take(torch.zeros(rows, dtype=torch.int64)) if rows < TEXTS else env)
     found = matched(found, wanted, case.factor and case.factor(k))

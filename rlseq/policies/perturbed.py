@@ -47,8 +47,8 @@ class PerturbedRows(nn.Module):
 
     def start(self, context: Context) -> State:
         """Return the states of all rows, and which policy's each is; or () where policies have no memory."""
-        rows = len(next(iter(context.values())))
-        owner = torch.arange(len(self.policies)).repeat_interleave(rows // len(self.policies))
+        first = next(iter(context.values()))
+        owner = self._equal_shares(len(first), first.device)
         states = [
             policy.start({name: value[part] for name, value in context.items()})  # type: ignore[operator]
             for policy, part in self._parts(owner)
@@ -59,14 +59,18 @@ class PerturbedRows(nn.Module):
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Let every policy read the tokens of its rows."""
-        number = len(self.policies)
-        inner, owner = state or ((), torch.arange(number).repeat_interleave(len(token) // number))
+        inner, owner = state or ((), self._equal_shares(len(token), token.device))
         steps = [
             policy.step(token[part], fork(inner, part))  # type: ignore[operator]
             for policy, part in self._parts(owner)
         ]
         logits = torch.cat([logits for logits, _ in steps])
         return logits, (_joined([after for _, after in steps]), owner) if state else ()
+
+    def _equal_shares(self, rows: int, device: torch.device) -> Tensor:
+        """Return the number of the policy of every row, `[rows]`."""
+        number = len(self.policies)
+        return torch.arange(number, device=device).repeat_interleave(rows // number)
 
     def _parts(self, owner: Tensor) -> list[tuple[nn.Module, slice]]:
         """Return the policies that have rows, and which ones; their order is that of the policies."""
