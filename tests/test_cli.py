@@ -202,7 +202,7 @@ def test_a_warning_is_a_line(pairs: tuple[Path, str]) -> None:
     command = [sys.executable, "-m", "rlseq", "generate", pairs[1], "0x1"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == "warning: characters that Parallel never read in training: '0x1'\n"
+    assert result.stderr == "warning: characters that were never read in training: 'x' (in '0x1')\n"
 
 
 def test_a_run_of_another_version_is_refused(pairs: tuple[Path, str], capsys: Any) -> None:

@@ -137,11 +137,27 @@ def test_the_command_says_what_happened_and_its_model_generates(
     write(tmp_path / "pairs.tsv")
     main(["fit", "pairs.tsv", *TYPED])
     said = capsys.readouterr()
-    assert "Generate with: rlseq generate runs/pairs" in said.out
+    first = said.out.split("Generate with: rlseq ")[1].splitlines()[0]
+    assert first.startswith("generate runs/pairs ")
+    assert "agent: rlseq train scst --start runs/pairs/stages/likelihood" in said.out
     assert "On test, the greedy text has" in said.out
     assert "the reward is edit, because references are short strings" in said.err
-    main(["generate", "runs/pairs", "abc", "fed"])
+    main(first.split())
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    with (
+        pytest.warns(
+            UserWarning, match=r"characters that were never read in training: 'p', 'i', 'r', … \(in"
+        ),
+        pytest.warns(UserWarning, match="longer sources are cut"),
+        pytest.warns(UserWarning, match="to read sources from that file: < pairs.tsv"),
+    ):
+        main(["generate", "runs/pairs", "abc", "pairs.tsv"])
     assert len(capsys.readouterr().out.splitlines()) == 2
+    main(["fit", "pairs.tsv", *TYPED, "--minutes", "5"])
+    assert "for a longer fit, write to another folder" in capsys.readouterr().err
+    started = "--budget-tokens 200 --evaluations 1 --out runs/scst".split()  # noqa: SIM905
+    main(["train", "scst", "--start", "runs/pairs/stages/likelihood", *started])
+    assert "before" in capsys.readouterr().err
     main(["evaluate", "runs/pairs"])
     assert "edit_distance" in capsys.readouterr().out
 
@@ -248,12 +264,22 @@ def test_the_reward_is_chosen_by_the_looks_of_the_texts(changed: dict[str, Any],
 
 
 def test_batches_have_about_as_many_tokens_whatever_the_length() -> None:
-    assert [rows_for(looks(tokens=tokens)) for tokens in (5.0, 30.0, 62.5, 130.0, 5000.0)] == [
+    assert [rows_for(looks(tokens=tokens, items=20_000)) for tokens in (5.0, 30.0, 62.5, 130.0, 5000.0)] == [
         256,
         256,
         128,
         64,
         32,
+    ]
+
+
+def test_few_pairs_have_small_batches() -> None:
+    assert [rows_for(looks(tokens=10.0, items=items)) for items in (10, 1100, 2125, 5000, 9000)] == [
+        32,
+        32,
+        64,
+        128,
+        256,
     ]
 
 
@@ -350,6 +376,7 @@ def risk(least: Any, greedy: Any) -> dict[str, Any]:
             "Nothing to gain: samples are no better than the greedy text (least risk -0.1 % errors), so",
         ),
         (lambda old: found(old, old, stopped=verdict.NO_TIME), "There was no time for a reward"),
+        (lambda old: found(old, old, stopped=verdict.NO_ERRORS), "Nothing to gain: the greedy texts of"),
     ],
 )
 def test_the_verdict_is_that_of_the_numbers(make: Callable[[Any], dict[str, Any]], told: str) -> None:

@@ -58,7 +58,7 @@ def test_the_step_size_rises_after_a_start_unless_told_otherwise(tmp_path: Path)
         main(["train", "rloo", "--start", first, *typed, *SHORT, "--out", str(out)])
         assert json.loads((out / "config.json").read_text())["agent"]["schedule"] == schedule
     main(["train", "mle", "--start", first, *SHORT, "--out", str(tmp_path / "c")])
-    assert json.loads((tmp_path / "c/config.json").read_text())["agent"]["schedule"] == "constant"
+    assert json.loads((tmp_path / "c/config.json").read_text())["agent"]["schedule"] == "warmup"
 
 
 def test_the_step_size_rises_in_comparisons_after_likelihood_unless_told_otherwise() -> None:
@@ -67,7 +67,7 @@ def test_the_step_size_rises_in_comparisons_after_likelihood_unless_told_otherwi
     hyper = {run.agent: run.hyper for run in config.runs()}
     assert hyper == {
         "start": {},
-        "mle": {},
+        "mle": AFTER_LIKELIHOOD,
         "rloo": AFTER_LIKELIHOOD,
         "scst": {"schedule": "linear"},
         "sb3-ppo": {},

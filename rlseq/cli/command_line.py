@@ -185,6 +185,29 @@ def _help_of_train() -> str:
     )
 
 
+def _resume(
+    run: Path,
+    /,
+    budget_tokens: float | None = None,
+    quiet: bool = False,
+    imports: Imports = (),
+) -> None:
+    """Continue a run with the settings in its folder: to its end, or beyond it to a larger budget.
+
+    Runs of a comparison can be continued, too. A schedule of the step size is stretched over the new budget.
+
+    Args:
+        run: the folder of the run.
+        budget_tokens: the length of the whole training, in tokens that are generated or imitated; when not
+            given, that of the run.
+        quiet: print no line after an evaluation.
+        imports: modules of your own to import first, beside those of the run.
+    """
+    from rlseq.cli import commands
+
+    commands.resume(run, budget_tokens, quiet, imports)
+
+
 def _evaluate(
     run: Path,
     /,
@@ -374,6 +397,7 @@ COMMANDS: dict[str, Any] = {
     "metrics": _named("metrics"),
     "fit": _fit,
     "train": _train,
+    "resume": _resume,
     "evaluate": _evaluate,
     "generate": _generate,
     "save": _save,

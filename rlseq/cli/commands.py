@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
@@ -84,7 +86,11 @@ def fit(words: Sequence[str], text: str) -> None:
     fitted = run_fit(path, config)
     limits = "".join(f"{remark}\n" for remark in fitted.results["remarks"])
     sys.stdout.write(f"{fitted.verdict}\n{limits}Page: {fitted.page}\n")
-    sys.stdout.write(f"Generate with: rlseq generate {fitted.folder}\n")
+    source, folder = fitted.results["samples"][0]["source"], fitted.folder
+    sys.stdout.write(
+        f"Generate with: rlseq generate {folder} {shlex.quote(source)}\n"
+        f"Continue from likelihood with another agent: rlseq train scst --start {folder}/stages/likelihood\n"
+    )
 
 
 def train(name: str, words: Sequence[str]) -> None:
@@ -131,6 +137,32 @@ def train(name: str, words: Sequence[str]) -> None:
     if first is not None:
         sys.stderr.write(f"rlseq: reward {first['reward']:.4f} before, {final['reward']:.4f} after\n")
     sys.stdout.write(f"{lines}{folder}\n")
+
+
+def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: Sequence[str]) -> None:
+    """Continue a run with the settings of its folder, and print its scores."""
+    if not checkpoint.steps(run_folder / "checkpoints"):
+        raise FileNotFoundError(2, "there is no checkpoint of a run; name the folder of one", str(run_folder))
+    import_modules(imports)
+    job = load(run_folder).run
+    if not job.env:
+        raise ValueError(
+            f"the task of {run_folder} was not made by rlseq.make, so that its id is not known; continue it "
+            "in Python: the same call of rlseq.train with a larger budget"
+        )
+    finished = (run_folder / "results.json").exists()
+    spent = read_results(run_folder)["tokens"] if finished else 0
+    budget = job.budget_tokens if budget_tokens is None else int(budget_tokens)
+    if budget < spent:
+        raise ValueError(f"{run_folder} has spent {spent:,} tokens; give a larger budget than {budget:,}")
+    job = replace(job, folder=str(run_folder), budget_tokens=budget, imports=(*job.imports, *imports))
+    start = None if job.start is None or job.stock else _started(job.start, run_folder)
+    _, fresh = run(job, start, first_test=False, quiet=quiet)
+    final = read_results(run_folder)["final"]
+    _say_tested(job.env, fresh, job.texts)
+    sys.stdout.write(
+        "".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items()) + f"{run_folder}\n"
+    )
 
 
 def _typed(name: str, words: Sequence[str], found: Mapping[str, Any]) -> Any:
@@ -205,12 +237,25 @@ def generate(
     decoder: Any = pick(DECODERS, decode, "decoder")
     typed = {"width": max(width, n), "temperature": temperature}
     decoder = replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
+    if model.reads and model.spec.source_vocab is not None:
+        for name in filter(_is_file, sources):
+            warnings.warn(
+                f"{name!r} is taken as a source; to read sources from that file: < {name}", stacklevel=2
+            )
     given: Sequence[str] | None = sources or None
     if model.reads and not sources:
         given = _lines()
     for found in model.generate(given, decoder, n, too_long=too_long):
         for place, (text, score) in enumerate(found, 1):
             sys.stdout.write(text + "\n" if n == 1 else f"{place}\t{score:.3f}\t{text}\n")
+
+
+def _is_file(source: str) -> bool:
+    """Return whether a source is the name of a file, which was probably meant to be read."""
+    try:
+        return bool(Path(source).suffix) and Path(source).is_file()
+    except (OSError, ValueError):  # too long for a name, or with characters that no name may have
+        return False
 
 
 def _lines() -> list[str]:

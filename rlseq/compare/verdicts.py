@@ -132,6 +132,7 @@ def remarks(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
     return [
         *_too_few(runs),
         *_parting(pairs, runs),
+        *_corrected(pairs),
         *_orders(agents, pairs),
         *_unseen(pairs, runs),
         *_items(pairs),
@@ -170,6 +171,17 @@ def _parting(pairs: Sequence[Json], runs: Mapping[str, int]) -> list[str]:
             "is treated as not shown."
         )
     return lines
+
+
+def _corrected(pairs: Sequence[Json]) -> list[str]:
+    """Return a remark for each pair whose difference is shown only without the correction for all pairs."""
+    return [
+        f"{pair['a']} − {pair['b']}: the t-test gives p = {pair['p']:.3f} for this pair alone, and "
+        f"{pair['p_holm']:.3f} by Holm's method, as {len(pairs)} pairs are tested; the interval is that of "
+        "the pair alone. The difference is treated as not shown."
+        for pair in pairs
+        if pair["p"] is not None and pair["p"] <= ALPHA < pair["p_holm"] and pair["p_permutation"] <= ALPHA
+    ]
 
 
 def _orders(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:

@@ -219,12 +219,17 @@ def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
 
 def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
     """Warn of texts with words that the vocabulary does not have, which are all read as one and the same."""
-    strange = [text for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
-    if strange:
-        named = ", ".join(map(repr, strange[:NAMED])) + (", …" if len(strange) > NAMED else "")
-        unread = f"{_units(vocab)} that {type(env).__name__} never read in training"
-        said = "the tokenizer does not know all of" if isinstance(vocab, TokenizerVocab) else unread
-        warnings.warn(f"{said}: {named}", stacklevel=5)
+    strange = [(text, ids) for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
+    if not strange:
+        return
+    first = f"in {strange[0][0]!r:.60}" + (f" and {len(strange) - 1} more" if len(strange) > 1 else "")
+    if isinstance(vocab, (Subwords, TokenizerVocab)):
+        warnings.warn(f"the tokenizer does not know all pieces {first}", stacklevel=5)
+        return
+    pairs = (pair for text, ids in strange for pair in zip(vocab.split(text), ids, strict=False))
+    named = list(dict.fromkeys(repr(unit) for unit, id in pairs if id == vocab.unk))
+    listed = ", ".join(named[:NAMED]) + (", …" if len(named) > NAMED else "")
+    warnings.warn(f"{_units(vocab)} that were never read in training: {listed} ({first})", stacklevel=5)
 
 
 def _units(vocab: Any) -> str:

@@ -16,6 +16,7 @@ SUMMARY = 3  # times as many words in sources as in references
 MANY_REFERENCES = 4  # an item, on average
 BATCH_TOKENS = 8000  # of a batch, sources and references together
 ROWS = 32, 256  # of a batch, at least and at most
+UPDATES_EACH_EPOCH = 32  # at least, where the data are few
 LARGE = 20_000  # pairs, from which the policy is larger, and less is dropped out
 
 REPORTED = {  # beside the reward itself: figures of all test items at once
@@ -85,9 +86,14 @@ def reward_for(looks: Looks) -> tuple[str, str]:
 
 
 def rows_for(looks: Looks) -> int:
-    """Return the rows of a batch: the power of two that comes nearest to 8,000 tokens, from 32 to 256."""
+    """Return the rows of a batch: a power of two from 32 to 256.
+
+    It is the one that comes nearest to 8,000 tokens, or, where that is smaller, the largest with which an
+    epoch has 32 updates, because few data are learned faster in small batches.
+    """
     rows = int(2.0 ** round(math.log2(BATCH_TOKENS / max(1.0, looks.tokens))))
-    return min(max(rows, ROWS[0]), ROWS[1])
+    few = int(2.0 ** math.floor(math.log2(max(1.0, looks.items / UPDATES_EACH_EPOCH))))
+    return min(max(min(rows, few), ROWS[0]), ROWS[1])
 
 
 def sizes_for(looks: Looks) -> dict[str, Any]:

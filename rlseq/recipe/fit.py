@@ -111,6 +111,8 @@ def run_fit(
         identity = data.identity()
         if (done := _resumed(folder, identity)) is not None:
             say(f"{folder} is finished; this is what it found")
+            if config.minutes != done.results.get("minutes"):
+                say("for a longer fit, write to another folder (--out): other minutes do not change this one")
             return done
         sign(lock)
         write_sealed(folder / "fit.json", identity)
@@ -220,6 +222,8 @@ class _Fitting:
         self._agents["reward"](policy).check(train)  # before any time is spent
         self._introduce(parts, looks, reward, reason)
         found = self._likelihood(plan, policy, reward)
+        make_folder(self.folder / "stages" / "likelihood")
+        self._model(policy, train).write(self.folder / "stages" / "likelihood")
         texts = plan.texts(policy)
         stages = self._after_likelihood(plan, policy, found, texts, reward)
         earned = {name: stage["earned"] for name, stage in stages.items()}
@@ -240,6 +244,7 @@ class _Fitting:
             "agent": config.agent,
             "policy": policy.made_from,
             "rows": plan.rows,
+            "minutes": config.minutes,
             "seconds": {"all": round(clock.spent, 1), **seconds(self.folder / "stages")},
             "machine": machine(),
             "command": command_line(sys.argv),
@@ -274,11 +279,15 @@ class _Fitting:
         Where nothing is to gain, or there is no time, likelihood is alone, and `found` says why.
         """
         weights = deepcopy(policy.state_dict())
-        earned = evaluate_texts(policy, plan.task("dev", 250), limit=texts.dev).means()["reward"]
+        scores = evaluate_texts(policy, plan.task("dev", 250), limit=texts.dev).means()
+        earned = scores["reward"]
         self.say(f"likelihood earns {earned:.4f} on dev")
         stages: dict[str, Json] = {"likelihood": {"weights": weights, "earned": earned}}
         if found["risk"] and verdict.nothing_to_gain(found["risk"], reward):
             found["stopped"] = verdict.NOTHING
+            return stages
+        if verdict.hardly_any_errors(reward, scores[reward]):
+            found["stopped"] = verdict.NO_ERRORS
             return stages
         updates = plan.reward_updates(policy, self._agents)
         if updates < LEAST_UPDATES:
@@ -370,14 +379,17 @@ class _Fitting:
     def _written(self, results: Json, policy: Any, weights: Any, env: Any) -> Fit:
         """Write the model that is kept, the page and the results, these last."""
         policy.load_state_dict(weights)
-        agent = self._agents["reward" if results["kept"] == "reward" else "longer"](policy)
-        run = RunConfig(folder=str(self.folder), **run_of(agent, env))
-        model = Model(policy.eval(), env, run, words_of(env))
-        model.write(self.folder)
+        kept = "reward" if results["kept"] == "reward" else "longer"
+        self._model(policy.eval(), env, kept).write(self.folder)
         results = {"schema": SCHEMA, **results, "folder": str(self.folder)}
         page.write_page(results, self.folder)
         write_sealed(self.folder / "results.json", results)
         return Fit(self.folder, read_sealed(self.folder / "results.json"))
+
+    def _model(self, policy: Any, env: Any, stage: str = "longer") -> Model:
+        """Return a policy as a model that stands on its own, as if trained by the agent of a stage."""
+        run = RunConfig(folder=str(self.folder), **run_of(self._agents[stage](policy), env))
+        return Model(policy, env, run, words_of(env))
 
 
 _NAMES = {"reward": "training on the reward", "longer": "likelihood that goes on"}

@@ -12,7 +12,7 @@ from rlseq.utils.files import Json
 
 LITTLE, AT_MOST = 0.002, 0.05  # shares of a score: a gain that is none, and the most that may be overlooked
 FEW_ERRORS = 0.02  # a text, with which nothing is left to gain
-NOTHING, NO_TIME = "nothing to gain", "no time"
+NOTHING, NO_ERRORS, NO_TIME = "nothing to gain", "no errors", "no time"
 FEW_UPDATES = 100  # on the reward
 FEW_TESTED = 200  # items of test, below which only large differences can be shown
 
@@ -20,10 +20,15 @@ FEW_TESTED = 200  # items of test, below which only large differences can be sho
 def nothing_to_gain(risk: Mapping[str, Any], reward: str) -> bool:
     """Return whether the samples that agree best are no better than greedy texts, or these have no errors."""
     sign, greedy, change = row_of(reward).sign, risk["greedy"], risk["change"]
-    if sign < 0 and greedy < FEW_ERRORS:
+    if hardly_any_errors(reward, greedy):
         return True
     best = max(sign * change["low"], sign * change["high"])
     return bool(sign * change["estimate"] <= LITTLE * abs(greedy) and best <= AT_MOST * abs(greedy))
+
+
+def hardly_any_errors(reward: str, score: float) -> bool:
+    """Return whether a score counts errors, and there are fewer than one in fifty texts."""
+    return row_of(reward).sign < 0 and score < FEW_ERRORS
 
 
 def noun(reward: str) -> str:
@@ -45,8 +50,16 @@ def _of_reward(results: Json) -> str:
             f"Nothing to gain: samples are no better than the greedy text (least risk {percent:+.1f} % "
             f"{noun(reward)}), so training stopped after likelihood."
         )
+    if results["stopped"] == NO_ERRORS:
+        return (
+            "Nothing to gain: the greedy texts of likelihood have hardly any errors on dev, so training "
+            "stopped after likelihood."
+        )
     if results["stopped"] == NO_TIME:
-        return "There was no time for a reward, so training stopped after likelihood: give more minutes."
+        return (
+            "There was no time for a reward, so training stopped after likelihood: give more minutes, and "
+            "another folder (--out)."
+        )
     longer = results["changed"]["longer"]
     before = results["test"]["longer"][reward]
     if not longer["estimate"]:
@@ -95,14 +108,17 @@ def limits(results: Json) -> list[str]:
             f"own source, and {read['exchanged']:.2f} given that of another item. It writes little more "
             "than common texts; it needs more training, more pairs, or a pretrained model (--model)."
         )
-    if not results["converged"]:
+    if not results["converged"] and results["stopped"] != NO_ERRORS:
         said.append(
             "Likelihood was ended by its time or its number of updates before dev had stopped improving: "
             "with more of them figures may be better, and a gain of the reward may be one of more training."
         )
     updates = results["stages"].get("reward", {}).get("updates", 0)
     if updates and updates < FEW_UPDATES:
-        said.append(f"The reward had {updates} updates only; give more minutes for a fair trial.")
+        said.append(
+            f"The reward had {updates} updates only; for a fair trial give more minutes, and another folder "
+            "(--out)."
+        )
     n = results["selection"]["texts"]
     if n < FEW_TESTED:
         said.append(f"The test has {n} items only, so that no difference but a large one can be shown.")

@@ -284,7 +284,7 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
     every = run.config.eval_every or (100 if unit == "updates" else max(1, limit // 10))
     done = run.done(unit)
     pace = Pace(done, run.done("tokens"), run.seconds)
-    opening = opening_line(type(run.agent).__name__, limit, every, unit)
+    opening = opening_line(type(run.agent).__name__, limit, every, unit, done)
     while done < limit and not stop.asked:
         run.agent.set_progress(done / limit)
         run.learn()

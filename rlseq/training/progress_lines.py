@@ -41,9 +41,10 @@ class Pace:
         return spent * max(0, limit - done) / max(1, done - self.done)
 
 
-def opening_line(name: str, limit: int, every: int, unit: str) -> str:
-    """Return the line that is printed after the first update."""
-    return f"{name}: {limit:,} {unit}, an evaluation every {every:,} {unit}"
+def opening_line(name: str, limit: int, every: int, unit: str, done: int = 0) -> str:
+    """Return the line that is printed after the first update; `done` is where a resumed run continues."""
+    resumed = f", resumed after {done:,}" if done else ""
+    return f"{name}: {limit:,} {unit}, an evaluation every {every:,} {unit}{resumed}"
 
 
 def evaluation_line(

@@ -12,8 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# The step size of a policy gradient rises after likelihood: at its full size the first steps undo what was
-# learned (benchmarks/warmup.py).
+# The step size rises after likelihood: at its full size the first steps undo what was learned, those of
+# likelihood that goes on as well (benchmarks/warmup.py).
 AFTER_LIKELIHOOD: Mapping[str, Any] = {"schedule": "warmup"}
 
 
@@ -47,4 +47,4 @@ def tuned_settings(id: str) -> TunedSettings:
 
 def after_likelihood(algorithm: str) -> dict[str, Any]:
     """Return the hyper-parameters of an agent that goes on from weights which likelihood has trained."""
-    return {} if algorithm == "mle" or algorithm.startswith("sb3-") else dict(AFTER_LIKELIHOOD)
+    return {} if algorithm.startswith("sb3-") else dict(AFTER_LIKELIHOOD)

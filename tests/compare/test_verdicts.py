@@ -76,6 +76,17 @@ def test_several_agents() -> None:
     assert remarks([], []) == []
 
 
+def test_a_difference_that_only_the_correction_hides_is_named() -> None:
+    runs = {"a": [0.45, 0.50, 0.55, 0.59], "b": [0.595, 0.60, 0.64, 0.70], "c": [0.50, 0.56, 0.60, 0.66]}
+    agents, pairs = judged(runs)
+    p = {(pair["a"], pair["b"]): (pair["p"], pair["p_holm"], pair["p_permutation"]) for pair in pairs}
+    alone, corrected, exchanged = next(iter(p.values()))
+    assert alone <= 0.05 < corrected
+    assert exchanged <= 0.05
+    (remark,) = [line for line in remarks(agents, pairs) if "Holm" in line]
+    assert f"p = {alone:.3f} for this pair alone, and {corrected:.3f} by Holm's method, as 3 pairs" in remark
+
+
 def test_few_items_are_named() -> None:
     rewards = {"a": [0.5, 0.6], "b": [0.5, 0.7]}
     items = {"a": [[0.0] * 10 + [1.0] * 30], "b": [[1.0] * 5 + [0.0] * 5 + [1.0] * 30]}
