@@ -51,7 +51,7 @@ def extras() -> str:
     rows = []
     for name, packages, comment in re.findall(r"^(\w+) = \[(.+)\](?: *# (.*))?$", section, re.M):
         if name not in ("docs", "benchmarks"):
-            listed = ", ".join(f"`{package}`" for package in re.findall(r'"([^"<>=]+)', packages))
+            listed = ", ".join(f"`{package}`" for package in re.findall(r'"([^"<>=]+)[^"]*"', packages))
             rows.append([f"`{name}`", comment, listed])
     return _left(["extra", "what it brings", "packages"], rows)
 
