@@ -109,8 +109,9 @@ def pairs(task: Json) -> Table:
         for p in sorted(task["pairs"], key=lambda p: (p["p_holm"] is None, p["p_holm"]))
     ]
     caption = (
-        "Difference of mean rewards with Welch's interval for this pair alone, and the probability that a run "
-        "of the first agent beats a run of the second. Over seeds (do the agents differ?): p-values of Welch's t-test with "
+        "Difference of mean rewards with Welch's interval for this pair alone, and the probability that a "
+        "run of the first agent beats a run of the second. Over seeds (do the agents differ?): p-values of "
+        "Welch's t-test with "
         f"Holm's correction and of a permutation test; an agent is better if both are at most {ALPHA}. Over "
         f"items (do these texts differ?): p-value with Holm's correction.{_cut_says(rows)}"
     )
