@@ -12,6 +12,8 @@ from rlseq.agents.adversarial import Adversarial as Adversarial
 from rlseq.agents.all_action import AllAction as AllAction
 from rlseq.agents.black_box import SHAPINGS
 from rlseq.agents.cem import CEM as CEM
+from rlseq.agents.continuous import CRITIC_INPUTS, CRITICS
+from rlseq.agents.continuous import Continuous as Continuous
 from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
 from rlseq.agents.dqn import DQN as DQN
@@ -25,6 +27,7 @@ from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
 from rlseq.agents.grpo import DAPO as DAPO
 from rlseq.agents.grpo import GRPO as GRPO
 from rlseq.agents.grpo import DrGRPO as DrGRPO
+from rlseq.agents.gumbel import Gumbel as Gumbel
 from rlseq.agents.mixer import MIXER as MIXER
 from rlseq.agents.mle import MLE as MLE
 from rlseq.agents.mrt import MRT as MRT
@@ -44,6 +47,7 @@ from rlseq.agents.seqgan import SeqGAN as SeqGAN
 from rlseq.agents.soft_q import GLearning as GLearning
 from rlseq.agents.soft_q import SoftQ as SoftQ
 from rlseq.agents.trpo import TRPO as TRPO
+from rlseq.engine.relaxed import RELAXATIONS
 from rlseq.policy_gradient import factors
 from rlseq.policy_gradient.agent import Agent as Agent
 from rlseq.policy_gradient.q_estimates import ACTION_VALUES
@@ -57,6 +61,7 @@ AGENTS: dict[str, type[Agent]] = {
     "adversarial": Adversarial,
     "all_action": AllAction,
     "cem": CEM,
+    "continuous": Continuous,
     "dagger": DAgger,
     "dapo": DAPO,
     "dqn": DQN,
@@ -67,6 +72,7 @@ AGENTS: dict[str, type[Agent]] = {
     "g_learning": GLearning,
     "gail": GAIL,
     "grpo": GRPO,
+    "gumbel": Gumbel,
     "maligan": MaliGAN,
     "max_ent_irl": MaxEntIRL,
     "mixer": MIXER,
@@ -90,15 +96,18 @@ AGENTS: dict[str, type[Agent]] = {
 # The names that stand for functions, by field.
 FUNCTIONS: dict[str, Mapping[str, Any]] = {
     **factors.FACTORS,
-    "unroll": UNROLLS,
-    "reading": READINGS,
-    "expert": EXPERTS,
-    "pay": PAYS,
-    "shaping": SHAPINGS,
-    "form": FORMS,
-    "backup": BACKUPS,
-    "explore": EXPLORATIONS,
     "action_values": ACTION_VALUES,
+    "backup": BACKUPS,
+    "critic": CRITICS,
+    "critic_input": CRITIC_INPUTS,
+    "expert": EXPERTS,
+    "explore": EXPLORATIONS,
+    "form": FORMS,
+    "pay": PAYS,
+    "reading": READINGS,
+    "relaxation": RELAXATIONS,
+    "shaping": SHAPINGS,
+    "unroll": UNROLLS,
 }
 
 

@@ -22,7 +22,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,12 +204,13 @@ class Bench:
         """An agent that goes on from `mle`; five looks on the way."""
         policy, rounds = self.policy(), self.profile.rounds
         policy.load_state_dict(load_file(self.folder / f"mle-{self.seed}.safetensors"))
-        agent = rlseq.make_agent(name, policy, lr=1e-2, clip_norm=5.0, **options)
+        agent = rlseq.make_agent(name, policy, clip_norm=5.0, **{"lr": 1e-2, **options})
         curve, start = [self.point(policy)], time.process_time()
         before = self.written
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", ModeCollapse)
             for done in range(rounds):
+                agent.set_progress(done / rounds)
                 agent.update(agent.collect(env or self.env))
                 if (done + 1) % max(1, rounds // 5) == 0:
                     stopped = time.process_time()
@@ -298,12 +299,15 @@ def run(bench: Bench, wanted: Sequence[str] | None) -> None:
         print(shown, flush=True)
 
 
-def main() -> None:
+def main(
+    kind: str = "oracle",
+    bench: type[Bench] = Bench,
+    profiles: Mapping[str, Profile] = PROFILES,
+    text: str | None = __doc__,
+) -> None:
     """Run what is missing, and write all that is there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", choices=PROFILES, default="cpu")
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=profiles, default="cpu")
     parser.add_argument(
         "--oracle", default="0", help="an .npz in the released format, or the seed of a random one"
     )
@@ -311,7 +315,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--rows", nargs="+", help="names of rows; all when not given")
     given = parser.parse_args()
-    profile = PROFILES[given.profile]
+    profile = profiles[given.profile]
     # The published tasks: 32 units for 20 words, 64 for 40 (Guo et al. 2018).
     hidden = 32 if given.length <= 20 else 64
     if given.oracle.isdigit():
@@ -320,11 +324,11 @@ def main() -> None:
     else:
         which = Path(given.oracle).stem
         oracle = Oracle.load(given.oracle, length=given.length, device=profile.device)
-    name = f"oracle-{given.profile}-{given.length}-{which}"
+    name = f"{kind}-{given.profile}-{given.length}-{which}"
     folder = ROOT / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds or profile.seeds:
-        run(Bench(oracle, profile, folder, seed), given.rows)
+        run(bench(oracle, profile, folder, seed), given.rows)
     draws = torch.Generator(profile.device).manual_seed(0)
     rows = [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text("utf-8"))]
     entropy = round(oracle.entropy(profile.evaluated, draws), 4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tabled.agents import (
@@ -18,6 +19,7 @@ from tabled.agents import (
     demo,
     items,
     learning,
+    relaxed,
     solve_copy,
     tuned,
     variance,
@@ -42,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "finetune": finetune,
     "fit": fit,
+    "gans": partial(oracle, "gans"),
     "items": items,
     "learning": learning,
     "loading": loading,
@@ -50,6 +53,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretrain": pretrain,
     "pretrained": pretrained,
     "recipes": recipes,
+    "relaxed": relaxed,
     "rewards": rewards,
     "solve-copy": solve_copy,
     "tasks": tasks,

@@ -9,7 +9,7 @@ import torch
 
 import rlseq
 from rlseq.agents import AGENTS
-from rlseq.agents.adversarial import Adversarial
+from rlseq.agents.adversarial import AdversarialRounds
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training.probe import PolicyProbe
 
@@ -20,8 +20,11 @@ def made(name: str) -> tuple[Any, Any, Any]:
     """Agent, task and test; defaults, but for how long a discriminator learns."""
     env, test = (rlseq.make("rlseq/Copy-v0", num_envs=16, vocab_size=4, length=3, seed=s) for s in (0, 1))
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4, value=True)
-    brief = {"pretraining": 1, "d": 1, "k": 1} if issubclass(AGENTS[name], Adversarial) else {}
-    return rlseq.make_agent(name, policy, **brief), env, test
+    if not issubclass(AGENTS[name], AdversarialRounds):
+        return rlseq.make_agent(name, policy), env, test
+    agent: Any = rlseq.make_agent(name, policy, pretraining=1, d=1, k=1)
+    agent.adversary.texts = 64
+    return agent, env, test
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -149,6 +149,18 @@ def variance() -> str:
     return text
 
 
+def relaxed() -> str:
+    """Return variance and bias of relaxed gradients, beside those of REINFORCE."""
+    text = ""
+    for run in runs("relaxed"):
+        rows = [
+            [name, found["samples"], f"{found['ratio']:.3f}", bias(found), f"{found['cosine']:.2f}"]
+            for name, found in run["results"]["estimators"].items()
+        ]
+        text += markdown(["estimator", "samples", "variance", "bias", "cosine"], rows) + origin(run)
+    return text
+
+
 def bias(found: dict[str, Any]) -> str:
     """Return the bias of an estimator; rounding is no bias."""
     if "bias" not in found:

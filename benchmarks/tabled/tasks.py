@@ -9,10 +9,10 @@ from rlseq.training.experiment_envs import number_tested
 from tabled import markdown, origin, runs
 
 
-def oracle() -> str:
+def oracle(kind: str = "oracle") -> str:
     """SeqGAN's benchmark: every method, means over seeds with their range."""
     text = ""
-    for run in runs("oracle-*"):
+    for run in runs(f"{kind}-*"):
         methods: dict[str, list[dict[str, Any]]] = {}
         for row in run["results"]["rows"]:
             name = row["method"] + (f" = {row['temperature']}" if "temperature" in row else "")

@@ -14,6 +14,7 @@ from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.objectives import GAN, LogitReward, Objective, Penalty, probability, unconstrained
 from rlseq.discriminators.texts import (
     TextBatch,
+    WriteTexts,
     check_pool,
     generated_texts,
     joined,
@@ -31,6 +32,14 @@ from rlseq.utils.modules import eval_mode
 SCORED_TOGETHER = 1024  # texts
 PLAIN, WATCH = GAN(), Collapse()
 View = Callable[[Tensor, torch.Generator], Tensor]  # the mask of texts -> of what a discriminator learns from
+
+
+ReadPair = Callable[[TextBatch, TextBatch], tuple[TextBatch, TextBatch]]  # (real, generated) -> what is read
+
+
+def as_written(real: TextBatch, generated: TextBatch) -> tuple[TextBatch, TextBatch]:
+    """Return texts as they were written."""
+    return real, generated
 
 
 def whole(mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -80,13 +89,14 @@ class Adversary:
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward of every text, `[B]`."""
-        return self._scored(self._whole, TextBatch(tokens, mask, context))
+        return self._scored(self.rewards, TextBatch(tokens, mask, context))
 
     def steps(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward of every prefix, `[B, T]`."""
         return self._scored(self._prefixes, TextBatch(tokens, mask, context))
 
-    def _whole(self, texts: TextBatch) -> Tensor:
+    def rewards(self, texts: TextBatch) -> Tensor:
+        """Return the reward of every text `[B]`, through which a gradient reaches texts that are no ids."""
         return self.value(self.logits(texts))
 
     def logits(self, texts: TextBatch) -> Tensor:
@@ -120,7 +130,16 @@ class Adversary:
         """Check the task, and draw from it the texts that rewards need."""
         self.check(env)
 
-    def learn(self, policy: Any, env: Any, *, regenerations: int = 1, epochs: int = 1) -> Metrics:
+    def learn(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        regenerations: int = 1,
+        epochs: int = 1,
+        generated: WriteTexts = generated_texts,
+        read: ReadPair = as_written,
+    ) -> Metrics:
         """Train the discriminator against a policy.
 
         Args:
@@ -128,6 +147,8 @@ class Adversary:
             env: the task, whose references are the high ones.
             regenerations: how often the policy writes new texts.
             epochs: how often each of them is learned from.
+            generated: how the policy writes them.
+            read: returns what the discriminator reads of real texts and of generated ones.
 
         Returns:
             The loss; the mean rewards of real and of generated texts; the share of their pairs in which the
@@ -139,14 +160,15 @@ class Adversary:
             return {}
         logs: list[Tensor] = []
         for _ in range(regenerations):
-            fresh = generated_texts(policy, env, self.texts)
-            logs += [self._step(*pair) for _ in range(epochs) for pair in self._pairs(fresh, env)]
+            fresh = generated(policy, env, self.texts)
+            for _ in range(epochs):
+                logs += [self._step(*read(*pair)) for pair in self._pairs(fresh, env)]
             self._remember(fresh, env.generator)
         names = ("d_loss", "d_real", "d_generated", "d_order")
         means = dict(zip(names, torch.stack(logs).mean(0), strict=True))
         if not means["d_loss"].isfinite():
             raise ValueError(f"the loss of the discriminator is {float(means['d_loss'])}; it must be finite")
-        return {**means, **self.collapse(real_texts(env, len(fresh.tokens)), fresh)}
+        return {**means, **self.collapse(real_texts(env, len(fresh.tokens)), fresh.words())}
 
     def freeze(self) -> None:
         """Stop learning, for an evaluation or an exact gradient."""

@@ -175,6 +175,7 @@ class Discriminator(nn.Module):
         outputs: 1, or 2 where there is a source.
         dropout: share of what was read that is dropped in training.
         source: whether to look at the source, where there is one.
+        vectors: width of vectors that are read in place of words, such as hidden states of a policy.
     """
 
     @checked_arguments
@@ -187,8 +188,10 @@ class Discriminator(nn.Module):
         outputs: PositiveInt = 1,
         dropout: ShareBelowOne = 0.25,
         source: bool = True,
+        vectors: PositiveInt | None = None,
     ) -> None:
         super().__init__()
+        self.vectors = vectors
         self.conditional = source and words.source is not None
         if outputs not in (1, 1 + self.conditional):
             raise ValueError(
@@ -196,7 +199,7 @@ class Discriminator(nn.Module):
                 + ("the task has no source" if words.source is None else f"source={source}")
             )
         self.words = words
-        self.embedding = TokenEmbedding(words.read, embedding)
+        self.embedding = TokenEmbedding(vectors or words.read, embedding)
         nn.init.uniform_(self.embedding.weight, -1, 1)  # as published
         self.attention = SourceAttention(words, embedding) if self.conditional else None
         self.reader = reader(3 * embedding if self.conditional else embedding, words.length)
@@ -215,8 +218,11 @@ class Discriminator(nn.Module):
     def embed(self, tokens: Tensor | SoftTokens, context: Context) -> Tensor:
         """Return words as vectors `[B, T, E]`, each beside what it attends to in the source.
 
-        Weighted words in one place (`SoftTokens`) are read too; through these a gradient reaches a generator.
+        Weighted words in one place (`SoftTokens`) and distributions over words `[B, T, V]` are read, too;
+        through these a gradient reaches a generator.
         """
+        if self.vectors is not None:
+            _check_vectors(tokens, self.vectors)
         x: Tensor = self.embedding(tokens)
         return x if self.attention is None else self.attention(x, context["source"])
 
@@ -244,6 +250,19 @@ class Discriminator(nn.Module):
                 f"the discriminator reads {self.words.length} words, the task has {task.length}; "
                 "make it for this task, rlseq.make_discriminator(name, env)"
             )
+
+
+def _check_vectors(given: Tensor | SoftTokens, width: int) -> None:
+    """Refuse anything but vectors of a width."""
+    if isinstance(given, SoftTokens) or not given.is_floating_point():
+        raise TypeError(
+            f"the discriminator reads vectors of width {width}, got words; make it without vectors={width}"
+        )
+    if given.shape[-1] != width:
+        raise ValueError(
+            f"the discriminator reads vectors of width {width}, got {given.shape[-1]}; "
+            f"make it with vectors={given.shape[-1]}"
+        )
 
 
 class SourceAttention(nn.Module):

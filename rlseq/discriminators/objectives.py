@@ -48,6 +48,11 @@ def odds(logits: Tensor) -> Tensor:
     return logits.sum(-1).clamp(max=9.21).exp()
 
 
+def closeness(logits: Tensor) -> Tensor:
+    """Return −(D − 1)² of a linear output: the loss of a generator against `lsgan` (Mao et al. 2017)."""
+    return -(logits - 1).square().sum(-1)
+
+
 Objective = Callable[[Tensor, Tensor], Tensor]  # (logits [n] of the high, [m] of the low) -> loss
 Penalty = Callable[[Discriminator, TextBatch, TextBatch], Tensor]
 
@@ -92,7 +97,12 @@ class OutputL2(Checked):
 
 @dataclass(frozen=True)
 class GradientPenalty(Checked):
-    """weight · mean (|∇ₓ D(x)| − 1)², x between embedded real and generated texts (Gulrajani et al. 2017)."""
+    """weight · mean (|∇ₓ D(x)| − 1)², x between real and generated texts (Gulrajani et al. 2017).
+
+    Texts of which one is a distribution over words, or another sequence of vectors, are mixed as they are (a
+    word counts as a one-hot distribution, under the source of the real text); two texts of words are mixed
+    after they have been embedded.
+    """
 
     weight: NonNegativeFloat = 10.0
 
@@ -100,13 +110,23 @@ class GradientPenalty(Checked):
         """Return the penalty, text by text, up to the end of the longer of the two."""
         rows = min(len(real.tokens), len(generated.tokens))
         real, generated = real.take(slice(rows)), generated.take(slice(rows))
-        ends = [discriminator.embed(texts.tokens, texts.context).detach() for texts in (real, generated)]
+        widths = [t.tokens.shape[-1] for t in (real, generated) if t.tokens.is_floating_point()]
+        if widths:
+            ends = [_as_vectors(texts.tokens, widths[0]) for texts in (real, generated)]
+        else:
+            ends = [discriminator.embed(t.tokens, t.context).detach() for t in (real, generated)]
         share = torch.rand(rows, 1, 1, device=ends[0].device)
         x = torch.lerp(ends[0], ends[1], share).requires_grad_()
-        logits = discriminator.judge(x, real.mask | generated.mask)
+        embedded = discriminator.embed(x, real.context) if widths else x
+        logits = discriminator.judge(embedded, real.mask | generated.mask)
         (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
         return self.weight * penalty
+
+
+def _as_vectors(tokens: Tensor, width: int) -> Tensor:
+    """Return vectors as they are, and words as one-hot vectors."""
+    return tokens if tokens.is_floating_point() else F.one_hot(tokens, width).float()
 
 
 @dataclass(frozen=True)
@@ -123,9 +143,13 @@ class ClipWeights(Checked):
 
 
 def spectral(discriminator: Discriminator) -> Discriminator:
-    """Divide every linear map and filter by its largest singular value, from now on (Miyato et al. 2018)."""
+    """Divide every table, linear map and filter by its largest singular value (Miyato et al. 2018).
+
+    From now on, so that it stays 1. Of tables too: they are the first linear map of one-hot words, and of
+    distributions over words. Recurrent weights are left as they are.
+    """
     for module in list(discriminator.modules()):
-        if isinstance(module, (nn.Linear, nn.Conv1d)):
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
             spectral_norm(module)
     return discriminator
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlseq.discriminators.adversary import Adversary, reward_statistics
 from rlseq.discriminators.texts import TextBatch, real_texts, restored
 from rlseq.mdp.sequence_env import sequence_env
+from rlseq.types import Metrics
 from rlseq.utils.arguments import PositiveFloat, PositiveInt
 from rlseq.utils.modules import eval_mode
 
@@ -43,9 +44,9 @@ class Ranker(Adversary):
         if self.pool is None:
             self._draw(env)
 
-    def learn(self, policy: Any, env: Any, *, regenerations: int = 1, epochs: int = 1) -> Any:
+    def learn(self, policy: Any, env: Any, **how: Any) -> Metrics:
         """Train the discriminator, and draw U and C again."""
-        metrics = super().learn(policy, env, regenerations=regenerations, epochs=epochs)
+        metrics = super().learn(policy, env, **how)
         if metrics:
             self._draw(env)
         return metrics
@@ -58,7 +59,8 @@ class Ranker(Adversary):
         loss = -above.log().mean() - torch.log1p(-below.clamp(max=1 - 1e-6)).mean()
         return loss, reward_statistics((up @ like.t()).mean(1), (down @ like.t()).mean(1))
 
-    def _whole(self, texts: TextBatch) -> Tensor:
+    def rewards(self, texts: TextBatch) -> Tensor:
+        """Return the log rank of every text, `[B]`."""
         return self._paid(self._features(texts))
 
     def _prefixes(self, texts: TextBatch) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.engine.references import check_has_references, sample_references
@@ -13,6 +14,7 @@ from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
 from rlseq.types import Context, Reward, Rollout
+from rlseq.utils.modules import eval_mode
 
 WRITTEN_TOGETHER = 1024  # texts, so that memory does not grow with their number
 
@@ -20,14 +22,21 @@ WRITTEN_TOGETHER = 1024  # texts, so that memory does not grow with their number
 class TextBatch(NamedTuple):
     """B texts and their contexts."""
 
-    tokens: Tensor  # [B, T]
+    tokens: Tensor  # ids [B, T]; or floats [B, T, n]: distributions over words, or other vectors
     mask: Tensor  # [B, T]
     context: Context
 
     @classmethod
     def of(cls, batch: Rollout) -> TextBatch:
-        """Return the texts of a rollout."""
+        """Return the texts of a rollout: its relaxed words, where it was written with such."""
+        relaxed = batch.inputs
+        if isinstance(relaxed, Tensor) and relaxed.is_floating_point():
+            return cls(relaxed, batch.mask, batch.context)
         return cls(batch.actions, batch.mask, batch.context)
+
+    def words(self) -> TextBatch:
+        """Return the texts as ids: of a distribution, its likeliest word."""
+        return self._replace(tokens=self.tokens.argmax(-1)) if self.tokens.is_floating_point() else self
 
     def take(self, rows: Tensor | slice) -> TextBatch:
         """Return some of the texts."""
@@ -51,11 +60,19 @@ def restored(state: Mapping[str, Any] | None, module: nn.Module) -> TextBatch | 
     return TextBatch(state["tokens"].to(device), state["mask"].to(device), context)
 
 
+WriteTexts = Callable[[Any, SequenceEnv, int], TextBatch]  # (policy, task, number) -> so many of its texts
+
+
 def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
     """Return texts of a policy, for which no reward is computed."""
+    return in_parts(lambda part: TextBatch.of(rollout(policy, part)), env, number)
+
+
+def in_parts(write: Callable[[SequenceEnv], TextBatch], env: SequenceEnv, number: int) -> TextBatch:
+    """Return texts that are written in a task without a reward, at most 1,024 at a time."""
     env = rewarded(env, no_reward)
     sizes = [min(WRITTEN_TOGETHER, number - start) for start in range(0, number, WRITTEN_TOGETHER)]
-    return joined([TextBatch.of(rollout(policy, env.replace(num_envs=size))) for size in sizes])
+    return joined([write(env.replace(num_envs=size)) for size in sizes])
 
 
 def real_texts(env: SequenceEnv, number: int) -> TextBatch:
@@ -85,6 +102,28 @@ def check_pool(env: SequenceEnv) -> None:
         raise ValueError(
             f"{int(empty.sum())} of {len(empty)} items have no real text (reference_lengths 0), "
             f"the first is item {int(empty.nonzero()[0])}; a discriminator compares with real texts"
+        )
+
+
+@torch.no_grad()
+def check_judges_distributions(discriminator: Any, env: SequenceEnv) -> None:
+    """Refuse a discriminator that does not score a one-hot distribution as it scores the word."""
+    index = torch.zeros(1, dtype=torch.int64, device=env.device)
+    context = {**env.contexts(index), "index": index}
+    tokens = (torch.arange(env.max_len, device=env.device) % len(env.vocab)).unsqueeze(0)
+    hard = TextBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), context)
+    with eval_mode(discriminator):
+        wanted = discriminator(*hard)
+        try:
+            found = discriminator(*hard._replace(tokens=F.one_hot(tokens, len(env.vocab)).float()))
+            reads = torch.allclose(found, wanted, atol=1e-4)
+        except (RuntimeError, TypeError, IndexError, ValueError, AttributeError):
+            reads = False
+    if not reads:
+        raise TypeError(
+            f"{type(discriminator).__name__} does not read distributions over words: it must score floats "
+            "[B, T, V] as well as ids [B, T], and a one-hot row as its word; use "
+            "rlseq.make_discriminator(name, env), or embed words by rlseq.policies.spec.TokenEmbedding"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
@@ -53,10 +54,18 @@ class TokenSpec:
         return cls(*words, **more)
 
     def before(self, actions: Any) -> Any:
-        """Return the inputs before each action: BOS, y₁ … y_{T−1}, `[B, T]`, or as `SoftTokens`."""
+        """Return the inputs before each action: BOS, y₁ … y_{T−1}, in the form in which they are given.
+
+        Args:
+            actions: ids `[B, T]`, `SoftTokens`, or distributions over words `[B, T, V]`.
+        """
         if isinstance(actions, SoftTokens):
             mean = 1 / actions.weights.shape[2]
             return SoftTokens(_delayed(actions.words, self.bos), _delayed(actions.weights, mean))
+        if actions.is_floating_point():  # BOS may be an id beyond V
+            before = F.pad(_delayed(actions, 0), (0, self.read - actions.shape[2]))
+            before[:, 0, self.bos] = 1
+            return before
         return _delayed(actions, self.bos)
 
     def present(self, source: Tensor) -> Tensor:
@@ -85,12 +94,19 @@ def warn_of_other_words(policy: Any, env: SequenceEnv) -> None:
 
 
 class TokenEmbedding(nn.Embedding):
-    """A vector for every word; of several words at once, their weighted mean."""
+    """A vector for every word; of several words at once, or of a distribution, their weighted mean."""
 
     def forward(self, words: Tensor | SoftTokens) -> Tensor:
-        """Return vectors `[…, E]` of words `[…]`."""
+        """Return vectors `[…, E]`.
+
+        Args:
+            words: ids `[…]`; several weighted words in each place; or floats `[…, n]`, the weights of the
+                first n words.
+        """
         if isinstance(words, SoftTokens):
             return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
+        if words.is_floating_point():
+            return words @ self.weight[: words.shape[-1]]
         return super().forward(words)
 
 

@@ -40,6 +40,19 @@ def eval_mode(policy: Any) -> Iterator[None]:
                 _set_mode(module, mode)
 
 
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let no gradient reach the weights inside; it passes through the module to its inputs."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 def _set_mode(module: nn.Module, training: bool) -> None:
     """As `module.training = training`, without looking for parameters: this happens at every step."""
     object.__setattr__(module, "training", training)

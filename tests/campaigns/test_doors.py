@@ -20,7 +20,7 @@ from PIL import Image
 
 import rlseq
 from rlseq.agents import AGENTS
-from rlseq.agents.adversarial import Adversarial
+from rlseq.agents.adversarial import AdversarialRounds
 from rlseq.mdp.registry import ids
 from rlseq.training import checkpoint
 from rlseq.training import experiment_envs as tasks
@@ -50,7 +50,7 @@ def options(id: str, place: Path) -> dict[str, Any]:
 
 def shorter(agent: str) -> dict[str, int]:
     """Fewer lessons, where an agent has a discriminator."""
-    return SHORTER if issubclass(AGENTS[agent], Adversarial) else {}
+    return SHORTER if issubclass(AGENTS[agent], AdversarialRounds) else {}
 
 
 def reason(error: Exception) -> str:
