@@ -7,7 +7,7 @@ estimates of 64 texts each. The reward of a text is differentiable, since it is 
 R(y) ∏ₜ p(yₜ), which is R where every distribution p is one-hot. Of each estimator
 
 * variance: Σ over parameters, divided by that of REINFORCE without a baseline;
-* bias: ‖E[ĝ] − ∇J‖ / ‖∇J‖, from 400 further estimates of 4,096 texts each, corrected for their own noise;
+* bias: ‖E[ĝ] − ∇J‖ / ‖∇J‖, from 100 further estimates of 4,096 texts each, corrected for their own noise;
 * cosine: of the angle between E[ĝ] and ∇J, from the same.
 
 "word distributions" is the gradient of the agent `continuous`: words are sampled, the reward of the
@@ -33,7 +33,7 @@ from rlseq.discriminators.texts import TextBatch
 from rlseq.engine.relaxed import RELAXATIONS, Relaxation, relaxed_rollout
 from rlseq.types import Rollout
 
-TEMPERATURES, MANY = (2.0, 1.0, 0.5, 0.2), 4096
+TEMPERATURES, MANY, TIMES = (2.0, 1.0, 0.5, 0.2), 4096, 100
 Write = Callable[[Any, Any], Rollout]  # (policy, task) -> texts with distributions as `inputs`
 
 
@@ -90,7 +90,7 @@ def measure(write: Write) -> dict[str, float]:
     """Return the variance and the bias of an estimator."""
     env, policy = variance.setting(0.0)
     wanted = variance.flat(rlseq.exact.gradient(policy, env))
-    off, cosine = bias(estimates(write, policy, env, MANY, variance.BATCHES), wanted)
+    off, cosine = bias(estimates(write, policy, env, MANY, TIMES), wanted)
     spread = estimates(write, policy, env, variance.TEXTS, variance.BATCHES).var(0).sum()
     return {"samples": variance.TEXTS, "variance": float(spread), "bias": off, "cosine": cosine}
 
