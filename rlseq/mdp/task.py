@@ -29,7 +29,7 @@ from rlseq.mdp.checks import (
 )
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.writing_rules import WritingRules
-from rlseq.types import Context, Counts, HeldOut, LegalRule, Reward
+from rlseq.types import Context, Counts, HeldOut, LegalRule, Reward, RuleSupport
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
@@ -180,19 +180,22 @@ class Task:
         found = answer(self.tokens, self.length) if callable(answer) else answer
         return checked_legal(found, self.num_envs, len(self.vocab), self.device)
 
-    def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | None:
-        """Return what is allowed after every prefix of texts `[N, T]`, bool `[N, T, V]`; None if all is."""
-        done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
-        steps = []
-        for t in range(tokens.shape[1]):
-            length = torch.full_like(tokens[:, 0], t)
-            episodes = Episodes.of(context, tokens, length, done, self.vocab.pad)
-            steps.append(self.replace(episodes=episodes).allowed())
-        if all(step is None for step in steps):
+    def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | RuleSupport | None:
+        """Return what is allowed after every prefix of texts `[N, T]`: a rule, `[N, T, V]`, None for all."""
+        length, done = torch.zeros_like(tokens[:, 0]), torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+
+        def after(steps: int) -> Task:
+            episodes = Episodes.of(context, tokens, length + steps, done, self.vocab.pad)
+            return self.replace(episodes=episodes)
+
+        if (rule := after(0).legal_rule()) is not None:
+            return RuleSupport(rule, tokens)
+        found = [after(t).allowed() for t in range(tokens.shape[1])]
+        if all(step is None for step in found):
             return None
         every = torch.ones(len(self.vocab), dtype=torch.bool, device=tokens.device)
         shape = len(tokens), len(self.vocab)
-        return torch.stack([(every if step is None else step).expand(shape) for step in steps], 1)
+        return torch.stack([(every if step is None else step).expand(shape) for step in found], 1)
 
     def append(self, actions: Tensor) -> None:
         """Write a token in every unfinished row: the transition, without reward or host synchronisation."""
