@@ -75,7 +75,7 @@ class OffPolicyAgent(Agent):
         logs = [self.learn(batch.take(part).trimmed()) for part in parts]
         if isinstance(self.policy, BasePolicy):
             self.policy.update_statistics(batch)
-        return {**episode_metrics(batch), **merge_metrics(logs)}
+        return {**episode_metrics(batch.episodes), **merge_metrics(logs)}
 
     def one_step_returns(self, batch: Rollout, rewards: Tensor, after: Tensor) -> Tensor:
         """Return rₜ + γ V(sₜ₊₁), `[B, T]`, and rₜ where an episode is over; a time limit is no end.
