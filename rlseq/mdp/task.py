@@ -28,8 +28,18 @@ from rlseq.mdp.checks import (
     usable_device,
 )
 from rlseq.mdp.episodes import Episodes
+from rlseq.mdp.starts import Starts
 from rlseq.mdp.writing_rules import WritingRules
-from rlseq.types import Context, Counts, HeldOut, LegalRule, Reward, RuleSupport
+from rlseq.types import (
+    Context,
+    Counts,
+    HeldOut,
+    LearningReward,
+    LegalRule,
+    Reward,
+    Rollout,
+    RuleSupport,
+)
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
@@ -65,6 +75,7 @@ class Task:
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
+        self.starts: Starts | None = None  # of training episodes; None: random items, no word written
         self.episodes = self._no_episodes()
         self.counts = Counts()  # shared with all copies that `replace` makes
         self.generator = torch.Generator(self.device)
@@ -112,12 +123,15 @@ class Task:
 
         A task with more state, such as random numbers of its own, adds it here and in `load_state_dict`.
         """
-        return {"generator": self.generator.get_state(), "rewards": states_of(self.parts)}
+        starts = {} if self.starts is None else {"starts": self.starts.state_dict()}
+        return {"generator": self.generator.get_state(), "rewards": states_of(self.parts), **starts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         set_generator(self.generator, state["generator"])
         load_states(self.parts, state["rewards"], "task's rewards")
+        if self.starts is not None:
+            self.starts.load_state_dict(state["starts"])
 
     def as_source(self, source: Any) -> Any:
         """Return a source in the form in which the task reads it: a text without blanks around it."""
@@ -159,6 +173,8 @@ class Task:
         """
         rows = self.num_envs
         index = checked_index(index, self.size, rows, repeat, self.device)
+        if index is None and self.starts is not None:
+            index = self.starts.draw(self, rows // repeat)
         if index is None:
             drawn = (rows // repeat,)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
@@ -241,6 +257,21 @@ class Task:
             )
         source, pad = self.context["source"], self.source_vocab.pad
         return self.source_vocab.decode_batch(source.tolist(), (source != pad).sum(1).tolist())
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────
+
+    def set_progress(self, done: float) -> None:
+        """Tell the sampler of beginnings the share of training that is done; called before each update."""
+        if self.starts is not None:
+            self.starts.set_progress(done)
+
+    def learn(self, batch: Rollout) -> None:
+        """Let the sampler of beginnings and rewards that learn note a batch; called after each update."""
+        if self.starts is not None:
+            self.starts.learn(batch)
+        for part in self.parts.values():
+            if isinstance(part, LearningReward):
+                part.learn(batch)
 
     # ── copies, random numbers, and going back ───────────────────────────────────────────────────────
 

@@ -520,6 +520,27 @@ MUTATIONS = [
             "value_based",
         ),
         (
+            "given-words-learned",
+            "rlseq/policy_gradient/algorithm.py",
+            "replace(batch, mask=batch.mask & ~batch.given)",
+            "batch",
+            "curriculum",
+        ),
+        (
+            "curriculum-hard-first",
+            "envs/curriculum.py",
+            "numbers.argsort(stable=True)",
+            "numbers.argsort(stable=True, descending=True)",
+            "curriculum",
+        ),
+        (
+            "curiosity-inverse-frozen",
+            "envs/curiosity.py",
+            "(forward + inverse).backward()",
+            "(forward + inverse.detach()).backward()",
+            "curiosity",
+        ),
+        (
             "sampler-off-by-one",
             "rlseq/engine/categorical.py",
             "target, right=True)",
