@@ -2,8 +2,8 @@
 
     python benchmarks/values.py [--only cartpole-dqn pendulum-ddpg] [--seeds 0 1 2]
 
-One thread each; seconds are of the processor, of training alone. The settings were chosen on seed 0. Every run
-is added to results/values.json as it is done.
+One thread each; seconds are of the processor, of training alone. The settings were chosen on seed 0. Every
+run is added to results/values.json as it is done.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Setting:
 
 SETTINGS = {
     "cartpole-dqn": Setting(
-        *("CartPole-v1", "dqn", 30_000, 8, 32, 475),
+        *("CartPole-v1", "dqn", 15_000, 8, 32, 475),
         hyper={"lr": 2e-3, "schedule": "linear", "gamma": 0.98, "clip_norm": 10.0, "rows": 128}
         | {"gradient_steps": 64, "target_every": 1, "target_share": 0.02}
         | {"epsilon": 0.04, "exploration": 0.16},
