@@ -16,6 +16,7 @@ from rlseq.agents.continuous import CRITIC_INPUTS, CRITICS
 from rlseq.agents.continuous import Continuous as Continuous
 from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
+from rlseq.agents.ddpg import DDPG as DDPG
 from rlseq.agents.dqn import DQN as DQN
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
@@ -64,6 +65,7 @@ AGENTS: dict[str, type[Agent]] = {
     "continuous": Continuous,
     "dagger": DAgger,
     "dapo": DAPO,
+    "ddpg": DDPG,
     "dqn": DQN,
     "dr_grpo": DrGRPO,
     "e2e": E2E,

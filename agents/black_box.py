@@ -126,7 +126,7 @@ class BlackBox(Agent):
         metrics = super().update(batch)
         if isinstance(self.policy, BasePolicy):
             self.policy.update_statistics(batch)
-        return {**episode_metrics(batch), **metrics}
+        return {**episode_metrics(batch.episodes), **metrics}
 
 
 def last(mask: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class QLearning(OffPolicyAgent):
         if isinstance(env, SteppedEnv) and not isinstance(env.single_action_space, gym.spaces.Discrete):
             raise ValueError(
                 f"{type(self).__name__} compares the values of all actions, which must be Discrete, got "
-                f"{env.single_action_space}; for vectors take a policy gradient such as ppo"
+                f"{env.single_action_space}; for vectors take ddpg, or a policy gradient such as ppo"
             )
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
@@ -88,8 +88,7 @@ class QLearning(OffPolicyAgent):
             there = replace(batch, context={**batch.context, "observation": batch.reached})
             policies = self.policy, self.target.network
             after = self.values_of_states(*(ActionValues(p, there, self.form) for p in policies))
-        over = batch.ends if batch.cut is None else batch.ends & ~batch.cut
-        return self.rewards(batch) + self.gamma * after.masked_fill(over, 0.0)
+        return self.one_step_returns(batch, self.rewards(batch), after)
 
 
 @dataclass(eq=False)

@@ -67,4 +67,4 @@ class DAPO(GRPO):
         """Return the weights of tokens, 0 in groups whose returns are all equal."""
         returns = batch.returns.view(-1, batch.samples)
         differ = (returns != returns[:, :1]).any(1).repeat_interleave(batch.samples)
-        return self.aggregate(batch.mask & differ.unsqueeze(1))
+        return self.aggregate(self.acted(batch).mask & differ.unsqueeze(1))

@@ -34,7 +34,7 @@ class MRT(PolicyGradient):
 
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −K Qₖ Aₖ on the last token; A of a text is that of its first token."""
-        whole = (self.weight(evaluation, batch) * batch.mask).sum(1)
+        whole = (self.weight(evaluation, batch) * self.acted(batch).mask).sum(1)
         return at_last(minimum_risk(whole, batch.advantages[:, 0], batch.samples), batch.mask)
 
 

@@ -26,6 +26,7 @@ class Copy(SequenceEnv):
     Args:
         vocab_size: V, EOS among them.
         length: words of a source.
+        shortest: words of the shortest source, where lengths differ, each as likely; `length` when not given.
         reward: "accuracy", "exact", another name of `rlseq metrics`, or any callable.
         items: number of training sources, drawn with replacement.
         split: "train", or "test" for sources that no training source is equal to, 1,000 at most.
@@ -41,6 +42,7 @@ class Copy(SequenceEnv):
         *,
         vocab_size: Annotated[int, Range(2)] = 8,
         length: PositiveInt = 5,
+        shortest: PositiveInt | None = None,
         reward: RewardLike = "accuracy",
         items: PositiveInt = 10_000,
         split: str = "train",
@@ -50,13 +52,22 @@ class Copy(SequenceEnv):
         needed = items * (length + 1) * 32 + WORD * vocab_size
         check_fits(needed, items=items, length=length, vocab_size=vocab_size)
 
+        if shortest is not None and shortest > length:
+            raise ValueError(f"shortest must be at most length={length}, got {shortest}")
+
         def draw(rows: int, generator: torch.Generator) -> tuple[Tensor]:
-            return (torch.randint(1, vocab_size, (rows, length), generator=generator),)
+            words = torch.randint(1, vocab_size, (rows, length), generator=generator)
+            if shortest is None:
+                return (words,)
+            lengths = torch.randint(shortest, length + 1, (rows, 1), generator=generator)
+            return (words.where(torch.arange(length) < lengths, 0),)  # 0 pads
 
         (source,) = drawn(draw, split, items, data_seed)
-        written = torch.cat([self.target(source), torch.zeros(len(source), 1, dtype=torch.int64)], 1)
-        vocab, lengths = Vocab.numbered(vocab_size), torch.full((len(source), 1), length + 1)
-        data = {"source": source, "references": written.unsqueeze(1), "reference_lengths": lengths}
+        lengths = (source != 0).sum(1, keepdim=True)
+        order = self.order(lengths, length)
+        written = torch.nn.functional.pad(source.gather(1, order), (0, 1))
+        vocab = Vocab.numbered(vocab_size)
+        data = {"source": source, "references": written.unsqueeze(1), "reference_lengths": lengths + 1}
         super().__init__(
             vocab=vocab,
             max_len=length + 1,
@@ -66,14 +77,15 @@ class Copy(SequenceEnv):
         )
         self.metrics = dict(OWN)
 
-    def target(self, source: Tensor) -> Tensor:
-        """Return the text to write for a source."""
-        return source
+    def order(self, lengths: Tensor, longest: int) -> Tensor:
+        """Return which word of the source to write at each position, `[N, longest]`."""
+        return torch.arange(longest).expand(len(lengths), -1)
 
 
 class Reverse(Copy):
     """As `Copy`, backwards: the first word to write is the last that was read."""
 
-    def target(self, source: Tensor) -> Tensor:
-        """Return the source, backwards."""
-        return source.flip(1)
+    def order(self, lengths: Tensor, longest: int) -> Tensor:
+        """Return the places of a source from its last word to its first, then those of the padding."""
+        place = torch.arange(longest)
+        return torch.where(place < lengths, lengths - 1 - place, place)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, dtype, nn
@@ -214,6 +214,7 @@ class Rollout:
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
     demonstrations: Rollout | None = None  # references of the same contexts
+    given: Tensor | None = None  # [B, T] bool: words that the task gave, which the policy did not choose
 
     @property
     def returns(self) -> Tensor:
@@ -312,11 +313,28 @@ class LearningBatch(Rollout):
     demonstrations: LearningBatch | None = None
 
 
+@runtime_checkable
+class LearningReward(Protocol):
+    """A reward that learns from the batches of training, as curiosity does; fixed between updates."""
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The reward, `[B]` or `[B, T]`."""
+
+    def learn(self, batch: Rollout) -> None:
+        """Learn from a batch; called after each update."""
+
+
 class SteppedEnv(ABC):
     """A task that steps itself, of another kind than writing texts (`rlseq.adapters`)."""
 
     counts: Counts
     single_action_space: Any  # of Gymnasium, of one row
+
+    def set_progress(self, done: float) -> None:  # noqa: B027  (most tasks change nothing)
+        """Note the share of training that is done; called before each update."""
+
+    def learn(self, batch: Rollout) -> None:  # noqa: B027
+        """Note a batch; called after each update."""
 
     @abstractmethod
     def check(self, agent: Any) -> None:

@@ -177,7 +177,9 @@ def test_a_crash_between_the_two_files_leaves_the_last_one_intact(
 
 def agents() -> list[str]:
     """All, but of the adversarial ones, which share their judge and take long, the quickest."""
-    parts = {name: {f.name for f in fields(cls)} for name, cls in rlseq.agents.AGENTS.items()}
+    parts = {
+        name: {f.name for f in fields(cls)} for name, cls in rlseq.agents.AGENTS.items() if cls.writes_texts
+    }
     return sorted(name for name, has in parts.items() if "adversary" not in has or name == "regs")
 
 

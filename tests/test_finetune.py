@@ -96,9 +96,9 @@ def test_every_arm_runs_and_is_compared(model: Path, monkeypatch: pytest.MonkeyP
 def test_a_causal_model_reads_its_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt is that of the pre-training, and does not count as written."""
     causal = made("llama", tmp_path)
-    flags = ["--prompt", "{source}" + pretrain.PROMPT, "--arms", "rloo", "--seeds", "1"]
+    flags = ["--prompt", "{source}" + pretrain.KINDS["llama"].prompt, "--arms", "rloo", "--seeds", "1"]
     found = run(causal, monkeypatch, *flags)
-    assert found["setting"]["prompt"].endswith(pretrain.PROMPT)
+    assert found["setting"]["prompt"].endswith(pretrain.KINDS["llama"].prompt)
     assert found["sides"]["rloo"]["length"] <= TINY.max_len
 
 

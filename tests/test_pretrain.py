@@ -117,7 +117,7 @@ def test_a_model_is_trained_saved_and_loaded(name: str, pairs: Path, monkeypatch
     arguments = [name, "--pairs", str(pairs), "--out", str(out), "--threads", str(torch.get_num_threads())]
     monkeypatch.setattr(sys, "argv", ["benchmarks/pretrain.py", *arguments])
     pretrain.main()
-    assert "nats per token on dev" in capsys.readouterr().out
+    assert "nats per token, train " in capsys.readouterr().out
     found = json.loads((results / f"pretrain-{name}.json").read_text("utf-8"))
     assert str(pairs.parent) not in found["command"]
     assert found["command"].startswith(f"python benchmarks/pretrain.py {name} --pairs")
@@ -134,6 +134,18 @@ def test_a_model_is_trained_saved_and_loaded(name: str, pairs: Path, monkeypatch
     read = tokenizer(sources[0])["input_ids"]
     assert tokenizer.decode(read, skip_special_tokens=True) == sources[0]
     assert (read[-1] == tokenizer.eos_token_id) is (name == "t5")
+
+
+def test_copies_become_rarer() -> None:
+    rows, setting = [([5, 6, 7, 1], [8, 1])] * 200, replace(pretrain.Setting(), copied=2, updates=100)
+    shares = [
+        sum(target == [5, 6, 1] for _, target in pretrain.with_copies(rows, update, setting)) / len(rows)
+        for update in (0, 30, 60, 90)
+    ]
+    assert shares[0] == 1
+    assert 0.4 < shares[1] < 0.6
+    assert shares[2:] == [0, 0]
+    assert pretrain.with_copies(rows, 0, replace(setting, copies=0)) == rows
 
 
 def test_a_run_that_was_killed_goes_on_exactly(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

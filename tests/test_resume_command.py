@@ -32,7 +32,7 @@ def train(agent: str, budget: int, out: Path, *more: str) -> Path:
 
 
 def weights(run: Path) -> dict[str, Any]:
-    return rlseq.load(run).policy.state_dict()
+    return dict(rlseq.load(run).policy.state_dict())
 
 
 @pytest.mark.parametrize("agent", ["mle", "rloo"])

@@ -6,16 +6,20 @@ Bellman equation, which a loop over prefixes computes by itself.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import rlseq
 from rlseq.adapters import GymEnv
+from rlseq.agents.ddpg import mean_action
 from rlseq.engine.decode import EpsilonGreedy, acting_logits
 from rlseq.engine.rollout import rollout
 from rlseq.envs.enumerable import Enumerable
@@ -88,7 +92,7 @@ def everything(env: SequenceEnv, policy: Any) -> Rollout:
     batch = rollout(policy, wide, forced=words, index=index)
     support = env.allowed_everywhere(words, batch.context)
     batch = replace(batch, behaviour=RAW._replace(support=support))
-    if support is None:
+    if not isinstance(support, Tensor):
         return batch
     legal = support.gather(2, words.unsqueeze(2)).squeeze(2) | ~mask.repeat(env.size, 1)
     return batch.take(legal.all(1))
@@ -353,6 +357,22 @@ def test_a_replay_that_goes_on_draws_the_same() -> None:
     assert len(empty) == 0
 
 
+def test_a_replayed_text_comes_with_its_source_and_what_was_allowed() -> None:
+    env = task(restricted=True)
+    agent = rlseq.make_agent("dqn", Table(env))
+    for _ in range(3):
+        batch = agent.collect(env)
+    support = batch.behaviour.support
+    assert isinstance(support, Tensor)
+    assert support.gather(2, batch.actions.unsqueeze(2)).squeeze(2)[batch.mask].all()
+    assert support.float().mean() < 0.9
+    assert torch.equal(batch.context["source"], env.items["source"][batch.context["index"]])
+    context, done = batch.context, torch.ones(len(batch.mask), dtype=torch.bool)
+    assert torch.equal(batch.rewards, env.total_reward(batch.actions, batch.mask, context, done))
+    assert len(batch.mask) == 4 * 64
+    assert len(batch.episodes.returns) == env.num_envs
+
+
 def test_a_replay_that_cannot_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"capacity=10,000,000,000,000 would need .* of memory"):
         Replay(capacity=10**13).add(rows_of(1), context=("index",))
@@ -454,7 +474,7 @@ def test_a_run_goes_on_from_its_replay_and_its_copy(tmp_path: Path) -> None:
 def test_vectors_have_no_list_of_values(name: str) -> None:
     env = GymEnv("Pendulum-v1", 2, 8)
     agent = rlseq.make_agent(name, rlseq.make_policy("mlp", env, value=True))
-    with pytest.raises(ValueError, match=r"must be Discrete, got Box.*; for vectors take a policy gradient"):
+    with pytest.raises(ValueError, match=r"must be Discrete, got Box.*; for vectors take ddpg"):
         rlseq.train(agent, env, updates=1, quiet=True)
 
 
@@ -472,3 +492,130 @@ def test_a_policy_that_shows_no_logits_is_told_so(tiny: Any) -> None:
     agent = rlseq.make_agent("dqn", policy)
     with pytest.raises(ValueError, match="let its `evaluate` return `logits`"):
         agent.update(agent.collect(env))
+
+
+# ── other environments ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_time_limit_is_no_end_and_a_fall_is_one() -> None:
+    """Targets of CartPole by hand: r + γ max Q̂ of what was reached, unless the pole or the cart is gone."""
+    env = GymEnv("CartPole-v1", 4, 60, seed=0, max_episode_steps=15)
+    policy = rlseq.make_policy("mlp", env)
+    agent: Any = rlseq.make_agent("dqn", policy, gamma=0.9, rows=300, gradient_steps=1)
+    batch = agent.collect(env)
+    reached = batch.reached.squeeze(1)
+    fallen = (reached[:, 0].abs() > 2.4) | (reached[:, 2].abs() > 0.2094)
+    late = batch.ends.squeeze(1) & ~fallen
+    assert fallen.sum() > 5
+    assert late.sum() > 5
+    after = policy.step(reached, ())[0].amax(1) * ~fallen
+    found = agent.targets(batch, ActionValues(policy, batch, agent.form))
+    assert torch.allclose(found.squeeze(1), 1 + 0.9 * after.detach(), atol=1e-6)
+
+
+def test_what_was_reached_is_seen_next() -> None:
+    env = GymEnv("CartPole-v1", 2, 40, seed=0)
+    batch = rlseq.rollout(rlseq.make_policy("mlp", env), env)
+    assert batch.reached is not None
+    on = batch.mask[:, :-1] & ~batch.ends[:, :-1]
+    assert torch.equal(batch.reached[:, :-1][on], batch.context["observation"][:, 1:][on])
+
+
+# ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Push(gym.Env[Any, Any]):
+    """One step, paid −(a − target)², where the target is what is observed."""
+
+    observation_space: Any = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space: Any = gym.spaces.Box(-2, 2, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.target = self.np_random.uniform(-1, 1)
+        return np.array([self.target], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.array([0.0], np.float32), -float((action[0] - self.target) ** 2), True, False, {}
+
+
+def push(seed: int = 0) -> GymEnv:
+    return GymEnv(gym.vector.SyncVectorEnv([Push] * 8), steps=8, seed=seed)
+
+
+DDPG: dict[str, Any] = {"noise": 0.5, "lr": 5e-3, "critic_lr": 5e-3, "critic_hidden": 32}
+
+
+@torch.no_grad()
+def distance(policy: Any) -> float:
+    """How far the mean action is from the best, at most; actions of −2 … 2 are −1 … 1 to a policy."""
+    seen = torch.linspace(-1, 1, 21).unsqueeze(1)
+    return float((2 * mean_action(policy, seen) - seen).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "good"), [(None, True), ("uphill", False), ("action unseen", False)], ids=str
+)
+def test_ddpg_finds_the_best_vector(mistake: str | None, good: bool) -> None:
+    env = push()
+    policy = rlseq.make_policy("mlp", env, hidden=32)
+    agent: Any = rlseq.make_agent("ddpg", policy, **DDPG)
+    if mistake == "uphill":  # the policy lowers Q
+        honest = agent.loss
+        agent.loss = lambda batch: (-honest(batch)[0], {})
+    if mistake == "action unseen":  # Q hears of no action
+        agent.critic.of = lambda observed, actions: type(agent.critic).of(agent.critic, observed, 0 * actions)
+    for _ in range(90 if good else 30):
+        agent.update(agent.collect(env))
+    assert (distance(policy) < 0.25) is good
+
+
+def test_ddpg_targets_are_those_of_the_copies() -> None:
+    env = GymEnv("Pendulum-v1", 2, 40, seed=0, max_episode_steps=25)
+    policy = rlseq.make_policy("mlp", env)
+    agent: Any = rlseq.make_agent("ddpg", policy, gamma=0.9, rows=50, gradient_steps=1)
+    batch = agent.collect(env)
+    before = agent.targets(batch)
+    with torch.no_grad():
+        reached = batch.reached.squeeze(1)
+        after = agent.critic.of(reached, mean_action(policy, reached).clamp(-1, 1))
+        for p in (*policy.parameters(), *agent.critic.parameters()):
+            p.add_(1.0)
+    assert batch.ends.any()  # by the time limit alone: nothing is masked
+    assert torch.allclose(before, batch.rewards.squeeze(1) + 0.9 * after, atol=1e-5)
+    assert torch.equal(agent.targets(batch), before)
+
+
+def test_ddpg_goes_on_from_its_state() -> None:
+    """All parts of its state: two agents with the same one learn the same from the same."""
+    env = push()
+    first: Any = rlseq.make_agent("ddpg", rlseq.make_policy("mlp", env, hidden=8), **DDPG)
+    other: Any = rlseq.make_agent("ddpg", rlseq.make_policy("mlp", env, hidden=8, seed=9), **DDPG)
+    for _ in range(3):
+        first.update(first.collect(env))
+    other.policy.load_state_dict(first.policy.state_dict())
+    other.load_state_dict(deepcopy(first.state_dict()))
+    logs = []
+    for agent in (first, other):
+        batch = agent.replay.draw(64)
+        logs.append([{name: float(value) for name, value in agent.learn(batch).items()} for _ in range(3)])
+    assert logs[0] == logs[1]
+
+
+def test_ddpg_refuses_words_choices_and_vectors_without_bounds(tiny: Any) -> None:
+    env, policy = tiny()
+    with pytest.raises(TypeError, match=r"Recurrent does not choose; for words .* take dqn .*GymEnv"):
+        rlseq.make_agent("ddpg", policy)
+    choices = GymEnv("CartPole-v1", 2, 8)
+    with pytest.raises(TypeError, match="MLP does not choose"):
+        rlseq.make_agent("ddpg", rlseq.make_policy("mlp", choices))
+    agent = rlseq.make_agent("ddpg", rlseq.make_policy("mlp", push()))
+    for other in (env, choices):
+        with pytest.raises(ValueError, match=r"best vector between bounds, got actions Discrete.*take dqn"):
+            rlseq.train(agent, other, updates=1, quiet=True)
+
+    class Endless(Push):
+        action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    with pytest.raises(ValueError, match=r"for vectors without bounds .*RescaleAction"):
+        agent.check(GymEnv(gym.vector.SyncVectorEnv([Endless])))

@@ -70,7 +70,7 @@ def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
 
 def in_parts(write: Callable[[SequenceEnv], TextBatch], env: SequenceEnv, number: int) -> TextBatch:
     """Return texts that are written in a task without a reward, at most 1,024 at a time."""
-    env = rewarded(env, no_reward)
+    env = rewarded(env, no_reward).replace(starts=None)
     sizes = [min(WRITTEN_TOGETHER, number - start) for start in range(0, number, WRITTEN_TOGETHER)]
     return joined([write(env.replace(num_envs=size)) for size in sizes])
 

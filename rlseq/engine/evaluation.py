@@ -98,7 +98,7 @@ def evaluate_texts(
     limit: PositiveInt | None = None,
 ) -> EvaluatedTexts:
     """Return the texts that `evaluate` scores, and the scores of each."""
-    env = sequence_env(env)
+    env = sequence_env(env).replace(starts=None)
     decode = _decoder(decode)
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)

@@ -53,7 +53,7 @@ def exposure_bias(
     check_has_expert(env)
     items = items_tested(env.size, limit).to(env.device)
     with env.preserved():
-        env = env.replace(num_envs=len(items))
+        env = env.replace(num_envs=len(items), starts=None)
         context = env.begin(index=items)
         references, lengths = context["references"][:, 0], context["reference_lengths"][:, 0]
         found = []

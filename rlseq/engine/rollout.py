@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import (
     RAW,
     Behaviour,
+    Context,
     Evaluation,
     Policy,
     Rollout,
@@ -142,6 +144,12 @@ def rollout(
     check_words(policy, env.vocab, env.source_vocab)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
+        given = words_at_start(env, context)
+        if given is not None and forcing is not None:
+            raise ValueError(
+                "the task gives words at the start (ReverseCurriculum), and forced gives others; force words "
+                "on the task without that, env.replace(starts=None)"
+            )
         with unchanged("the policy's start", context):
             state = policy.start({name: value[::repeat] for name, value in context.items()})
         state = checked_state(state, env.num_envs // repeat)
@@ -151,8 +159,23 @@ def rollout(
         at_work = [env.num_envs] * env.max_len
         uniform = draw_uniforms(env, env.max_len)
         with env.counts.writing(env):
-            written = make_decode_loop(policy, decode, compile)(env, token, state, at_work, uniform, forcing)
-        return finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
+            loop = make_decode_loop(policy, decode, compile)
+            written = loop(env, token, state, at_work, uniform, given or forcing)
+        batch = finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
+        if given is None:
+            return batch
+        env.counts.imitated((given[1] & batch.mask).sum())
+        return replace(batch, given=given[1] & batch.mask)
+
+
+def words_at_start(env: SequenceEnv, context: Context) -> tuple[Tensor, Tensor] | None:
+    """Return words that the task gives at the start, and where, `[B, T]` each; None where it gives none."""
+    given = None if env.starts is None else env.starts.given(context)
+    if given is None:
+        return None
+    words, steps = given
+    words = torch.nn.functional.pad(words, (0, env.max_len - words.shape[1]))
+    return checked_forcing(words, steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
 
 
 def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:

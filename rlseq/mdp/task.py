@@ -28,8 +28,18 @@ from rlseq.mdp.checks import (
     usable_device,
 )
 from rlseq.mdp.episodes import Episodes
+from rlseq.mdp.starts import Starts
 from rlseq.mdp.writing_rules import WritingRules
-from rlseq.types import Context, Counts, HeldOut, LegalRule, Reward
+from rlseq.types import (
+    Context,
+    Counts,
+    HeldOut,
+    LearningReward,
+    LegalRule,
+    Reward,
+    Rollout,
+    RuleSupport,
+)
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
@@ -65,6 +75,7 @@ class Task:
         self.metrics: dict[str, Reward] = {}  # what `rlseq.evaluate` reports beside the reward
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
+        self.starts: Starts | None = None  # of training episodes; None: random items, no word written
         self.episodes = self._no_episodes()
         self.counts = Counts()  # shared with all copies that `replace` makes
         self.generator = torch.Generator(self.device)
@@ -112,12 +123,15 @@ class Task:
 
         A task with more state, such as random numbers of its own, adds it here and in `load_state_dict`.
         """
-        return {"generator": self.generator.get_state(), "rewards": states_of(self.parts)}
+        starts = {} if self.starts is None else {"starts": self.starts.state_dict()}
+        return {"generator": self.generator.get_state(), "rewards": states_of(self.parts), **starts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         set_generator(self.generator, state["generator"])
         load_states(self.parts, state["rewards"], "task's rewards")
+        if self.starts is not None:
+            self.starts.load_state_dict(state["starts"])
 
     def as_source(self, source: Any) -> Any:
         """Return a source in the form in which the task reads it: a text without blanks around it."""
@@ -159,6 +173,8 @@ class Task:
         """
         rows = self.num_envs
         index = checked_index(index, self.size, rows, repeat, self.device)
+        if index is None and self.starts is not None:
+            index = self.starts.draw(self, rows // repeat)
         if index is None:
             drawn = (rows // repeat,)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
@@ -180,19 +196,22 @@ class Task:
         found = answer(self.tokens, self.length) if callable(answer) else answer
         return checked_legal(found, self.num_envs, len(self.vocab), self.device)
 
-    def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | None:
-        """Return what is allowed after every prefix of texts `[N, T]`, bool `[N, T, V]`; None if all is."""
-        done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
-        steps = []
-        for t in range(tokens.shape[1]):
-            length = torch.full_like(tokens[:, 0], t)
-            episodes = Episodes.of(context, tokens, length, done, self.vocab.pad)
-            steps.append(self.replace(episodes=episodes).allowed())
-        if all(step is None for step in steps):
+    def allowed_everywhere(self, tokens: Tensor, context: Context) -> Tensor | RuleSupport | None:
+        """Return what is allowed after every prefix of texts `[N, T]`: a rule, `[N, T, V]`, None for all."""
+        length, done = torch.zeros_like(tokens[:, 0]), torch.zeros_like(tokens[:, 0], dtype=torch.bool)
+
+        def after(steps: int) -> Task:
+            episodes = Episodes.of(context, tokens, length + steps, done, self.vocab.pad)
+            return self.replace(episodes=episodes)
+
+        if (rule := after(0).legal_rule()) is not None:
+            return RuleSupport(rule, tokens)
+        found = [after(t).allowed() for t in range(tokens.shape[1])]
+        if all(step is None for step in found):
             return None
         every = torch.ones(len(self.vocab), dtype=torch.bool, device=tokens.device)
         shape = len(tokens), len(self.vocab)
-        return torch.stack([(every if step is None else step).expand(shape) for step in steps], 1)
+        return torch.stack([(every if step is None else step).expand(shape) for step in found], 1)
 
     def append(self, actions: Tensor) -> None:
         """Write a token in every unfinished row: the transition, without reward or host synchronisation."""
@@ -238,6 +257,21 @@ class Task:
             )
         source, pad = self.context["source"], self.source_vocab.pad
         return self.source_vocab.decode_batch(source.tolist(), (source != pad).sum(1).tolist())
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────
+
+    def set_progress(self, done: float) -> None:
+        """Tell the sampler of beginnings the share of training that is done; called before each update."""
+        if self.starts is not None:
+            self.starts.set_progress(done)
+
+    def learn(self, batch: Rollout) -> None:
+        """Let the sampler of beginnings and rewards that learn note a batch; called after each update."""
+        if self.starts is not None:
+            self.starts.learn(batch)
+        for part in self.parts.values():
+            if isinstance(part, LearningReward):
+                part.learn(batch)
 
     # ── copies, random numbers, and going back ───────────────────────────────────────────────────────
 

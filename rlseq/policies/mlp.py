@@ -70,6 +70,7 @@ class MLP(BasePolicy):
         log_std: float = 0.0,
     ) -> None:
         super().__init__()
+        self.signals = signals
         self.scale = RunningNorm(signals.width) if standardise else None
         self.trunks = Trunks(1 if shared or not value else 2, signals.width, hidden, layers)
         self.actor: Gaussian | Categorical = (

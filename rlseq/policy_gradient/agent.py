@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,8 @@ SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _S
 @dataclass(eq=False)
 class Agent(ABC):
     """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
+
+    writes_texts: ClassVar[bool] = True  # False where actions must be vectors of numbers
 
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: PositiveFloat = 1e-3  # step size of Adam

@@ -167,7 +167,7 @@ class PolicyGradient(Agent):
 
     def token_weights(self, batch: Rollout) -> Tensor:
         """Return how much every token of a step counts, `[B, T]`."""
-        return self.aggregate(batch.mask)
+        return self.aggregate(self.acted(batch).mask)
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, in `epochs` passes of `minibatches` steps."""
@@ -188,13 +188,13 @@ class PolicyGradient(Agent):
 
     def acted(self, batch: Rollout) -> Rollout:
         """Return the batch with a mask of what the policy chose itself: what baselines learn from."""
-        return batch
+        return batch if batch.given is None else replace(batch, mask=batch.mask & ~batch.given)
 
     @torch.no_grad()
     def with_advantages(self, batch: Rollout) -> LearningBatch:
         """Return the batch with advantages, targets and weights, before anything is learned from it."""
         targets = self.credit(batch, self.gamma)
-        advantages = self.advantages(targets, batch).expand_as(targets)
+        advantages = self.advantages(targets, self.acted(batch)).expand_as(targets)
         return self.with_token_weights(batch, advantages=advantages, targets=targets)
 
     def with_token_weights(self, batch: Rollout, **learned: Tensor) -> LearningBatch:

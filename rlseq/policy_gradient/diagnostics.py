@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from rlseq.policy_gradient.losses import kl_estimate, per_token
-from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
+from rlseq.types import EpisodeStats, Evaluation, LearningBatch, Metrics
 
 
-def episode_metrics(batch: Rollout) -> Metrics:
-    """Return statistics of the episodes."""
-    returns, lengths, cut = batch.episodes
+def episode_metrics(episodes: EpisodeStats) -> Metrics:
+    """Return statistics of the episodes of a batch."""
+    returns, lengths, cut = episodes
     if not len(returns):  # of episodes longer than a batch none may have ended yet
         return {}
     return {
@@ -30,7 +30,8 @@ def episode_metrics(batch: Rollout) -> Metrics:
 @torch.no_grad()
 def rollout_metrics(batch: LearningBatch) -> Metrics:
     """Return statistics of the episodes and their returns."""
-    returns, metrics = batch.episodes.returns, episode_metrics(batch)
+    episodes = batch.episodes
+    returns, metrics = episodes.returns, episode_metrics(episodes)
     if batch.kl_penalty is not None:
         metrics["kl_penalty"] = batch.kl_penalty.sum(1).mean()
     if batch.samples > 1:

@@ -142,7 +142,9 @@ class _Run:
     def learn(self) -> None:
         """Make one update; its metrics stay tensors on the device."""
         started = time.perf_counter()
-        metrics = self.agent.update(self.agent.collect(self.env))
+        batch = self.agent.collect(self.env)
+        metrics = self.agent.update(batch)
+        self.env.learn(batch)
         self.updates += 1
         self.seconds += time.perf_counter() - started
         self.waiting.append((self.updates, self.seconds, metrics))
@@ -287,6 +289,7 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
     opening = opening_line(type(run.agent).__name__, limit, every, unit, done)
     while done < limit and not stop.asked:
         run.agent.set_progress(done / limit)
+        run.env.set_progress(done / limit)
         run.learn()
         if opening:  # after the first update, so that an error in it is the only message
             run.tell(opening)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlseq.engine.decode import Decode
 from rlseq.engine.rollout import rollout
@@ -74,7 +75,18 @@ class OffPolicyAgent(Agent):
         logs = [self.learn(batch.take(part).trimmed()) for part in parts]
         if isinstance(self.policy, BasePolicy):
             self.policy.update_statistics(batch)
-        return {**episode_metrics(batch), **merge_metrics(logs)}
+        return {**episode_metrics(batch.episodes), **merge_metrics(logs)}
+
+    def one_step_returns(self, batch: Rollout, rewards: Tensor, after: Tensor) -> Tensor:
+        """Return rₜ + γ V(sₜ₊₁), `[B, T]`, and rₜ where an episode is over; a time limit is no end.
+
+        Args:
+            batch: the actions.
+            rewards: r, `[B, T]`.
+            after: V of the states that the actions led to, `[B, T]`.
+        """
+        over = batch.ends if batch.cut is None else batch.ends & ~batch.cut
+        return rewards + self.gamma * after.masked_fill(over, 0.0)
 
     def learn(self, batch: Rollout) -> Metrics:
         """Take one gradient step; the target copy follows."""

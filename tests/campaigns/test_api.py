@@ -117,6 +117,8 @@ class World:
             found[name] = call, good, hostile
 
         for name, algorithm in AGENTS.items():
+            if not algorithm.writes_texts:
+                continue
             hyper = {f.name for f in fields(algorithm) if f.init and f.name != "policy"}
             add(f"agent {name}", algorithm, {"policy": policy}, hyper)
         for task, small in TASKS.items():
