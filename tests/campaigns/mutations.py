@@ -609,6 +609,13 @@ MUTATIONS = [
             "curiosity",
         ),
         (
+            "birthday-rule-of-thumb",
+            "rlseq/engine/memorisation.py",
+            "number**2 / (2 * -math.log1p(-chance))",
+            "number**2",
+            "memorisation",
+        ),
+        (
             "sampler-off-by-one",
             "rlseq/engine/categorical.py",
             "target, right=True)",
