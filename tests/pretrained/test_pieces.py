@@ -20,9 +20,9 @@ Folder = Callable[[str], Path]
 KINDS = ["t5", "pegasus", "gpt2", "bart", "llama", "nllb", "qwen", "bpe"]
 
 
-@pytest.fixture(params=KINDS)
-def env(folder: Folder, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    path = tmp_path / "pairs.tsv"
+@pytest.fixture(scope="module", params=KINDS)
+def env(folder: Folder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("texts") / "pairs.tsv"
     path.write_text(
         "".join(f"s{n}\t{text} ({n})\n" for n, text in enumerate(sorted(set(TEXTS)) * 3)), "utf-8"
     )

@@ -31,7 +31,7 @@ def made(id: str, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pairs.tsv"
-    nouns = ["dog", "house", "boat", "car", "teacher", "girl", "tree"]
+    nouns = ["dog", "house", "boat", "car", "teacher"]
     lines = [
         f"the {a} {b} sees the {c}\tel {c}  ve, {b} {a}."
         for a in nouns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ PREFIXES = {  # as the models' own `generate` begins
 }
 
 
+@cache
 def pair(folder: Folder, name: str, **options: Any) -> TokenizerPair:
     return tokenizer_pair(folder(name), languages=SPOKEN.get(name), **{"reads": True, **options})
 
