@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def tasks(models: dict[str, Path], pairs: Path) -> Callable[[str], tuple[Any, An
 
     def made(family: str) -> tuple[Any, Any]:
         options: dict[str, Any] = {"path": pairs, "tokenizer": models[family], "num_envs": ROWS}
-        return tuple(rlseq.make("rlseq/Parallel-v0", **options, split=split) for split in ("train", "test"))
+        make = partial(rlseq.make, "rlseq/Parallel-v0", **options)
+        return make(split="train"), make(split="test")
 
     return cache(made)
 

@@ -130,6 +130,6 @@ def test_blanks_are_characters_so_that_texts_are_decoded(env: Any) -> None:
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 @pytest.mark.parametrize("name", ["bert", "marian"])
 def test_texts_that_are_no_concatenation_are_decoded(folder: Folder, name: str) -> None:
-    from rlseq.vocab.tokenizers import tokenizer_pair
+    from rlseq.vocab.pretrained import tokenizer_pair
 
     assert tokenizer_pair(folder(name), reads=True).vocab.pieces is None
