@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.policy_gradient.agent import clip
-from rlseq.policy_gradient.algorithm import frozen_copy
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients, slope
@@ -55,7 +54,7 @@ class TRPO(A2C):
     def step(self, parts: Iterable[Rollout]) -> Metrics:
         """Take the natural step on the sum of the losses of the parts of a batch, if there is a good one."""
         parts, parameters = list(parts), self.trained()
-        divergence = RecordedDivergence(self.policy, frozen_copy(self.policy), parts)
+        divergence = RecordedDivergence(self.policy, parts)
         losses, slopes, logs = [], [], []
         for part in parts:
             loss, metrics = self.loss(part)

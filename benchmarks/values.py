@@ -1,9 +1,9 @@
 """Agents that learn values, on classic control: the mean return of 100 greedy episodes after training.
 
-    python benchmarks/values.py [--only cartpole-dqn pendulum-ddpg] [--seeds 0 1 2]
+    python benchmarks/values.py [--only cartpole-dqn pendulum-ddpg] [--seeds 0 1 2] [--out values]
 
 One thread each; seconds are of the processor, of training alone. The settings were chosen on seed 0. Every
-run is added to results/values.json as it is done.
+run is added to results/OUT.json as it is done.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ class Setting:
     policy: dict[str, Any]
 
 
+CARTPOLE: dict[str, Any] = {"lr": 2e-3, "schedule": "linear", "gamma": 0.98, "clip_norm": 10.0, "rows": 128}
+CARTPOLE |= {"gradient_steps": 64, "target_every": 1, "target_share": 0.02, "epsilon": 0.04}
+CARTPOLE |= {"exploration": 0.16}
 SETTINGS = {
     "cartpole-dqn": Setting(
-        *("CartPole-v1", "dqn", 15_000, 8, 32, 475),
-        hyper={"lr": 2e-3, "schedule": "linear", "gamma": 0.98, "clip_norm": 10.0, "rows": 128}
-        | {"gradient_steps": 64, "target_every": 1, "target_share": 0.02}
-        | {"epsilon": 0.04, "exploration": 0.16},
-        policy={"standardise": True},
+        *("CartPole-v1", "dqn", 15_000, 8, 32, 475), hyper=CARTPOLE, policy={"standardise": True}
+    ),
+    "cartpole-dqn-long": Setting(
+        *("CartPole-v1", "dqn", 40_000, 8, 32, 475), hyper=CARTPOLE, policy={"standardise": True}
     ),
     "pendulum-ddpg": Setting(
         *("Pendulum-v1", "ddpg", 12_000, 4, 16, -200),
@@ -71,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", default="values", help="name of the file of results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
@@ -80,7 +83,7 @@ def main() -> None:
         for seed in options.seeds:
             kept["runs"].append(trained(setting, seed))
             print(name, json.dumps(kept["runs"][-1]), flush=True)
-            record.write("values", results)
+            record.write(options.out, results)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, shown
 from rlseq.utils.errors import pick
 from rlseq.vocab import TokenizerVocab, Vocab
-from rlseq.vocab.tokenizers import SourceVocab, tokenizer_pair
+from rlseq.vocab.pretrained import tokenizer_pair
+from rlseq.vocab.tokenizers import SourceVocab
 
 CUTS = {"cut": None, "refuse": None}  # ways of treating sources with too many tokens
 
@@ -73,10 +74,11 @@ class CorpusTask(SequenceEnv):
         max_len = max_len or (written_tokens(corpus.vocab, longest) if words is None else words.max_len)
         corpus = corpus if max_len >= longest else fitting(corpus, max_len)
         corpus = replace(corpus, stream=True) if stream else corpus
+        most = options.get("max_source_len")
         self.source_width = (
-            source_tokens(corpus, max_len, options.get("max_source_len"))
+            source_tokens(corpus, max_len, most)
             if words is None
-            else words.source_length
+            else min(words.source_length, most or words.source_length)
         )
         self.cut_sources = check_cut(corpus, self.source_width, options.get("too_long", "cut"))
         items = dict(items or {})

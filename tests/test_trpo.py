@@ -85,7 +85,7 @@ def test_a_product_with_the_fisher_matrix_is_that_of_the_scores_of_all_actions(t
     env, policy = tiny(rows=6)
     batch = rlseq.rollout(policy, env)
     parameters = list(policy.parameters())
-    product = RecordedDivergence(policy, frozen_copy(policy), [batch]).fisher_product(parameters)
+    product = RecordedDivergence(policy, [batch]).fisher_product(parameters)
     vector = torch.randn(sum(p.numel() for p in parameters))
     wanted = torch.zeros_like(vector)
     token, state = torch.full((6,), env.vocab.bos), policy.start(batch.context)

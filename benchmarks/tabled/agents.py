@@ -190,6 +190,22 @@ def _control(run: dict[str, Any]) -> str:
     return markdown(head, rows) + origin(run)
 
 
+def values() -> str:
+    """Return the scores of all seeds of agents that learn values, and the time that they took."""
+    text = ""
+    for run in runs("values"):
+        rows = []
+        for name, found in run["results"].items():
+            setting, each = found["setting"], found["runs"]
+            scores = ", ".join(f"{one['score']:.0f}" for one in each)
+            seconds = sum(one["seconds"] for one in each) / len(each)
+            rows.append(
+                [f"{name}, {setting['total']:,} steps", f"{setting['solved']:g}", scores, f"{seconds:.0f} s"]
+            )
+        text += markdown(["", "solved", "rlseq", "processor time of a run"], rows) + origin(run)
+    return text
+
+
 def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str) -> str:
     """Of seconds, seed by seed; a dash where they were not measured."""
     pairs = [(a[which], b[which]) for a, b in zip(theirs, ours, strict=False) if which in a and which in b]

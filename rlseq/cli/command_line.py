@@ -217,6 +217,7 @@ def _evaluate(
     pooled: tuple[str, ...] = (),
     texts: int | None = None,
     best: bool = False,
+    memorisation: bool = False,
     imports: Imports = (),
 ) -> None:
     """Test a trained policy on the held-out items of its task, or on training items if it has no others.
@@ -233,11 +234,13 @@ def _evaluate(
         texts: the largest number of items, drawn at random by a fixed seed; by default all items.
         best: use the best checkpoint instead of the last. It was selected on these items, so its score is
             biased upwards.
+        memorisation: compare 400 samples with the training texts: copies, distances to the nearest, and how
+            many different texts the policy writes.
         imports: modules of your own to import first.
     """
     from rlseq.cli import commands
 
-    commands.evaluate(run, option, decode, metrics or None, pooled, texts, best)
+    commands.evaluate(run, option, decode, metrics or None, pooled, texts, best, memorisation)
 
 
 def _generate(

@@ -31,6 +31,7 @@ from rlseq.compare.results import Comparison
 from rlseq.compare.run import run_comparison
 from rlseq.compare.run_report import RunReport
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
+from rlseq.engine.memorisation import memorisation as compared_with_training
 from rlseq.mdp.registry import ids, option_names, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
@@ -192,6 +193,7 @@ def evaluate(
     pooled: Sequence[str],
     texts: int | None,
     best: bool,
+    memorisation: bool,
 ) -> None:
     """Print the scores of the policy of a run, on held-out data of its task or on other data."""
     other = settings(option, "option")
@@ -204,6 +206,8 @@ def evaluate(
     scores = found.means()
     if pooled:
         scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
+    if memorisation:
+        scores |= compared_with_training(model.policy, model.task(**model.run.training_options), env).means()
     lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in scores.items())
     _say_tested(model.run.env, env, texts, " ".join(option))
     if not other:

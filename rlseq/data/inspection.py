@@ -18,7 +18,7 @@ from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
 from rlseq.vocab import TokenizerVocab
-from rlseq.vocab.tokenizers import tokenizer_pair
+from rlseq.vocab.pretrained import tokenizer_pair
 
 SHOWN_PAIRS = 3  # of the data, as examples
 EXAMPLE, MESSAGE = 300, 2000  # characters that are shown of a text, and of what is wrong with a line

@@ -59,13 +59,19 @@ class WritingRules:
         """Return the rules that a model's generation settings state; None where they state none.
 
         As in transformers, `min_length` counts the decoder's prefix. Of a causal model it would count the
-        prompt, which has another length in every row, and is passed over: `min_new_tokens` is meant there.
+        prompt, which has another length in every row, and is refused.
         """
         settings, read = vocab.generation, len(vocab.prefix)
+        if settings.get("min_length") and not read:
+            raise ValueError(
+                f"min_length={settings['min_length']} of the model's generation settings counts the prompt, "
+                "whose length differs from row to row; in generation_config.json set min_length to 0, and as "
+                "min_new_tokens the least number of tokens that are written"
+            )
         bad = [tuple(words) for words in settings.get("bad_words_ids", ())]
         single = [words[0] for words in bad if len(words) == 1]
         never = {*settings.get("suppress_tokens", ()), *settings.get("other_eos", ()), *single}
-        least = settings.get("min_length", 0) - read if read else 0
+        least = settings.get("min_length", 0) - read
         forced = settings.get("forced_eos_token_id")
         found = cls(
             words=len(vocab),

@@ -8,6 +8,7 @@ over the states of a batch. F has as many rows and columns as the policy has par
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -31,15 +32,16 @@ class RecordedDivergence:
     """KL(π_old ‖ π), mean over the states of a batch in parts, exact in the actions.
 
     Args:
-        policy: π.
-        old: π_old, whose weights stay as they are.
+        policy: π; π_old is what it is now.
         parts: the batch.
     """
 
-    def __init__(self, policy: Any, old: Any, parts: Sequence[Rollout]) -> None:
+    def __init__(self, policy: Any, parts: Sequence[Rollout]) -> None:
         self.policy = policy
         count = sum(part.mask.sum() for part in parts)
-        self._parts = [(part, _logits(evaluate_frozen(old, part)), part.mask / count) for part in parts]
+        self._parts = [
+            (part, recorded(_logits(evaluate_frozen(policy, part))), part.mask / count) for part in parts
+        ]
 
     def __call__(self) -> Tensor:
         """Return the divergence, nats per action."""
@@ -66,6 +68,14 @@ class RecordedDivergence:
 
     def _of(self, part: Rollout, old: Logits, weights: Tensor) -> Tensor:
         return (old.divergence(_logits(evaluate_actions(self.policy, part))) * weights).sum()
+
+
+def recorded(logits: Logits) -> Logits:
+    """Return logits that stay as they are when the weights change that they are made from."""
+    kept, made_anew = copy(logits), ("features",)
+    tensors = {name: value for name, value in vars(logits).items() if isinstance(value, Tensor)}
+    vars(kept).update({name: t.detach().clone() for name, t in tensors.items() if name not in made_anew})
+    return kept
 
 
 def _logits(evaluation: Evaluation) -> Logits:

@@ -55,6 +55,26 @@ def test_the_exact_gradient_of_adapters(family: str, tiny: Any) -> None:
     assert tiny.error(expected_gradient(agent, env, rows=1), gradient(policy, env)) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("trpo", {"credit": "reward_to_go", "baseline": "mean", "kl_target": 0.02}),
+        ("es", {"only": "*lora*", "population": 2}),
+    ],
+)
+def test_adapters_alone_take_exact_steps_and_are_perturbed(name: str, hyper: dict[str, Any]) -> None:
+    env, policy = with_lora("t5")
+    stir(policy)
+    before = {name: p.clone() for name, p in policy.named_parameters()}
+    agent = rlseq.make_agent(name, policy, **hyper)
+    for _ in range(2):
+        metrics = agent.update(agent.collect(env))
+        assert name != "trpo" or 0 < float(metrics["kl_step"]) <= 0.02
+    changed = {name for name, p in policy.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert all("lora" in name for name in changed)
+
+
 def test_a_state_holds_the_adapters_and_refuses_another_base() -> None:
     env, policy = with_lora("t5", value=True)
     state = policy.state_dict()

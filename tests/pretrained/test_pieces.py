@@ -20,9 +20,9 @@ Folder = Callable[[str], Path]
 KINDS = ["t5", "pegasus", "gpt2", "bart", "llama", "nllb", "qwen", "bpe"]
 
 
-@pytest.fixture(params=KINDS)
-def env(folder: Folder, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    path = tmp_path / "pairs.tsv"
+@pytest.fixture(scope="module", params=KINDS)
+def env(folder: Folder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("texts") / "pairs.tsv"
     path.write_text(
         "".join(f"s{n}\t{text} ({n})\n" for n, text in enumerate(sorted(set(TEXTS)) * 3)), "utf-8"
     )
@@ -130,6 +130,6 @@ def test_blanks_are_characters_so_that_texts_are_decoded(env: Any) -> None:
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 @pytest.mark.parametrize("name", ["bert", "marian"])
 def test_texts_that_are_no_concatenation_are_decoded(folder: Folder, name: str) -> None:
-    from rlseq.vocab.tokenizers import tokenizer_pair
+    from rlseq.vocab.pretrained import tokenizer_pair
 
     assert tokenizer_pair(folder(name), reads=True).vocab.pieces is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ def made(model: Any, env: Any = None, **sizes: Any) -> Any:
     return rlseq.make_policy("hf", env or pairs()[0], model=model, **sizes)
 
 
-@pytest.fixture
-def t5(folder: Folder, tmp_path: Path) -> Path:
-    return with_weights(folder("t5"), tmp_path / "t5")
+@pytest.fixture(scope="module")
+def t5(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_weights(folder("t5"), tmp_path_factory.mktemp("t5"))
 
 
 def with_tokenizer(path: Path, **options: Any) -> Any:
@@ -33,14 +34,15 @@ def test_a_model_that_is_no_model() -> None:
         made(3)
 
 
-def test_a_name_that_cannot_be_fetched(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_fetched(t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     env = with_tokenizer(t5)
     with pytest.raises(ValueError, match=r"there is no folder 'nobody/nothing'.*give the path of a folder"):
         made("nobody/nothing", env)
-    (t5 / "model.safetensors").unlink()
+    copy = copytree(t5, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"the folder .* holds no model that can be loaded"):
-        made(t5, env)
+        made(copy, env)
 
 
 def test_a_model_without_a_decoder(t5: Path, tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ WRITTEN = [
 KINDS = ["t5", "gpt2", "llama", "bpe"]
 
 
-@pytest.fixture(params=KINDS)
-def env(folder: Folder, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    path = tmp_path / "pairs.tsv"
+@pytest.fixture(scope="module", params=KINDS)
+def env(folder: Folder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("texts") / "pairs.tsv"
     rows = [f"s{n}\t{TARGETS[n % 5]}\t{TARGETS[(n + 2) % 5]}\n" for n in range(20)]
     path.write_text("".join(rows), "utf-8")
     words = {"level": "bpe"} if request.param == "bpe" else {"tokenizer": folder(request.param)}

@@ -31,7 +31,7 @@ def made(id: str, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pairs.tsv"
-    nouns = ["dog", "house", "boat", "car", "teacher", "girl", "tree"]
+    nouns = ["dog", "house", "boat", "car", "teacher"]
     lines = [
         f"the {a} {b} sees the {c}\tel {c}  ve, {b} {a}."
         for a in nouns
@@ -153,6 +153,10 @@ def test_a_run_stands_on_its_own(pairs: Path, folder: Folder, tmp_path: Path) ->
         model.task(prompt="{source}")
     saved = rlseq.load(model.save(tmp_path / "model.zip"))
     assert saved.spec.vocab == env.vocab
+    with pytest.warns(UserWarning, match=r"the policy reads 6 at most: \d+ of \d+ sources are cut"):
+        assert model.task(split="test", num_envs=4, max_source_len=6).items["source"].shape[1] == 6
+    whole = model.task(split="test", num_envs=4, max_source_len=99)
+    assert whole.items["source"].shape == env.items["source"].shape
 
 
 @pytest.mark.parametrize("id", ["rlseq/Numbers-v0", "rlseq/Captions-v0"])

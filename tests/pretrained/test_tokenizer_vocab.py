@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlseq.vocab import TokenizerVocab, pair_from_json, pair_to_json
-from rlseq.vocab.tokenizers import AnswerVocab, SourceVocab, TokenizerPair, tokenizer_pair
+from rlseq.vocab.pretrained import TokenizerPair, tokenizer_pair
+from rlseq.vocab.tokenizers import AnswerVocab, SourceVocab
 from tests.pretrained.tiny import MADE, READS_FIRST, TEXTS, WRITES_BEHIND, tokenizers, transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
@@ -36,6 +38,7 @@ PREFIXES = {  # as the models' own `generate` begins
 }
 
 
+@cache
 def pair(folder: Folder, name: str, **options: Any) -> TokenizerPair:
     return tokenizer_pair(folder(name), languages=SPOKEN.get(name), **{"reads": True, **options})
 
@@ -190,7 +193,7 @@ def test_an_object_is_as_good_as_its_path(folder: Folder) -> None:
 
 
 def test_ids_without_a_token_have_names(folder: Folder) -> None:
-    from rlseq.vocab.tokenizers import _words
+    from rlseq.vocab.pretrained import _words
 
     class Holes:
         def get_vocab(self) -> dict[str, int]:
@@ -231,6 +234,19 @@ def test_a_tokenizer_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
             tokenizer_pair(name, reads=True)
     with pytest.raises(TypeError, match="PreTrainedTokenizerFast"):
         tokenizer_pair(object(), reads=True)
+
+
+def test_two_vocabularies_of_one_tokenizer_are_refused(folder: Folder, tmp_path: Path) -> None:
+    """Of some Marian models, whose encoder and decoder share no embeddings."""
+    place = folder("marian")
+    pieces, words = str(place / "source.model"), str(place / "all.json")
+    own = {"source_spm": pieces, "target_spm": pieces, "vocab": words, "target_vocab_file": words}
+    tokenizer = transformers.MarianTokenizer(**own, separate_vocabs=True)
+    with pytest.raises(ValueError, match="one vocabulary for sources and another for what is written"):
+        tokenizer_pair(tokenizer, reads=True)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="one vocabulary for sources and another for what is written"):
+        tokenizer_pair(tmp_path, reads=True)
 
 
 def test_a_token_that_ends_is_needed() -> None:

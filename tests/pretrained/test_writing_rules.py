@@ -15,7 +15,7 @@ import rlseq
 from rlseq.mdp.writing_rules import WritingRules
 from rlseq.types import RuleSupport
 from rlseq.vocab import TokenizerVocab
-from rlseq.vocab.tokenizers import tokenizer_pair
+from rlseq.vocab.pretrained import tokenizer_pair
 from tests.pretrained.tiny import transformers
 
 V, T, EOS = 12, 6, 2
@@ -104,6 +104,14 @@ def test_what_is_always_suppressed_is_one_mask() -> None:
     assert (~mask).nonzero().flatten().tolist() == [3, 4]
     assert rules.legal(tokens, torch.ones(2, dtype=torch.int64)) is mask
     assert WritingRules.of(VOCAB) is None
+
+
+def test_a_least_length_that_counts_the_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"min_length=4 .* counts the prompt.*as min_new_tokens"):
+        WritingRules.of(replace(CAUSAL, generation={"min_length": 4}))
+    rules = WritingRules.of(replace(CAUSAL, generation={"min_new_tokens": 4}))
+    assert rules is not None
+    assert rules.min_length == 4
 
 
 def test_rules_that_cannot_be() -> None:
