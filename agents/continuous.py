@@ -179,7 +179,7 @@ class Continuous(ThroughDiscriminator):
     generator learns from it to be sure, not to be right. Hence a WGAN (Gulrajani et al. 2017).
     """
 
-    critic_input: CriticInput = Words()  # what the critic reads
+    critic_input: CriticInput = Words()  # vectors that the critic reads
     critic: Critic = wgan_gp  # the adversary that is made when none is given
 
     def opponent(self) -> Adversary:

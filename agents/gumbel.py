@@ -27,7 +27,7 @@ class Gumbel(ThroughDiscriminator):
     carries the graph of its gradient, and can be learned from once.
     """
 
-    relaxation: Relaxation = relaxed.straight_through_gumbel  # how a word is relaxed (rlseq.engine.relaxed)
+    relaxation: Relaxation = relaxed.straight_through_gumbel  # relaxation of a word (rlseq.engine.relaxed)
     temperature: PositiveFloat = 1.0  # τ at the beginning of training
     final_temperature: PositiveFloat = 0.5  # τ at its end
 
