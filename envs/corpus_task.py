@@ -19,10 +19,12 @@ from rlseq.metrics.fitting import named_metric, rewards_of
 from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, shown
 from rlseq.utils.errors import pick
-from rlseq.vocab import TokenizerVocab, Vocab
+from rlseq.vocab import Subwords, TokenizerVocab, Vocab
 from rlseq.vocab.pretrained import tokenizer_pair
 from rlseq.vocab.tokenizers import SourceVocab
 
+ERRORS_BY_WORD = ("edit", "edit_distance", "wer", "per")  # where tokens are pieces of words
+SOME_ITEMS = 200  # in which words are counted
 CUTS = {"cut": None, "refuse": None}  # ways of treating sources with too many tokens
 
 
@@ -80,6 +82,7 @@ class CorpusTask(SequenceEnv):
             if words is None
             else min(words.source_length, most or words.source_length)
         )
+        warn_of_single_words(corpus, reward)
         self.cut_sources = check_cut(corpus, self.source_width, options.get("too_long", "cut"))
         items = dict(items or {})
         if corpus.sources is not None:
@@ -201,6 +204,24 @@ def check_cut(corpus: Corpus, width: int, too_long: str) -> int:
         raise ValueError(f"{said}: shorten {which} sources, or choose too_long='cut'")
     warnings.warn(f"{said}: {which} sources are cut", stacklevel=4)
     return cut
+
+
+def warn_of_single_words(corpus: Corpus, reward: RewardLike) -> None:
+    """Warn of errors counted in words, as those of tokens that are pieces are, where texts are one word."""
+    if not isinstance(corpus.vocab, (Subwords, TokenizerVocab)):
+        return
+    if not isinstance(reward, str) or reward not in ERRORS_BY_WORD:
+        return
+    items = corpus.texts(torch.arange(min(len(corpus), SOME_ITEMS)))
+    references = [text for texts in items for text in texts]
+    single = sum(len(text.split()) == 1 for text in references)
+    if 2 * single > len(references):
+        warnings.warn(
+            f"reward={reward!r} counts words, as the tokens are pieces of words, and {single:,} of "
+            f"{len(references):,} references looked at are one word, right or wrong as a whole; "
+            "reward='cer' counts characters",
+            stacklevel=4,
+        )
 
 
 def fitting(corpus: Corpus, max_len: int) -> Corpus:

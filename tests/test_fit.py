@@ -252,6 +252,7 @@ def looks(**changed: Any) -> Looks:
     [
         ({"reference_words": 1.0, "level": ("char", "char")}, "edit"),
         ({"reference_words": 3.0, "source_words": 300.0}, "edit"),
+        ({"reference_words": 1.0, "level": ("tokenizer", "tokenizer")}, "cer"),
         ({"source_words": 80.0, "reference_words": 9.0}, "rouge_l"),
         ({"references": 5.0}, "cider_d"),
         ({"level": ("bpe", "bpe")}, "chrf"),

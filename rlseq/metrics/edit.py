@@ -34,7 +34,8 @@ def negative(distance: Tensor, ref_length: Tensor) -> Tensor:
 class EditDistance(Metric):
     """Levenshtein distance to the nearest reference (insert, delete, replace, each at cost 1).
 
-    The unit is the token: phonemes or words as they come, characters with `tokenize=characters`.
+    The unit is the token: phonemes or words as they come, characters with `tokenize=characters`. In a task
+    whose tokens are pieces of words, the metric of this name counts words.
 
     Args:
         gain: the reward, of the distance and the length of the nearest reference.

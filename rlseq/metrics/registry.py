@@ -108,7 +108,9 @@ class MetricRow(Checked):
     def __str__(self) -> str:
         """Return the row in one line, as `rlseq metrics NAME` shows it."""
         low, high = self.range
-        parts = [f"{self.better} is better", f"reads {self.reads}", f"{low:g} … {high:g} {self.unit}".strip()]
+        by_word = self.reads == "tokens" and self.needs_references
+        reads = f"reads {self.reads}" + ", or words where these are pieces of words" * by_word
+        parts = [f"{self.better} is better", reads, f"{low:g} … {high:g} {self.unit}".strip()]
         parts += [f"× {self.scale:g} as a reward"] if self.scale != 1 else []
         parts += [] if self.needs_references else ["needs no references"]
         return "; ".join(parts)

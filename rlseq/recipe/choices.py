@@ -12,6 +12,7 @@ from rlseq.engine.evaluation import subset
 
 LOOKED_AT = 2000  # items
 SHORT_STRING = 4  # words; references below it are strings to get right letter by letter
+PIECES = ("bpe", "tokenizer")  # levels at which tokens are pieces of words
 SUMMARY = 3  # times as many words in sources as in references
 MANY_REFERENCES = 4  # an item, on average
 BATCH_TOKENS = 8000  # of a batch, sources and references together
@@ -21,6 +22,7 @@ LARGE = 20_000  # pairs, from which the policy is larger, and less is dropped ou
 
 REPORTED = {  # beside the reward itself: figures of all test items at once
     "edit": ("exact", "cer"),
+    "cer": ("exact", "chrf"),
     "cider_d": ("bleu", "rouge_l"),
     "rouge_l": ("rouge_1", "chrf"),
     "bleu": ("chrf", "ter"),
@@ -71,7 +73,8 @@ def _words(texts: list[str]) -> float:
 def reward_for(looks: Looks) -> tuple[str, str]:
     """Return the reward for texts of these looks, and the reason: the first rule that holds."""
     if looks.reference_words < SHORT_STRING:
-        return "edit", f"references are short strings ({looks.reference_words:g} words on average)"
+        counted = "cer" if looks.level[1] in PIECES else "edit"  # which would count words there
+        return counted, f"references are short strings ({looks.reference_words:g} words on average)"
     if looks.source_words >= SUMMARY * looks.reference_words:
         times = looks.source_words / looks.reference_words
         return (

@@ -120,6 +120,17 @@ def test_numbers(tokenizer: Path) -> None:
     assert several.sources()[0].startswith("<cs>")
 
 
+def test_errors_counted_in_words_of_texts_of_one_word_are_warned_of(folder: Folder, tmp_path: Path) -> None:
+    path = tmp_path / "words.tsv"
+    path.write_text("".join(f"dg{n}\tdog{n}\n" for n in range(60)), "utf-8")
+    with pytest.warns(
+        UserWarning, match=r"'edit' counts words.* (\d+) of \1 references .* one word.*'cer' counts"
+    ):
+        made("rlseq/Parallel-v0", path=path, tokenizer=folder("t5"), reward="edit")
+    made("rlseq/Parallel-v0", path=path, tokenizer=folder("t5"), reward="cer")
+    made("rlseq/Parallel-v0", path=path, reward="edit")
+
+
 def test_captions(tokenizer: Path) -> None:
     env = made("rlseq/Captions-v0", num_envs=8, scenes=20, tokenizer=tokenizer)
     read_back(env)
@@ -163,7 +174,7 @@ def test_a_run_stands_on_its_own(pairs: Path, folder: Folder, tmp_path: Path) ->
 def test_tasks_without_files_are_made_again(id: str, folder: Folder, tmp_path: Path) -> None:
     place = tmp_path / "tokenizer"
     transformers.AutoTokenizer.from_pretrained(folder("gpt2")).save_pretrained(place)
-    small = {"below": 100} if "Numbers" in id else {"scenes": 20}
+    small: dict[str, Any] = {"below": 100, "reward": "cer"} if "Numbers" in id else {"scenes": 20}
     env = made(id, num_envs=4, tokenizer=str(place), **small)
     kind = "captioner" if "Captions" in id else "seq2seq"
     policy = rlseq.make_policy(kind, env, hidden=8, embedding=8)
