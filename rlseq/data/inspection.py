@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -13,7 +13,16 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlseq.data.encode import PROBLEMS_LISTED, Problems, assign_parts, chosen_levels, pairs_of, rows_of, scan
+from rlseq.data.encode import (
+    PROBLEMS_LISTED,
+    Place,
+    Problems,
+    assign_parts,
+    chosen_levels,
+    pairs_of,
+    rows_of,
+    scan,
+)
 from rlseq.data.formats import Pair
 from rlseq.data.locate import PAIRS, PARTS, TEXTS, Where, by_seed, find
 from rlseq.utils.errors import printable
@@ -206,15 +215,8 @@ def inspect(
     parts = {name: Part((Side(source, read), Side(target, written))) for name in PARTS}
     examples: list[Pair] = []
     for name, place in places.items():
-        codes, kept = place.part.tolist(), place.kept.tolist()
-        for code, is_kept, pair in zip(codes, kept, pairs_of(origins[name]), strict=True):
-            parts[PARTS[code]].add(pair, not is_kept, max_len)
-            if len(examples) < SHOWN_PAIRS:
-                examples.append(pair)
-        numbered = zip(place.part[place.kept].tolist(), place.item[place.kept].tolist(), strict=True)
-        for (code, _), n in Counter(numbered).items():
-            part = parts[PARTS[code]]
-            part.most_references = max(part.most_references, n)
+        pairs = pairs_of(origins[name])
+        examples += _count(parts, place, pairs, max_len, shown=SHOWN_PAIRS - len(examples))
     longest = max((length + 1 for part in parts.values() for length in part.sides[1].lengths), default=1)
     return Overview(
         parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
@@ -226,6 +228,23 @@ def inspect(
         max_source_len=None if read is None else read.room(min(longest, max_len or longest)),
         recommended=why,
     )
+
+
+def _count(
+    parts: Mapping[str, Part], place: Place, pairs: Iterable[Pair], max_len: int | None, shown: int
+) -> list[Pair]:
+    """Count pairs in the parts that they belong to; return the first of them, at most `shown`."""
+    first: list[Pair] = []
+    codes, kept = place.part.tolist(), place.kept.tolist()
+    for code, is_kept, pair in zip(codes, kept, pairs, strict=True):
+        parts[PARTS[code]].add(pair, not is_kept, max_len)
+        if len(first) < shown:
+            first.append(pair)
+    numbered = zip(place.part[place.kept].tolist(), place.item[place.kept].tolist(), strict=True)
+    for (code, _), n in Counter(numbered).items():
+        part = parts[PARTS[code]]
+        part.most_references = max(part.most_references, n)
+    return first
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

@@ -55,10 +55,7 @@ def complete(
         `log_probs` are 0 on the prefix, which was not written here.
     """
     env = sequence_env(env)
-    if not batch.ends.any(1).all():
-        raise ValueError("complete needs finished texts; some rows of the rollout have no end")
-    if env.max_len < 2:
-        raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
+    _check_can_be_completed(env, batch)
     lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
     check_fits(len(lengths) * rows * samples * env.max_len * TOKEN_BYTES, samples=samples, num_envs=rows)
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
@@ -74,6 +71,14 @@ def complete(
         with env.counts.writing(lanes):
             written = make_decode_loop(policy, decode, compile)(lanes, token, state, at_work, uniform)
         return finished_rollout(lanes, written, Behaviour(decode.temperature, autocast=autocast))
+
+
+def _check_can_be_completed(env: SequenceEnv, batch: Rollout) -> None:
+    """Refuse texts that have no end, or no prefix but the whole."""
+    if not batch.ends.any(1).all():
+        raise ValueError("complete needs finished texts; some rows of the rollout have no end")
+    if env.max_len < 2:
+        raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
 
 
 def _lengths(prefixes: Sequence[int] | None, longest: int) -> list[int]:
