@@ -255,7 +255,7 @@ MUTATIONS = [
             "losses objectives",
         ),
         # ── agents ──
-        ("dapo-equal-groups", "agents/grpo.py", "batch.mask & differ.unsqueeze(1)", "batch.mask", "update"),
+        ("dapo-equal-groups", "agents/grpo.py", " & differ.unsqueeze(1)", "", "update"),
         (
             "grpo-clip-high",
             "agents/grpo.py",
