@@ -156,9 +156,14 @@ def off(agent: Any, exact: dict[tuple[int, ...], Tensor], scale: float = 1.0) ->
 FAST: dict[str, Any] = {"lr": 0.1, "target_every": 60, "clip_norm": 100.0}
 
 
-@pytest.mark.parametrize("restricted", [False, True])
 @pytest.mark.parametrize(
-    "hyper", [{}, {"backup": "double"}, {"form": "dueling"}, {"target_every": 1, "target_share": 0.05}]
+    ("hyper", "restricted"),
+    [
+        ({}, False),
+        ({"backup": "double"}, True),
+        ({"form": "dueling"}, True),
+        ({"target_every": 1, "target_share": 0.05}, False),
+    ],
 )
 def test_dqn_finds_the_values_of_dynamic_programming(hyper: Any, restricted: bool) -> None:
     env = task(restricted)

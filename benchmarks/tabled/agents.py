@@ -192,8 +192,8 @@ def _control(run: dict[str, Any]) -> str:
 
 def values() -> str:
     """Return the scores of all seeds of agents that learn values, and the time that they took."""
-    text = ""
-    for run in runs("values"):
+    tables = []
+    for run in runs("values*"):
         rows = []
         for name, found in run["results"].items():
             setting, each = found["setting"], found["runs"]
@@ -202,8 +202,8 @@ def values() -> str:
             rows.append(
                 [f"{name}, {setting['total']:,} steps", f"{setting['solved']:g}", scores, f"{seconds:.0f} s"]
             )
-        text += markdown(["", "solved", "rlseq", "processor time of a run"], rows) + origin(run)
-    return text
+        tables.append(markdown(["", "solved", "rlseq", "processor time of a run"], rows) + origin(run))
+    return "\n".join(tables)
 
 
 def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], which: str) -> str:
