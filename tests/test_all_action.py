@@ -91,6 +91,10 @@ def test_completions_find_the_values_of_all_words(tiny: Any, dense: bool) -> Non
     if dense:
         env.parts = {"dense": lambda tokens, mask, context: (tokens + 1.0) * mask}
     batch = made(policy, action_values="exact").collect(env)
+    own = batch.action_values.gather(2, batch.actions.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(
+        own[batch.ends], batch.rewards[batch.ends]
+    )  # nothing comes after the last word
     before = env.counts.as_dict()["generated_tokens"]
     found = CompletedActions(samples=1500)(batch, policy, env, rlseq.Sample())
     torch.testing.assert_close(found, batch.action_values, rtol=0, atol=0.2)
