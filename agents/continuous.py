@@ -26,6 +26,7 @@ from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.policies.head import Head
 from rlseq.types import Rollout
+from rlseq.utils.arguments import shown
 from rlseq.utils.modules import eval_mode, frozen
 
 # ── what a critic reads ──────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +186,14 @@ class Continuous(ThroughDiscriminator):
     def opponent(self) -> Adversary:
         """Make a critic of what is read."""
         width = self.critic_input.width(self.policy)
-        return self.critic(make_matching_discriminator(self.policy, "cnn", vectors=width))
+        discriminator = make_matching_discriminator(self.policy, "cnn", vectors=width)
+        try:
+            made = self.critic(discriminator)
+        except TypeError as error:
+            raise TypeError(f"critic must make an Adversary of a discriminator: {error}") from error
+        if not isinstance(made, Adversary):
+            raise TypeError(f"critic must return an Adversary of a discriminator, got {shown(made)}")
+        return made
 
     def check(self, env: Any) -> None:
         """Refuse a critic that does not read the policy's vectors."""

@@ -106,7 +106,7 @@ def score(
     if not targets:
         return []
     coded = env.vocab.encode_batch(targets)
-    _warn_of_unknown(env, env.vocab, targets, coded)
+    _warn_of_unknown(env.vocab, targets, coded)
     eos, most = env.vocab.eos, env.max_len
     for target, ids in zip(targets, coded, strict=True):
         if len(ids) > most or (eos is None and len(ids) < most):
@@ -205,8 +205,11 @@ def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
     texts = [env.as_source(text) for text in sources]
     if not all(texts):
         raise ValueError(f"source {texts.index('') + 1} is empty; give a text to write about")
-    coded = vocab.encode_batch(texts)
-    _warn_of_unknown(env, vocab, texts, coded)
+    try:
+        coded = vocab.encode_batch(texts)
+    except ValueError as error:  # a vocabulary without an id for unknown words
+        raise ValueError(f"sources cannot be read: {error}") from None
+    _warn_of_unknown(vocab, texts, coded)
     longest = max(map(len, coded))
     if longest > width:
         said = f"the longest source of training has {width} {_units(vocab)}, got a source of {longest}"
@@ -217,7 +220,7 @@ def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
     return torch.tensor([row + [vocab.pad] * (width - len(row)) for row in rows], device=env.device)
 
 
-def _warn_of_unknown(env: Any, vocab: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
+def _warn_of_unknown(vocab: Any, texts: Sequence[str], coded: Sequence[list[int]]) -> None:
     """Warn of texts with words that the vocabulary does not have, which are all read as one and the same."""
     strange = [(text, ids) for text, ids in zip(texts, coded, strict=True) if vocab.unk in ids]
     if not strange:

@@ -193,8 +193,11 @@ def test_every_agent_is_trained_with_defaults_from_the_command_line(
 def test_every_agent_on_every_task_through_every_door(
     campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    agents = [name for name, cls in AGENTS.items() if cls.writes_texts]
+    if not campaign.whole:  # those with a discriminator take minutes on some tasks
+        agents = [name for name in agents if not shorter(name)]
     whole = [
-        (door, agent, id) for door in DOORS for agent in AGENTS for id in ids() if id.startswith("rlseq/")
+        (door, agent, id) for door in DOORS for agent in agents for id in ids() if id.startswith("rlseq/")
     ]
     random.Random(campaign.seed).shuffle(whole)
     counts: Counter[str] = Counter()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import rlseq
-from rlseq.agents import AGENTS, Adversarial
+from rlseq.agents import AGENTS
+from rlseq.agents.adversarial import AdversarialRounds
 from rlseq.cli import main
 from tests.pretrained.conftest import Folder
 from tests.pretrained.tiny import auto_class, with_weights
@@ -63,8 +64,12 @@ def test_an_agent_trains_a_pretrained_model(
     env, test = tasks(family)
     env.reseed(0)
     policy = rlseq.make_policy("hf", env, model=models[family], value=True)
-    hyper = SETTINGS.get(agent, {}) | (SHORTER if issubclass(AGENTS[agent], Adversarial) else {})
+    hyper = SETTINGS.get(agent, {}) | (SHORTER if issubclass(AGENTS[agent], AdversarialRounds) else {})
     learner = rlseq.make_agent(agent, policy, **hyper)
+    if agent == "gumbel":  # reads its own relaxed words, which a cache that is written in place cannot be
+        with pytest.raises(ValueError, match='or the agent "continuous"'):
+            learner.check(env)
+        return
     test_options: dict[str, Any] = {"eval_env": test, "eval_every": 2, "eval_texts": 4, "probe": False}
     rlseq.train(learner, env, updates=2, out=tmp_path / "run", alarms="ignore", quiet=True, **test_options)
     model = rlseq.load(tmp_path / "run")
