@@ -5,10 +5,11 @@
 PAIRS is a folder of train.tsv, dev.tsv and test.tsv (recipes/synopses.py writes one), MODEL a folder that
 `save_pretrained` has written (pretrain.py writes one). Every arm starts from MODEL and writes or imitates as
 many tokens, its step size falling to zero; its last weights are scored, greedily, on test items that nothing
-was chosen by. In the reward the end of a text counts as a word, in the scores it does not. Besides likelihood
-that goes on, the controls are a reward that says nothing (a constant, with which RLOO must not move), rewards
-that are dealt to other texts, and no training at all: of several samples of MODEL the one that is nearest to
-the others (minimum Bayes risk).
+was chosen by. In the scores the end of a text is no word; in the reward it is one where a setting says so: an
+undertrained model then learns to write texts of three words, whose end is right. Besides likelihood that goes
+on, the controls are a reward that says nothing (a constant, with which RLOO must not move), rewards that are
+dealt to other texts, and no training at all: of several samples of MODEL the one that is nearest to the others
+(minimum Bayes risk).
 
 Differences have paired intervals over items (the mean of the seeds of each item) and intervals over seeds,
 and a test by approximate randomisation over items, adjusted by Holm's method. What is finished is not done
@@ -53,6 +54,7 @@ class Setting:
     """How much of everything."""
 
     reward: str = "rouge_l"
+    end: bool = False  # does the end of a text count as a word in the reward?
     compared: str = "rouge_l"  # the metric of every item by which sides are compared
     metrics: tuple[str, ...] = ("rouge_l", "bleu", "chrf", "exact", "length", "reward")  # of every item
     pooled: tuple[str, ...] = ("bleu", "chrf", "distinct_1", "distinct_2")  # of all texts together
@@ -82,6 +84,7 @@ SETTINGS = {
     "synopses": Setting(),  # of packages, from their descriptions: recipes/synopses.py
     "vowels": Setting(  # words without their vowels, which have several right answers: recipes/words.py
         reward="cer",
+        end=True,
         compared="cer",
         metrics=("cer", "exact", "chrf", "length", "reward"),
         pooled=("cer", "exact", "chrf", "distinct_1"),
@@ -134,6 +137,8 @@ class Experiment:
                 max_source_len=setting.max_source_len,
             )
         env.metrics = {setting.compared: named_metric(setting.compared, env.corpus), **env.metrics}
+        if not setting.end:
+            env.parts = {setting.reward: env.metrics[setting.reward]}
         return env
 
     def policy(self, env: Any, adapters: bool = False) -> Any:
