@@ -8,8 +8,8 @@ many tokens, its step size falling to zero; its last weights are scored, greedil
 was chosen by. In the scores the end of a text is no word; in the reward it is one where a setting says so: an
 undertrained model then learns to write texts of three words, whose end is right. Besides likelihood that goes
 on, the controls are a reward that says nothing (a constant, with which RLOO must not move), rewards that are
-dealt to other texts, and no training at all: of several samples of MODEL the one that is nearest to the others
-(minimum Bayes risk).
+dealt to other texts, and no training at all: of several samples of MODEL the one that is nearest to the
+others (minimum Bayes risk).
 
 Differences have paired intervals over items (the mean of the seeds of each item) and intervals over seeds,
 and a test by approximate randomisation over items, adjusted by Holm's method. What is finished is not done
