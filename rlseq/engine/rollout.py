@@ -144,12 +144,7 @@ def rollout(
     check_words(policy, env.vocab, env.source_vocab)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
-        given = words_at_start(env, context)
-        if given is not None and forcing is not None:
-            raise ValueError(
-                "the task gives words at the start (ReverseCurriculum), and forced gives others; force words "
-                "on the task without that, env.replace(starts=None)"
-            )
+        given = words_at_start(env, context, forcing)
         with unchanged("the policy's start", context):
             state = policy.start({name: value[::repeat] for name, value in context.items()})
         state = checked_state(state, env.num_envs // repeat)
@@ -162,20 +157,35 @@ def rollout(
             loop = make_decode_loop(policy, decode, compile)
             written = loop(env, token, state, at_work, uniform, given or forcing)
         batch = finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
-        if given is None:
-            return batch
-        env.counts.imitated((given[1] & batch.mask).sum())
-        return replace(batch, given=given[1] & batch.mask)
+        return batch if given is None else _marked_as_given(env, batch, given[1])
 
 
-def words_at_start(env: SequenceEnv, context: Context) -> tuple[Tensor, Tensor] | None:
-    """Return words that the task gives at the start, and where, `[B, T]` each; None where it gives none."""
+def words_at_start(env: SequenceEnv, context: Context, forcing: Any) -> tuple[Tensor, Tensor] | None:
+    """Return words that the task gives at the start, and where, `[B, T]` each; None where it gives none.
+
+    Args:
+        env: the task.
+        context: of its rows.
+        forcing: words that the caller forces, which cannot go with those of the task.
+    """
     given = None if env.starts is None else env.starts.given(context)
     if given is None:
         return None
+    if forcing is not None:
+        raise ValueError(
+            "the task gives words at the start (ReverseCurriculum), and forced gives others; force words on "
+            "the task without that, env.replace(starts=None)"
+        )
     words, steps = given
     words = torch.nn.functional.pad(words, (0, env.max_len - words.shape[1]))
     return checked_forcing(words, steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
+
+
+def _marked_as_given(env: SequenceEnv, batch: Rollout, where: Tensor) -> Rollout:
+    """Return a batch that says which words the task gave, and count them as imitated."""
+    given = where & batch.mask
+    env.counts.imitated(given.sum())
+    return replace(batch, given=given)
 
 
 def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
