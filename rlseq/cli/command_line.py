@@ -194,7 +194,8 @@ def _resume(
 ) -> None:
     """Continue a run with the settings in its folder: to its end, or beyond it to a larger budget.
 
-    Runs of a comparison can be continued, too. A schedule of the step size is stretched over the new budget.
+    Runs of a comparison can be continued, too; continue a copy, because the comparison refuses a run of
+    another budget. A schedule of the step size is stretched over the new budget.
 
     Args:
         run: the folder of the run.
