@@ -47,6 +47,10 @@ def test_a_finished_run_goes_on_as_if_it_had_not_ended(agent: str, tmp_path: Pat
     theirs = weights(whole)
     assert all(torch.equal(value, theirs[name]) for name, value in weights(parts).items())
     assert read_results(parts)["tokens"] == read_results(whole)["tokens"] >= 1600
+    before = read_results(parts)
+    main(["resume", str(parts), "--budget-tokens", "1600"])  # nothing is left to do
+    assert capsys.readouterr().out == said.out
+    assert read_results(parts)["updates"] == before["updates"]
 
 
 def test_a_run_of_a_comparison_goes_on(tmp_path: Path, capsys: Any) -> None:
@@ -71,7 +75,7 @@ def test_bad_requests_have_one_line(tmp_path: Path, capsys: Any) -> None:
     state = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for words, said in (
         ([str(tmp_path)], "there is no checkpoint of a run"),
-        ([str(run), "--budget-tokens", "100"], "give a larger budget than 100"),
+        ([str(run), "--budget-tokens", "100"], "and a training cannot become shorter; give more"),
     ):
         with pytest.raises(SystemExit):
             main(["resume", *words])

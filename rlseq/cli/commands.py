@@ -151,11 +151,12 @@ def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: 
             f"the task of {run_folder} was not made by rlseq.make, so that its id is not known; continue it "
             "in Python: the same call of rlseq.train with a larger budget"
         )
-    finished = (run_folder / "results.json").exists()
-    spent = read_results(run_folder)["tokens"] if finished else 0
     budget = job.budget_tokens if budget_tokens is None else int(budget_tokens)
-    if budget < spent:
-        raise ValueError(f"{run_folder} has spent {spent:,} tokens; give a larger budget than {budget:,}")
+    if budget < job.budget_tokens:
+        raise ValueError(
+            f"{run_folder} has a budget of {job.budget_tokens:,} tokens, and a training cannot become "
+            f"shorter; give more than these, got {budget:,}"
+        )
     job = replace(job, folder=str(run_folder), budget_tokens=budget, imports=(*job.imports, *imports))
     start = None if job.start is None or job.stock else _started(job.start, run_folder)
     _, fresh = run(job, start, first_test=False, quiet=quiet)
