@@ -11,31 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import record
 import torch
+from control import EPISODES, Setting
 
 import rlseq
 from rlseq.adapters import GymEnv
-
-EPISODES = 100
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A task, an agent, and their sizes."""
-
-    id: str
-    agent: str
-    total: int  # steps of the environment
-    rows: int
-    steps: int  # of every row in a batch
-    solved: float
-    hyper: dict[str, Any]
-    policy: dict[str, Any]
-
 
 CARTPOLE: dict[str, Any] = {"lr": 2e-3, "schedule": "linear", "gamma": 0.98, "clip_norm": 10.0, "rows": 128}
 CARTPOLE |= {"gradient_steps": 64, "target_every": 1, "target_share": 0.02, "epsilon": 0.04}
