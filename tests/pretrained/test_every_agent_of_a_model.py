@@ -88,7 +88,15 @@ def test_agents_on_a_pretrained_model_are_compared(
         ]
     )
     found = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
-    assert "reinforce" in json.dumps(found)
+    assert found["failed"] == []
+    (task,) = found["tasks"]
+    agents = {agent["name"]: agent for agent in task["agents"]}
+    assert set(agents) == {"start", "mle", "reinforce"}
+    for name in ("mle", "reinforce"):
+        assert agents[name]["seeds"] == [0, 1]
+        assert 0 <= agents[name]["scores"]["reward"]["estimate"] <= 1
+        run = tmp_path / "out" / "runs" / "rlseq_Parallel-v0" / name / "0"
+        assert json.loads((run / "results.json").read_text("utf-8"))["tokens"] >= 300
 
 
 def test_sharded_weights_are_read(models: dict[str, Path], pairs: Path, tmp_path: Path) -> None:
