@@ -196,10 +196,7 @@ def inspect(
         prompt: around sources, for a tokenizer.
         languages: of a tokenizer that has several.
     """
-    if tokenizer is not None and level is not None:
-        raise ValueError(f"level={level!r} contradicts a tokenizer, whose tokens are counted; leave it out")
-    if level not in (None, "char", "word"):
-        raise ValueError(f"level must be char or word, which is what can be counted, got {level!r}")
+    _check_counted(level, tokenizer)
     origins = find(path, TEXTS if texts else PAIRS)
     problems = Problems()
     surveys = {name: scan(origin, 0, problems) for name, origin in origins.items()}
@@ -228,6 +225,14 @@ def inspect(
         max_source_len=None if read is None else read.room(min(longest, max_len or longest)),
         recommended=why,
     )
+
+
+def _check_counted(level: str | None, tokenizer: Any) -> None:
+    """Refuse a level that cannot be counted, or that contradicts a tokenizer."""
+    if tokenizer is not None and level is not None:
+        raise ValueError(f"level={level!r} contradicts a tokenizer, whose tokens are counted; leave it out")
+    if level not in (None, "char", "word"):
+        raise ValueError(f"level must be char or word, the units that can be counted, got {level!r}")
 
 
 def _count(
