@@ -112,5 +112,5 @@ def test_a_long_training_neither_grows_nor_slows_down(campaign: Campaign, tmp_pa
     assert max(disk) <= 1.15 * min(disk), counts
     assert max(mark.files for mark in warm) <= EVALUATIONS + FILES, counts
     assert len(checkpoints) <= 3, counts  # the last two, and the best
-    # Another process on the same core doubles processor time (2.04 was seen); 1,500 updates are too few for less.
+    # Another process on the same core doubles processor time: 2.04 was seen in 1,500 updates.
     assert last <= (1.25 if campaign.whole else 4.0) * first, counts
