@@ -17,6 +17,10 @@ register("rlseq/G2P-v0", "rlseq.envs.g2p:G2P")
 register("rlseq/Numbers-v0", "rlseq.envs.numbers:Numbers")
 register("rlseq/Text-v0", "rlseq.envs.text:Text")
 register("rlseq/HMM-v0", "rlseq.envs.hmm:Labels")
+register("rlseq/Bandit-v0", "rlseq.envs.decisions:Bandit")
+register("rlseq/CreditChain-v0", "rlseq.envs.decisions:CreditChain")
+register("rlseq/PlayOrStudy-v0", "rlseq.envs.decisions:PlayOrStudy")
+register("rlseq/TwoStates-v0", "rlseq.envs.decisions:TwoStates")
 
 
 def __getattr__(name: str) -> Any:
