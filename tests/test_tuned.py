@@ -27,13 +27,15 @@ def test_every_file_makes_its_policy_and_its_agents(name: str) -> None:
     tuned = tuned_settings(f"rlseq/{name}")
     env = rlseq.make(f"rlseq/{name}", **tuned.options)
     policy = rlseq.make_policy(str(tuned.policy), env, value=True, **tuned.sizes)
-    for agent, hyper in tuned.agents.items():
-        rlseq.make_agent(agent, policy, **hyper).check(env)
-    assert {"mle", "reinforce", "rloo"} <= set(tuned.agents)
+    for agents in (tuned.agents, tuned.after_likelihood):
+        for agent, hyper in agents.items():
+            rlseq.make_agent(agent, policy, **hyper).check(env)
+    likelihood = {"mle"} if name != "Enumerable-v0" else set()  # which has no references
+    assert {*likelihood, "reinforce", "rloo", "scst"} <= tuned.agents.keys() | tuned.after_likelihood.keys()
 
 
 def test_other_tasks_have_none() -> None:
-    for id in ("rlseq/Oracle-v0", "mine/Task-v0", "rlseq/../x"):
+    for id in ("mine/Task-v0", "rlseq/../x"):
         assert tuned_settings(id) == TunedSettings()
 
 
@@ -61,11 +63,13 @@ def test_the_step_size_rises_after_a_start_unless_told_otherwise(tmp_path: Path)
     assert json.loads((tmp_path / "c/config.json").read_text())["agent"]["schedule"] == "warmup"
 
 
+def hyper_of(config: ComparisonConfig) -> dict[str, Any]:
+    return {run.agent: dict(run.hyper) for run in config.runs()}
+
+
 def test_the_step_size_rises_in_comparisons_after_likelihood_unless_told_otherwise() -> None:
     agents: dict[str, Any] = {"rloo": {}, "scst": {"schedule": "linear"}, "mle": {}, "sb3-ppo": {}}
-    config = ComparisonConfig("rlseq/Copy-v0", agents, seeds=1)
-    hyper = {run.agent: run.hyper for run in config.runs()}
-    assert hyper == {
+    assert hyper_of(ComparisonConfig("rlseq/Copy-v0", agents, seeds=1, tuned=False)) == {
         "start": {},
         "mle": AFTER_LIKELIHOOD,
         "rloo": AFTER_LIKELIHOOD,
@@ -73,15 +77,40 @@ def test_the_step_size_rises_in_comparisons_after_likelihood_unless_told_otherwi
         "sb3-ppo": {},
     }
     for start in (None, "reinforce"):
-        alone = ComparisonConfig("rlseq/Copy-v0", "rloo", seeds=1, start=start)
-        assert [run.hyper for run in alone.runs() if run.agent == "rloo"] == [{}]
+        alone = ComparisonConfig("rlseq/Copy-v0", "rloo", seeds=1, start=start, tuned=False)
+        assert hyper_of(alone)["rloo"] == {}
+
+
+def test_comparisons_use_them_unless_told_otherwise() -> None:
+    tuned = tuned_settings("rlseq/G2P-v0")
+    agents: dict[str, Any] = {"scst": {}, "rloo": {"lr": 1.0}, "grpo": {}}
+    config = ComparisonConfig({"rlseq/G2P-v0": {"max_len": 9}}, agents, seeds=1)
+    assert hyper_of(config) == {
+        "start": tuned.agents["mle"],
+        "scst": {**AFTER_LIKELIHOOD, **tuned.after_likelihood["scst"]},
+        "rloo": {**AFTER_LIKELIHOOD, **tuned.after_likelihood["rloo"], "lr": 1.0},
+        "grpo": AFTER_LIKELIHOOD,
+    }
+    for run in config.runs():
+        assert (run.policy, run.sizes, run.options) == (
+            tuned.policy,
+            tuned.sizes,
+            {**tuned.options, "max_len": 9},
+        )
+    pretrained = ComparisonConfig("rlseq/G2P-v0", "scst", seeds=1, policy={"name": "hf", "model": "t5"})
+    assert hyper_of(pretrained) == {"start": {}, "scst": AFTER_LIKELIHOOD}, "these step sizes are too large"
+    own = ComparisonConfig("rlseq/G2P-v0", "scst", seeds=1, policy={"name": "gru", "hidden": 8})
+    assert {(run.policy, *run.sizes.items()) for run in own.runs()} == {("gru", ("hidden", 8))}
 
 
 def test_the_commands_solve_their_tasks() -> None:
     """By the committed results of those commands."""
     path = Path(__file__).parents[1] / "benchmarks" / "results" / "tuned.json"
-    for id, agents in json.loads(path.read_text("utf-8"))["results"].items():
-        assert set(agents) == set(tuned_settings(id).agents)
-        for agent, found in agents.items():
-            assert found["settings"] == tuned_settings(id).agents[agent]
-            assert found["reward"] > 0.95 > 0.3 > found["untrained"], (id, agent)
+    results = json.loads(path.read_text("utf-8"))["results"]
+    for id, agents in results.items():
+        tuned = tuned_settings(id)
+        after = {f"{agent}, after likelihood": hyper for agent, hyper in tuned.after_likelihood.items()}
+        assert {name: found["settings"] for name, found in agents.items()} == {**tuned.agents, **after}
+    for id in ("rlseq/Copy-v0", "rlseq/Reverse-v0"):
+        for agent, found in results[id].items():
+            assert found["reward"] > 0.95 > 0.3 > found["before"], (id, agent)

@@ -235,10 +235,17 @@ def tuned() -> str:
     text = ""
     for run in runs("tuned"):
         rows = [
-            [f"`{found['command']}`", f"{found['untrained']:.3f}", f"{found['reward']:.3f}", found["seconds"]]
-            for agents in run["results"].values()
+            [
+                f"`{id}`",
+                f"`{found['command']}`",
+                f"{found['before']:.3f}",
+                f"{found['reward']:.3f}",
+                f"{found['sampled']:.3f}" if "sampled" in found else "",
+                f"{found['seconds']:.0f}",
+            ]
+            for id, agents in run["results"].items()
             for found in agents.values()
         ]
-        head = ["command", "untrained", "reward on held-out sources", "seconds"]
+        head = ["task", "command", "reward before", "after", "of samples", "CPU seconds"]
         text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
     return text

@@ -45,7 +45,7 @@ from rlseq.training.fingerprint import configuration, describe_task
 from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
-from rlseq.training.tuned_settings import TunedSettings, after_likelihood, tuned_settings
+from rlseq.training.tuned_settings import TunedSettings, tuned_settings
 from rlseq.utils.arguments import checked, keyword_names, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -109,23 +109,23 @@ def train(name: str, words: Sequence[str]) -> None:
     )
     check_setting_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
-    id, starts = _typed("env", words, found), _typed("start", words, found) is not None
-    tuned = TunedSettings() if starts or id is None else tuned_settings(id)
-    suited = after_likelihood(name) if starts else dict(tuned.agents.get(name, {}))
+    start, tuned = _start_and_tuned(words, found)
+    suited = tuned.hyper(name, after_likelihood=start is not None)
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, {**suited, **found})
-    start = None if given.start is None else _started(given.start, Path(given.out))
     if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
+    if start is None and name in tuned.after_likelihood and name not in tuned.agents:
+        _say_likelihood_first(str(id), name)
     policy, *sizes = given.policy or ("" if start else tuned.policy or RunConfig.policy,)
     job = RunConfig(
         **fields_of(RunConfig, given, FLAGS_OF_RUN)
         | {
             "agent": name,
             "algorithm": name,
-            "options": {**tuned.options, **settings(given.option, "option")},
+            "options": {**({} if start else tuned.options), **settings(given.option, "option")},
             "hyper": {n: getattr(given, n) for n, _, f in own if getattr(given, n) != f.default_factory()},
             "policy": policy,
-            "sizes": settings(sizes, "policy") if given.policy else dict(tuned.sizes),
+            "sizes": dict(tuned.sizes) if not (given.policy or start) else settings(sizes, "policy"),
         }
     )
     job, folder = job if start is None else inherited(job, start), Path(job.folder)
@@ -167,6 +167,16 @@ def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: 
     )
 
 
+def _start_and_tuned(words: Sequence[str], found: Mapping[str, Any]) -> tuple[Model | None, TunedSettings]:
+    """Return the model that a training starts from, and the tuned settings of its task for its policy."""
+    origin, folder = _typed("start", words, found), _typed("out", words, found)
+    start = None if origin is None else _started(origin, Path(folder or RunConfig.folder))
+    id = _typed("env", words, found) or (start.run.env if start else None)
+    typed: Any = _typed("policy", words, found)
+    name = start.run.policy if start else typed if isinstance(typed, str) or not typed else typed[0]
+    return start, tuned_settings(id, name) if id else TunedSettings()
+
+
 def _typed(name: str, words: Sequence[str], found: Mapping[str, Any]) -> Any:
     """Return a setting as it was typed, or as a file has it; None where neither has it."""
     following = [after for word, after in pairwise(words) if word == f"--{name}"]
@@ -184,6 +194,15 @@ def _say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
     """Write to standard error which items a policy was tested on; scores go to standard output."""
     items = f"items of {other}" if other else tested_on(id)
     sys.stderr.write(f"rlseq: tested on {number_tested(selection(env.size, texts))}{items}\n")
+
+
+def _say_likelihood_first(id: str, agent: str) -> None:
+    """Write to standard error how an agent learns a task that is hardly learned from random weights."""
+    sys.stderr.write(
+        f"rlseq: a policy with random weights earns next to nothing on {id}; train likelihood first:\n"
+        f"  rlseq train mle --env {id} --out runs/likelihood\n"
+        f"  rlseq train {agent} --start runs/likelihood\n"
+    )
 
 
 def evaluate(
@@ -373,13 +392,13 @@ def _comparison(given: Any) -> ComparisonConfig:
         if not dot or owner is None:
             raise ValueError(f"hyper must be agent.name=value, got {key!r}{hint(name, agents)}")
         agents[owner][parameter] = value
-    policy, *sizes = _named(given.policy)
+    policy, *sizes = given.policy or (None,)
     return ComparisonConfig(
         **fields_of(ComparisonConfig, given, FLAGS_OF_COMPARISON)
         | {
             "envs": dict.fromkeys(given.env, settings(given.option, "option")),
             "agents": agents,
-            "policy": {"name": policy, **settings(sizes, "policy")},
+            "policy": None if policy is None else {"name": policy, **settings(sizes, "policy")},
             "start": None if given.start == "none" else given.start,
             "start_hyper": settings(given.start_hyper, "start_hyper"),
             "mle_options": settings(given.mle_option, "mle_option"),
@@ -390,13 +409,6 @@ def _comparison(given: Any) -> ComparisonConfig:
 def _alike(name: str) -> str:
     """Return a name with _ for -, as in the names of settings."""
     return name.replace("-", "_")
-
-
-def _named(policy: Sequence[str]) -> Sequence[str]:
-    """Return the name of a policy and its sizes as they were typed; refuse nothing at all."""
-    if not policy:
-        raise ValueError("policy must be a name and its sizes, `lstm hidden=64`, got nothing")
-    return policy
 
 
 def tokens(name: str, number: float) -> int:

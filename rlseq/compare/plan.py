@@ -16,7 +16,7 @@ from rlseq.compare.folders import check_names, folder_name
 from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.training.run_config import RunConfig
-from rlseq.training.tuned_settings import after_likelihood
+from rlseq.training.tuned_settings import TunedSettings, tuned_settings
 from rlseq.utils.arguments import Checked, PositiveInt, Tokens
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
@@ -48,9 +48,12 @@ class ComparisonConfig(Checked):
     """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
     budget_tokens: Tokens = 1_000_000
     """Length of every run: tokens that are generated or imitated."""
-    policy: str | Options = "lstm"
+    policy: str | Options | None = None
     """Name and sizes of the policy: `lstm hidden=64` on the command line, `{"name": "lstm", "hidden": 64}` in
-    Python."""
+    Python. By default that of the task's tuned settings, or `lstm`."""
+    tuned: bool = True
+    """Use the tuned settings of each task (policy, rows of a batch, hyper-parameters of the agents that were
+    tuned) where no others are given; otherwise, and for agents that were not tuned, the defaults."""
     metrics: Sequence[str] | None = None
     """Metrics to report beside the reward in tests; by default those of the task."""
     rewards: Sequence[str] = ()
@@ -130,20 +133,31 @@ class ComparisonConfig(Checked):
                 for reward in (*self.rewards, *([self.control] if self.control else [])):
                     yield f"{name}@{reward}", {"agent": algorithm, **hyper, "reward": reward}
 
+    def tuned_settings(self, id: str) -> TunedSettings:
+        """Return the tuned settings of a task that this comparison uses."""
+        return tuned_settings(id, self._given_policy()[0]) if self.tuned else TunedSettings()
+
+    def _given_policy(self) -> tuple[str | None, dict[str, Any]]:
+        """Return the name and the sizes of the policy that were given; no name if none was."""
+        shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
+        return shape.pop("name", RunConfig.policy), shape
+
     def _runs(
         self, place: Path, id: str, options: Options, variants: Mapping[str, Options], seed: int
     ) -> Iterator[RunConfig]:
         """Yield the runs of one task and seed: the shared start, and every agent from there."""
-        shape = dict(self.policy) if isinstance(self.policy, Mapping) else {"name": self.policy}
-        policy = shape.pop("name", "lstm")
+        tuned = self.tuned_settings(id)
+        policy, sizes = self._given_policy()
+        if policy is None:
+            policy, sizes = tuned.policy or RunConfig.policy, dict(tuned.sizes)
         for name, settings in variants.items():
             run = str(place / folder_name(name) / str(seed))
             starts, likelihood = name == START, settings["agent"] == "mle"
-            suited = {} if starts or self.start != "mle" else after_likelihood(settings["agent"])
+            suited = tuned.hyper(settings["agent"], after_likelihood=not starts and self.start == "mle")
             yield RunConfig(
                 folder=run,
                 env=id,
-                options=options,
+                options={**tuned.options, **options},
                 agent=name,
                 algorithm=settings["agent"],
                 hyper={
@@ -152,7 +166,7 @@ class ComparisonConfig(Checked):
                 },
                 reward=settings.get("reward"),
                 policy=policy,
-                sizes=shape,
+                sizes=sizes,
                 seed=seed,
                 budget_tokens=(self.start_tokens if starts else None) or self.budget_tokens,
                 evaluations=self.evaluations,

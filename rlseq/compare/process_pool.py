@@ -98,7 +98,9 @@ def _work(
                 tell(folder, line)
         for folder in ended:
             process = running.pop(folder)
-            if process.exitcode:
+            if process.exitcode and stop.asked:
+                tell(folder, "stopped; the same command continues it")
+            elif process.exitcode:
                 failed[folder] = _reason(Path(folder), process.exitcode)
                 tell(folder, f"failed: {failed[folder].strip().splitlines()[-1]}")
         unfinished = {job.folder for job in waiting} | set(running)

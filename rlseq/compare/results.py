@@ -21,6 +21,7 @@ from rlseq.training.fingerprint import configuration, machine
 from rlseq.training.reward_hacking import reward_hacking_alarms
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_metrics, read_results, read_samples
+from rlseq.training.tuned_settings import tuned_settings
 from rlseq.utils.files import Damaged, Json, read_json, read_sealed, write_sealed
 from rlseq.utils.places import command_line, without_places
 
@@ -232,6 +233,9 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Bounds]) -> Jso
         "curve": _curve(curves, ranges["reward"]),
         "seed_curves": [[{key: point[key] for key in JOINED} for point in curve] for curve in curves],
         "settings": runs[0].settings(),
+        "tuned": tuned_settings(job.env).used(
+            job.algorithm, job.hyper, after_likelihood=job.start is not None
+        ),
         "alarms": [
             {"seed": run.job.seed, "alarm": without_places(alarm)}
             for run, curve in zip(runs, curves, strict=True)

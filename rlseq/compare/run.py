@@ -14,6 +14,7 @@ from rlseq.compare.plan import ComparisonConfig, Names, check_runs
 from rlseq.compare.process_pool import processes_for, run_all
 from rlseq.compare.results import Comparison, collect_results
 from rlseq.training.fingerprint import differences
+from rlseq.training.progress_lines import clock
 from rlseq.training.run_config import RunConfig
 from rlseq.utils.errors import check_options, printable
 from rlseq.utils.files import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
@@ -68,7 +69,7 @@ def _made(
     runs: Sequence[RunConfig], processes: int, folder: Path, quiet: bool
 ) -> tuple[dict[str, str], float]:
     """Train the runs, and print the lines of their logs unless the comparison is quiet."""
-    finished = 0
+    finished, found, began = 0, sum(job.done for job in runs), time.perf_counter()
 
     with progress("compare", len(runs), "runs", False if quiet else None) as show:
 
@@ -79,9 +80,17 @@ def _made(
 
         def tell(run: str, line: str) -> None:
             name = Path(run).relative_to(folder).as_posix()
-            sys.stderr.write(f"[{finished}/{len(runs)}] {name}: {printable(line)}\n")
+            left = time_left(finished - found, len(runs) - finished, time.perf_counter() - began)
+            sys.stderr.write(f"[{finished}/{len(runs)}{left}] {name}: {printable(line)}\n")
 
         return run_all(runs, processes, advance, (lambda run, line: None) if quiet else tell)
+
+
+def time_left(done: int, left: int, seconds: float) -> str:
+    """Return the time that the runs left will take, by that of the runs done; nothing before the first."""
+    if not done:
+        return ""
+    return f", {clock(seconds / done * left)} left"
 
 
 def _agree(runs: Sequence[RunConfig]) -> None:

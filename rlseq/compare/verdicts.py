@@ -136,6 +136,7 @@ def remarks(agents: Sequence[Json], pairs: Sequence[Json]) -> list[str]:
         *_orders(agents, pairs),
         *_unseen(pairs, runs),
         *_items(pairs),
+        *_tuned(agents),
     ]
 
 
@@ -225,6 +226,19 @@ def _items(pairs: Sequence[Json]) -> list[str]:
         f"Intervals over items cover less than 95 % if fewer than {FEW_ITEMS} items have different scores: "
         f"here {least if least == most else f'{least} to {most}'} of {n}, "
         f"in {len(few)} of {len(pairs)} pairs."
+    ]
+
+
+def _tuned(agents: Sequence[Json]) -> list[str]:
+    """Return a remark if some agents have tuned settings of the task and others have not."""
+    tuned = [agent["name"] for agent in agents if agent.get("tuned")]
+    others = [agent["name"] for agent in agents if not agent.get("tuned")]
+    if not tuned or not others:
+        return []
+    return [
+        f"Settings that were tuned on this task: {_listed(tuned)}; not tuned: {_listed(others)}. A "
+        "difference between the two groups may come from the tuning; --no-tuned (tuned=False) compares all "
+        "agents with their defaults."
     ]
 
 

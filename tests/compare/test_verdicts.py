@@ -158,3 +158,13 @@ def test_alarms_that_differ_in_figures_share_a_line() -> None:
         "rloo, seeds 0, 1; median, seed 0: preflight: references (0.566) earn little (figures of the first)",
         "rloo, seed 1: entropy fell",
     ]
+
+
+def test_tuned_agents_beside_others_are_named() -> None:
+    agents, pairs = judged({"A": [0.1, 0.2, 0.3, 0.4], "B": [0.1, 0.2, 0.3, 0.4]})
+    assert not any("tuned" in line for line in remarks(agents, pairs))
+    agents[0]["tuned"] = True
+    assert any(
+        line.startswith("Settings that were tuned on this task: A; not tuned: B.")
+        for line in remarks(agents, pairs)
+    )
