@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, select_autoescape
 from matplotlib.ticker import MaxNLocator
 
 import rlseq.compare.figures as figures
@@ -47,9 +47,14 @@ def fragment(results: Json) -> str:
     return shown
 
 
-def template(name: str) -> Any:
-    """Return a template of a page, which escapes whatever is put into it."""
-    loader = PackageLoader("rlseq.compare", "templates")
+def template(name: str, package: str = "rlseq.compare") -> Any:
+    """Return a template of a page, which escapes all that is put into it.
+
+    Args:
+        name: of the template.
+        package: that has it; it may extend those of the reports.
+    """
+    loader = ChoiceLoader([PackageLoader(place, "templates") for place in (package, "rlseq.compare")])
     return Environment(
         loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
     ).get_template(name)

@@ -12,7 +12,7 @@ from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Seed
 
 @dataclass(frozen=True)
 class FitConfig(Checked):
-    """What `rlseq.fit` can be told beside the path of the data; all of it is chosen by the data otherwise."""
+    """The settings of `rlseq.fit` beside the path of the data; the data decide those that are not given."""
 
     out: str | PathLike[str] | None = None
     """Folder of the model, the page and the runs; `runs/` and the name of the file when not given."""
@@ -43,10 +43,12 @@ class FitConfig(Checked):
     updates: PositiveInt = 6000
     """The most updates of likelihood."""
     reward_updates: PositiveInt = 2000
-    """The most updates on the reward, and as many of likelihood that goes on beside it for comparison."""
+    """The most updates on the reward, and of the continued likelihood training that it is compared with."""
     seed: Seed = 0
     """Seed of the division of the data, of initial weights and of samples."""
     device: str = "cpu"
     """Device of the model, `cuda` for a GPU."""
+    quiet: bool = False
+    """Print no lines about the data, the choices and the training; warnings remain."""
     imports: tuple[str, ...] = ()
     """Modules of your own that are imported first, so that what they register has a name."""

@@ -98,8 +98,8 @@ def fit(path: Where | Mapping[str, Where], *, config: FitConfig | None = None, *
 def run_fit(
     path: Where | Mapping[str, Where], config: FitConfig, say: Callable[[str], None] | None = None
 ) -> Fit:
-    """Fit as `rlseq.fit` does; `say` is told what is chosen and reached, on standard error when not given."""
-    say = say or _on_stderr
+    """Fit as `rlseq.fit` does; `say` gets the lines about it, which go to standard error by default."""
+    say = say or ((lambda line: None) if config.quiet else _on_stderr)
     import_modules(config.imports)
     pick(AGENTS, config.agent, "agent")
     if config.reward is not None:
@@ -188,11 +188,10 @@ class _Data:
         return sizes
 
     def identity(self) -> Json:
-        """What must be the same for a fit to go on: the content of the files, and the settings."""
+        """Return the content of the files and the settings: a fit continues only where both are the same."""
         files = [file for origin in find(self.path).values() for file in origin.files]
-        settings = {
-            name: value for name, value in asdict(self.config).items() if name not in ("out", "minutes")
-        }
+        of_call = ("out", "minutes", "quiet")  # which change nothing in the model but its time
+        settings = {name: value for name, value in asdict(self.config).items() if name not in of_call}
         settings |= {"imports": list(self.config.imports)}
         return {"schema": SCHEMA, "data": key_of(files, {}), "settings": settings}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from rlseq.compare.figures import FAINT, INK, PALETTE, inline
+from rlseq.compare.report import template
 from rlseq.metrics.registry import row_of
 from rlseq.recipe.verdict import models
 from rlseq.utils.files import Json, write_whole
@@ -31,16 +31,10 @@ def write_page(results: Json, folder: Path) -> Path:
 
 def fit_page(results: Json) -> str:
     """Return the page as HTML, which loads nothing from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("rlseq.recipe", "templates"),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figures = [inline(likelihood_curve(results), "Nats per token on dev against updates of likelihood")]
     if results["stages"]:
         figures.append(inline(reward_curves(results), "Reward on dev against updates after likelihood"))
-    shown: str = environment.get_template("fit.html").render(
+    shown: str = template("fit.html", "rlseq.recipe").render(
         results=results,
         names=MODELS,
         head=_columns(results),
