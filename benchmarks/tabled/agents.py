@@ -142,7 +142,7 @@ def variance() -> str:
             alike, apart = found["alike"], found["apart"]
             off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
             rows.append(
-                [name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias(alike), off]
+                [name, alike["samples"], times(alike["ratio"]), times(apart["ratio"]), bias(alike), off]
             )
         head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
         text += markdown(head, rows) + origin(run)
@@ -159,6 +159,11 @@ def relaxed() -> str:
         ]
         text += markdown(["estimator", "samples", "variance", "bias", "cosine"], rows) + origin(run)
     return text
+
+
+def times(ratio: float) -> str:
+    """Return a ratio of variances; of large ones no decimals are known."""
+    return f"{ratio:.3f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
 def bias(found: dict[str, Any]) -> str:
