@@ -28,6 +28,7 @@ from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
 from rlseq.agents.grpo import DAPO as DAPO
 from rlseq.agents.grpo import GRPO as GRPO
 from rlseq.agents.grpo import DrGRPO as DrGRPO
+from rlseq.agents.grpo import ReinforcePP as ReinforcePP
 from rlseq.agents.gumbel import Gumbel as Gumbel
 from rlseq.agents.mixer import MIXER as MIXER
 from rlseq.agents.mle import MLE as MLE
@@ -36,6 +37,11 @@ from rlseq.agents.mrt import MRTCorrected as MRTCorrected
 from rlseq.agents.pg_bleu import PGBLEU as PGBLEU
 from rlseq.agents.ppo import PPO as PPO
 from rlseq.agents.ppo import PPOKL as PPOKL
+from rlseq.agents.ratios import CISPO as CISPO
+from rlseq.agents.ratios import DPPO as DPPO
+from rlseq.agents.ratios import GMPO as GMPO
+from rlseq.agents.ratios import GSPO as GSPO
+from rlseq.agents.ratios import SAPO as SAPO
 from rlseq.agents.reinforce import REINFORCE as REINFORCE
 from rlseq.agents.rloo import RLOO as RLOO
 from rlseq.agents.scheduled_sampling import READINGS
@@ -62,10 +68,12 @@ AGENTS: dict[str, type[Agent]] = {
     "adversarial": Adversarial,
     "all_action": AllAction,
     "cem": CEM,
+    "cispo": CISPO,
     "continuous": Continuous,
     "dagger": DAgger,
     "dapo": DAPO,
     "ddpg": DDPG,
+    "dppo": DPPO,
     "dqn": DQN,
     "dr_grpo": DrGRPO,
     "e2e": E2E,
@@ -73,7 +81,9 @@ AGENTS: dict[str, type[Agent]] = {
     "finite_differences": FiniteDifferences,
     "g_learning": GLearning,
     "gail": GAIL,
+    "gmpo": GMPO,
     "grpo": GRPO,
+    "gspo": GSPO,
     "gumbel": Gumbel,
     "maligan": MaliGAN,
     "max_ent_irl": MaxEntIRL,
@@ -87,7 +97,9 @@ AGENTS: dict[str, type[Agent]] = {
     "rankgan": RankGAN,
     "regs": REGS,
     "reinforce": REINFORCE,
+    "reinforce_pp": ReinforcePP,
     "rloo": RLOO,
+    "sapo": SAPO,
     "scheduled_sampling": ScheduledSampling,
     "scst": SCST,
     "seqgan": SeqGAN,

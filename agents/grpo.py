@@ -1,4 +1,4 @@
-"""GRPO, and two variants of it, Dr. GRPO and DAPO."""
+"""GRPO, and variants of it: Dr. GRPO, DAPO and REINFORCE++."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import Baseline, group_mean
-from rlseq.policy_gradient.factors import Scale, as_it_is, by_group
+from rlseq.policy_gradient.baselines import Baseline, group_mean, none
+from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch, by_group
 from rlseq.policy_gradient.losses import Aggregate, clipped, out_of_clip, per_step, per_text, per_token
 from rlseq.policy_gradient.penalties import Divergence, k3
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
@@ -68,3 +68,21 @@ class DAPO(GRPO):
         returns = batch.returns.view(-1, batch.samples)
         differ = (returns != returns[:, :1]).any(1).repeat_interleave(batch.samples)
         return self.aggregate(self.acted(batch).mask & differ.unsqueeze(1))
+
+
+@dataclass(eq=False)
+class ReinforcePP(GRPO):
+    """PPO without a critic: A = G whitened over the batch, with a divergence in the reward (Hu et al. 2025).
+
+    `baseline="group_mean"` with `samples` ≥ 2 is REINFORCE++-baseline, whose paper has the divergence in the
+    loss: `kl_reward=0`, `kl=0.01`, `divergence="k2"`.
+    """
+
+    samples: PositiveInt = 1  # K, number of texts for each source
+    baseline: Baseline = none  # subtracted from the credit (rlseq.baselines)
+    scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
+    aggregate: Aggregate = per_token  # weight of each token in the loss (rlseq.losses)
+    kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
+    kl_reward: NonNegativeFloat = (
+        0.01  # weight of that divergence when it is subtracted from the reward of every token
+    )

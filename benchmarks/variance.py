@@ -76,6 +76,14 @@ CASES = {
     "GRPO without std, K = 4": Case("grpo", {"scale": "none", **MOVED}, factor=None),
     "DAPO, K = 4": Case("dapo", MOVED, factor=None),
     "PPO, one step": Case("ppo", {"epochs": 1, "minibatches": 1}, factor=None),
+    "OPO, K = 4": Case("reinforce", {"baseline": "length_weighted", **K4}, factor=None),
+    "optimal token, K = 4": Case("reinforce", {"baseline": "optimal_token", **K4}, factor=None),
+    "REINFORCE++": Case("reinforce_pp", {"kl_reward": 0.0}, factor=None),
+    "REINFORCE++-baseline, K = 4": Case(
+        "reinforce_pp", {"kl_reward": 0.0, "baseline": "group_mean", **K4}, factor=None
+    ),
+    "MaxRL, K = 4": Case("grpo", {"scale": "by_mean", **MOVED}, factor=None, exact=False),
+    "best of 4 (pass@4)": Case("reinforce", {"credit": "pass_at_k", "baseline": "none", **K4}, factor=None),
     "all actions, exact Q": Case("all_action", {"action_values": "exact"}),
     "all actions, 1 completion": Case("all_action", beside=9.0, exact=False),
     "ES, 64 policies": Case("es", {"population": 64, **AS_PAID}, exact=False),

@@ -1,7 +1,8 @@
 """Baselines: functions `(returns [B, T], batch) -> b`, broadcastable to `[B, T]`, subtracted from returns.
 
 To leave the gradient unbiased, b may not depend on the action whose return it is compared with: these look at
-other texts, at what was written before the action, or at earlier batches. `group_mean` is the one exception.
+other texts, at what was written before the action, or at earlier batches. The exceptions are means of a group
+that hold the text itself: `group_mean`, `length_weighted` and `optimal_token`.
 A baseline that needs more than the samples, or learns from batches, derives from `Factor`.
 """
 
@@ -78,6 +79,46 @@ def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
     """Return the mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
     total = returns[:, 0].view(-1, batch.samples).mean(1)
     return total.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
+
+
+def length_weighted(returns: Tensor, batch: Rollout) -> Tensor:
+    """Return Σ L R / Σ L over the K texts of the context, L their lengths, less past rewards (OPO).
+
+    Hao et al. 2025: the constant of least variance, if the squared gradient of a text grows as its length.
+    """
+    total, lengths = returns[:, 0].view(-1, batch.samples), batch.mask.sum(1).view(-1, batch.samples)
+    optimal = (lengths * total).sum(1) / lengths.sum(1).clamp(min=1)
+    return optimal.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
+
+
+@dataclass(frozen=True)
+class OptimalToken(Factor):
+    """Σ G W / Σ W over the K texts at each step, W the squared norms of all scores so far (verl).
+
+    ‖∇ log π(a)‖² in the logits is 1 − 2π(a) + Σπ². Where one text alone is so long, b is 0.
+    """
+
+    @torch.no_grad()
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Add the squared norm of the score of every action."""
+        seen = evaluate_frozen(policy, batch)
+        if seen.logits is None:
+            raise ValueError(
+                f"optimal_token needs all probabilities of {type(policy).__name__}; let its `evaluate` "
+                "return `logits` (rlseq.types.Evaluation), or use baseline='length_weighted'"
+            )
+        likely = seen.logits.reduce(lambda z: z.softmax(-1).square().sum(-1))
+        return replace(batch, score_norms=1 - 2 * seen.log_probs.exp() + likely)
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """Return the weighted mean of each step."""
+        if batch.score_norms is None:
+            raise ValueError("the optimal token baseline needs the norms of scores; collect with the agent")
+        shape = -1, batch.samples, returns.shape[1]
+        weight = ((batch.score_norms * batch.mask).cumsum(1) * batch.mask).view(shape)
+        optimal = (returns.view(shape) * weight).sum(1) / weight.sum(1).clamp(min=1e-8)
+        alone = batch.mask.view(shape).sum(1) < 2
+        return optimal.masked_fill(alone, 0).repeat_interleave(batch.samples, 0)
 
 
 @dataclass(eq=False)
@@ -230,4 +271,6 @@ BASELINES: dict[str, Baseline] = {  # an agent gets a copy of its own
     "greedy_corrected": Regression(beside=GreedyReturn()),
     "leave_one_out": leave_one_out,
     "group_mean": group_mean,
+    "length_weighted": length_weighted,
+    "optimal_token": OptimalToken(),
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Any
 
 import torch
@@ -109,6 +110,72 @@ class Completions(CreditOfTexts, Checked):
         return replace(batch, credit=credit - past_rewards(batch))
 
 
+class CreditOfGroups(CreditOfTexts):
+    """A credit of whole texts that compares the K texts of a context itself, and so takes no baseline."""
+
+    least: int = 2  # texts of a context that it needs
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Compare the texts, and store the credit."""
+        return replace(batch, credit=self.of_texts(batch, env).unsqueeze(1).expand_as(batch.rewards))
+
+    def of_texts(self, batch: Rollout, env: Any) -> Tensor:
+        """Return the credit of every text, `[B]`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PassAtK(CreditOfGroups, Checked):
+    """The gradient of E[max of k returns], pass@k where returns are 0 or 1, from K ≥ k texts; unbiased.
+
+    Of every set of k of the K texts the best is credited with its lead over the second best, which is the
+    best return without it; the mean over all sets (Walder & Karkhanis 2025). With k = K the best text alone
+    is credited (Tang et al. 2025).
+
+    Args:
+        k: texts of which the best counts; all K when not given.
+    """
+
+    k: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k == 1:
+            raise ValueError("k must be at least 2; the mean return of one text is what rloo follows")
+
+    @property
+    def least(self) -> int:  # type: ignore[override]
+        """The number of texts of a context that it needs."""
+        return self.k or 2
+
+    def of_texts(self, batch: Rollout, env: Any) -> Tensor:
+        """Return K times the mean over sets of the lead that a text has in each, `[B]`."""
+        whole = batch.samples
+        k = self.k or whole
+        ordered, order = batch.returns.view(-1, whole).sort(1)
+        sets = [comb(below, k - 2) / comb(whole, k) for below in range(whole)]  # with this text as the second
+        weights = torch.tensor(sets, dtype=ordered.dtype, device=ordered.device)
+        ahead = torch.tril(ordered.new_ones(whole, whole), -1) * weights  # [best, second]
+        lead = whole * (ordered * ahead.sum(1) - ordered @ ahead.t())
+        return torch.empty_like(lead).scatter_(1, order, lead).flatten()
+
+
+@dataclass(frozen=True)
+class PerMetric(CreditOfGroups, Checked):
+    """Σ over the metrics of a reward of (r − mean) / (s + 10⁻⁴), each within the K texts (GDPO).
+
+    Liu et al. 2026: a sum of rewards, standardised, is ruled by the metric that varies most; here each counts
+    alike, whatever its weight in the reward. The paper then whitens over the batch: `scale="by_batch"`.
+    """
+
+    def of_texts(self, batch: Rollout, env: Any) -> Tensor:
+        """Return the sum of the standardised parts of the reward, `[B]`."""
+        parts = env.reward_parts(batch.actions, batch.mask, batch.context)
+        groups = torch.stack([part.sum(1).view(-1, batch.samples) for part in parts.values()])
+        centred = groups - groups.mean(2, keepdim=True)
+        return (centred / (groups.std(2, keepdim=True) + 1e-4)).sum(0).flatten()
+
+
 @dataclass(frozen=True)
 class Increments(Factor, Checked):
     """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what a text adds to a metric from here on (`metric.increments`).
@@ -146,4 +213,6 @@ CREDITS: dict[str, Credit] = {  # an agent gets a copy of its own
     "gae": Lambda(),
     "n_step": NStep(),
     "completions": Completions(),
+    "pass_at_k": PassAtK(),
+    "per_metric": PerMetric(),
 }

@@ -16,11 +16,14 @@ from rlseq.policy_gradient.baselines import (
     BASELINES,
     Factor,
     NeedsValues,
+    OptimalToken,
     group_mean,
     leave_one_out,
+    length_weighted,
     mean,
+    none,
 )
-from rlseq.policy_gradient.credit import CREDITS, CreditOfTexts
+from rlseq.policy_gradient.credit import CREDITS, CreditOfGroups, CreditOfTexts
 from rlseq.policy_gradient.losses import AGGREGATES
 from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import Rollout, SteppedEnv
@@ -52,11 +55,29 @@ def by_group(advantages: Tensor, batch: Rollout) -> Tensor:
     return advantages / spread.repeat_interleave(batch.samples).unsqueeze(1)
 
 
+def by_mean(advantages: Tensor, batch: Rollout) -> Tensor:
+    """Return A / mean of the K returns of the context, 0 where that is 0; returns must be ≥ 0 (MaxRL).
+
+    Tajwar et al. 2026: with `group_mean`, the gradient is that of Σ_{k<K} pass@k / k, and tends to that of
+    the logarithm of the chance to succeed, the likelihood of success, as K grows.
+    """
+    returns = batch.returns.view(-1, batch.samples)
+    if (returns < 0).any():
+        raise ValueError(
+            f"by_mean divides by the mean return, and needs rewards ≥ 0, got {float(returns.min()):.4g}; "
+            'shift the reward, or use scale="by_group"'
+        )
+    centre = returns.mean(1, keepdim=True)
+    return advantages * torch.where(centre > 0, 1 / centre, 0).repeat_interleave(batch.samples, 0)
+
+
 def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
-    """Return (A − mean) / (s + 10⁻⁸) over all real tokens of the batch ("whitening")."""
+    """Return (A − mean) / (s + 10⁻⁸) over all real tokens ("whitening"), 0 where all are equal."""
     real = batch.mask / batch.mask.sum().clamp(min=1)
     centred = advantages - (advantages * real).sum()
-    return centred / ((centred.square() * real).sum().sqrt() + 1e-8)
+    spread = (centred.square() * real).sum().sqrt()
+    rounding = 1e-6 * (advantages * batch.mask).abs().max()  # of equal advantages the spread is not quite 0
+    return (centred / (spread + 1e-8)).where(spread > rounding, 0)
 
 
 def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
@@ -79,11 +100,14 @@ def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
 SCALES: dict[str, Scale] = {
     "none": as_it_is,
     "by_group": by_group,
+    "by_mean": by_mean,
     "by_batch": by_batch,
     "self_normalised": self_normalised,
     "bootstrapped": bootstrapped,
 }
-GROUPED: tuple[Any, ...] = (leave_one_out, group_mean, by_group)  # compare the texts of one context
+GROUPED: tuple[Any, ...] = (  # compare the texts of one context
+    *(leave_one_out, group_mean, length_weighted, OptimalToken(), by_group, by_mean),
+)
 COMPARING: tuple[Any, ...] = (mean, self_normalised, bootstrapped)  # compare the rows of a batch
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
     "credit": CREDITS,
@@ -111,7 +135,9 @@ def check_factors(agent: Any) -> None:
             f"{type(agent.credit).__name__} credits actions with scores of texts, not with rewards; "
             f"leave gamma at 1 and use kl, got gamma={agent.gamma}, kl_reward={agent.kl_reward}"
         )
-    grouped = [f.__name__ for f in (agent.baseline, agent.scale) if f in GROUPED]
+    if isinstance(agent.credit, CreditOfGroups):
+        _check_group_credit(agent)
+    grouped = [factor_name(f) for f in (agent.baseline, agent.scale) if f in GROUPED]
     if grouped and agent.samples < 2:
         raise ValueError(
             f"{type(agent).__name__} compares the texts of one context ({grouped[0]}) and needs samples ≥ 2, "
@@ -122,6 +148,26 @@ def check_factors(agent: Any) -> None:
         raise ValueError(
             f"{type(agent).__name__} needs values ({type(valued[0]).__name__}), but the policy has no value "
             "head; make it with rlseq.make_policy(…, value=True)"
+        )
+
+
+def factor_name(factor: Any) -> str:
+    """Return the name of a factor, a function or an instance of a class."""
+    return getattr(factor, "__name__", type(factor).__name__)
+
+
+def _check_group_credit(agent: Any) -> None:
+    """Refuse a credit that compares texts where there are too few, or a baseline that does so again."""
+    name, least = type(agent.credit).__name__, agent.credit.least
+    if agent.samples < least:
+        raise ValueError(
+            f"{name} compares at least {least} texts of one context, got samples={agent.samples}; pass "
+            f"samples={max(4, least)}" + (", or a smaller k" if least > 2 else "")
+        )
+    if agent.baseline is not none:
+        raise ValueError(
+            f"{name} compares the texts of a context itself; pass baseline='none', got "
+            f"baseline={factor_name(agent.baseline)}"
         )
 
 

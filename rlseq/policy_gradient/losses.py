@@ -63,6 +63,70 @@ def out_of_clip(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, 
     return ratio * advantages > ratio.clamp(1 - low, 1 + high) * advantages
 
 
+def log_ratio_of_text(log_probs: Tensor, old: Tensor, mask: Tensor) -> Tensor:
+    """Return log s = meanₜ log π/π_old of the whole text at each of its tokens, `[B, T]`.
+
+    Its gradient at a token is ∇log π of that token, so that advantages may differ within a text
+    ("GSPO-token", Zheng et al. 2025); summed up by `per_text` it is the gradient of log s itself.
+    """
+    return mean_of_text(log_probs - old, mask).detach() + log_probs - log_probs.detach()
+
+
+def mean_of_text(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the tokens of each text, `[B, 1]`."""
+    return (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def clipped_weight(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """Return −clip(ρ, 1−low, 1+high) A log π, with no gradient through the weight (CISPO, MiniMax 2025).
+
+    Where `clipped` drops a token, this keeps its gradient and only bounds its weight.
+    """
+    weight = (log_probs - old).exp().clamp(1 - low, 1 + high)
+    return -(weight * advantages).detach() * log_probs
+
+
+def soft_clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, rise: float, fall: float) -> Tensor:
+    """Return −A σ(τ(ρ − 1)) 4/τ, τ = rise where A > 0, else fall (SAPO, Gao et al. 2025).
+
+    The derivative of the gate is 1 at ρ = 1, and falls smoothly on both sides, the faster the larger τ.
+    """
+    ratio, advantages = (log_probs - old).exp(), advantages.detach()
+    temperature = torch.full_like(ratio, fall).masked_fill(advantages > 0, rise)
+    return -advantages * torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature
+
+
+def geometric_mean(
+    log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
+) -> Tensor:
+    """Return −A exp(meanₜ min(log ρ, clip(log ρ, −low, high))) at every token (GMPO, Zhao et al. 2025).
+
+    The min is that of `clipped`: where A < 0 it is a max. A of a text is the mean over its tokens.
+    """
+    log_ratio, sign = log_probs - old, advantages.sign()
+    least = sign * torch.min(sign * log_ratio, sign * log_ratio.clamp(-low, high))
+    return -mean_of_text(advantages, mask).detach() * mean_of_text(least, mask).exp().expand_as(log_probs)
+
+
+def beyond_divergence(log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """Return True where π has moved by more than `high` above π_old and A > 0, or `low` below and A < 0.
+
+    |π(a) − π_old(a)| is the total variation between "this token" and "any other" (DPPO, Qi et al. 2026).
+    """
+    moved = log_probs.exp() - old.exp()
+    return torch.where(advantages > 0, moved > high, -moved > low)
+
+
+def within_divergence(
+    log_probs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float, most: float
+) -> Tensor:
+    """Return −min(ρ, most) A log π, with no gradient through the weight, 0 where `beyond_divergence`."""
+    weight = (log_probs - old).exp().clamp(max=most) * advantages
+    return (
+        -weight.masked_fill(beyond_divergence(log_probs, old, advantages, low, high), 0).detach() * log_probs
+    )
+
+
 def ratio_weighted(log_probs: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
     """Return −ρA, the off-policy surrogate; something else must keep it near the old policy."""
     return -(log_probs - old).exp() * advantages.detach()

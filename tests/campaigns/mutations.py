@@ -37,6 +37,63 @@ class Mutation(NamedTuple):
 MUTATIONS = [
     Mutation(*entry)
     for entry in (
+        # ── variants ──
+        (
+            "gspo-sum",
+            "rlseq/policy_gradient/losses.py",
+            "return mean_of_text(log_probs - old, mask).detach() +",
+            "return ((log_probs - old) * mask).sum(1, keepdim=True).detach() +",
+            "variants",
+        ),
+        (
+            "cispo-gradient",
+            "rlseq/policy_gradient/losses.py",
+            "return -(weight * advantages).detach() * log_probs",
+            "return -(weight * advantages) * log_probs",
+            "variants",
+        ),
+        (
+            "dppo-both-ways",
+            "rlseq/policy_gradient/losses.py",
+            "return torch.where(advantages > 0, moved > high, -moved > low)",
+            "return torch.where(advantages > 0, moved.abs() > high, moved.abs() > low)",
+            "variants",
+        ),
+        (
+            "sapo-temperatures",
+            "rlseq/policy_gradient/losses.py",
+            "fall).masked_fill(advantages > 0, rise)",
+            "rise).masked_fill(advantages > 0, fall)",
+            "variants",
+        ),
+        (
+            "gmpo-min",
+            "rlseq/policy_gradient/losses.py",
+            "least = sign * torch.min(sign * log_ratio, sign * log_ratio.clamp(-low, high))",
+            "least = log_ratio.clamp(-low, high)",
+            "variants",
+        ),
+        (
+            "pass-at-k-sets",
+            "rlseq/policy_gradient/credit.py",
+            "comb(below, k - 2)",
+            "comb(below, k - 1)",
+            "variants",
+        ),
+        (
+            "maxrl-std",
+            "rlseq/policy_gradient/factors.py",
+            "centre = returns.mean(1, keepdim=True)",
+            "centre = returns.std(1, keepdim=True)",
+            "variants",
+        ),
+        (
+            "gdpo-sum-first",
+            "rlseq/policy_gradient/credit.py",
+            "groups = torch.stack([part.sum(1).view(-1, batch.samples) for part in parts.values()])",
+            "groups = sum(part.sum(1).view(1, -1, batch.samples) for part in parts.values())",
+            "variants",
+        ),
         # ── one step and whole updates ──
         (
             "step-first-group",

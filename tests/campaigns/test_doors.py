@@ -182,7 +182,14 @@ DOORS: list[Callable[..., str | None]] = [command, python, comparison]
 
 
 @pytest.mark.filterwarnings("ignore:preflight", "ignore:update")
-@pytest.mark.parametrize("agent", [name for name, cls in AGENTS.items() if cls.writes_texts])
+@pytest.mark.parametrize(
+    "agent",  # of grpo's variants, which differ from it in one function, one
+    [
+        n
+        for n, c in AGENTS.items()
+        if c.writes_texts and (c.__module__ != "rlseq.agents.ratios" or n == "gspo")
+    ],
+)
 def test_every_agent_is_trained_with_defaults_from_the_command_line(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,14 @@ def tasks(models: dict[str, Path], pairs: Path) -> Callable[[str], tuple[Any, An
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
-@pytest.mark.parametrize("agent", [name for name, cls in AGENTS.items() if cls.writes_texts])
+@pytest.mark.parametrize(
+    "agent",  # of grpo's variants, which differ from it in one function, one
+    [
+        n
+        for n, c in AGENTS.items()
+        if c.writes_texts and (c.__module__ != "rlseq.agents.ratios" or n == "gspo")
+    ],
+)
 def test_an_agent_trains_a_pretrained_model(
     agent: str, family: str, models: dict[str, Path], tasks: Any, tmp_path: Path
 ) -> None:
