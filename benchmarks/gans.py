@@ -21,6 +21,7 @@ from typing import Any
 
 import oracle
 from oracle import Bench, Profile, Row
+from safetensors.torch import load_file
 
 import rlseq
 from rlseq.agents.continuous import CRITIC_INPUTS, CRITICS
@@ -30,6 +31,7 @@ from rlseq.discriminators.texts import rewarded
 from rlseq.engine.relaxed import RELAXATIONS
 
 G = 4  # generator steps of a round
+COLDER = (0.65, 0.6, 0.55, 0.5)  # temperatures below those of `oracle.py`: some critics lead as far
 
 PROFILES = {
     "proof": Profile(300, 1, 4, 2, 10, 0.05, 8, 64, 1, 1, 1e-3, 1, (0,)),
@@ -48,6 +50,7 @@ class Families(Bench):
         """Yield every row by name, and what makes it."""
         yield "oracle", lambda: self.counted(self.oracle.sample)
         yield "mle", self.mle
+        yield "mle, colder", self.colder
         yield (
             "reinforcement, constant reward",
             lambda: self.learn("reinforce", env=rewarded(self.env, oracle.half), baseline="none"),
@@ -61,6 +64,14 @@ class Families(Bench):
             yield f"continuous, words, {name}", self.continuous("words", CRITICS[name])
         for read, hyper in {"embeddings": {}, "states": {"mle": 1.0}}.items():
             yield f"continuous, {read}, wgan_gp", self.continuous(read, CRITICS["wgan_gp"], **hyper)
+
+    def colder(self) -> Iterator[Row]:
+        """Yield the rest of likelihood's temperature curve."""
+        policy = self.policy()
+        policy.load_state_dict(load_file(self.folder / f"mle-{self.seed}.safetensors"))
+        for temperature in COLDER:
+            found = {**self.judged(policy, temperature), "temperature": temperature}
+            yield {**found, "method": "mle, stopped early / τ"}
 
     def seqgan(self, baseline: str) -> Callable[[], Iterator[Row]]:
         """Return what learns from completions."""
