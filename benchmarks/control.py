@@ -1,14 +1,16 @@
-"""Classic control, beside stable-baselines3, at equal numbers of environment steps.
+"""Classic control, beside stable-baselines3 and sb3-contrib, at equal numbers of environment steps.
 
-    python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2]
+    python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2] [--out control] [--ours]
 
-stable-baselines3 has the hyper-parameters of its own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo}.yml), its
-own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of steps that
-differs from the zoo's is a budget that we set for both. Ours has the same rows, steps, epochs, minibatches,
-discount, λ, step size and its schedule; the setting called "scaled" is ours alone, at the same number of
-steps. A score is the mean return of 100 greedy episodes after training. One thread each. Seconds are of
-training, evaluation apart, by the clock and of the processor, which neighbours on the machine disturb less.
-Every run is added to results/control.json as it is done.
+The peers have the hyper-parameters of their own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo,dqn,trpo}.yml),
+their own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of
+steps that differs from the zoo's is a budget that we set for both. Ours has the same rows, steps, epochs,
+minibatches, discount, λ, step size and its schedule, where nothing else is said beside a setting; the setting
+called "scaled" is ours alone, at the same number of steps. A score is the mean return of 100 greedy episodes
+after training. One thread each. Seconds are of training, evaluation apart, by the clock and of the processor,
+which neighbours on the machine disturb less. The peer of `trpo` is in sb3-contrib, which
+`pip install 'rlseq[benchmarks]'` installs; --ours leaves all peers out. Every run is added to
+results/OUT.json as it is done.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 import rlseq
 from rlseq.adapters.gym_env import GymEnv, as_paid
 from rlseq.policies.normalize import ReturnScale
+from rlseq.utils.errors import need
 
 EPISODES = 100
 
@@ -43,7 +46,8 @@ class Setting:
     hyper: dict[str, Any] = field(default_factory=dict)  # of our agent
     policy: dict[str, Any] = field(default_factory=dict)  # of our policy
     scaled: bool = False  # our rewards
-    peer: dict[str, Any] | None = None  # of stable-baselines3's; None where it has no such agent
+    peer: dict[str, Any] | None = None  # of the peer; None where it has no such agent
+    peer_rows: int | None = None  # of the peer, where they are not ours
     normalise: bool = False  # the peer's VecNormalize
     linear: tuple[str, ...] = ()  # hyper-parameters that fall to 0
 
@@ -51,6 +55,12 @@ class Setting:
 A2C: dict[str, Any] = {"lr": 7e-4, "gamma": 0.99, "lam": 1.0, "value_weight": 1.0, "clip_norm": 0.5}
 PENDULUM: dict[str, Any] = {"lr": 1e-3, "gamma": 0.9, "lam": 0.95, "epochs": 10, "minibatches": 64}
 PENDULUM |= {"value_weight": 1.0, "clip_norm": 0.5}
+DQN: dict[str, Any] = {"lr": 2.3e-3, "schedule": "linear", "gamma": 0.99, "clip_norm": 10.0, "rows": 64}
+DQN |= {"gradient_steps": 128, "capacity": 100_000, "target_every": 10, "epsilon": 0.04, "exploration": 0.16}
+DQN_PEER: dict[str, Any] = {"learning_rate": 2.3e-3, "gamma": 0.99, "batch_size": 64, "train_freq": 256}
+DQN_PEER |= {"gradient_steps": 128, "buffer_size": 100_000, "target_update_interval": 10}
+DQN_PEER |= {"exploration_final_eps": 0.04, "exploration_fraction": 0.16, "learning_starts": 1_000}
+DQN_PEER |= {"policy_kwargs": {"net_arch": [256, 256]}}
 SETTINGS = {
     "cartpole-reinforce": Setting(
         *("CartPole-v1", "reinforce", 100_000, 8, 128, 475),
@@ -91,6 +101,31 @@ SETTINGS = {
         policy={"standardise": True},
         scaled=True,
     ),
+    "cartpole-trpo": Setting(
+        *("CartPole-v1", "trpo", 50_000, 2, 512, 475),
+        hyper={"gamma": 0.99, "lam": 0.98, "damping": 1e-3, "cg_steps": 15}
+        | {"value_epochs": 20, "value_minibatches": 2},
+        peer={"batch_size": 512, "cg_damping": 1e-3, "gae_lambda": 0.98, "gamma": 0.99}
+        | {"learning_rate": 1e-3, "n_critic_updates": 20},
+    ),
+    "pendulum-trpo": Setting(
+        *("Pendulum-v1", "trpo", 100_000, 2, 1024, -300),
+        hyper={"gamma": 0.9, "lam": 0.95, "cg_steps": 15, "value_epochs": 15, "value_minibatches": 16},
+        peer={"gamma": 0.9, "n_critic_updates": 15, "use_sde": True, "sde_sample_freq": 4},
+    ),
+    # Eight rows for the peer's one, and a step size that falls to 0.
+    "cartpole-dqn": Setting(
+        *("CartPole-v1", "dqn", 50_000, 8, 32, 475),
+        hyper=DQN,
+        policy={"value": False, "hidden": 256},
+        peer=DQN_PEER,
+        peer_rows=1,
+    ),
+    "pendulum-ddpg": Setting(
+        *("Pendulum-v1", "ddpg", 12_000, 4, 16, -200),
+        hyper={"gradient_steps": 32},
+        policy={"value": False},
+    ),
 }
 
 
@@ -98,7 +133,7 @@ def ours(setting: Setting, seed: int) -> tuple[Any, GymEnv]:
     """Our agent, and what it learns on."""
     rewards = ReturnScale(setting.hyper["gamma"]) if setting.scaled else as_paid
     env = GymEnv(setting.id, setting.rows, setting.steps, seed=seed, rewards=rewards)
-    policy = rlseq.make_policy("mlp", env, value=True, **setting.policy)
+    policy = rlseq.make_policy("mlp", env, **{"value": True, **setting.policy})
     return rlseq.make_agent(setting.agent, policy, **setting.hyper), env
 
 
@@ -111,20 +146,31 @@ def learn(agent: Any, env: GymEnv, setting: Setting) -> None:
             agent.optimizer.param_groups[0]["lr"] = first["lr"] * left
         if "clip" in first:
             agent.clip = first["clip"] * left
+        agent.set_progress(1 - left)
         agent.update(agent.collect(env))
 
 
 def theirs(setting: Setting, seed: int) -> Any:
     """A stock agent."""
-    import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import VecNormalize
 
-    env = make_vec_env(setting.id, setting.rows, seed=seed)
+    env = make_vec_env(setting.id, setting.peer_rows or setting.rows, seed=seed)
     env = VecNormalize(env, gamma=setting.hyper["gamma"]) if setting.normalise else env
-    cls = getattr(stable_baselines3, setting.agent.upper())
-    sizes = {"n_steps": setting.steps, **(setting.peer or {})}
-    return cls("MlpPolicy", env, seed=seed, device="cpu", **sizes)
+    cls = peer_class(setting.agent)
+    sizes = {"n_steps": setting.steps} if issubclass(cls, OnPolicyAlgorithm) else {}
+    return cls("MlpPolicy", env, seed=seed, device="cpu", **sizes, **(setting.peer or {}))
+
+
+def peer_class(agent: str) -> Any:
+    """Return the class of an agent in stable-baselines3, or in sb3-contrib."""
+    import stable_baselines3
+
+    name = agent.upper()
+    if hasattr(stable_baselines3, name):
+        return getattr(stable_baselines3, name)
+    return getattr(need("sb3_contrib", "benchmarks"), name)
 
 
 def score_of_theirs(model: Any, setting: Setting, seed: int) -> float:
@@ -168,31 +214,28 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", default="control", help="name of the file of results")
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for name in asked.only:
         setting = SETTINGS[name]
         for seed in asked.seeds:
-            for who in ("rlseq", "sb3") if setting.peer is not None else ("rlseq",):
+            for who in ("rlseq",) if asked.ours or setting.peer is None else ("rlseq", "sb3"):
                 run = trained(who, setting, seed)
                 print(name, who, run, flush=True)
-                add(name, lambda found, who=who, run=run: put(found.setdefault(who, []), run))  # type: ignore[misc]
+                add(asked.out, name, who, run)
 
 
-def add(name: str, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the results of a setting."""
-    path = record.RESULTS / "control.json"
+def add(out: str, name: str, who: str, run: dict[str, Any]) -> None:
+    """Write a run down, in place of an earlier one of its seed."""
+    path = record.RESULTS / f"{out}.json"
     results = json.loads(path.read_text("utf-8"))["results"] if path.exists() else {}
-    setting = SETTINGS[name]
-    found = results.setdefault(name, {})
+    setting, found = SETTINGS[name], results.setdefault(name, {})
     found |= {"steps": setting.total, "solved": setting.solved, "episodes": EPISODES}
-    change(found)
-    record.write("control", {name: results[name] for name in SETTINGS if name in results})
-
-
-def put(runs: list[dict[str, Any]], run: dict[str, Any]) -> None:
-    """Instead of an earlier run of the seed, if there is one."""
-    runs[:] = sorted([*(r for r in runs if r["seed"] != run["seed"]), run], key=lambda r: r["seed"])
+    others = [other for other in found.get(who, []) if other["seed"] != run["seed"]]
+    found[who] = sorted([*others, run], key=lambda r: r["seed"])
+    record.write(out, {name: results[name] for name in SETTINGS if name in results})
 
 
 if __name__ == "__main__":

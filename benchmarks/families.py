@@ -92,9 +92,9 @@ SMALL = {"hidden": 32, "embedding": 16}
 TEST = {"split": "test"}
 TASKS = {
     "copy": Task(copy, "lstm", SMALL, 40_000, 1.5, 64, test=TEST),
-    "cartpole": Task(cartpole, "mlp", {"hidden": 32}, 15_000, 3.0, 8, limit=20),
-    "oracle": Task(oracle, "lstm", SMALL, 30_000, 1.5, 64, limit=1),  # the greedy text is always the same
-    "g2p": Task(g2p, "lstm", SMALL, 30_000, 1.5, 64, start=60_000, test=TEST, limit=500),
+    "cartpole": Task(cartpole, "mlp", {"hidden": 32}, 10_000, 2.0, 8, limit=20),
+    "oracle": Task(oracle, "lstm", SMALL, 15_000, 0.8, 64, limit=1),  # the greedy text is always the same
+    "g2p": Task(g2p, "lstm", SMALL, 15_000, 0.8, 64, start=60_000, test=TEST, limit=500),
 }
 
 
