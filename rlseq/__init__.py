@@ -15,6 +15,7 @@ from rlseq.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from rlseq.agents import make_agent as make_agent
+    from rlseq.auditing.audit import audit as audit
     from rlseq.compare.run import compare as compare
     from rlseq.discriminators import make_discriminator as make_discriminator
     from rlseq.engine.beam import Beam as Beam
@@ -52,6 +53,7 @@ _HOMES = {
     "SequenceEnv": "rlseq.mdp.sequence_env",
     "TrainConfig": "rlseq.training.config",
     "Vocab": "rlseq.vocab",
+    "audit": "rlseq.auditing.audit",
     "beam_search": "rlseq.engine.beam",
     "complete": "rlseq.engine.completions",
     "evaluate": "rlseq.engine.evaluation",

@@ -67,7 +67,7 @@ def _run(words: list[str]) -> None:
     command = pick(COMMANDS, name, "command")
     limit_threads()
     import_modules(_imported(rest))
-    if command in (_fit, _train, _compare):
+    if command in (_fit, _train, _compare, _audit):
         command(rest)
     else:
         import tyro
@@ -357,6 +357,17 @@ def _demo(
     demo(out, seeds, tokens("budget_tokens", budget_tokens), quiet=quiet)
 
 
+def _audit(words: Sequence[str]) -> None:
+    """Compare the mean gradient of an estimator with exact gradients: `rlseq audit module:function`.
+
+    The estimator is a function that returns a loss, and is called with the arguments that its parameters
+    name; or the name of an agent.
+    """
+    from rlseq.cli.auditing import print_audit
+
+    print_audit(words, inspect.getdoc(_audit) or "")
+
+
 def _data(
     action: Literal["inspect"],
     path: tuple[Path, ...],
@@ -408,6 +419,7 @@ COMMANDS: dict[str, Any] = {
     "convert": _convert,
     "compare": _compare,
     "report": _report,
+    "audit": _audit,
     "data": _data,
     "doctor": _doctor,
     "demo": _demo,

@@ -1,0 +1,1 @@
+"""The audit of an estimator: its mean gradient by enumeration, beside the exact gradients of objectives."""
