@@ -30,7 +30,7 @@ from tabled.agents import (
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput
 from tabled.settings import comparison, fit, training
-from tabled.tasks import captions, finetune, oracle, pretrain, recipes, tasks
+from tabled.tasks import boxes, captions, finetune, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -38,6 +38,7 @@ REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
     "completions": completions,
+    "boxes": boxes,
     "campaigns": campaigns,
     "captions": captions,
     "control": control,

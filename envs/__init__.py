@@ -21,6 +21,7 @@ register("rlseq/Bandit-v0", "rlseq.envs.decisions:Bandit")
 register("rlseq/CreditChain-v0", "rlseq.envs.decisions:CreditChain")
 register("rlseq/PlayOrStudy-v0", "rlseq.envs.decisions:PlayOrStudy")
 register("rlseq/TwoStates-v0", "rlseq.envs.decisions:TwoStates")
+register("rlseq/Boxes-v0", "rlseq.envs.boxes:Boxes")
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 SMALL: dict[str, dict[str, Any]] = {
     "rlseq/Oracle-v0": {"references": 20},
     "rlseq/Captions-v0": {"scenes": 20},
+    "rlseq/Boxes-v0": {"scenes": 20},
 }
 every_id = pytest.mark.parametrize("id", ids())
 

@@ -14,7 +14,11 @@ import rlseq
 from rlseq.adapters.sb3 import TokenExtractor, as_vec_env
 from rlseq.mdp.registry import ids
 
-SMALL: dict[str, dict[str, Any]] = {"rlseq/Enumerable-v0": {}, "rlseq/Captions-v0": {"scenes": 20}}
+SMALL: dict[str, dict[str, Any]] = {
+    "rlseq/Enumerable-v0": {},
+    "rlseq/Captions-v0": {"scenes": 20},
+    "rlseq/Boxes-v0": {"scenes": 20},
+}
 READER: dict[str, Any] = {
     "features_extractor_class": TokenExtractor,
     "features_extractor_kwargs": {"features_dim": 32, "embedding": 8},

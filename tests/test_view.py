@@ -24,6 +24,7 @@ SMALL = {
     "rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8},
     "rlseq/Captions-v0": {"scenes": 20},
     "rlseq/PlayOrStudy-v0": {"delay": 3},
+    "rlseq/Boxes-v0": {"scenes": 20, "objects": 2},
 }
 
 

@@ -332,7 +332,7 @@ def samples(env: Any) -> str:
 
 def _measured(id: str) -> str:
     text = ""
-    for run in runs("tasks"):
+    for run in runs("tasks*"):
         found = run["results"]["tasks"].get(id)
         if found:
             seconds = run["results"]["seconds_of_each_stage"]

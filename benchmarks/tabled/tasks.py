@@ -68,10 +68,29 @@ def on_the_curve(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | Non
     return None
 
 
+def boxes() -> str:
+    """F1 and average precision of rules and policies, and how far these are above the rules."""
+    text = ""
+    for run in runs("boxes"):
+        rows = [
+            [name, *(cell for figure in found.values() for cell in _above(figure))]
+            for name, found in run["results"]["methods"].items()
+        ]
+        head = ["", "F1", "above greedy NMS", "above soft NMS", "AP", "above greedy NMS", "above soft NMS"]
+        text += markdown(head, rows) + "\nMeans over scenes of the test, with 95 % intervals over scenes. "
+        text += origin(run).strip() + "\n"
+    return text
+
+
+def _above(figure: dict[str, Any]) -> list[str]:
+    intervals = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in figure["against"].values()]
+    return [f"{figure['mean']:.3f}", *intervals]
+
+
 def tasks() -> str:
     """Reward after each stage, the number and kind of the items tested, and what the last policy writes."""
     text, stages = "", ("untrained", "likelihood", "reinforce")
-    for run in runs("tasks"):
+    for run in runs("tasks*"):
         found = run["results"]["tasks"]
         rows = [
             [

@@ -29,10 +29,11 @@ from tests.campaigns.test_command_line import typed
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "rlseq/Captions-v0": {"scenes": 20},
+    "rlseq/Boxes-v0": {"scenes": 20},
     "rlseq/Oracle-v0": {"vocab_size": 20},
 }
 FILES = {"rlseq/Parallel-v0": "pairs.tsv", "rlseq/Text-v0": "texts.txt"}
-POLICIES = {"rlseq/Captions-v0": "captioner"}
+POLICIES = {"rlseq/Captions-v0": "captioner", "rlseq/Boxes-v0": "captioner"}
 SHORTER = {"pretraining": 1, "d": 1, "k": 1}  # lessons of a discriminator, which take minutes by default
 VALUED = ("a2c", "g_learning", "ppo", "ppo_kl", "trpo")  # agents that need V
 BUDGET = 1500  # tokens
