@@ -83,9 +83,9 @@ def oracle(rows: int, seed: int, **options: Any) -> Any:
     return rlseq.make("rlseq/Oracle-v0", num_envs=rows, seed=seed, **sizes, **options)
 
 
-def cartpole(rows: int, seed: int, steps: int = 32) -> Any:
-    """Return the pole, in batches of so many steps of every row."""
-    return GymEnv("CartPole-v1", rows, steps, seed=seed)
+def cartpole(rows: int, seed: int, steps: int = 32, unit: float = 1.0) -> Any:
+    """Return the pole, in batches of so many steps of every row, with rewards in a unit of ours."""
+    return GymEnv("CartPole-v1", rows, steps, seed=seed, rewards=lambda rewards, ends: unit * rewards)
 
 
 SMALL = {"hidden": 32, "embedding": 16}
@@ -156,7 +156,8 @@ METHODS = {
 
 POLE = ("cartpole",)
 ADVANTAGE = {"gamma": 0.98, "clip_norm": 0.5, "value_weight": 1.0}
-REPLAY = {"gamma": 0.98, "clip_norm": 10.0, "rows": 128, "target_every": 1, "target_share": 0.02}
+REPLAY = {"gamma": 0.98, "clip_norm": 10.0, "rows": 256, "target_every": 1, "target_share": 0.05}
+REPLAY |= {"gradient_steps": 32}
 EPISODES = {"rows": 16, "steps": 100}
 METHODS |= {
     "reinforce, pole": Method(
@@ -186,11 +187,12 @@ METHODS |= {
     ),
     "dqn, pole": Method(
         *(VALUES, POLE, ({"lr": 1e-3}, {"lr": 2e-3}), "dqn"),
-        always={**REPLAY, "gradient_steps": 64, "epsilon": 0.04, "exploration": 0.16},
+        always={**REPLAY, "backup": "double", "epsilon": 0.04, "exploration": 0.3},
+        task={"unit": 0.02},  # values of at most 1, see control.py
     ),
     "soft_q, pole": Method(
         *(VALUES, POLE, ({"temperature": 0.3}, {"temperature": 1.0}), "soft_q"),
-        always={**REPLAY, "gradient_steps": 64, "lr": 2e-3},
+        always={**REPLAY, "lr": 2e-3},
     ),
     "es, pole": Method(SEARCH, POLE, SEARCHES, "es", always={"population": 16}, task=EPISODES),
     "cem, pole": Method(
