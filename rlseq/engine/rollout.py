@@ -23,6 +23,7 @@ from rlseq.engine.checks import (
 from rlseq.engine.compiled import Decoded, compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting
+from rlseq.engine.parts import parts_of
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import (
@@ -297,6 +298,18 @@ def evaluate_actions(
         batch: whose actions are scored.
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
+    parts = parts_of(batch.mask)
+    if parts is None:
+        return _evaluate_whole(policy, batch, mode)
+    words = getattr(policy, "words", None)
+    pad = None if words is None or words.source is None else words.source_pad
+    return parts.joined([_evaluate_whole(policy, part, mode) for part in parts.of(batch, pad)])
+
+
+def _evaluate_whole(
+    policy: Any, batch: Rollout, mode: Callable[[Any], AbstractContextManager[None]]
+) -> Evaluation:
+    """Score a rollout in one pass."""
     behaviour = batch.behaviour
     more: tuple[Any, ...] = ()  # a policy that is always scored as it is needs no third argument
     if batch.inputs is not None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rlseq.engine.parts import JoinedLogits
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.types import Evaluation, Logits, Rollout
 from rlseq.utils.vectors import flat
@@ -72,6 +73,8 @@ class RecordedDivergence:
 
 def recorded(logits: Logits) -> Logits:
     """Return logits that stay as they are when the weights change that they are made from."""
+    if isinstance(logits, JoinedLogits):
+        return logits.map(recorded)
     kept, made_anew = copy(logits), ("features",)
     tensors = {name: value for name, value in vars(logits).items() if isinstance(value, Tensor)}
     vars(kept).update({name: t.detach().clone() for name, t in tensors.items() if name not in made_anew})

@@ -1,0 +1,132 @@
+"""Rows of similar length together: a batch is scored in parts, so that little work is done on padding.
+
+After likelihood training most texts are much shorter than the longest of their batch: two thirds of the
+places of `[B, T]` are padding. Rows are independent, so each part needs to be as wide as its own longest text
+and source only. On a GPU, where a part costs launches rather than multiplications, batches are not divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlseq.types import Evaluation, Logits, Rollout
+
+MOST = 8  # parts of a batch
+OVERHEAD = 32  # rows whose work takes as long as the overhead of a step
+WORTH = 0.85  # share of the cost below which a division is worth it
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A division of the rows of a batch.
+
+    Args:
+        rows: of each part.
+        widths: the number of steps of each part.
+        steps: T of the batch.
+    """
+
+    rows: Sequence[Tensor]
+    widths: Sequence[int]
+    steps: int
+
+    def of(self, batch: Rollout, pad: int | None) -> list[Rollout]:
+        """Return the parts of a batch, without the fields that no policy reads.
+
+        Args:
+            batch: the batch.
+            pad: the id that fills up short sources; None if sources are left as wide as they are.
+        """
+        read = replace(batch, demonstrations=None, features=None, action_values=None)
+        parts = [read.take(rows).trimmed() for rows in self.rows]
+        return parts if pad is None else [narrowed(part, pad) for part in parts]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return tensors `[b, t, …]` of the parts as one, `[B, T, …]`, with zeros after their last steps."""
+        padded = [F.pad(x, (0, 0) * (x.ndim - 2) + (0, self.steps - x.shape[1])) for x in parts]
+        return torch.cat(padded)[torch.cat([*self.rows]).argsort()]
+
+    def joined(self, evaluations: Sequence[Evaluation]) -> Evaluation:
+        """Return the evaluations of the parts as one of the batch."""
+
+        def joined(name: str) -> Any:
+            values = [getattr(each, name) for each in evaluations]
+            if any(value is None for value in values):
+                return None
+            return JoinedLogits(self, values) if name == "logits" else self.join(values)
+
+        return Evaluation(*map(joined, Evaluation._fields))
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedLogits:
+    """The logits of a batch that was scored in parts."""
+
+    parts: Parts
+    logits: Sequence[Logits]
+
+    @property
+    def features(self) -> Tensor:
+        """See `rlseq.types.Logits`."""
+        return self.parts.join([each.features for each in self.logits])
+
+    def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
+        """See `rlseq.types.Logits`."""
+        theirs = [self._parts(other) for other in others]
+        pairs = enumerate(self.logits)
+        return self.parts.join([each.reduce(what, *(other[i] for other in theirs)) for i, each in pairs])
+
+    def divergence(self, other: Logits) -> Tensor:
+        """See `rlseq.types.Logits`."""
+        pairs = zip(self.logits, self._parts(other), strict=True)
+        return self.parts.join([each.divergence(another) for each, another in pairs])
+
+    def map(self, change: Callable[[Logits], Logits]) -> JoinedLogits:
+        """Return the logits with those of every part changed."""
+        return replace(self, logits=[change(each) for each in self.logits])
+
+    def _parts(self, other: Any) -> Sequence[Any]:
+        """Return the parts of other logits of the same batch, or of a number for every state."""
+        if isinstance(other, Tensor):
+            divided = zip(self.parts.rows, self.parts.widths, strict=True)
+            return [other[rows, :width] for rows, width in divided]
+        if not isinstance(other, JoinedLogits) or other.parts.widths != self.parts.widths:
+            raise TypeError("logits can be compared with logits of the same batch, and these are of another")
+        return other.logits
+
+
+def parts_of(mask: Tensor) -> Parts | None:
+    """Return the division of a batch that costs least; None if the batch as it is costs hardly more.
+
+    Args:
+        mask: `[B, T]`, True on real actions.
+    """
+    rows, steps = mask.shape
+    if mask.device.type != "cpu":
+        return None
+    last = (mask * torch.arange(1, steps + 1)).amax(1).clamp(min=1)  # a part has one step at least
+    order = last.argsort(descending=True, stable=True)
+    lengths = last[order].tolist()
+    cost, size = min(_cost(lengths, -(-rows // number)) for number in range(1, MOST + 1))
+    if cost > WORTH * steps * (rows + OVERHEAD):
+        return None
+    return Parts(torch.split(order, size), lengths[::size], steps)
+
+
+def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:
+    """Return the cost of parts of so many rows, in steps of a row, and the number of rows."""
+    firsts = range(0, len(lengths), size)
+    return sum(lengths[first] * (min(size, len(lengths) - first) + OVERHEAD) for first in firsts), size
+
+
+def narrowed(part: Rollout, pad: int) -> Rollout:
+    """Return a part whose sources are as wide as the longest of them."""
+    used = (part.context["source"] != pad).any(0).nonzero()
+    width = int(used.max()) + 1 if len(used) else 1
+    return replace(part, context={**part.context, "source": part.context["source"][:, :width]})

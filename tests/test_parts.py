@@ -1,0 +1,126 @@
+"""A batch that is scored in parts has the scores, gradients and logits of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import rlseq
+from rlseq.engine import rollout as engine
+from rlseq.engine.decode import Sample
+from rlseq.engine.parts import MOST, JoinedLogits, parts_of
+from rlseq.engine.rollout import evaluate_actions
+from rlseq.types import Evaluation, Rollout, SoftTokens
+
+NAMES = ("lstm", "gru", "seq2seq", "transformer")
+
+
+def uneven(name: str = "lstm", rows: int = 40) -> tuple[Any, Rollout]:
+    """A policy, and texts of which few are long."""
+    env = rlseq.make("rlseq/Copy-v0", num_envs=rows, length=23, shortest=1)
+    torch.manual_seed(0)
+    policy = rlseq.make_policy(name, env, hidden=16, embedding=8, value=True)
+    batch = rlseq.rollout(policy, env, decode=Sample(temperature=0.7))
+    lengths = torch.arange(rows) % 5 + 1
+    lengths[::8] = 24
+    mask = batch.mask & (torch.arange(24) < lengths.unsqueeze(1))
+    return policy, replace(batch, mask=mask)
+
+
+def whole(policy: Any, batch: Rollout, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "parts_of", lambda mask: None)
+        return evaluate_actions(policy, batch)
+
+
+def gradient(policy: Any, evaluation: Any, mask: Tensor) -> Tensor:
+    loss = (evaluation.log_probs.sin() + evaluation.entropy + evaluation.values).where(mask, 0.0).sum()
+    found = torch.autograd.grad(loss, [*policy.parameters()], allow_unused=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in found])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_and_gradients_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = uneven(name)
+    parts = parts_of(batch.mask)
+    assert parts is not None
+    assert len(parts.rows) > 1
+    assert sum(map(len, parts.rows)) == len(batch.actions)
+    found, wanted = evaluate_actions(policy, batch), whole(policy, batch, monkeypatch)
+    assert isinstance(found.logits, JoinedLogits)
+    for name in ("log_probs", "entropy", "values", "top"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        torch.testing.assert_close(one.where(batch.mask, 0.0), other.where(batch.mask, 0.0))
+    torch.testing.assert_close(
+        gradient(policy, found, batch.mask), gradient(policy, wanted, batch.mask), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_logits_of_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = uneven()
+    found, wanted = evaluate_actions(policy, batch), whole(policy, batch, monkeypatch)
+    assert found.logits is not None
+    assert wanted.logits is not None
+    numbers = torch.rand(batch.mask.shape)
+    for what in (lambda z, n: z.logsumexp(-1) * n, lambda z, n: z[:, :3] * n.unsqueeze(-1)):
+        one, two = (logits.reduce(what, numbers) for logits in (found.logits, wanted.logits))
+        real = batch.mask if one.ndim == 2 else batch.mask.unsqueeze(-1)
+        torch.testing.assert_close(one.where(real, 0.0), two.where(real, 0.0))
+    torch.testing.assert_close(
+        found.logits.features[batch.mask], wanted.logits.features[batch.mask], rtol=1e-4, atol=1e-5
+    )
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.1
+    later, later_whole = (
+        f(policy, batch).logits for f in (evaluate_actions, partial(whole, monkeypatch=monkeypatch))
+    )
+    assert later is not None
+    assert later_whole is not None
+    one, two = later.divergence(found.logits), later_whole.divergence(wanted.logits)
+    torch.testing.assert_close(one[batch.mask], two[batch.mask], rtol=1e-4, atol=1e-5)
+    with pytest.raises(TypeError, match="of another"):
+        found.logits.divergence(wanted.logits)
+
+
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_what_was_allowed_is_divided_too(ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = uneven()
+    words = policy.words.written
+    allowed = torch.ones(*batch.mask.shape, words, dtype=torch.bool)
+    allowed[..., ::3] = False
+    allowed.scatter_(2, batch.actions.unsqueeze(2), True)
+    support = allowed if ndim == 3 else torch.arange(words) >= 0
+    batch = replace(batch, behaviour=batch.behaviour._replace(support=support))
+    found, wanted = evaluate_actions(policy, batch), whole(policy, batch, monkeypatch)
+    torch.testing.assert_close(found.log_probs[batch.mask], wanted.log_probs[batch.mask])
+
+
+def test_what_is_read_instead_of_the_actions_is_divided_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = uneven()
+    words = batch.actions.unsqueeze(2).expand(-1, -1, 2)
+    for inputs in (batch.actions.flip(1), SoftTokens(words, torch.full(words.shape, 0.5))):
+        read = replace(batch, inputs=inputs)
+        found, wanted = evaluate_actions(policy, read), whole(policy, read, monkeypatch)
+        torch.testing.assert_close(found.log_probs[batch.mask], wanted.log_probs[batch.mask])
+
+
+def test_parts_cost_least_and_a_batch_of_equal_lengths_stays_whole() -> None:
+    full = torch.ones(64, 20, dtype=torch.bool)
+    assert parts_of(full) is None
+    assert parts_of(full[:1]) is None
+    short = full & (torch.arange(20) < 3)
+    short[0] = True
+    parts = parts_of(short)
+    assert parts is not None
+    assert 2 <= len(parts.rows) <= MOST
+    assert parts.widths[0] == 20
+    assert set(parts.widths[1:]) == {3}
+    nothing = parts_of(torch.zeros(64, 20, dtype=torch.bool))
+    assert nothing is not None, "64 rows of one step instead of 20"
+    assert set(nothing.widths) == {1}
