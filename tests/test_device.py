@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.engine.device import LOOK_EVERY, AllDone, blocks, casting
+from rlseq.engine.device import LOOK_EVERY_ON_CPU, AllDone, blocks, casting
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.types import Behaviour
 
@@ -27,9 +27,9 @@ def test_blocks_are_alike_if_they_can_be(monkeypatch: pytest.MonkeyPatch, rows: 
 def test_all_done_is_looked_at_now_and_then() -> None:
     done = torch.ones(3, dtype=torch.bool)
     looks, never = AllDone(True), AllDone(False)
-    assert [looks(done) for _ in range(LOOK_EVERY)] == [False] * (LOOK_EVERY - 1) + [True]
-    assert not any(never(done) for _ in range(2 * LOOK_EVERY))
-    assert not any(AllDone(True)(done.logical_not()) for _ in range(2 * LOOK_EVERY))
+    assert [looks(done) for _ in range(LOOK_EVERY_ON_CPU)] == [False] * (LOOK_EVERY_ON_CPU - 1) + [True]
+    assert not any(never(done) for _ in range(2 * LOOK_EVERY_ON_CPU))
+    assert not any(AllDone(True)(done.logical_not()) for _ in range(2 * LOOK_EVERY_ON_CPU))
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "seq2seq", "transformer"])

@@ -46,7 +46,8 @@ def compiled(
             return replayed(loop, (policy, decode), env, rest, captured)
         if not compiler_works(env.device.type):
             return loop(env, *rest)
-        return in_whole_blocks(partial(decode_loop, partial(_fused(step), policy, decode)), env, *rest)
+        fused = partial(decode_loop, partial(_fused(step), policy, decode), keep_finished=True)
+        return in_whole_blocks(fused, env, *rest)
 
     return on_any_device
 

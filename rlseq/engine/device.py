@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 21  # logits of one step that the caches of a CPU still hold; more rows go block by block
-LOOK_EVERY = 8  # steps between two looks at whether all rows are done
+LOOK_EVERY = 8  # steps between two looks at whether all rows are done, on an accelerator
+LOOK_EVERY_ON_CPU = 2  # the same where no answer must be waited for
+LEAST_FINISHED = 0.2  # share of the rows of a block that leave it together: the others are copied
 
 
 def blocks(rows: int, words: int, device: torch.device) -> list[slice]:
@@ -56,7 +58,8 @@ class AllDone:
     def __call__(self, done: Tensor) -> bool:
         """Return True if all rows are known to be done; to be called after every step."""
         self.steps += 1
-        if not self.possible or self.steps % LOOK_EVERY:
+        every = LOOK_EVERY if done.is_cuda else LOOK_EVERY_ON_CPU
+        if not self.possible or self.steps % every:
             return False
         if not done.is_cuda:
             return bool(done.all())
@@ -70,3 +73,16 @@ class AllDone:
         arrived.record()
         self._answer = answer, arrived
         return known
+
+
+def unfinished(done: Tensor, step: int) -> Tensor | None:
+    """Return the rows of a block that are not done, `[n]`; None if the others are too few to leave it now.
+
+    Args:
+        done: of each row, on a CPU.
+        step: t, of which every second one is looked at.
+    """
+    if (step + 1) % LOOK_EVERY_ON_CPU:
+        return None
+    left = done.logical_not().nonzero().squeeze(1)
+    return left if len(left) <= (1 - LEAST_FINISHED) * len(done) else None

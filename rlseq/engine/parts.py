@@ -19,7 +19,7 @@ from rlseq.types import Evaluation, Logits, Rollout
 
 MOST = 8  # parts of a batch
 OVERHEAD = 32  # rows whose work takes as long as the overhead of a step
-WORTH = 0.85  # share of the cost below which a division is worth it
+LEAST_SAVED = 0.15  # share of the cost that a division must save
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def parts_of(mask: Tensor) -> Parts | None:
     order = last.argsort(descending=True, stable=True)
     lengths = last[order].tolist()
     cost, size = min(_cost(lengths, -(-rows // number)) for number in range(1, MOST + 1))
-    if cost > WORTH * steps * (rows + OVERHEAD):
+    if cost > (1 - LEAST_SAVED) * steps * (rows + OVERHEAD):
         return None
     return Parts(torch.split(order, size), lengths[::size], steps)
 

@@ -22,7 +22,7 @@ from rlseq.engine.checks import (
 )
 from rlseq.engine.compiled import Decoded, compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
-from rlseq.engine.device import AllDone, blocks, casting
+from rlseq.engine.device import AllDone, blocks, casting, unfinished
 from rlseq.engine.parts import parts_of
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
@@ -245,6 +245,49 @@ def decode_step(
     return token, state, log_prob, support
 
 
+class _Writing:
+    """The rows of a block that are still written: their texts, last words and the policy's states.
+
+    Rows that are kept by a slice are views of the task; others are copies, which `put_back` writes back.
+
+    Args:
+        env: the task.
+        block: its rows.
+        word: their last words.
+        past: their states.
+    """
+
+    def __init__(self, env: SequenceEnv, block: slice, word: Tensor, past: State) -> None:
+        self._env, self._start = env, int(block.start)
+        self.part, self.word, self.past = env.take(block), word, past
+        self.lanes: slice | Tensor = slice(len(word))  # among the rows of the block
+
+    @property
+    def rows(self) -> slice | Tensor:
+        """The rows among those of the task."""
+        if isinstance(self.lanes, Tensor):
+            return self.lanes + self._start
+        return slice(self._start, self._start + int(self.lanes.stop))
+
+    def keep_first(self, n: int) -> None:
+        """Keep those of the first n rows of the block."""
+        if isinstance(self.lanes, Tensor):
+            n = int((self.lanes < n).sum())
+        if n < len(self.word):
+            self.keep(slice(n))
+
+    def keep(self, which: slice | Tensor) -> None:
+        """Keep some of the rows, in ascending order."""
+        self.put_back()
+        self.part, self.word, self.past = self.part.take(which), self.word[which], fork(self.past, which)
+        self.lanes = which if isinstance(self.lanes, slice) else self.lanes[which]
+
+    def put_back(self) -> None:
+        """Write the texts of copied rows back."""
+        if isinstance(self.lanes, Tensor):
+            self._env.episodes.put(self.lanes + self._start, self.part.episodes)
+
+
 def decode_loop(
     step: DecodeStep,
     env: SequenceEnv,
@@ -253,8 +296,12 @@ def decode_loop(
     at_work: Sequence[int],
     uniform: Tensor,
     forcing: tuple[Tensor, Tensor] | None = None,
+    *,
+    keep_finished: bool = False,
 ) -> Decoded:
     """Write in all rows until they are done, one block of rows after the other.
+
+    On a CPU, rows that are finished leave the block when they are many.
 
     Args:
         step: `decode_step` of a policy and a decoder.
@@ -264,26 +311,35 @@ def decode_loop(
         at_work: for every step t, the number of first rows that may have something to write.
         uniform: random numbers, one per step and row.
         forcing: tokens to force and where to force them.
+        keep_finished: whether a block keeps its rows, for steps that are compiled for a number of them.
     """
+    keep_finished = keep_finished or env.device.type != "cpu" or env.vocab.eos is None
     log_probs = torch.zeros(env.num_envs, env.max_len + 1, device=env.device)
     lane, allowed = torch.arange(env.num_envs, device=env.device), SupportRecorder(env.num_envs, env.max_len)
     rule = env.legal_rule()
-    for block in blocks(env.num_envs, len(env.vocab), env.device):  # these are views of `env`
+    for block in blocks(env.num_envs, len(env.vocab), env.device):
         counts = [min(n, block.stop) - block.start for n in at_work if n > block.start]
-        part, word, past = env.take(block), token[block], fork(state, block)
-        place = part.length.unsqueeze(1) + torch.arange(len(counts), device=env.device)
+        writing = _Writing(env, block, token[block], fork(state, block))
+        place = writing.part.length.unsqueeze(1) + torch.arange(len(counts), device=env.device)
         place.clamp_(max=env.max_len)  # finished rows go on writing in a spare column
-        done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), part.num_envs)
+        done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), len(place))
         for t, n in enumerate(counts):
-            if n < part.num_envs:
-                part, word, past = part.take(slice(n)), word[:n], fork(past, slice(n))
-            legal, rows = part.allowed(rule), slice(block.start, block.start + n)
+            writing.keep_first(n)
+            part, lanes, rows = writing.part, writing.lanes, writing.rows
+            legal = part.allowed(rule)
             forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
-            word, past, found[t, :n], support = step(part, word, past, uniform[t, rows], legal, forced)
+            writing.word, writing.past, found[t, lanes], support = step(
+                part, writing.word, writing.past, uniform[t, rows], legal, forced
+            )
             chosen_from = legal if support is None else support
-            allowed.note(lane[rows], place[:n, t], chosen_from, by_rule=rule is not None and support is None)
+            allowed.note(
+                lane[rows], place[lanes, t], chosen_from, by_rule=rule is not None and support is None
+            )
             if done(part.done):
                 break
+            if not keep_finished and (left := unfinished(part.done, t)) is not None:
+                writing.keep(left)
+        writing.put_back()
         log_probs[block].scatter_(1, place, found.t())
     return log_probs[:, : env.max_len], rule if allowed.mask is None else allowed.mask, allowed.stuck
 

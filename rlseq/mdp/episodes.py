@@ -68,6 +68,10 @@ class Episodes:
         context = {name: value[rows] for name, value in self.context.items()}
         return Episodes(context, self.buffer[rows], self.length[rows], self.done[rows])
 
+    def put(self, rows: Tensor | slice, part: Episodes) -> None:
+        """Write the texts of some rows, whose contexts are the same, in place."""
+        self.buffer[rows], self.length[rows], self.done[rows] = part.buffer, part.length, part.done
+
     def clone(self) -> Episodes:
         """Return a copy that `append` does not change; contexts, which nothing changes, are shared."""
         return Episodes(self.context, self.buffer.clone(), self.length.clone(), self.done.clone())
