@@ -14,7 +14,7 @@ from rlseq.policies import POLICIES as EVERY_POLICY
 from rlseq.policies import Learned, Rotary
 from rlseq.policies.recurrence import Recurrence, last_state, reversed_within
 from rlseq.policies.seq2seq import Seq2Seq
-from rlseq.policies.spec import TokenSpec
+from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.policies.testing import check_policy
 from rlseq.types import State
 
@@ -199,8 +199,21 @@ def test_recurrence_is_torchs_own(cell: Any) -> None:
     torch.testing.assert_close(recurrence.unroll(x), wanted)
     memory = recurrence.from_first(torch.zeros(2, 4))
     for t in range(5):
-        h, memory = recurrence.step(x[:, t], memory)
+        first, rest = x[:, t, :2], x[:, t, 2:]
+        h, memory = recurrence.step(recurrence.entering(first) + recurrence.entering(rest, 2), memory)
         torch.testing.assert_close(h, wanted[:, t])
+
+
+def test_a_vocabulary_is_multiplied_once_where_it_is_smaller_than_the_batch() -> None:
+    recurrence, embedding, dropout = Recurrence(nn.LSTM, 3, 4), TokenEmbedding(5, 3), nn.Dropout(0.5)
+    words = torch.arange(20) % 5
+    wanted = recurrence.entering(embedding(words))
+    for few in (words, words[:5]):  # more than words of the vocabulary, and as many
+        found = recurrence.entering_words(few, embedding, dropout.eval())
+        torch.testing.assert_close(found, wanted[: len(few)])
+    assert not torch.allclose(recurrence.entering_words(words, embedding, dropout.train()), wanted)
+    weights = torch.nn.functional.one_hot(words, 5).float()
+    torch.testing.assert_close(recurrence.entering_words(weights, embedding, dropout.eval()), wanted)
 
 
 def test_words() -> None:

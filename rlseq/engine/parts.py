@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlseq.types import Evaluation, Logits, Rollout
+from rlseq.types import Context, Evaluation, Logits, Rollout
 
 MOST = 8  # parts of a batch
 OVERHEAD = 32  # rows whose work takes as long as the overhead of a step
@@ -45,7 +45,9 @@ class Parts:
         """
         read = replace(batch, demonstrations=None, features=None, action_values=None)
         parts = [read.take(rows).trimmed() for rows in self.rows]
-        return parts if pad is None else [narrowed(part, pad) for part in parts]
+        if pad is None:
+            return parts
+        return [replace(part, context=narrow_source(part.context, pad)) for part in parts]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return tensors `[b, t, …]` of the parts as one, `[B, T, …]`, with zeros after their last steps."""
@@ -125,8 +127,8 @@ def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:
     return sum(lengths[first] * (min(size, len(lengths) - first) + OVERHEAD) for first in firsts), size
 
 
-def narrowed(part: Rollout, pad: int) -> Rollout:
-    """Return a part whose sources are as wide as the longest of them."""
-    used = (part.context["source"] != pad).any(0).nonzero()
+def narrow_source(context: Context, pad: int) -> Context:
+    """Return a context whose sources are as wide as the longest of them; this waits for the device."""
+    used = (context["source"] != pad).any(0).nonzero()
     width = int(used.max()) + 1 if len(used) else 1
-    return replace(part, context={**part.context, "source": part.context["source"][:, :width]})
+    return {**context, "source": context["source"][:, :width]}

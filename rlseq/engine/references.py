@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from rlseq.engine.parts import narrow_source
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Rollout
 from rlseq.utils.masks import last_of
@@ -52,11 +53,8 @@ def length_bucket(env: SequenceEnv) -> Context | None:
 
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
     """Return a batch as wide as its longest text and its longest source, to save work on padding."""
-    context = dict(batch.context)
     vocab = sequence_env(env).source_vocab
-    if vocab is not None:
-        used = (context["source"] != vocab.pad).any(0).nonzero()
-        context["source"] = context["source"][:, : int(used.max()) + 1 if len(used) else 1]
+    context = batch.context if vocab is None else narrow_source(batch.context, vocab.pad)
     return replace(batch.trimmed(), context=context)
 
 

@@ -23,7 +23,7 @@ from rlseq.engine.checks import (
 from rlseq.engine.compiled import Decoded, compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting, unfinished
-from rlseq.engine.parts import parts_of
+from rlseq.engine.parts import narrow_source, parts_of
 from rlseq.engine.state import checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import (
@@ -147,7 +147,8 @@ def rollout(
         context = env.begin(repeat=repeat, index=index)
         given = words_at_start(env, context, forcing)
         with unchanged("the policy's start", context):
-            state = policy.start({name: value[::repeat] for name, value in context.items()})
+            first = {name: value[::repeat] for name, value in context.items()}
+            state = policy.start(first if compile else _narrowed(env, first))
         state = checked_state(state, env.num_envs // repeat)
         if repeat > 1:  # rows that share a context share its encoding
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
@@ -159,6 +160,13 @@ def rollout(
             written = loop(env, token, state, at_work, uniform, given or forcing)
         batch = finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
         return batch if given is None else _marked_as_given(env, batch, given[1])
+
+
+def _narrowed(env: SequenceEnv, context: Context) -> Context:
+    """Return a context whose sources have no padding that all of them have, where a CPU would read it."""
+    if env.source_vocab is None or env.device.type != "cpu":
+        return context
+    return narrow_source(context, env.source_vocab.pad)
 
 
 def words_at_start(env: SequenceEnv, context: Context, forcing: Any) -> tuple[Tensor, Tensor] | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rlseq.types import SoftTokens
 
 Cell = type[nn.LSTM] | type[nn.GRU]
 Memory = tuple[Tensor, ...]  # (h¹, c¹, h², c², …) of an LSTM, (h¹, h², …) of a GRU; `[B, H]` each
@@ -41,19 +44,46 @@ class Recurrence(nn.Module):
         """Return a memory in which every layer's h is `first` `[B, H]`, and every c is zero."""
         return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.layers
 
-    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """Read x `[B, E]`; the top layer's h `[B, H]`, and the new memory."""
-        new: list[Tensor] = []
+    def entering(self, x: Tensor, first: int = 0) -> Tensor:
+        """Return W x of the gates of the first layer, for some of the columns of W.
+
+        Args:
+            x: a part of what is read, `[…, e]`.
+            first: the column of W where the part begins.
+        """
         with torch.autocast(x.device.type, enabled=False):
-            x, memory = self._precise(x), tuple(map(self._precise, memory))
-            for layer, weights in enumerate(self._weights):
+            return F.linear(self._precise(x), self._weights[0][0][:, first : first + x.shape[-1]])
+
+    def entering_words(
+        self, words: Tensor | SoftTokens, embedding: nn.Embedding, dropout: nn.Dropout
+    ) -> Tensor:
+        """Return W x of the gates of the first layer for words, whose embeddings are the first part of x.
+
+        A vocabulary that is smaller than the batch is multiplied once, and not for every row.
+        """
+        ids = isinstance(words, Tensor) and not words.is_floating_point()
+        dropped = dropout.training and dropout.p > 0
+        if ids and not dropped and len(words) > len(embedding.weight):
+            return F.embedding(words, self.entering(embedding.weight))  # type: ignore[arg-type]
+        return self.entering(dropout(embedding(words)))
+
+    def step(self, entering: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Take one step in all layers; return the top layer's h `[B, H]`, and the new memory.
+
+        Args:
+            entering: W x of the first layer, `[B, 4H]` of an LSTM, `[B, 3H]` of a GRU.
+            memory: of the step before.
+        """
+        cell = _lstm_cell if self.kinds == 2 else _gru_cell
+        new: list[Tensor] = []
+        with torch.autocast(entering.device.type, enabled=False):
+            memory = tuple(map(self._precise, memory))
+            for layer, (_, recurrent, *biases) in enumerate(self._weights):
                 at = layer * self.kinds
-                if self.kinds == 2:
-                    new += torch.lstm_cell(x, memory[at : at + 2], *weights)
-                else:
-                    new.append(torch.gru_cell(x, memory[at], *weights))
-                x = new[at]
-        return x, tuple(new)
+                if layer:
+                    entering = F.linear(new[at - self.kinds], self._weights[layer][0])
+                new += cell(entering, memory[at : at + self.kinds], recurrent, *biases)
+        return new[-self.kinds], tuple(new)
 
     def unroll(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`."""
@@ -75,6 +105,25 @@ class Recurrence(nn.Module):
         super().train(mode)
         self.rnn.train(True)
         return self
+
+
+def _lstm_cell(entering: Tensor, memory: Memory, weight: Tensor, *biases: Tensor) -> Memory:
+    """Return hₜ and cₜ: i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c = f c + i g, h = o tanh(c)."""
+    h, c = memory
+    gates = torch.addmm(entering + (biases[0] + biases[1]), h, weight.t())
+    enter, keep, candidate, show = gates.chunk(4, 1)
+    c = torch.addcmul(keep.sigmoid() * c, enter.sigmoid(), candidate.tanh())
+    return show.sigmoid() * c.tanh(), c
+
+
+def _gru_cell(entering: Tensor, memory: Memory, weight: Tensor, *biases: Tensor) -> Memory:
+    """Return hₜ: r, z = σ(W x + U h + b), n = tanh(W x + b + r (U h + b)), h = (1 − z) n + z h."""
+    (h,) = memory
+    reset, update, candidate = (entering + biases[0]).chunk(3, 1)
+    recalled = torch.addmm(biases[1], h, weight.t()).chunk(3, 1)
+    update = (update + recalled[1]).sigmoid()
+    candidate = torch.addcmul(candidate, (reset + recalled[0]).sigmoid(), recalled[2]).tanh()
+    return (torch.lerp(candidate, h, update),)
 
 
 def reversed_within(x: Tensor, present: Tensor) -> Tensor:

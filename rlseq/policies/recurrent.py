@@ -5,16 +5,18 @@ hₜ = g(hₜ₋₁, xₜ),   π(yₜ | y₍₁…ₜ₋₁₎, source) = softma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from rlseq.policies.head import Head, TokenPolicy
-from rlseq.policies.recurrence import Cell, Recurrence, last_state
+from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
-RecurrentState = tuple[Tensor, ...]  # (memory…, and last what is known of a source), `[B, H]` each
+RecurrentState = tuple[Tensor, ...]  # (memory… `[B, H]`, and the share of a source in the gates)
 
 
 class Recurrent(TokenPolicy):
@@ -58,26 +60,30 @@ class Recurrent(TokenPolicy):
         self.head = Head(hidden, words.written, value)
 
     def start(self, context: Context) -> RecurrentState:
-        """Read the source, if there is one."""
-        if self.words.source is None:
-            return self.decoder.from_first(self.head.weight.new_zeros(len(context["index"]), self.hidden))
-        source = context["source"]
-        read = self.encoder.unroll(self.dropout(self.source_embedding(source)))
-        summary = last_state(read, self.words.present(source))
-        return (*self.decoder.from_first(self.bridge(summary).tanh()), summary)
+        """Read the source, if there is one; the last part of the state is its share in the gates."""
+        memory, source = self._read(context)
+        return (*memory, *[self.decoder.entering(s, self.embedding.embedding_dim) for s in source])
 
     def step(self, token: Tensor | SoftTokens, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Read a token."""
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
-        x = torch.cat([self.dropout(self.embedding(token)), *source], 1)
-        h, memory = self.decoder.step(x, memory)
+        entering = self.decoder.entering_words(token, self.embedding, self.dropout)
+        h, memory = self.decoder.step(sum(source, start=entering), memory)
         return self.head(self.dropout(h)), (*memory, *source)
 
     def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
         """Read all words at once."""
-        state = self.start(context)
-        memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
+        memory, source = self._read(context)
         x = self.dropout(self.embedding(read))
         x = torch.cat([x, *[s.unsqueeze(1).expand(-1, x.shape[1], -1) for s in source]], 2)
         h: Tensor = self.dropout(self.decoder.unroll(x, memory))
         return h
+
+    def _read(self, context: Context) -> tuple[Memory, Sequence[Tensor]]:
+        """Return the decoder's first memory, and the summary of the source, `[B, H]`, if there is one."""
+        if self.words.source is None:
+            return self.decoder.from_first(self.head.weight.new_zeros(len(context["index"]), self.hidden)), ()
+        source = context["source"]
+        read = self.encoder.unroll(self.dropout(self.source_embedding(source)))
+        summary = last_state(read, self.words.present(source))
+        return self.decoder.from_first(self.bridge(summary).tanh()), (summary,)

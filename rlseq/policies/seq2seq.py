@@ -78,7 +78,8 @@ class Seq2Seq(TokenPolicy):
     def step(self, token: Tensor | SoftTokens, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Read a token."""
         memory, source = state
-        h, memory = self.decoder.step(self.dropout(self.embedding(token)), memory)
+        entering = self.decoder.entering_words(token, self.embedding, self.dropout)
+        h, memory = self.decoder.step(entering, memory)
         return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
 
     def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
