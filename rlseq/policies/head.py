@@ -201,8 +201,10 @@ class _TokenScores(torch.autograd.Function):
                 by_z = z.add_((entropy[rows] - log_norm[rows]).unsqueeze(1)).mul_(p).mul_(-weight_of_log)
                 by_z -= p.mul_(slope)
             by_z = by_z.scatter_add_(1, actions[rows].unsqueeze(1), slope).to(features.dtype)
-            by_features[rows] = product(by_z, weight)
-            by_weight += product(by_z.t(), features[rows])
+            if ctx.needs_input_grad[0]:
+                by_features[rows] = product(by_z, weight)
+            if ctx.needs_input_grad[1]:
+                by_weight += product(by_z.t(), features[rows])
         return by_features, by_weight, None, None, None
 
 
