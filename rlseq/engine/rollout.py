@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from rlseq.engine.compiled import Decoded, compiled
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting, unfinished
 from rlseq.engine.parts import narrow_source, parts_of
-from rlseq.engine.state import checked_state, fork
+from rlseq.engine.state import RowsError, checked_state, fork
 from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.types import (
     RAW,
@@ -290,6 +290,19 @@ class _Writing:
         self.part, self.word, self.past = self.part.take(which), self.word[which], fork(self.past, which)
         self.lanes = which if isinstance(self.lanes, slice) else self.lanes[which]
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Explain an error of a step that has other rows than the policy has started with."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(self.lanes, Tensor):
+                raise
+            raise RowsError(
+                f"the policy's `step` failed after finished rows had left the batch: {error}; all that it "
+                "remembers of a text must be in the state that it returns, whose rows are copied"
+            ) from error
+
     def put_back(self) -> None:
         """Write the texts of copied rows back."""
         if isinstance(self.lanes, Tensor):
@@ -336,9 +349,11 @@ def decode_loop(
             part, lanes, rows = writing.part, writing.lanes, writing.rows
             legal = part.allowed(rule)
             forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
-            writing.word, writing.past, found[t, lanes], support = step(
-                part, writing.word, writing.past, uniform[t, rows], legal, forced
-            )
+            with writing.explained():
+                writing.word, writing.past, log_prob, support = step(
+                    part, writing.word, writing.past, uniform[t, rows], legal, forced
+                )
+            found[t, lanes] = log_prob.to(found.dtype)
             chosen_from = legal if support is None else support
             allowed.note(
                 lane[rows], place[lanes, t], chosen_from, by_rule=rule is not None and support is None

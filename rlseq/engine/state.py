@@ -10,6 +10,10 @@ from torch import Tensor
 from rlseq.types import State
 
 
+class RowsError(RuntimeError):
+    """A policy cannot go on with some of its rows, as it keeps a part of its memory outside its state."""
+
+
 def fork(state: State, rows: Tensor | slice) -> State:
     """Return some rows: indices copy them, in that order and as often as named; a slice shares memory."""
     if isinstance(state, Tensor):

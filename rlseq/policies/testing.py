@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlseq.engine.decode import acting_logits
 from rlseq.engine.rollout import evaluate_actions, rollout
-from rlseq.engine.state import fork
+from rlseq.engine.state import RowsError, fork
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import RAW, Behaviour, Context, State
 from rlseq.utils.modules import eval_mode
@@ -52,7 +52,10 @@ class _Exam:
 
     def __init__(self, policy: Any, env: Any, tolerance: float) -> None:
         self.policy, self.env, self.tolerance = policy, env, tolerance
-        self.batch = rollout(policy, env)
+        try:
+            self.batch = rollout(policy, env)
+        except RowsError as error:
+            raise AssertionError(f"copied rows of a state do not go on alike: {error}") from error
         self.actions, self.context, self.mask = self.batch.actions, self.batch.context, self.batch.mask
         self.others = (self.actions + 1) % len(env.vocab)  # another word everywhere
         self.place = torch.arange(self.actions.shape[1], device=self.actions.device)
