@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlseq.engine.evaluation import evaluate as evaluate
     from rlseq.engine.exposure_bias import exposure_bias as exposure_bias
     from rlseq.engine.generation import generate as generate
+    from rlseq.engine.mbr import MBR as MBR
     from rlseq.engine.rollout import rollout as rollout
     from rlseq.mdp.sequence_env import SequenceEnv as SequenceEnv
     from rlseq.policies import make_policy as make_policy
@@ -46,6 +47,7 @@ _HOMES = {
     "Fit": "rlseq.recipe.fit",
     "FitConfig": "rlseq.recipe.config",
     "Greedy": "rlseq.engine.decode",
+    "MBR": "rlseq.engine.mbr",
     "Model": "rlseq.training.model",
     "Preflight": "rlseq.training.preflight",
     "Rollout": "rlseq.types",

@@ -229,7 +229,7 @@ def _evaluate(
         run: the folder of a run, or a saved model.
         option: options of the task, such as path=new.tsv for a test on other data; the vocabulary of the run
             is kept.
-        decode: the decoding: greedy, sample or beam.
+        decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
         metrics: metrics to report beside the reward, as means over items; by default those of the task.
         pooled: corpus-level metrics, computed over all texts together as in papers: bleu, chrf, per, …
         texts: the largest number of items, drawn at random by a fixed seed; by default all items.
@@ -252,6 +252,8 @@ def _generate(
     decode: str = "beam",
     width: int = 5,
     temperature: float = 1.0,
+    samples: int = 32,
+    utility: str = "",
     best: bool = False,
     imports: Imports = (),
     too_long: Literal["cut", "refuse"] = "cut",
@@ -264,16 +266,19 @@ def _generate(
         run: the folder of a run, or a saved model.
         texts: sources; paths of image files if the policy reads images.
         n: number of texts for each source, best first, with their log-probabilities.
-        decode: the decoding: greedy, sample or beam.
+        decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
         width: number of hypotheses in the beam.
         temperature: the temperature of sampling, by which logits are divided.
+        samples: number of samples that mbr compares with each other.
+        utility: the metric by which mbr compares them; the reward of the run when not given.
         best: use the best checkpoint instead of the last.
         imports: modules of your own to import first.
         too_long: cut sources that are longer than any in training, with a warning, or refuse them.
     """
     from rlseq.cli import commands
 
-    commands.generate(run, texts, n, decode, width, temperature, best, too_long)
+    settings = {"width": max(width, n), "temperature": temperature, "samples": samples, "utility": utility}
+    commands.generate(run, texts, n, decode, settings, best, too_long)
 
 
 def _save(

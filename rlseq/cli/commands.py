@@ -251,15 +251,15 @@ def generate(
     sources: Sequence[str],
     n: int,
     decode: str,
-    width: int,
-    temperature: float,
+    settings: Mapping[str, Any],
     best: bool,
     too_long: str,
 ) -> None:
     """Print texts of the policy of a run, one a line; several for a source with their rank and score."""
     model = load(run, best=best)
     decoder: Any = pick(DECODERS, decode, "decoder")
-    typed = {"width": max(width, n), "temperature": temperature}
+    reward = model.run.options.get("reward")
+    typed = {**settings, "utility": settings["utility"] or (reward if isinstance(reward, str) else "")}
     decoder = replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
     if model.reads and model.spec.source_vocab is not None:
         for name in filter(_is_file, sources):

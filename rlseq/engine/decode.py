@@ -109,7 +109,7 @@ def checked_decoder(decode: Any) -> Any:
     """Return a decoder, if it is one."""
     if isinstance(decode, (Decode, Search)):
         return decode
-    raise TypeError(f"decode must be Sample(…), Greedy() or Beam(…), got {shown(decode)}")
+    raise TypeError(f"decode must be Sample(…), Greedy(), Beam(…) or MBR(…), got {shown(decode)}")
 
 
 def acting_logits(logits: Tensor, behaviour: Behaviour) -> Tensor:

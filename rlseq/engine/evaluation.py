@@ -14,6 +14,7 @@ from torch import Tensor
 from rlseq.engine.beam import Beam
 from rlseq.engine.checks import named_functions
 from rlseq.engine.decode import Decode, Greedy, Sample, Search
+from rlseq.engine.mbr import MBR
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.checks import checked_reward
 from rlseq.mdp.sequence_env import sequence_env
@@ -21,7 +22,12 @@ from rlseq.types import Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import pick
 
-DECODERS: dict[str, Decode | Search] = {"beam": Beam(), "greedy": Greedy(), "sample": Sample()}
+DECODERS: dict[str, Decode | Search] = {
+    "beam": Beam(),
+    "greedy": Greedy(),
+    "mbr": MBR(),
+    "sample": Sample(),
+}
 SUBSET_SEED = 0  # of the items that are tested where a limit leaves some out
 SINGLE = 1000  # texts of a task that has one item only
 
@@ -72,7 +78,7 @@ def evaluate(
     Args:
         policy: the policy that writes.
         env: the task; its episodes, counts and random numbers are restored.
-        decode: "greedy", "sample", "beam", or a decoder.
+        decode: "greedy", "sample", "beam", "mbr" (minimum Bayes risk), or a decoder.
         metrics: what to report beside the reward, name → reward function; the task's own when not given.
             A metric reports its own value: an edit distance, not the reward 1 − rate that is made of it.
         limit: the largest number of items, drawn at random by a fixed seed, the same for every policy; all

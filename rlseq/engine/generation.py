@@ -11,11 +11,12 @@ from torch import Tensor
 
 from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.checks import check_words
-from rlseq.engine.decode import Decode, Greedy, checked_decoder
+from rlseq.engine.decode import Decode, Greedy, Sample, checked_decoder
+from rlseq.engine.mbr import MBR, expected_utility, utility_of
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import TOKEN_BYTES, no_reward
-from rlseq.types import Counts
+from rlseq.types import Counts, Rollout
 from rlseq.utils.arguments import PositiveInt, checked_arguments, shown
 from rlseq.utils.errors import pick
 from rlseq.utils.memory import check_fits
@@ -25,7 +26,7 @@ NAMED = 3  # sources that a warning names
 
 
 class Candidate(NamedTuple):
-    """A text, and its log-probability under the policy (of a beam with its length penalty)."""
+    """A text, and its log-probability (of a beam with its length penalty; of MBR its expected utility)."""
 
     text: str
     score: float
@@ -40,7 +41,7 @@ def generate(
     policy: Any,
     env: Any,
     sources: Sequence[Source] | str | None = None,
-    decode: Decode | Beam = Beam(),
+    decode: Decode | Beam | MBR = Beam(),
     n: PositiveInt = 1,
     *,
     too_long: str = "cut",
@@ -52,7 +53,8 @@ def generate(
         env: the task, for its words; its episodes are left alone.
         sources: texts, or pictures of a task that observes these; a string is one source. None of a task that
             reads nothing.
-        decode: `Beam(width)`, `Sample(temperature)` for n different draws, or `Greedy()`.
+        decode: `Beam(width)`, `Sample(temperature)` for n different draws, `Greedy()`, or `MBR(samples,
+            utility)` for the n samples that agree best with all.
         n: texts a source.
         too_long: "cut" shortens sources that are longer than any in training, with a warning; "refuse" is an
             error.
@@ -65,14 +67,18 @@ def generate(
         raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
     if isinstance(decode, Beam) and n > decode.width:
         raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
+    if isinstance(decode, MBR) and n > decode.samples:
+        raise ValueError(f"MBR ranks its {decode.samples} samples, got n={n}; use MBR(samples={n})")
     task = _task_about(env, sources, too_long)
-    rows = task.num_envs
-    check_fits(rows * n * env.max_len * TOKEN_BYTES, n=n, max_len=env.max_len)
+    rows, drawn = task.num_envs, decode.samples if isinstance(decode, MBR) else n
+    check_fits(rows * drawn * env.max_len * TOKEN_BYTES, n=drawn, max_len=env.max_len)
     if isinstance(decode, Beam):
         found = beam_search(
             policy, task, decode, index=torch.zeros(rows, dtype=torch.int64, device=env.device)
         )
         tokens, mask, scores = found.tokens[:, :n], found.mask[:, :n], found.scores[:, :n]
+    elif isinstance(decode, MBR):
+        tokens, mask, scores = _agreeing(policy, task, decode, n)
     else:
         tokens, mask, scores = _drawn(policy, task, decode, n)
     return [
@@ -242,10 +248,29 @@ def _units(vocab: Any) -> str:
     return "words" if vocab.separator else "characters"
 
 
-def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
+def _sampled(policy: Any, task: Any, decode: Decode, n: int) -> Rollout:
+    """N texts for each source."""
     rows = task.num_envs
     nothing = torch.zeros(rows, dtype=torch.int64, device=task.device)
-    batch = rollout(policy, task.replace(num_envs=rows * n), decode=decode, repeat=n, index=nothing)
-    shape = rows, n, task.max_len
+    return rollout(policy, task.replace(num_envs=rows * n), decode=decode, repeat=n, index=nothing)
+
+
+def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts `[B, n, T]` token by token, their masks and log-probabilities."""
+    batch, shape = _sampled(policy, task, decode, n), (task.num_envs, n, task.max_len)
     return batch.actions.view(shape), batch.mask.view(shape), batch.log_probs.view(shape).sum(2)
+
+
+def _agreeing(policy: Any, task: Any, decode: MBR, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The n samples with the largest expected utility, their masks and utilities; equal texts come last."""
+    metric = decode.utility or utility_of(task)
+    batch = _sampled(policy, task, Sample(decode.temperature), decode.samples)
+    shape = task.num_envs, decode.samples, task.max_len
+    tokens, mask = batch.actions.view(shape), batch.mask.view(shape)
+    scores = expected_utility(batch, decode.samples, metric, task.vocab).view(shape[:2])
+    equal = (tokens.unsqueeze(1) == tokens.unsqueeze(2)).all(3)  # a text is 0 behind its end
+    again = (equal & (mask.unsqueeze(1) == mask.unsqueeze(2)).all(3)).tril(-1).any(2)
+    below = scores.max() - scores.min() + 1
+    best = (scores - again * below).argsort(dim=1, descending=True, stable=True)[:, :n]
+    of_best = best.unsqueeze(2).expand(-1, -1, shape[2])
+    return tokens.gather(1, of_best), mask.gather(1, of_best), scores.gather(1, best)

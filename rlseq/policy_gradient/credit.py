@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.completions import complete
+from rlseq.engine.mbr import expected_utility, utility_of
 from rlseq.policy_gradient import returns
 from rlseq.policy_gradient.baselines import Factor, NeedsValues, past_rewards, values_of
 from rlseq.types import Context, Rollout
@@ -177,6 +178,26 @@ class PerMetric(CreditOfGroups, Checked):
 
 
 @dataclass(frozen=True)
+class Consensus(CreditOfGroups, Checked):
+    """The mean utility of a text against the other K − 1 texts of its source; no reference is looked at.
+
+    With `scale="best_of_group"` it is fine-tuning on the winners of minimum Bayes risk (Finkelstein & Freitag
+    2023), in `dpo` MBR-DPO (Yang et al. 2023).
+
+    Args:
+        utility: a metric by name; that of the task's reward when empty.
+    """
+
+    utility: str = ""
+
+    def of_texts(self, batch: Rollout, env: Any) -> Tensor:
+        """Return the expected utility of every text, `[B]`."""
+        metric = self.utility or utility_of(env)
+        found = expected_utility(batch, batch.samples, metric, env.vocab, without_itself=True)
+        return found.to(batch.rewards)
+
+
+@dataclass(frozen=True)
 class Increments(Factor, Checked):
     """Σ_{t'≥t} (Φ(y₍₁…ₜ'₎) − Φ(y₍₁…ₜ'₋₁₎)): what a text adds to a metric from here on (`metric.increments`).
 
@@ -215,4 +236,5 @@ CREDITS: dict[str, Credit] = {  # an agent gets a copy of its own
     "completions": Completions(),
     "pass_at_k": PassAtK(),
     "per_metric": PerMetric(),
+    "consensus": Consensus(),
 }

@@ -80,6 +80,16 @@ def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
     return (centred / (spread + 1e-8)).where(spread > rounding, 0)
 
 
+def best_of_group(advantages: Tensor, batch: Rollout) -> Tensor:
+    """Return K for the best of the K texts of the context, 0 for the others: their likelihood is maximised.
+
+    Imitation of the best of K samples (RAFT, Dong et al. 2023); several that are equally good share the K.
+    """
+    groups = advantages[:, 0].view(-1, batch.samples)
+    best = groups == groups.amax(1, keepdim=True)
+    return (batch.samples * best / best.sum(1, keepdim=True)).view(-1, 1).to(advantages)
+
+
 def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
     """Return A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
     real = batch.mask / batch.mask.sum(0).clamp(min=1)
@@ -102,11 +112,12 @@ SCALES: dict[str, Scale] = {
     "by_group": by_group,
     "by_mean": by_mean,
     "by_batch": by_batch,
+    "best_of_group": best_of_group,
     "self_normalised": self_normalised,
     "bootstrapped": bootstrapped,
 }
 GROUPED: tuple[Any, ...] = (  # compare the texts of one context
-    *(leave_one_out, group_mean, length_weighted, OptimalToken(), by_group, by_mean),
+    *(leave_one_out, group_mean, length_weighted, OptimalToken(), by_group, by_mean, best_of_group),
 )
 COMPARING: tuple[Any, ...] = (mean, self_normalised, bootstrapped)  # compare the rows of a batch
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions

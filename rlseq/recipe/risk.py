@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rlseq.engine.decode import Greedy
 from rlseq.engine.evaluation import subset
+from rlseq.engine.mbr import utilities
 from rlseq.engine.rollout import rollout
-from rlseq.metrics.fitting import ItemReferences, named_reward, references_of
-from rlseq.metrics.registry import row_of
+from rlseq.metrics.fitting import named_reward, references_of
 from rlseq.recipe.difference import difference
 from rlseq.types import Rollout
 from rlseq.utils.files import Json
@@ -60,16 +60,7 @@ def least_risk(policy: Any, task: Callable[[int], Any], items: int, samples: int
 
 def expected(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:
     """Return how well each sample agrees with the samples of its item, `[B]`: more is better."""
-    texts = batch.actions.view(-1, samples, batch.actions.shape[1])
-    lengths = batch.lengths.view(-1, samples)
-    item = torch.arange(len(texts), device=texts.device).repeat_interleave(samples)
-    total = torch.zeros(len(item), dtype=torch.float64)
-    for k in range(samples):
-        right = {"references": texts[:, k : k + 1], "reference_lengths": lengths[:, k : k + 1]}
-        judge: Any = named_reward(metric, ItemReferences(vocab, right))
-        value = getattr(judge, "value", judge)
-        total += torch.as_tensor(value(batch.actions, batch.mask, {"index": item})).double().cpu()
-    return total * row_of(metric).sign
+    return utilities(batch, samples, metric, vocab).double().sum(2).flatten().cpu()
 
 
 def _score(metric: Any, batch: Rollout) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from rlseq.engine.beam import Beam
 from rlseq.engine.decode import Decode
 from rlseq.engine.generation import Candidate, Source, generate, reads, score
+from rlseq.engine.mbr import MBR
 from rlseq.mdp.registry import ids, task_class
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task_spec import TaskSpec
@@ -61,7 +62,7 @@ class Model:
     def generate(
         self,
         sources: Sequence[Source] | str | None = None,
-        decode: Decode | Beam = Beam(),
+        decode: Decode | Beam | MBR = Beam(),
         n: PositiveInt = 1,
         *,
         too_long: str = "cut",
