@@ -28,7 +28,7 @@ from tabled.agents import (
     warmup,
 )
 from tabled.campaigns import campaigns
-from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput
+from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.settings import comparison, fit, training
 from tabled.tasks import boxes, captions, finetune, oracle, pretrain, recipes, tasks
 
@@ -62,6 +62,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "training": training,
     "tuned": tuned,
+    "updates": updates,
     "values": values,
     "variance": variance,
     "verdicts": verdicts,

@@ -152,3 +152,16 @@ def matmul() -> str:
         head = ["rows × width × outputs", "forward, PyTorch", "oneDNN", "with backward, PyTorch", "oneDNN"]
         text += markdown(head, rows) + origin(run)
     return text
+
+
+def updates() -> str:
+    """Return the seconds of whole updates, and the ratio to those of the commit before."""
+    text = ""
+    for run in runs("updates"):
+        rows = [
+            [name, f"{1e3 * found['before']:.0f}", f"{1e3 * found['here']:.0f}", f"{found['ratio']:.2f}"]
+            for name, found in run["results"]["updates"].items()
+        ]
+        head = ["a whole update", f"ms at {run['results']['commits']['before']}", "ms now", "ratio"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
