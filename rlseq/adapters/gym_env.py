@@ -108,7 +108,8 @@ class GymEnv(SteppedEnv):
         if agent.samples != 1 or agent.mle:
             raise ValueError(
                 f"{type(agent).__name__} (samples={agent.samples}, mle={agent.mle}) compares texts of a "
-                "context, or imitates some; episodes of a GymEnv just go on: leave them at 1 and 0"
+                "context, or imitates some; episodes of a GymEnv continue across batches: leave them at 1 "
+                "and 0"
             )
         if agent.minibatches * agent.micro_batches > self.num_envs * self.steps // 2:  # half may only reset
             raise ValueError(
@@ -143,7 +144,9 @@ class GymEnv(SteppedEnv):
     def rollout(self, policy: Any, decode: Decode, *, repeat: int = 1, **texts: Any) -> Rollout:
         """Return the next T steps of every row."""
         for name in [name for name, value in texts.items() if value is not None] + ["repeat"] * (repeat != 1):
-            raise ValueError(f"{name} is of texts; the episodes of a GymEnv just go on, so leave it out")
+            raise ValueError(
+                f"{name} is for texts; episodes of a GymEnv continue across batches, so leave it out"
+            )
         actions = chosen(self.single_action_space, decode)
         random = actions.random(self.steps, self.num_envs, self.generator)
         with torch.no_grad(), eval_mode(policy):

@@ -44,7 +44,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
         "   REINFORCE, RLOO and SCST on 10,000 sources without references, which are only told\n"
         "   what share of their letters is right.\n"
         "3. All are tested on fresh sources: a table with intervals, and a page to look at.\n"
-        "Three to five minutes on two cores; Ctrl-C stops, and the same command goes on.\n"
+        "Three to five minutes on two cores; Ctrl-C stops; the same command continues.\n"
     )
     comparison = compare(
         **{**SETTINGS, "seeds": seeds, "budget_tokens": budget_tokens, "out": out, **changes}

@@ -17,7 +17,7 @@ class FitConfig(Checked):
     out: str | PathLike[str] | None = None
     """Folder of the model, the page and the runs; `runs/` and the name of the file when not given."""
     minutes: PositiveFloat | None = None
-    """Time that everything together may take; when not given, training goes on until dev stops improving."""
+    """Time that everything together may take; by default, training continues until dev stops improving."""
     reward: str | None = None
     """The metric to train on (`rlseq metrics`); chosen by what the texts look like when not given."""
     agent: str = "rloo"

@@ -84,7 +84,7 @@ class Fit:
 def fit(path: Where | Mapping[str, Where], *, config: FitConfig | None = None, **settings: Any) -> Fit:
     """Train a model on pairs of texts: by likelihood, then on a reward; test it, and write a page.
 
-    The same call goes on after an interruption, and returns what is there when all is done.
+    The same call continues after an interruption, and returns the result when all is done.
 
     Args:
         path: a file or folder of pairs, or a mapping of parts, as of `rlseq/Parallel-v0`
@@ -391,4 +391,4 @@ class _Fitting:
         return Model(policy, env, run, words_of(env))
 
 
-_NAMES = {"reward": "training on the reward", "longer": "likelihood that goes on"}
+_NAMES = {"reward": "training on the reward", "longer": "continued likelihood training"}
