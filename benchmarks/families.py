@@ -14,7 +14,8 @@ the likelihood policy of their seed, elsewhere from nothing. `mle`, `dagger` and
 references, the others from rewards alone. Texts from which the discriminator of `gumbel` learns count as no
 tokens.
 
-A run is added to results/families.json as soon as it is done, and is not done again.
+A run is added to results/families.json as soon as it is done, and is not done again. After a change of what
+all settings of a method share, remove its runs from there.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ SEARCH, RELAXED, LIKELIHOOD = "black box", "relaxed", "likelihood and imitation"
 EXPLORE = {"entropy": 0.01}
 LESSONS = {"pretraining": 5, "d": 1, "k": 1}  # of the discriminator
 TARGET = {"target_every": 25}
+SOFT = ({"temperature": 0.05}, {"temperature": 0.2})
 SEARCHES = ({"lr": 0.03, "sigma": 0.1}, {"lr": 0.1, "sigma": 0.1})
 SPREADS = ({"sigma": 0.3}, {"sigma": 0.3, "only": "head.*"})
 
@@ -141,10 +143,10 @@ METHODS = {
         task={"rows": 256},
     ),
     "dqn": Method(VALUES, TEXTS, RATES, always=TARGET, task={"rows": 128}),
-    "soft_q": Method(VALUES, TEXTS, RATES, always={**TARGET, "temperature": 0.05}, task={"rows": 128}),
+    "soft_q": Method(VALUES, TEXTS, SOFT, always={**TARGET, "lr": 1e-2}, task={"rows": 128}),
     "g_learning": Method(
-        *(VALUES, ("g2p",), RATES),
-        always={**TARGET, "temperature": 0.05},
+        *(VALUES, ("g2p",), SOFT),
+        always={**TARGET, "lr": 3e-3},
         value=True,
         task={"rows": 128},
     ),
@@ -191,8 +193,9 @@ METHODS |= {
         task={"unit": 0.02},  # values of at most 1, see control.py
     ),
     "soft_q, pole": Method(
-        *(VALUES, POLE, ({"temperature": 0.3}, {"temperature": 1.0}), "soft_q"),
-        always={**REPLAY, "lr": 2e-3},
+        *(VALUES, POLE, ({"temperature": 1.0}, {"temperature": 10.0}), "soft_q"),
+        always={**REPLAY, "gamma": 0.9, "lr": 5e-3, "form": "soft_dueling"},
+        value=True,
     ),
     "es, pole": Method(SEARCH, POLE, SEARCHES, "es", always={"population": 16}, task=EPISODES),
     "cem, pole": Method(
