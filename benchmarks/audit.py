@@ -292,7 +292,7 @@ def stable_baselines3() -> Iterator[Case]:
 
 
 def cleanrl() -> Iterator[Case]:
-    """Yield the policy loss of CleanRL's ppo.py, and its estimates of the KL from the older policy."""
+    """Yield the policy loss of CleanRL's ppo.py."""
 
     def ppo(
         log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, normalize: bool

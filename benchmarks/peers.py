@@ -49,7 +49,7 @@ MODEL: dict[str, Any] = {
 }  # fmt: skip
 OURS: dict[str, dict[str, Any]] = {"grpo": {"kl": 0.0}, "rloo": {}}
 SB3: dict[str, Any] = {
-    "task": "rlseq/Reverse-v0", "options": {"length": 4, "vocab_size": 8}, "rows": 64, "tokens": 30_000,
+    "task": "rlseq/Reverse-v0", "options": {"length": 4, "vocab_size": 8}, "rows": 64, "tokens": 10_000,
     "lr": 1e-3,
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ from tabled.agents import (
 )
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
+from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, training
 from tabled.tasks import boxes, captions, finetune, oracle, pretrain, recipes, tasks
 
@@ -37,6 +38,7 @@ REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
+    "audit": audit,
     "completions": completions,
     "boxes": boxes,
     "campaigns": campaigns,
@@ -52,6 +54,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loading": loading,
     "matmul": matmul,
     "oracle": oracle,
+    "peers": peers,
     "pretrain": pretrain,
     "pretrained": pretrained,
     "recipes": recipes,

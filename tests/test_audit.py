@@ -299,6 +299,7 @@ def asks_for_nothing(rewards: Tensor) -> Tensor:
         (asks_for_nothing, "must ask for log_probs or logits"),
         (lambda log_probs, /: log_probs.sum(), "by name"),
         (3, "must be a function"),
+        (max, "does not tell its parameters"),
         ("rlo", "did you mean 'rloo'"),
         ("mle", "cannot be audited"),
     ],

@@ -75,7 +75,10 @@ def names_of(estimator: Estimator) -> list[str]:
     """Return the arguments that an estimator asks for; refuse one that asks for what an audit has not."""
     if not callable(estimator):
         raise TypeError(f"an estimator must be a function that returns a loss, got {shown(estimator)}")
-    parameters = inspect.signature(estimator).parameters.values()
+    try:
+        parameters = inspect.signature(estimator).parameters.values()
+    except ValueError:
+        raise TypeError(f"{shown(estimator)} does not tell its parameters; wrap it in a function") from None
     single = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for parameter in single:
         if parameter.kind is parameter.POSITIONAL_ONLY:

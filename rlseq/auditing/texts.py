@@ -12,7 +12,7 @@ from rlseq.auditing.tabular import Tabular, prefix_codes
 from rlseq.mdp.registry import make
 from rlseq.policies.spec import TokenSpec
 from rlseq.policy_gradient.exact import texts
-from rlseq.utils.arguments import Checked, PositiveInt, Range, Seed
+from rlseq.utils.arguments import Checked, Range, Seed
 
 MOST_BATCHES = 20_000  # batches that are enumerated
 DRIFT = 0.3  # standard deviation of the logits of the older policy around those of the policy
@@ -24,8 +24,8 @@ class AuditConfig(Checked):
 
     vocab_size: Annotated[int, Range(2, 4)] = 2  # number of words, of which word 0 ends a text
     length: Annotated[int, Range(2, 4)] = 3  # largest number of words in a text
-    contexts: PositiveInt = 2  # number of contexts, each with rewards of its own
-    samples: PositiveInt = 3  # number of texts in a batch, which share a context
+    contexts: Annotated[int, Range(1, 100)] = 2  # number of contexts, each with rewards of its own
+    samples: Annotated[int, Range(1, 12)] = 3  # number of texts in a batch, which share a context
     rewards: Literal["normal", "binary"] = "normal"  # standard normal numbers, or 0 and 1
     sampled_from: Literal["policy", "reference"] = "policy"  # which policy writes the texts
     seed: Seed = 0  # of rewards and logits

@@ -1,0 +1,77 @@
+"""Of the audit, and of the comparison with other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabled import markdown, origin, runs
+
+
+def audit() -> str:
+    """Whose gradient each loss has, library by library."""
+    text = ""
+    for run in runs("audit"):
+        versions = run["results"]["versions"]
+        head = ["loss and settings", "meant for", "bias", "across", "follows", "padding", "others' length"]
+        for library, number in versions.items():
+            rows = [
+                [
+                    f"`{row['loss']}`: {row['settings']}",
+                    row["objective"],
+                    f"{row['bias']:.1%}",
+                    f"{row['across']:.1%}",
+                    _followed(row),
+                    f"{row['padding']:.0%}",
+                    "—" if row["beside_longer"] is None else f"× {row['beside_longer']:.2f}",
+                ]
+                for row in run["results"]["rows"]
+                if row["library"] == library
+            ]
+            text += f"**{library} {number}**\n\n{markdown(head, rows)}\n"
+        text += origin(run)
+    return text
+
+
+def _followed(row: dict[str, Any]) -> str:
+    """Return the objective that a loss follows, one where several have the same gradient."""
+    if row["vanishes"]:
+        return "nothing: the mean is 0"
+    if not row["follows"]:
+        return "no known one"
+    first = row["follows"][0]
+    return f"{first['objective']} × {first['factor']:.3g}"
+
+
+def peers() -> str:
+    """Whole updates of rlseq beside those of other libraries."""
+    text = ""
+    for run in runs("peers"):
+        results, rows = run["results"], []
+        for algorithm in ("grpo", "rloo", "ppo"):
+            found = results.get(algorithm)
+            if found is None:
+                continue
+            ours, theirs = list(found["mb"])
+            for name in (ours, theirs):
+                side = found[name]
+                reached = [s for s in side["seconds_to_reward"] if s is not None]
+                rows.append([
+                    f"{algorithm}, {name.removesuffix('-ppo')}",
+                    f"{side['per_second']:,.0f}",
+                    f"{found['speed_ratio']:.2f}" if name == ours else "1",
+                    f"{found['mb'][name]:.0f}",
+                    "{:.3f} [{:.3f}, {:.3f}]".format(*side["last"]),
+                    f"{len(reached)} of {len(side['seconds_to_reward'])}"
+                    + (f": {', '.join(f'{s:.1f}' for s in reached)}" if reached else ""),
+                ])  # fmt: skip
+        head = [
+            "algorithm, library",
+            "tokens per CPU second, whole update",
+            "ratio",
+            "MB",
+            "reward of the last 10 updates",
+            f"runs that reached {results['reached']}, CPU seconds",
+        ]
+        versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+        text += markdown(head, rows) + f"\n{versions}; medians and 95 % intervals over seeds.\n" + origin(run)
+    return text
