@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import rlseq
 from rlseq.data.boxes import BoxScenes, greedy_nms, iou, soft_nms, suppress
 from rlseq.engine.decode import acting_logits
-from rlseq.envs.boxes import average_precision, f1
+from rlseq.metrics.boxes import average_precision, f1
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation
 

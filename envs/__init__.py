@@ -22,6 +22,7 @@ register("rlseq/CreditChain-v0", "rlseq.envs.decisions:CreditChain")
 register("rlseq/PlayOrStudy-v0", "rlseq.envs.decisions:PlayOrStudy")
 register("rlseq/TwoStates-v0", "rlseq.envs.decisions:TwoStates")
 register("rlseq/Boxes-v0", "rlseq.envs.boxes:Boxes")
+register("rlseq/Chat-v0", "rlseq.envs.chat:Chat")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ import torch
 import rlseq
 from rlseq.data.boxes import greedy_nms, iou, soft_nms, suppress
 from rlseq.data.formats import DataError
-from rlseq.envs.boxes import average_precision, f1, f1_steps, hits
+from rlseq.metrics.boxes import average_precision, f1, f1_steps, hits
 from rlseq.policy_gradient.sets import factorised_loss, member_credits, set_log_probs
 
 GOOD: dict[str, Any] = {

@@ -20,11 +20,12 @@ from rlseq.vocab import Vocab
 
 torch.set_num_threads(1)
 MODES = list(AutoresetMode)
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "rlseq/Oracle-v0": {"vocab_size": 30, "length": 5, "references": 20, "hidden": 8},
     "rlseq/Captions-v0": {"scenes": 20},
     "rlseq/PlayOrStudy-v0": {"delay": 3},
     "rlseq/Boxes-v0": {"scenes": 20, "objects": 2},
+    "rlseq/Chat-v0": {"turns": 2, "user": "self"},
 }
 
 
