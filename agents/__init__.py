@@ -17,7 +17,10 @@ from rlseq.agents.continuous import Continuous as Continuous
 from rlseq.agents.dagger import EXPERTS
 from rlseq.agents.dagger import DAgger as DAgger
 from rlseq.agents.ddpg import DDPG as DDPG
+from rlseq.agents.dpo import CPO as CPO
+from rlseq.agents.dpo import DPO as DPO
 from rlseq.agents.dqn import DQN as DQN
+from rlseq.agents.dro import DRO as DRO
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
 from rlseq.agents.es import ES as ES
@@ -37,6 +40,7 @@ from rlseq.agents.mrt import MRTCorrected as MRTCorrected
 from rlseq.agents.pg_bleu import PGBLEU as PGBLEU
 from rlseq.agents.ppo import PPO as PPO
 from rlseq.agents.ppo import PPOKL as PPOKL
+from rlseq.agents.ppo import VinePPO as VinePPO
 from rlseq.agents.ratios import CISPO as CISPO
 from rlseq.agents.ratios import DPPO as DPPO
 from rlseq.agents.ratios import GMPO as GMPO
@@ -70,12 +74,15 @@ AGENTS: dict[str, type[Agent]] = {
     "cem": CEM,
     "cispo": CISPO,
     "continuous": Continuous,
+    "cpo": CPO,
     "dagger": DAgger,
     "dapo": DAPO,
     "ddpg": DDPG,
+    "dpo": DPO,
     "dppo": DPPO,
     "dqn": DQN,
     "dr_grpo": DrGRPO,
+    "dro": DRO,
     "e2e": E2E,
     "es": ES,
     "finite_differences": FiniteDifferences,
@@ -105,6 +112,7 @@ AGENTS: dict[str, type[Agent]] = {
     "seqgan": SeqGAN,
     "soft_q": SoftQ,
     "trpo": TRPO,
+    "vineppo": VinePPO,
 }
 
 # The names that stand for functions, by field.

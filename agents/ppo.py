@@ -1,8 +1,8 @@
-"""PPO: several steps on a batch, near the policy that sampled it by a clip, or by a penalty."""
+"""PPO, and VinePPO: several steps on a batch, near the policy that sampled it by a clip, or by a penalty."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.factors import Scale, by_batch
+from rlseq.policy_gradient.baselines import Baseline, CompletedValue
+from rlseq.policy_gradient.credit import Completions, Credit
+from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch
 from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import PositiveFloat, PositiveInt
+from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from rlseq.utils.stateful import Stateful, TensorState
 
 
@@ -72,6 +74,24 @@ class PPOKL(A2C):
         moved = kl_estimate(evaluate_frozen(self.policy, batch).log_probs - batch.log_probs)
         self.adaptive_kl.learn((moved * per_token(batch.mask)).sum())
         return {**metrics, "beta": self.adaptive_kl.beta}
+
+
+@dataclass(eq=False)
+class VinePPO(PPO):
+    """PPO with V by completions: A = V̂(sₜ₊₁) − V̂(sₜ), each the mean return of N completions.
+
+    Kazemnejad et al. 2025. Unbiased, as V̂ is a mean of returns; it costs N(T − 1) + N texts for each text. No
+    value head is needed.
+    """
+
+    completions: PositiveInt = 9  # N, completions of every prefix
+    baseline: Baseline = field(default_factory=CompletedValue)  # subtracted from the credit (rlseq.baselines)
+    scale: Scale = as_it_is  # normalisation of the advantage (rlseq.policy_gradient.factors)
+    value_weight: NonNegativeFloat = 0.0  # weight of the value loss, where a value head is used
+
+    def make_credit(self) -> Credit:
+        """Make the mean return of completions."""
+        return Completions(self.completions)
 
 
 class AdaptiveKL(TensorState):

@@ -29,7 +29,7 @@ from torch import Tensor
 import rlseq
 from rlseq.agents import AGENTS
 from rlseq.agents.black_box import BlackBox
-from rlseq.policy_gradient.baselines import MovingAverage, Regression
+from rlseq.policy_gradient.baselines import CompletedValue, MovingAverage, Regression
 from rlseq.policy_gradient.credit import Completions
 from rlseq.types import Context
 
@@ -84,6 +84,14 @@ CASES = {
     ),
     "MaxRL, K = 4": Case("grpo", {"scale": "by_mean", **MOVED}, factor=None, exact=False),
     "best of 4 (pass@4)": Case("reinforce", {"credit": "pass_at_k", "baseline": "none", **K4}, factor=None),
+    "DPO, K = 4": Case("dpo", K4, factor=None),
+    "DRO, K = 4": Case("dro", {"baseline": "leave_one_out", **K4}),
+    "VinePPO, 4 completions": Case(
+        "vineppo",
+        {"completions": 4, "baseline": CompletedValue(4), "epochs": 1, "minibatches": 1},
+        beside=12.0,
+        exact=False,
+    ),
     "all actions, exact Q": Case("all_action", {"action_values": "exact"}),
     "all actions, 1 completion": Case("all_action", beside=9.0, exact=False),
     "ES, 64 policies": Case("es", {"population": 64, **AS_PAID}, exact=False),

@@ -213,6 +213,7 @@ class Rollout:
     kl_penalty: Tensor | None = None  # [B, T]: subtracted from rewards for leaving the reference policy
     greedy: Tensor | None = None  # [B]: return of the greedy text of the same context
     features: Tensor | None = None  # [B, T, H]: what the policy's head reads
+    reference_log_probs: Tensor | None = None  # [B, T], of the actions under the reference policy
     score_norms: Tensor | None = None  # [B, T]: squared norm of the gradient of log π(a) in the logits
     demonstrations: Rollout | None = None  # references of the same contexts
     given: Tensor | None = None  # [B, T] bool: words that the task gave, which the policy did not choose

@@ -146,6 +146,7 @@ PENALTIES = {"entropy": 0.1, "l2": 0.1, "kl": 0.1, "kl_reward": 0.1, "mle": 0.1}
 MADE: dict[str, dict[str, Any]] = {
     "mixer": {"xent_share": 0.0, "delta": 1, "entropy": 0.1, "l2": 0.1},
     "all_action": {"action_values": "exact", "kl_reward": 0.0},
+    "vineppo": {"completions": 2, "kl_reward": 0.0},
     **{name: {"samples": 4} for name in ("rloo", "grpo", "dr_grpo", "dapo", "mrt", "mrt_corrected", "scst")},
 }
 

@@ -15,7 +15,7 @@ import rlseq
 from rlseq.agents import CISPO, DPPO, GMPO, GRPO, GSPO, SAPO
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.policy_gradient import losses
-from rlseq.policy_gradient.baselines import OptimalToken, length_weighted
+from rlseq.policy_gradient.baselines import CompletedValue, OptimalToken, OptimalValue, length_weighted
 from rlseq.policy_gradient.credit import PassAtK
 from rlseq.policy_gradient.exact import expected_gradient, gradient
 from rlseq.policy_gradient.factors import by_mean
@@ -289,6 +289,112 @@ def test_gdpo_standardises_each_metric_before_the_sum(tiny: Any) -> None:
             spread = (sum((r - mean) ** 2 for r in rewards) / 4) ** 0.5
             wanted += torch.tensor([(r - mean) / (spread + 1e-4) for r in rewards])
         torch.testing.assert_close(batch.advantages[i : i + 5, 0], wanted, atol=1e-5, rtol=1e-5)
+
+
+# ── pairs, regressions, completions ──────────────────────────────────────────────────────────────────────
+
+
+def over_groups(
+    tiny: Any, policy: Any, env: Any, anchor: Any, loss: Callable[..., Tensor]
+) -> dict[str, Tensor]:
+    """−∇ Σ p(group) · loss(log p, log p of the anchor, returns) over all groups of three, held fixed."""
+    ours, theirs = tiny.whole(policy, env), tiny.whole(anchor, env)
+    p, q = ours.log_p.view(ours.shape), theirs.log_p.detach().view(ours.shape)
+    returns, total = ours.rewards.sum(1).view(ours.shape), torch.zeros(())
+    for item in range(env.size):
+        for group in torch.cartesian_prod(*[torch.arange(ours.shape[1])] * 3).tolist():
+            chance = p[item, group].detach().sum().exp() / env.size
+            total = total - chance * loss(p[item, group], q[item, group], returns[item, group].tolist())
+    slopes: dict[str, Tensor] = ours.slopes(policy, total)
+    return slopes
+
+
+def paired(tiny: Any, name: str, **hyper: Any) -> tuple[Any, Any, Any, Any]:
+    """An agent, its policy and task, and its reference."""
+    env, policy = tiny(vocab_size=2, length=2)
+    anchor = tiny.policy(env, sharp=2.0, seed=1).requires_grad_(False)
+    reference = {} if name == "cpo" else {"reference": anchor}
+    return rlseq.make_agent(name, policy, samples=3, beta=0.5, **reference, **hyper), policy, env, anchor
+
+
+def test_dpo_and_cpo_follow_the_likelihood_of_preferences(tiny: Any) -> None:
+    """Rafailov et al. 2023, eq. 7; Xu et al. 2024, eq. 5 and 6; a group of equal returns is no pair."""
+
+    def dpo(p: Tensor, q: Tensor, r: list[float]) -> Tensor:
+        best, worst = r.index(max(r)), r.index(min(r))
+        lead = 0.5 * (p[best] - q[best]) - 0.5 * (p[worst] - q[worst])
+        return torch.log1p(torch.exp(-lead)) if best != worst else torch.zeros(())
+
+    def cpo(p: Tensor, q: Tensor, r: list[float]) -> Tensor:
+        best, worst = r.index(max(r)), r.index(min(r))
+        if best == worst:
+            return torch.zeros(())
+        return torch.log1p(torch.exp(-0.5 * (p[best] - p[worst]))) - 0.7 * p[best]
+
+    for name, loss, hyper in (("dpo", dpo, {}), ("cpo", cpo, {"likelihood": 0.7})):
+        agent, policy, env, anchor = paired(tiny, name, **hyper)
+        wanted = over_groups(tiny, policy, env, anchor, loss)
+        assert tiny.error(expected_gradient(agent, env), wanted) < EQUAL
+
+
+def test_pairs_that_tie_are_left_out_and_counted(tiny: Any) -> None:
+    env, policy = tiny(rows=12)
+    env.parts = {"same": lambda tokens, mask, context: torch.ones(len(tokens))}
+    for name in ("dpo", "cpo"):
+        agent: Any = rlseq.make_agent(name, policy, samples=3)
+        loss, metrics = agent.loss(agent.collect(env))
+        assert float(loss.detach()) == 0
+        assert float(metrics["ties"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
+def test_a_regression_of_log_ratios_follows_the_reward_and_the_divergence(tiny: Any, baseline: str) -> None:
+    """∇ E[R] − β ∇ KL(π ‖ π_ref) of whole texts, where b has not seen the text."""
+    agent, policy, env, anchor = paired(tiny, "dro", baseline=baseline)
+    ours, theirs = tiny.whole(policy, env), tiny.whole(anchor, env)
+    chance = ours.log_p.exp() / env.size
+    objective = (chance * (ours.rewards.sum(1) - 0.5 * (ours.log_p - theirs.log_p.detach()))).sum()
+    assert tiny.error(expected_gradient(agent, env), ours.slopes(policy, objective)) < EQUAL
+
+
+def test_the_members_of_the_family_of_regressions(tiny: Any) -> None:
+    """Kimi's with the mean of the group, A*PO with V* from the samples, weighted as π_ref would draw them."""
+
+    def regression(b: Callable[..., float]) -> Callable[..., Tensor]:
+        def loss(p: Tensor, q: Tensor, r: list[float]) -> Tensor:
+            value = b(p.detach(), q, r)
+            residuals = [(x - value - 0.5 * (p[k] - q[k])) ** 2 / (2 * 0.5) for k, x in enumerate(r)]
+            return sum(residuals, torch.zeros(())) / 3
+
+        return loss
+
+    def optimal(p: Tensor, q: Tensor, r: list[float]) -> float:
+        terms = [math.exp(x / 0.5 + float(q[k] - p[k])) for k, x in enumerate(r)]
+        return 0.5 * math.log(sum(terms) / 3)
+
+    members = {"group_mean": lambda p, q, r: sum(r) / 3, OptimalValue(0.5): optimal}
+    for baseline, b in members.items():
+        agent, policy, env, anchor = paired(tiny, "dro", baseline=baseline)
+        wanted = over_groups(tiny, policy, env, anchor, regression(b))
+        assert tiny.error(expected_gradient(agent, env), wanted) < EQUAL
+    with pytest.raises(ValueError, match=r"the β of optimal_value must be the agent's, got 0\.1 and 0\.5"):
+        paired(tiny, "dro", baseline="optimal_value")
+
+
+def test_vineppo_credits_a_word_with_the_change_of_value(tiny: Any) -> None:
+    """Kazemnejad et al. 2025: V̂(sₜ₊₁) − V̂(sₜ), which are means of returns."""
+    env, policy = tiny(rows=4)
+    agent: Any = rlseq.make_agent("vineppo", policy, completions=4000, baseline=CompletedValue(4000))
+    batch = agent.with_advantages(agent.collect(env))
+    whole = tiny.whole(policy, env)
+    values = whole.of(batch, whole.states_worth())
+    assert float(((batch.values - values) * batch.mask).abs().max()) < 0.1
+    for i, n in enumerate(batch.lengths.tolist()):
+        after = [*batch.values[i, 1:n].tolist(), float(batch.returns[i])]
+        wanted = torch.tensor(after) - batch.values[i, :n]
+        torch.testing.assert_close(batch.advantages[i, :n], wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="pass credit=Completions"):
+        rlseq.make_agent("reinforce", policy, baseline="completed_value").collect(env)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class PolicyGradient(Agent):
     )
     reference: Any = None  # the reference policy; a copy of the policy as it is now when not given
     uses_task_reward: ClassVar[bool] = True  # False where the agent brings a reward of its own
+    compares_with_reference: ClassVar[bool] = False  # True where the surrogate does, whatever the weights
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,13 +100,18 @@ class PolicyGradient(Agent):
                 "epochs at 1, or take an agent whose ratio allows for older ones, such as ppo or grpo"
             )
         self.shuffle, self._ratio_checked = Shuffle(), False
-        if self.reference is not None and not (self.kl or self.kl_reward):
+        if self.reference is not None and not self.needs_reference:
             raise ValueError(
                 "reference is looked at only where its divergence has a weight; pass kl=0.1 or "
                 "kl_reward=0.1, or leave reference out"
             )
-        if (self.kl or self.kl_reward) and self.reference is None:
+        if self.needs_reference and self.reference is None:
             self.reference = frozen_copy(self.policy)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the policy is compared with a reference policy."""
+        return bool(self.kl or self.kl_reward or self.compares_with_reference)
 
     def make_credit(self) -> Credit:
         """Make the credit from the agent's hyper-parameters; called where none is given (`own_credit`)."""
@@ -147,6 +153,8 @@ class PolicyGradient(Agent):
         for factor in (self.credit, self.baseline):
             if isinstance(factor, Factor):
                 batch = factor.prepare(batch, self.policy, env)
+        if self.compares_with_reference:
+            batch = replace(batch, reference_log_probs=evaluate_frozen(self.reference, batch).log_probs)
         if self.kl_reward:
             log_ratio = (batch.log_probs - evaluate_frozen(self.reference, batch).log_probs) * batch.mask
             kl_penalty = self.kl_reward * log_ratio

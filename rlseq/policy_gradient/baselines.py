@@ -8,6 +8,7 @@ A baseline that needs more than the samples, or learns from batches, derives fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
@@ -20,7 +21,7 @@ from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Rollout
-from rlseq.utils.arguments import Checked, Range, Share, check_fields, shown
+from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, check_fields, shown
 from rlseq.utils.stateful import TensorState
 
 Baseline = Callable[[Tensor, Rollout], Tensor]
@@ -155,6 +156,56 @@ def past_rewards(batch: Rollout) -> Tensor:
     return batch.rewards.cumsum(1) - batch.rewards
 
 
+@dataclass(frozen=True)
+class OptimalValue(Checked):
+    """V* = β log mean exp(r/β) π_ref/π over the K texts: the value of the best policy near π_ref (A*PO).
+
+    Brantley et al. 2025, who take the texts from π_ref; the weights allow for samples of π.
+
+    Args:
+        beta: β of the agent.
+    """
+
+    beta: PositiveFloat = 0.1
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """Return V* of the context, less past rewards."""
+        if batch.reference_log_probs is None:
+            raise ValueError("V* needs a reference policy; take an agent that compares with one, such as dro")
+        weight = ((batch.reference_log_probs - batch.log_probs) * batch.mask).sum(1)
+        exponents = (returns[:, 0] / self.beta + weight).view(-1, batch.samples)
+        value = self.beta * (exponents.logsumexp(1) - math.log(batch.samples))
+        return value.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
+
+
+@dataclass(frozen=True)
+class CompletedValue(Factor, Checked):
+    """V̂(sₜ), the mean return of completions of what was written before yₜ (VinePPO, Kazemnejad et al. 2025).
+
+    Those of the credit `Completions` are used again; from the empty text N more are written for each context.
+
+    Args:
+        samples: N.
+    """
+
+    samples: PositiveInt = 9
+
+    def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
+        """Store V̂ as the values of the batch."""
+        if batch.credit is None:
+            raise ValueError("completed_value uses the completions of a credit; pass credit=Completions(9)")
+        index = batch.context["index"][:: batch.samples]
+        wide = sequence_env(env).replace(num_envs=len(index) * self.samples)
+        first = rollout(policy, wide, repeat=self.samples, index=index).returns.view(-1, self.samples).mean(1)
+        whole = batch.credit + past_rewards(batch)  # of the text so far and its completions
+        before = torch.cat([first.repeat_interleave(batch.samples).unsqueeze(1), whole[:, :-1]], 1)
+        return replace(batch, values=before - past_rewards(batch))
+
+    def __call__(self, returns: Tensor, batch: Rollout) -> Tensor:
+        """Return V̂."""
+        return values_of(batch)
+
+
 class NeedsValues(Factor):
     """A credit or a baseline that uses V of the policy that sampled a batch."""
 
@@ -273,4 +324,6 @@ BASELINES: dict[str, Baseline] = {  # an agent gets a copy of its own
     "group_mean": group_mean,
     "length_weighted": length_weighted,
     "optimal_token": OptimalToken(),
+    "optimal_value": OptimalValue(),
+    "completed_value": CompletedValue(),
 }

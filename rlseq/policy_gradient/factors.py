@@ -17,6 +17,7 @@ from rlseq.policy_gradient.baselines import (
     Factor,
     NeedsValues,
     OptimalToken,
+    OptimalValue,
     group_mean,
     leave_one_out,
     length_weighted,
@@ -117,7 +118,16 @@ SCALES: dict[str, Scale] = {
     "bootstrapped": bootstrapped,
 }
 GROUPED: tuple[Any, ...] = (  # compare the texts of one context
-    *(leave_one_out, group_mean, length_weighted, OptimalToken(), by_group, by_mean, best_of_group),
+    *(
+        leave_one_out,
+        group_mean,
+        length_weighted,
+        OptimalToken(),
+        OptimalValue(),
+        by_group,
+        by_mean,
+        best_of_group,
+    ),
 )
 COMPARING: tuple[Any, ...] = (mean, self_normalised, bootstrapped)  # compare the rows of a batch
 FACTORS: dict[str, Mapping[str, Any]] = {  # the names that `rlseq.make_agent` takes in place of functions
@@ -207,7 +217,7 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
         )
     if agent.mle:
         check_has_references(env)
-    if agent.kl or agent.kl_reward:
+    if agent.needs_reference:
         _check_vocabulary(agent.reference, env)
 
 

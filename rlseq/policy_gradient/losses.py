@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 Aggregate = Callable[[Tensor], Tensor]  # the mask [B, T] -> how much every token counts, [B, T]
 
@@ -136,6 +137,20 @@ def minimum_risk(scores: Tensor, returns: Tensor, samples: int) -> Tensor:
     """Return −K Qₖ Rₖ of every text, `[B]`; Q = softmax of the scores of K texts (Shen et al. 2016)."""
     q = scores.view(-1, samples).softmax(1).flatten()
     return -samples * q * returns
+
+
+def preference(scores: Tensor, ranks: Tensor, samples: int) -> Tensor:
+    """Return −log σ(score⁺ − score⁻) of every group, `[B / K]`, 0 where all of its texts rank alike.
+
+    Args:
+        scores: of texts, `[B]`.
+        ranks: the largest of K is y⁺, the smallest y⁻, `[B]`; the first of those that are equal.
+        samples: K.
+    """
+    score, rank = scores.view(-1, samples), ranks.view(-1, samples)
+    best, worst = rank.argmax(1, keepdim=True), rank.argmin(1, keepdim=True)
+    lead = (score.gather(1, best) - score.gather(1, worst)).squeeze(1)
+    return -logsigmoid(lead).where(rank.amax(1) > rank.amin(1), 0.0)
 
 
 def kl_estimate(log_ratio: Tensor) -> Tensor:
