@@ -39,6 +39,12 @@ ROWS, WORDS, STEPS = 3000, 3, 3
 ALPHA = 1e-4  # an honest agent fails this often where random numbers are new; the wrong ones fail for certain
 
 
+@pytest.fixture(autouse=True)
+def _in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table notes the rows that it sees, in their order."""
+    monkeypatch.setattr("rlseq.engine.rollout.parts_of", lambda mask: None)
+
+
 class Wide:
     """Logits as they are, `[B, T, V]`."""
 
@@ -135,7 +141,7 @@ def in_table(grads: dict[str, Tensor]) -> Tensor:
 HYPER: dict[str, dict[str, Any]] = {
     "a2c": {"lam": 1.0, "entropy": 0.1},
     "all_action": {"action_values": "exact"},
-    "cpo": {"samples": 2},
+    "cpo": {"samples": 2, "likelihood": 0.0},  # with it rare texts move the mean, which is not normal
     "dapo": {"samples": 2},
     "dpo": {"samples": 2},
     "dro": {"samples": 2},
