@@ -31,7 +31,7 @@ from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, training
-from tabled.tasks import boxes, captions, finetune, oracle, pretrain, recipes, tasks
+from tabled.tasks import boxes, captions, chat, finetune, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "boxes": boxes,
     "campaigns": campaigns,
     "captions": captions,
+    "chat": chat,
     "control": control,
     "coverage": coverage,
     "demo": demo,

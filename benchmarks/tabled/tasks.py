@@ -82,6 +82,24 @@ def boxes() -> str:
     return text
 
 
+def chat() -> str:
+    """Shares of answers that break a rule, and their variety, after likelihood and after each reward."""
+    text = ""
+    for run in runs("chat"):
+        shown = ("generic", "off_topic", "loops", "distinct_2", "different", "length")
+        rows = [
+            [
+                stage,
+                *(" / ".join(f"{found[how][name]:.2f}" for how in ("greedy", "sample")) for name in shown),
+            ]
+            for stage, found in run["results"]["stages"].items()
+        ]
+        text += markdown(["greedy / sampled", *(name.replace("_", " ") for name in shown)], rows) + origin(
+            run
+        )
+    return text
+
+
 def _above(figure: dict[str, Any]) -> list[str]:
     intervals = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in figure["against"].values()]
     return [f"{figure['mean']:.3f}", *intervals]
