@@ -261,7 +261,18 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
     shown = capsys.readouterr().out
     assert "that of the objective, expected reward" in shown
     assert max(map(len, shown.splitlines())) <= 100
-    main(["audit", "grpo", "--objective", "audited_losses:mine", "--hyper", "kl=0", "samples=2", "--json"])
+    main(
+        [
+            "audit",
+            "grpo",
+            "--objective",
+            "audited_losses:mine",
+            "--hyper",
+            "scale=none",
+            "samples=2",
+            "--json",
+        ]
+    )
     assert json.loads(capsys.readouterr().out)["objective"] == "mine"
     with pytest.raises(SystemExit):
         main(["audit", "audited_losses:yours"])

@@ -32,9 +32,9 @@ class Audit:
     config: AuditConfig  # the task
     batches: int  # that were enumerated
     texts: int  # in a batch
-    bias: float  # ‖E[g] − g*‖ / ‖g*‖, g* the exact gradient of the objective
-    along: float  # part of the bias in the direction of g*: −0.5 where E[g] is half as long
-    across: float  # part of the bias at right angles to g*
+    bias: float  # ‖E[g] − ∇J‖ / ‖∇J‖, ∇J the exact gradient of the objective
+    along: float  # part of the bias in the direction of ∇J: −0.5 where E[g] is half as long
+    across: float  # part of the bias at right angles to ∇J
     follows: tuple[Followed, ...]  # known objectives whose gradient E[g] is, up to a factor
     vanishes: bool  # E[g] is 0
     noise: float | None  # variance per text / ‖E[g]‖²: the number of texts at which noise equals signal

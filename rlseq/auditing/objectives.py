@@ -19,14 +19,14 @@ def expected_reward(every: Enumeration) -> Tensor:
 
 
 def reward_per_word(every: Enumeration) -> Tensor:
-    """Return −E[R / |y|]."""
+    """Return −E[R / length]."""
     return -_expected(
         every, every.tables.policy, _by_context(every, every.every.rewards / every.every.mask.sum(1))
     )
 
 
 def advantage_per_word(every: Enumeration) -> Tensor:
-    """Return −E[(R − b) / |y|], where b, the mean reward of the context, is held fixed."""
+    """Return −E[(R − b) / length], where b, the mean reward of the context, is held fixed."""
     return -_expected(
         every, every.tables.policy, _by_context(every, every.every.advantages / every.every.mask.sum(1))
     )

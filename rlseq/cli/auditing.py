@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
+from rlseq.agents import FUNCTIONS
 from rlseq.auditing.audit import audit
 from rlseq.auditing.estimators import ABOUT_ARGUMENTS
 from rlseq.auditing.texts import AuditConfig
@@ -34,7 +35,7 @@ def print_audit(words: Sequence[str], text: str) -> None:
     found = audit(
         function_of(names[0]),
         function_of(given.objective),
-        settings(given.hyper, "hyper"),
+        _hyper(given.hyper),
         **fields_of(AuditConfig, given, {}),
     )
     sys.stdout.write(f"{json.dumps(found.as_dict(), indent=2) if given.json else found}\n")
@@ -53,6 +54,14 @@ def function_of(name: str) -> Any:
         raise ValueError(
             f"{module} has no function {function!r}{hint(function, _functions(found))}"
         ) from None
+
+
+def _hyper(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return hyper-parameters as they were typed; "none" is a name where a function has it."""
+    return {
+        name: "none" if value is None and "none" in FUNCTIONS.get(name, ()) else value
+        for name, value in settings(pairs, "hyper").items()
+    }
 
 
 def _functions(module: Any) -> list[str]:
