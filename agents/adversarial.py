@@ -19,15 +19,9 @@ from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Factor
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import Metrics, Rollout
-from rlseq.utils.arguments import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    check_fields,
-    shown,
-)
+from rlseq.utils.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, StepSize, check_fields, shown
 from rlseq.utils.modules import eval_mode, frozen
+from rlseq.utils.ranks import gathered, this_rank, total
 from rlseq.utils.stateful import Stateful, UpdateCounter
 
 
@@ -35,7 +29,7 @@ from rlseq.utils.stateful import Stateful, UpdateCounter
 class AdversarialRounds(Agent):
     """g updates of the policy, then d regenerations × k epochs of the discriminator, and so on."""
 
-    lr: PositiveFloat = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
+    lr: StepSize = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
     adversary: Any = None  # the reward, an `Adversary`; a CNN made from the policy's words when not given
     g: PositiveInt = 1  # policy updates per round
     d: NonNegativeInt = 5  # times per round that texts are regenerated for the discriminator
@@ -143,13 +137,13 @@ class ThroughDiscriminator(AdversarialRounds):
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Return minus the mean reward, and the negative log-likelihood, nats per token."""
         with eval_mode(self.adversary.discriminator), frozen(self.adversary.discriminator):
-            reward = self.adversary.rewards(self.texts(batch)).mean()
-        metrics = {"reward": reward.detach(), "length": batch.lengths.float().mean()}
+            reward = self.adversary.rewards(self.texts(batch)).mean() / this_rank().of
+        metrics = {"reward": total(reward.detach()), "length": gathered(batch.lengths).float().mean()}
         if batch.demonstrations is None:
             return -reward, metrics
         told = batch.demonstrations
         nll = -(evaluate_actions(self.policy, told).log_probs * per_token(told.mask)).sum()
-        return self.mle * nll - reward, {**metrics, "nll": nll.detach()}
+        return self.mle * nll - reward, {**metrics, "nll": total(nll.detach())}
 
 
 def checked_adversary(adversary: Any) -> Adversary:

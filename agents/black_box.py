@@ -18,7 +18,7 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.diagnostics import episode_metrics
 from rlseq.policy_gradient.factors import check_samples
 from rlseq.types import BasePolicy, Metrics, Rollout, SteppedEnv
-from rlseq.utils.arguments import PositiveFloat, Range
+from rlseq.utils.arguments import Perturbation, Range, StepSize
 from rlseq.utils.memory import check_fits
 from rlseq.utils.vectors import assign, flat
 
@@ -50,11 +50,11 @@ class PerturbedRollout(Rollout):
 class BlackBox(Agent):
     """N perturbed policies write the same share of the rows each, about the same items."""
 
-    lr: PositiveFloat = 1e-2  # step size of Adam
+    lr: StepSize = 1e-2  # step size of Adam
     population: Annotated[int, Range(2)] = (
         8  # N, number of perturbed policies; it divides the rows of the task
     )
-    sigma: PositiveFloat = 0.05  # size of a perturbation of a parameter
+    sigma: Perturbation = 0.05  # size of a perturbation of a parameter
     only: str = "*"  # pattern of the names of parameters that are perturbed and learn, such as "head.*"
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
 

@@ -19,6 +19,7 @@ from rlseq.metrics.next_words import Expert, by_edit_distance, by_position, draw
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import NonNegativeInt, check_fields
 from rlseq.utils.masks import last_of
+from rlseq.utils.ranks import gathered
 from rlseq.utils.stateful import Stateful, TensorState
 
 
@@ -88,15 +89,16 @@ class DAgger(MLE):
         env = sequence_env(env)
         self.check(env)
         batch = rollout(self.policy, rewarded(env, no_reward))
-        env.counts.reference_tokens += batch.mask.sum()
+        env.counts.reference_tokens += env.rank.total(batch.mask.sum())
         of_labels, keys = _uniform(env, *batch.actions.shape), _uniform(env, len(batch.actions))
-        texts = batch.context["index"], batch.actions, self.labels(env, batch, of_labels), batch.lengths
-        chosen: Sequence[Tensor] = (*texts, keys)
+        texts = batch.context["index"], batch.actions, self.labels(env, batch, of_labels), batch.lengths, keys
+        fresh = [gathered(part) for part in texts]  # of all ranks, which keep the same texts
+        chosen = fresh
         if self.aggregate.keys is not None and self.memory:
-            older = self.aggregate.draw(len(keys) // 2, env.generator)
-            chosen = [torch.cat([new[len(old) :], old]) for new, old in zip(chosen, older, strict=True)]
-        self.aggregate.add(self.memory, (*texts, keys))
-        return trimmed(_labelled(env, *chosen[:-1]), env)
+            older = self.aggregate.draw(len(fresh[-1]) // 2, env.generator)
+            chosen = [torch.cat([new[len(old) :], old]) for new, old in zip(fresh, older, strict=True)]
+        self.aggregate.add(self.memory, fresh)
+        return trimmed(_labelled(env, *map(env.rank.own, chosen[:-1])), env)
 
     def labels(self, env: SequenceEnv, batch: Rollout, uniform: Tensor) -> Tensor:
         """Return a best next word after every prefix of a batch, `[B, T]`."""
@@ -106,7 +108,8 @@ class DAgger(MLE):
 
 
 def _uniform(env: SequenceEnv, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
+    drawn = env.rank.all(shape[0]), *shape[1:]
+    return env.rank.own(torch.rand(drawn, generator=env.generator, device=env.device, dtype=torch.float64))
 
 
 def _labelled(env: SequenceEnv, index: Tensor, read: Tensor, labels: Tensor, lengths: Tensor) -> Rollout:

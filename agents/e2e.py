@@ -17,6 +17,7 @@ from rlseq.policy_gradient.agent import Agent, handed_over
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import BasePolicy, Metrics, Rollout, SoftTokens
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne
+from rlseq.utils.ranks import total
 
 Unroll = Callable[[Any, Rollout, Tensor, int], Tensor]  # (policy, references, given, k) -> log π(y*), [B, T]
 
@@ -106,4 +107,4 @@ class E2E(Agent):
         given = torch.arange(length, device=batch.actions.device) < s.unsqueeze(1)
         log_probs = self.unroll(self.policy, batch, given, self.k)
         nll = -(log_probs * per_token(batch.mask)).sum()
-        return nll, {"nll": nll.detach()}
+        return nll, {"nll": total(nll.detach())}

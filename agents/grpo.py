@@ -12,7 +12,7 @@ from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch, by_group
 from rlseq.policy_gradient.losses import Aggregate, clipped, out_of_clip, per_step, per_text, per_token
 from rlseq.policy_gradient.penalties import Divergence, k3
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from rlseq.utils.arguments import ClipRange, NonNegativeFloat, PenaltyWeight, PositiveInt
 
 
 @dataclass(eq=False)
@@ -27,10 +27,10 @@ class GRPO(PolicyGradient):
     baseline: Baseline = group_mean  # subtracted from the credit (rlseq.baselines)
     scale: Scale = by_group  # normalisation of the advantage (rlseq.policy_gradient.factors)
     aggregate: Aggregate = per_text  # weight of each token in the loss (rlseq.losses)
-    kl: NonNegativeFloat = 0.04  # β, weight of the divergence from the reference policy, in the loss
+    kl: PenaltyWeight = 0.04  # β, weight of the divergence from the reference policy, in the loss
     divergence: Divergence = k3  # estimator of the divergence in the loss (rlseq.policy_gradient.penalties)
-    clip: PositiveFloat = 0.2  # ε below: the ratio π/π_old is clipped at 1 − ε
-    clip_high: PositiveFloat = 0.2  # ε above: the ratio is clipped at 1 + ε
+    clip: ClipRange = 0.2  # ε below: the ratio π/π_old is clipped at 1 − ε
+    clip_high: ClipRange = 0.2  # ε above: the ratio is clipped at 1 + ε
 
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −min(ρA, clip(ρ, 1 − clip, 1 + clip_high) A)."""
@@ -61,7 +61,7 @@ class DAPO(GRPO):
 
     aggregate: Aggregate = per_token  # weight of each token in the loss (rlseq.losses)
     kl: NonNegativeFloat = 0.0  # β, weight of the divergence from the reference policy, in the loss
-    clip_high: PositiveFloat = 0.28  # ε above: the ratio is clipped at 1 + ε
+    clip_high: ClipRange = 0.28  # ε above: the ratio is clipped at 1 + ε
 
     def token_weights(self, batch: Rollout) -> Tensor:
         """Return the weights of tokens, 0 in groups whose returns are all equal."""

@@ -17,6 +17,7 @@ from rlseq.policy_gradient.baselines import Baseline, Regression
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import RAW, Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import OpenShare, PositiveInt, ShareBelowOne
+from rlseq.utils.ranks import gathered, total
 from rlseq.utils.stateful import Stateful, UpdateCounter
 
 
@@ -67,7 +68,7 @@ class MIXER(PolicyGradient):
         ).clamp(min=0)
         index, words = demonstrations.context["index"], demonstrations.actions
         batch = rollout(self.policy, env, decode=self.decode, forced=words, forced_steps=steps, index=index)
-        env.counts.imitated(steps.sum())
+        env.counts.imitated(env.rank.total(steps.sum()))
         place = torch.arange(env.max_len, device=words.device)
         given = replace(batch, mask=place < steps.unsqueeze(1), behaviour=RAW)
         return self.prepare(replace(batch, demonstrations=given), env)
@@ -93,8 +94,9 @@ class MIXER(PolicyGradient):
         """Return the weights of given and of own words; where there are only one kind, they have all."""
         given = _given(batch)
         own = batch.mask & ~given
-        xent = torch.where(own.any(), self.xent_weight, 1.0) * per_token(given)
-        return xent + torch.where(given.any(), 1 - self.xent_weight, 1.0) * self.aggregate(own)
+        both = total(torch.stack([given.any(), own.any()])) > 0
+        xent = torch.where(both[1], self.xent_weight, 1.0) * per_token(given)
+        return xent + torch.where(both[0], 1 - self.xent_weight, 1.0) * self.aggregate(own)
 
     def stateful_parts(self) -> dict[str, Stateful]:
         """Return the parts that have a state, the counter of updates with own words among them."""
@@ -105,8 +107,9 @@ class MIXER(PolicyGradient):
         metrics = super().update(batch)
         given = _given(batch)
         own = batch.mask & ~given
-        self.reinforced.updates = self.reinforced.updates.to(own.device) + own.any()
-        return {**metrics, "given": given.sum(1).float().mean(), "sampled": own.sum() / batch.mask.sum()}
+        written, words = total(torch.stack([own.sum(), batch.mask.sum()]))
+        self.reinforced.updates = self.reinforced.updates.to(own.device) + (written > 0)
+        return {**metrics, "given": gathered(given.sum(1)).float().mean(), "sampled": written / words}
 
     def remark(self) -> str | None:
         """Return a remark where training has ended before the policy wrote any word itself."""

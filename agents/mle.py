@@ -15,14 +15,15 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.losses import per_token
 from rlseq.policy_gradient.penalties import smoothed
 from rlseq.types import Metrics, Rollout
-from rlseq.utils.arguments import ShareBelowOne
+from rlseq.utils.arguments import Smoothing
+from rlseq.utils.ranks import total
 
 
 @dataclass(eq=False)
 class MLE(Agent):
     """Minimise −log π(y*ₜ | y*₍₁…ₜ₋₁₎, source) of the references, mean over tokens."""
 
-    smoothing: ShareBelowOne = 0.0  # label smoothing: share of the target that is spread over the vocabulary
+    smoothing: Smoothing = 0.0  # label smoothing: share of the target that is spread over the vocabulary
 
     def check(self, env: Any) -> None:
         """Refuse a task without references."""
@@ -36,5 +37,5 @@ class MLE(Agent):
         """Return the negative log-likelihood, nats per token."""
         weights = per_token(batch.mask)
         evaluation = evaluate_actions(self.policy, batch, mode=nullcontext)
-        nll = -(evaluation.log_probs.detach() * weights).sum()
+        nll = total(-(evaluation.log_probs.detach() * weights).sum())
         return (smoothed(evaluation, self.smoothing) * weights).sum(), {"nll": nll}

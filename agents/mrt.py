@@ -11,7 +11,7 @@ from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, none
 from rlseq.policy_gradient.losses import minimum_risk
 from rlseq.types import Evaluation, LearningBatch, Rollout
-from rlseq.utils.arguments import PositiveFloat, Range
+from rlseq.utils.arguments import Range, Sharpness
 from rlseq.utils.masks import at_last
 
 
@@ -25,7 +25,7 @@ class MRT(PolicyGradient):
     """
 
     samples: Annotated[int, Range(2)] = 8  # K, number of texts for each source
-    sharpness: PositiveFloat = 0.005  # α, sharpness of the weights
+    sharpness: Sharpness = 0.005  # α, sharpness of the weights
     baseline: Baseline = none  # none is needed: Q compares a text with its group
 
     def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
@@ -45,7 +45,7 @@ class MRTCorrected(MRT):
     On samples of π itself Q is 1/K, and with α = 1 the gradient is RLOO's times (K−1)/K.
     """
 
-    sharpness: PositiveFloat = 1.0  # α, sharpness of the weights
+    sharpness: Sharpness = 1.0  # α, sharpness of the weights
 
     def weight(self, evaluation: Evaluation, batch: Rollout) -> Tensor:
         """Return the logarithm of the importance weight of a token, times α."""

@@ -15,7 +15,8 @@ from rlseq.policy_gradient.credit import Completions, Credit
 from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch
 from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from rlseq.utils.arguments import ClipRange, DivergenceTarget, NonNegativeFloat, PositiveFloat, PositiveInt
+from rlseq.utils.ranks import total
 from rlseq.utils.stateful import Stateful, TensorState
 
 
@@ -26,7 +27,7 @@ class PPO(A2C):
     Schulman et al. 2017. With one epoch of one minibatch ρ = 1, and it is A2C.
     """
 
-    clip: PositiveFloat = 0.2  # ε: the ratio π/π_old is clipped to 1 − ε … 1 + ε
+    clip: ClipRange = 0.2  # ε: the ratio π/π_old is clipped to 1 − ε … 1 + ε
     epochs: PositiveInt = 4  # number of passes over a batch
     minibatches: PositiveInt = 4  # gradient steps in each pass
     scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
@@ -48,7 +49,7 @@ class PPOKL(A2C):
     Schulman et al. 2017, §4: after a batch β doubles where KL > 1.5 target, and halves where KL < target/1.5.
     """
 
-    kl_target: PositiveFloat = 0.01  # target of the divergence from the old policy, nats per token
+    kl_target: DivergenceTarget = 0.01  # target of the divergence from the old policy, nats per token
     beta: PositiveFloat = 1.0  # β of the first batch
     epochs: PositiveInt = 4  # number of passes over a batch
     minibatches: PositiveInt = 4  # gradient steps in each pass
@@ -72,7 +73,7 @@ class PPOKL(A2C):
         """Learn from a batch, then adapt β to how far the policy has moved."""
         metrics = super().update(batch)
         moved = kl_estimate(evaluate_frozen(self.policy, batch).log_probs - batch.log_probs)
-        self.adaptive_kl.learn((moved * per_token(batch.mask)).sum())
+        self.adaptive_kl.learn(total((moved * per_token(batch.mask)).sum()))
         return {**metrics, "beta": self.adaptive_kl.beta}
 
 

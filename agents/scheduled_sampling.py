@@ -16,6 +16,7 @@ from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveInt, Share
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.ranks import largest_of_ranks
 from rlseq.utils.stateful import Stateful, UpdateCounter
 
 # (policy, task, references, own, uniform) -> words read
@@ -76,8 +77,15 @@ class ScheduledSampling(MLE):
         env = sequence_env(env)
         batch = super().collect(env)
         share = self.own * min(1.0, int(self.count.updates) / self.ramp)
+        rows, steps = batch.actions.shape
+        drawn = (
+            env.rank.all(rows),
+            int(largest_of_ranks(torch.tensor(steps))),
+        )  # of the longest text of all ranks
         chosen, uniform = (
-            torch.rand(batch.actions.shape, generator=env.generator, device=env.device, dtype=torch.float64)
+            env.rank.own(torch.rand(drawn, generator=env.generator, device=env.device, dtype=torch.float64))[
+                :, :steps
+            ]
             for _ in range(2)
         )
         with eval_mode(self.policy):

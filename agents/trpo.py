@@ -16,7 +16,8 @@ from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients, slope
 from rlseq.policy_gradient.losses import ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rlseq.utils.arguments import DivergenceTarget, NonNegativeFloat, NonNegativeInt, PositiveInt, StepSize
+from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.vectors import assign, flat
 
 
@@ -29,8 +30,8 @@ class TRPO(A2C):
     policy does not depend on: where both have one trunk, with V's own head alone.
     """
 
-    lr: PositiveFloat = 1e-3  # step size of Adam, by which V learns; the policy's own follows from kl_target
-    kl_target: PositiveFloat = 0.01  # δ: largest divergence from the old policy in a step, nats per action
+    lr: StepSize = 1e-3  # step size of Adam, by which V learns; the policy's own follows from kl_target
+    kl_target: DivergenceTarget = 0.01  # δ: largest divergence from the old policy in a step, nats per action
     cg_steps: PositiveInt = 10  # steps of conjugate gradients
     damping: NonNegativeFloat = 0.1  # added to the diagonal of F, which may be singular
     halvings: NonNegativeInt = 10  # how often a step is halved before none is taken
@@ -61,7 +62,7 @@ class TRPO(A2C):
             losses.append(loss.detach())
             slopes.append(slope(loss, parameters))
             logs.append(metrics)
-        before, gradient = torch.stack(losses).sum(), torch.stack(slopes).sum(0)
+        before, gradient = total(torch.stack(losses).sum()), total(torch.stack(slopes).sum(0))
         step = self.natural_step(divergence, parameters, -gradient)
         share, after, moved = self.line_search(step, before, divergence, parameters, parts)
         return {
@@ -104,7 +105,7 @@ class TRPO(A2C):
         for halving in range(self.halvings + 1):
             share = 0.5**halving
             assign(parameters, start + share * step)
-            after = torch.stack([self.loss(part)[0] for part in parts]).sum()
+            after = total(torch.stack([self.loss(part)[0] for part in parts]).sum())
             moved = divergence()
             if after < before and moved <= self.kl_target:
                 return share, after, moved
@@ -131,11 +132,14 @@ class TRPO(A2C):
                 factors = torch.linspace(1, 2, part.mask.numel(), device=part.mask.device).view_as(part.mask)
                 chosen = (evaluation.log_probs * part.mask * factors).sum()
                 used = torch.autograd.grad(chosen, parameters, allow_unused=True, retain_graph=True)
-                error = ((evaluation.values - part.targets).square() / 2 * part.mask).sum() / part.mask.sum()
+                errs = (evaluation.values - part.targets).square() / 2 * part.mask
+                error = errs.sum() / total(part.mask.sum())
                 found = torch.autograd.grad(error, parameters, allow_unused=True)
                 for p, policys, own in zip(parameters, used, found, strict=True):
-                    p.grad = own if own is None or policys is None else own.where(policys == 0, 0.0)
+                    mixed = None if policys is None else total((policys != 0).int())
+                    p.grad = own if own is None or mixed is None else own.where(mixed == 0, 0.0)
+                total_gradients(parameters)
                 clip(parameters, self.clip_norm)
                 self.optimizer.step()
-                errors.append(error.detach())
+                errors.append(total(error.detach()))
         return torch.stack(errors).mean()

@@ -48,8 +48,8 @@ class Counts:
         """Add the tokens and the episodes that are written inside the block."""
         before = env.length.sum()
         yield
-        self.generated_tokens = self.generated_tokens + env.length.sum() - before
-        self.episodes = self.episodes + env.num_envs
+        self.generated_tokens = self.generated_tokens + env.rank.total(env.length.sum() - before)
+        self.episodes = self.episodes + env.rank.all(env.num_envs)
 
     def imitated(self, number: Any) -> None:
         """Move forced tokens of a rollout from the generated ones to those of references."""

@@ -126,7 +126,7 @@ class GradientPenalty(Checked):
 
 def _as_vectors(tokens: Tensor, width: int) -> Tensor:
     """Return vectors as they are, and words as one-hot vectors."""
-    return tokens if tokens.is_floating_point() else F.one_hot(tokens, width).float()
+    return tokens if tokens.is_floating_point() else F.one_hot(tokens, width).to(torch.get_default_dtype())
 
 
 @dataclass(frozen=True)

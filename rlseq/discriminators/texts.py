@@ -15,6 +15,7 @@ from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
 from rlseq.types import Context, Reward, Rollout
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.ranks import ALONE
 
 WRITTEN_TOGETHER = 1024  # texts, so that memory does not grow with their number
 
@@ -70,14 +71,14 @@ def generated_texts(policy: Any, env: SequenceEnv, number: int) -> TextBatch:
 
 def in_parts(write: Callable[[SequenceEnv], TextBatch], env: SequenceEnv, number: int) -> TextBatch:
     """Return texts that are written in a task without a reward, at most 1,024 at a time."""
-    env = rewarded(env, no_reward).replace(starts=None)
+    env = rewarded(env, no_reward).replace(starts=None, rank=ALONE)  # all ranks train it on the same texts
     sizes = [min(WRITTEN_TOGETHER, number - start) for start in range(0, number, WRITTEN_TOGETHER)]
     return joined([write(env.replace(num_envs=size)) for size in sizes])
 
 
 def real_texts(env: SequenceEnv, number: int) -> TextBatch:
     """Return references of random items."""
-    return TextBatch.of(sample_references(env.replace(num_envs=number)))
+    return TextBatch.of(sample_references(env.replace(num_envs=number, rank=ALONE)))
 
 
 def mismatched(texts: TextBatch) -> TextBatch:
@@ -115,7 +116,7 @@ def check_judges_distributions(discriminator: Any, env: SequenceEnv) -> None:
     with eval_mode(discriminator):
         wanted = discriminator(*hard)
         try:
-            found = discriminator(*hard._replace(tokens=F.one_hot(tokens, len(env.vocab)).float()))
+            found = discriminator(*hard._replace(tokens=F.one_hot(tokens, len(env.vocab)).to(wanted.dtype)))
             reads = torch.allclose(found, wanted, atol=1e-4)
         except (RuntimeError, TypeError, IndexError, ValueError, AttributeError):
             reads = False

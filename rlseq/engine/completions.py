@@ -67,7 +67,7 @@ def complete(
         state = pick_rows(states, prefix, text)
         unfinished = [sum(env.max_len - n > t for n in lengths) for t in range(env.max_len - lengths[0])]
         at_work = [rows * samples * number for number in unfinished]
-        token, uniform = batch.actions[text, prefix], draw_uniforms(lanes, len(at_work))
+        token, uniform = batch.actions[text, prefix], draw_uniforms(lanes, len(at_work), len(lengths))
         with env.counts.writing(lanes):
             written = make_decode_loop(policy, decode, compile)(lanes, token, state, at_work, uniform)
         return finished_rollout(lanes, written, Behaviour(decode.temperature, autocast=autocast))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -21,6 +21,7 @@ from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Reward, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import pick
+from rlseq.utils.ranks import Rank, gathered
 
 DECODERS: dict[str, Decode | Search] = {
     "beam": Beam(),
@@ -109,11 +110,23 @@ def evaluate_texts(
     metrics = named_functions(env.metrics if metrics is None else metrics)
     items = items_tested(env.size, limit).to(env.device)
     with env.preserved():
-        batches = torch.split(items, env.num_envs)
+        batches = torch.split(_of_this_rank(items, env.rank), env.num_envs)
         found = [_evaluate_batch(policy, env, decode, metrics, batch) for batch in batches]
-    actions, mask, log_probs = (torch.cat([f[i] for f in found]) for i in range(3))
-    scores = {name: torch.cat([f[3][name] for f in found]) for name in found[0][3]}
+
+    def whole(parts: Iterable[Tensor]) -> Tensor:
+        rows = torch.cat(list(parts))
+        return rows if env.rank.of == 1 else gathered(rows)[: len(items)]
+
+    actions, mask, log_probs = (whole(f[i] for f in found) for i in range(3))
+    scores = {name: whole(f[3][name] for f in found) for name in found[0][3]}
     return EvaluatedTexts(items, actions, mask, log_probs, scores)
+
+
+def _of_this_rank(items: Tensor, rank: Rank) -> Tensor:
+    """Return the items that this rank tests, as many as every other: the last one again where some lack."""
+    each = -(-len(items) // rank.of)
+    places = torch.arange(rank.all(each), device=items.device).clamp(max=len(items) - 1)
+    return rank.own(items[places])
 
 
 def _decoder(decode: str | Decode | Search) -> Decode | Search:

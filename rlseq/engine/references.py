@@ -26,7 +26,7 @@ def sample_references(env: SequenceEnv, context: Context | None = None) -> Rollo
     """
     env = sequence_env(env)
     found = draw_references(env, context)
-    env.counts.reference_tokens += found.mask.sum()
+    env.counts.reference_tokens += env.rank.total(found.mask.sum())
     return found
 
 
@@ -35,8 +35,9 @@ def draw_references(env: SequenceEnv, context: Context | None = None) -> Rollout
     check_has_references(env)
     context = env.begin() if context is None else context
     lengths = context["reference_lengths"]
-    uniform = torch.rand(len(lengths), generator=env.generator, device=env.device, dtype=torch.float64)
-    chosen = (uniform * (lengths > 0).sum(1)).long()
+    drawn = (env.rank.all(len(lengths)),)
+    uniform = torch.rand(drawn, generator=env.generator, device=env.device, dtype=torch.float64)
+    chosen = (env.rank.own(uniform) * (lengths > 0).sum(1)).long()
     rows = torch.arange(len(lengths), device=env.device)
     actions, length = context["references"][rows, chosen], lengths[rows, chosen]
     mask = torch.arange(actions.shape[1], device=env.device) < length.unsqueeze(1)
@@ -47,8 +48,8 @@ def draw_references(env: SequenceEnv, context: Context | None = None) -> Rollout
 def length_bucket(env: SequenceEnv) -> Context | None:
     """Return a fresh batch of contexts whose texts have similar lengths, if the task can draw one."""
     env = sequence_env(env)
-    index = env.length_bucket(env.num_envs)
-    return None if index is None else env.begin(index=index)
+    index = env.length_bucket(env.rank.all(env.num_envs))
+    return None if index is None else env.begin(index=env.rank.own(index))
 
 
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:

@@ -193,14 +193,21 @@ def words_at_start(env: SequenceEnv, context: Context, forcing: Any) -> tuple[Te
 def _marked_as_given(env: SequenceEnv, batch: Rollout, where: Tensor) -> Rollout:
     """Return a batch that says which words the task gave, and count them as imitated."""
     given = where & batch.mask
-    env.counts.imitated(given.sum())
+    env.counts.imitated(env.rank.total(given.sum()))
     return replace(batch, given=given)
 
 
-def draw_uniforms(env: SequenceEnv, steps: int) -> Tensor:
-    """Draw the random numbers of all steps at once, `[steps, B]`: one per token, whatever the vocabulary."""
-    shape = steps, env.num_envs
-    return torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
+def draw_uniforms(env: SequenceEnv, steps: int, blocks: int = 1) -> Tensor:
+    """Draw the random numbers of all steps at once, `[steps, B]`: one per token, whatever the vocabulary.
+
+    Args:
+        env: the task.
+        steps: the number of steps.
+        blocks: the number of blocks that the rows are made of, each of which is divided among ranks.
+    """
+    shape = steps, blocks, env.rank.all(env.num_envs // blocks)
+    drawn = torch.rand(shape, generator=env.generator, device=env.device, dtype=torch.float64)
+    return env.rank.own(drawn, 2).flatten(1)
 
 
 def finished_rollout(env: SequenceEnv, written: Decoded, behaviour: Behaviour) -> Rollout:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlseq.types import Reward
 from rlseq.utils.arguments import shown
 from rlseq.utils.memory import check_fits
+from rlseq.utils.ranks import own_device
 
 _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
@@ -20,7 +21,7 @@ _INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits i
 def usable_device(device: str | torch.device) -> torch.device:
     """Return the device, if this machine has it."""
     try:
-        found = torch.empty(0, device=device).device
+        found = torch.empty(0, device=own_device(device)).device
         torch.Generator(found)  # which every task needs
         return found
     except (RuntimeError, AssertionError) as error:

@@ -43,6 +43,7 @@ from rlseq.types import (
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import token_rewards
 from rlseq.utils.memory import check_fits
+from rlseq.utils.ranks import ALONE
 from rlseq.utils.stateful import load_states, set_generator, states_of
 from rlseq.vocab import TokenizerVocab, Vocab
 
@@ -76,6 +77,7 @@ class Task:
         self.items = {name: value.to(self.device) for name, value in (items or {}).items()}
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
         self.starts: Starts | None = None  # of training episodes; None: random items, no word written
+        self.rank = ALONE  # of this process among those that divide the rows of a batch
         self.episodes = self._no_episodes()
         self.counts = Counts()  # shared with all copies that `replace` makes
         self.generator = torch.Generator(self.device)
@@ -176,8 +178,9 @@ class Task:
         if index is None and self.starts is not None:
             index = self.starts.draw(self, rows // repeat)
         if index is None:
-            drawn = (rows // repeat,)
+            drawn = (self.rank.all(rows // repeat),)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
+            index = self.rank.own(index)
         index = index.repeat_interleave(repeat)
         with unchanged("`contexts`", self.items, index=index):
             found = self.contexts(index)

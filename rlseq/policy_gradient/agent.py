@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import (
+    GradientNorm,
     NonNegativeFloat,
-    PositiveFloat,
     Share,
+    StepSize,
     check_fields,
     checked_arguments,
     rules_of,
     shown,
 )
+from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
@@ -101,8 +103,8 @@ class Agent(ABC):
     writes_texts: ClassVar[bool] = True  # False where actions must be vectors of numbers
 
     policy: Any  # a `Policy` that is an `nn.Module`
-    lr: PositiveFloat = 1e-3  # step size of Adam
-    clip_norm: PositiveFloat = 1.0  # gradients with a larger norm are scaled down to it
+    lr: StepSize = 1e-3  # step size of Adam
+    clip_norm: GradientNorm = 1.0  # gradients with a larger norm are scaled down to it
     weight_decay: NonNegativeFloat = 0.0  # weight decay of matrices, decoupled from the gradient (AdamW)
     schedule: Schedule = constant  # factor of lr as a function of the share of training that is done
 
@@ -161,9 +163,10 @@ class Agent(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             logs.append(metrics)
+        total_gradients(parameters)
         norm = clip(parameters, self.clip_norm)
         self.optimizer.step()
-        return {"loss": torch.stack(losses).sum(), **merge_metrics(logs), "grad_norm": norm}
+        return {"loss": total(torch.stack(losses).sum()), **merge_metrics(logs), "grad_norm": norm}
 
     def stateful_parts(self) -> dict[str, Stateful]:
         """Return the parts that have a state, the policy apart, by name: what a checkpoint must keep.

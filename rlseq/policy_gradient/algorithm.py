@@ -30,7 +30,7 @@ from rlseq.policy_gradient.factors import Scale, Shuffle, as_it_is, check_factor
 from rlseq.policy_gradient.losses import Aggregate, per_sequence, per_token, score_function
 from rlseq.policy_gradient.penalties import Divergence, full_kl, penalties
 from rlseq.types import BasePolicy, Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from rlseq.utils.arguments import NonNegativeFloat, PenaltyWeight, PositiveInt, Share, StepSize
 from rlseq.utils.stateful import Stateful
 
 RATIO_TOLERANCE = 1e-4  # how far the first on-policy ratio may be from 1, in float32
@@ -63,7 +63,7 @@ def frozen_copy(policy: Any) -> Any:
 class PolicyGradient(Agent):
     """The base of all policy gradients: texts are sampled without gradients, and scored again in one pass."""
 
-    lr: PositiveFloat = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
+    lr: StepSize = 1e-4  # step size of Adam; after likelihood, a tenth of its rate
     samples: PositiveInt = 1  # K, number of texts for each source
     gamma: Share = 1.0  # discount factor γ
     credit: Credit = reward_to_go  # estimate of the value of an action (rlseq.policy_gradient.credit)
@@ -75,7 +75,7 @@ class PolicyGradient(Agent):
     minibatches: PositiveInt = 1  # gradient steps in each pass
     micro_batches: PositiveInt = 1  # parts in which the gradient of a step is computed, to save memory
     value_weight: NonNegativeFloat = 0.5  # weight of the value loss, where a value head is used
-    entropy: NonNegativeFloat = 0.0  # weight of the entropy bonus
+    entropy: PenaltyWeight = 0.0  # weight of the entropy bonus
     l2: NonNegativeFloat = 0.0  # weight of the penalty on the mean square of the logits
     mle: NonNegativeFloat = 0.0  # weight of the likelihood of references of the same sources
     kl: NonNegativeFloat = 0.0  # weight of the divergence from the reference policy, in the loss

@@ -22,6 +22,7 @@ from rlseq.engine.rollout import evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Rollout
 from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, check_fields, shown
+from rlseq.utils.ranks import total
 from rlseq.utils.stateful import TensorState
 
 Baseline = Callable[[Tensor, Rollout], Tensor]
@@ -65,21 +66,21 @@ def mean(returns: Tensor, batch: Rollout) -> Tensor:
 
     With its own row in the mean, the estimate would shrink by (B−1)/B; leaving it out costs nothing.
     """
-    others = batch.mask.sum(0) - batch.mask.int()
-    return ((returns * batch.mask).sum(0) - returns * batch.mask) / others.clamp(min=1)
+    others = total(batch.mask.sum(0)) - batch.mask.int()
+    return (total((returns * batch.mask).sum(0)) - returns * batch.mask) / others.clamp(min=1)
 
 
 def leave_one_out(returns: Tensor, batch: Rollout) -> Tensor:
     """Return the mean R of the other K−1 texts of the context, less past rewards (Kool et al. 2019)."""
-    total = returns[:, 0].view(-1, batch.samples)
-    others = (total.sum(1, keepdim=True) - total) / (batch.samples - 1)
+    whole = returns[:, 0].view(-1, batch.samples)
+    others = (whole.sum(1, keepdim=True) - whole) / (batch.samples - 1)
     return others.flatten().unsqueeze(1) - past_rewards(batch)
 
 
 def group_mean(returns: Tensor, batch: Rollout) -> Tensor:
     """Return the mean R of all K texts of the context: A is that of `leave_one_out` times (K−1)/K (GRPO)."""
-    total = returns[:, 0].view(-1, batch.samples).mean(1)
-    return total.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
+    means = returns[:, 0].view(-1, batch.samples).mean(1)
+    return means.repeat_interleave(batch.samples).unsqueeze(1) - past_rewards(batch)
 
 
 def length_weighted(returns: Tensor, batch: Rollout) -> Tensor:
@@ -142,7 +143,7 @@ class MovingAverage(TensorState, Factor, Checked):
 
     def learn(self, returns: Tensor, batch: Rollout) -> None:
         """Add this batch to the average."""
-        now = (returns * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        now = total((returns * batch.mask).sum()) / total(batch.mask.sum()).clamp(min=1)
         self.average = self.decay * self.average.to(now.device) + (1 - self.decay) * now
         self.weight = self.decay * self.weight.to(now.device) + (1 - self.decay)
 
@@ -298,7 +299,7 @@ class Regression(TensorState, Factor):
         """Take one step towards the returns of this batch."""
         h = self._inputs(batch)
         error = (self(returns, batch) - returns) * batch.mask / h.square().sum(2)
-        slope = (error.unsqueeze(2) * h).sum(0) / batch.mask.sum(0).clamp(min=1).unsqueeze(1)
+        slope = total((error.unsqueeze(2) * h).sum(0)) / total(batch.mask.sum(0)).clamp(min=1).unsqueeze(1)
         before = 0.0 if self.weight is None else self.weight.to(slope.device)
         self.weight = before - self.rate * slope
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from rlseq.policy_gradient.losses import kl_estimate, per_token
 from rlseq.types import EpisodeStats, Evaluation, LearningBatch, Metrics
+from rlseq.utils.ranks import gathered, largest_of_ranks, this_rank, total
 
 
 def episode_metrics(episodes: EpisodeStats) -> Metrics:
     """Return statistics of the episodes of a batch."""
-    returns, lengths, cut = episodes
+    returns, lengths, cut = map(gathered, episodes)
     if not len(returns):  # of episodes longer than a batch none may have ended yet
         return {}
     return {
@@ -31,15 +32,16 @@ def episode_metrics(episodes: EpisodeStats) -> Metrics:
 def rollout_metrics(batch: LearningBatch) -> Metrics:
     """Return statistics of the episodes and their returns."""
     episodes = batch.episodes
-    returns, metrics = episodes.returns, episode_metrics(episodes)
+    returns, metrics = gathered(episodes.returns), episode_metrics(episodes)
     if batch.kl_penalty is not None:
-        metrics["kl_penalty"] = batch.kl_penalty.sum(1).mean()
+        metrics["kl_penalty"] = gathered(batch.kl_penalty.sum(1)).mean()
     if batch.samples > 1:
         groups = returns.view(-1, batch.samples)
         metrics["equal_groups"] = (groups == groups[:, :1]).all(1).float().mean()
     if batch.greedy is not None:
-        metrics["greedy_gap"] = (returns - batch.greedy).mean()
-        metrics["beats_greedy"] = (returns > batch.greedy).float().mean()
+        greedy = gathered(batch.greedy)
+        metrics["greedy_gap"] = (returns - greedy).mean()
+        metrics["beats_greedy"] = (returns > greedy).float().mean()
     if batch.values is not None:
         metrics["explained_variance"] = explained_variance(batch.values, batch.targets, per_token(batch.mask))
     return metrics
@@ -55,8 +57,8 @@ def step_metrics(evaluation: Evaluation, batch: LearningBatch, **beside: Tensor)
         means["top"] = evaluation.top
     # One product for all: a step on a small batch spends its time on the number of operations.
     table = torch.stack(list(means.values())).flatten(1)
-    summed = table @ per_token(batch.mask).flatten().to(table.dtype)
-    least, most = ratio.aminmax()
+    summed = total(table @ per_token(batch.mask).flatten().to(table.dtype))
+    least, most = extremes(ratio)
     return {**dict(zip(means, summed.unbind(), strict=True)), "ratio_min": least, "ratio_max": most}
 
 
@@ -67,7 +69,16 @@ def explained_variance(values: Tensor, targets: Tensor, real: Tensor) -> Tensor:
 
 
 def _variance(x: Tensor, real: Tensor) -> Tensor:
-    return ((x - (x * real).sum()).square() * real).sum()
+    return total(((x - total((x * real).sum())).square() * real).sum())
+
+
+def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest entry of a tensor, over all ranks."""
+    least, most = x.aminmax()
+    if this_rank().of == 1:
+        return least, most
+    least, most = largest_of_ranks(torch.stack([-least, most])).unbind()
+    return -least, most
 
 
 def merge_metrics(logs: Sequence[Metrics]) -> Metrics:

@@ -30,6 +30,7 @@ from rlseq.policy_gradient.penalties import DIVERGENCES
 from rlseq.types import Rollout, SteppedEnv
 from rlseq.utils.arguments import shown
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.ranks import gathered, largest_of_ranks, this_rank, total
 from rlseq.utils.stateful import TensorState
 
 
@@ -74,10 +75,11 @@ def by_mean(advantages: Tensor, batch: Rollout) -> Tensor:
 
 def by_batch(advantages: Tensor, batch: Rollout) -> Tensor:
     """Return (A − mean) / (s + 10⁻⁸) over all real tokens ("whitening"), 0 where all are equal."""
-    real = batch.mask / batch.mask.sum().clamp(min=1)
-    centred = advantages - (advantages * real).sum()
-    spread = (centred.square() * real).sum().sqrt()
-    rounding = 1e-6 * (advantages * batch.mask).abs().max()  # of equal advantages the spread is not quite 0
+    real = batch.mask / total(batch.mask.sum()).clamp(min=1)
+    centred = advantages - total((advantages * real).sum())
+    spread = total((centred.square() * real).sum()).sqrt()
+    # Of equal advantages the spread is not quite 0.
+    rounding = 1e-6 * largest_of_ranks((advantages * batch.mask).abs().max())
     return (centred / (spread + 1e-8)).where(spread > rounding, 0)
 
 
@@ -93,8 +95,8 @@ def best_of_group(advantages: Tensor, batch: Rollout) -> Tensor:
 
 def self_normalised(advantages: Tensor, batch: Rollout) -> Tensor:
     """Return A / mean A − 1 over the batch, step by step: importance weights that sum to one (MaliGAN)."""
-    real = batch.mask / batch.mask.sum(0).clamp(min=1)
-    return advantages / (advantages * real).sum(0).clamp(min=1e-12) - 1
+    real = batch.mask / total(batch.mask.sum(0)).clamp(min=1)
+    return advantages / total((advantages * real).sum(0)).clamp(min=1e-12) - 1
 
 
 def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
@@ -103,9 +105,9 @@ def bootstrapped(advantages: Tensor, batch: Rollout) -> Tensor:
     Guo et al. 2018. Only the order counts, not the scale of rewards. The authors' code subtracts no ½.
     """
     low = torch.finfo(advantages.dtype).min
-    order = advantages.where(batch.mask, low).argsort(stable=True, dim=0, descending=True)
-    rank = order.argsort(0) + 1
-    return torch.sigmoid(12 * (0.5 - rank / batch.mask.sum(0).clamp(min=1))) - 0.5
+    order = gathered(advantages.where(batch.mask, low)).argsort(stable=True, dim=0, descending=True)
+    place = this_rank().own(order.argsort(0) + 1)
+    return torch.sigmoid(12 * (0.5 - place / total(batch.mask.sum(0)).clamp(min=1))) - 0.5
 
 
 SCALES: dict[str, Scale] = {
@@ -261,7 +263,10 @@ def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
 
 
 class Shuffle(TensorState):
-    """The order in which rows are learned from: another at every call, the same in every run."""
+    """The order in which rows are learned from: another at every call, the same in every run.
+
+    Each rank orders its own rows, so that every minibatch has as many rows of each.
+    """
 
     tensors: ClassVar = ("times",)
 

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rlseq.engine.parts import JoinedLogits
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.types import Evaluation, Logits, Rollout
+from rlseq.utils.ranks import total
 from rlseq.utils.vectors import flat
 
 Product = Callable[[Tensor], Tensor]  # v [n] -> F v [n]
@@ -39,14 +40,14 @@ class RecordedDivergence:
 
     def __init__(self, policy: Any, parts: Sequence[Rollout]) -> None:
         self.policy = policy
-        count = sum(part.mask.sum() for part in parts)
+        count = total(torch.stack([part.mask.sum() for part in parts]).sum())
         self._parts = [
             (part, recorded(_logits(evaluate_frozen(policy, part))), part.mask / count) for part in parts
         ]
 
     def __call__(self) -> Tensor:
         """Return the divergence, nats per action."""
-        return sum((self._of(*part) for part in self._parts), start=torch.zeros(()))
+        return total(sum((self._of(*part) for part in self._parts), start=torch.zeros(())))
 
     def fisher_product(self, parameters: Sequence[nn.Parameter]) -> Product:
         """Return v ↦ F v at π = π_old: the second derivative of the divergence there, which is F.
@@ -63,7 +64,7 @@ class RecordedDivergence:
         def product(vector: Tensor) -> Tensor:
             firsts = kept or map(first, self._parts)
             seconds = (slope(each @ vector, parameters, retain_graph=kept is not None) for each in firsts)
-            return sum(seconds, start=torch.zeros_like(vector))
+            return total(sum(seconds, start=torch.zeros_like(vector)))
 
         return product
 

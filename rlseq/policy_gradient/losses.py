@@ -1,7 +1,7 @@
 """Policy losses, pure functions of `[B, T]` tensors, and the weights of tokens in their sum.
 
 A loss is Σ weights · loss over all tokens. The weights are made from the mask of the whole batch, so that a
-batch learned from in several parts gives the gradient of the whole.
+batch learned from in several parts, or by several ranks, gives the gradient of the whole.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from rlseq.utils.ranks import this_rank, total
+
 Aggregate = Callable[[Tensor], Tensor]  # the mask [B, T] -> how much every token counts, [B, T]
 
 
 def per_sequence(mask: Tensor) -> Tensor:
     """Sum over the tokens of a text, mean over texts: the gradient is that of the expected reward."""
-    return mask / len(mask)
+    return mask / this_rank().all(len(mask))
 
 
 def per_token(mask: Tensor) -> Tensor:
     """Mean over all real tokens: long texts weigh more, and so does each batch's average length."""
-    return mask / mask.sum().clamp(min=1)
+    return mask / total(mask.sum()).clamp(min=1)
 
 
 def per_text(mask: Tensor) -> Tensor:
     """Mean over the tokens of a text, mean over texts: tokens of short texts weigh more (GRPO)."""
-    return mask / mask.sum(1, keepdim=True).clamp(min=1) / len(mask)
+    return mask / mask.sum(1, keepdim=True).clamp(min=1) / this_rank().all(len(mask))
 
 
 def per_step(mask: Tensor) -> Tensor:
     """Sum over tokens, divided by B·T whatever the lengths: `per_sequence` up to a constant (Dr. GRPO)."""
-    return mask / mask.numel()
+    return mask / this_rank().all(mask.numel())
 
 
 AGGREGATES: dict[str, Aggregate] = {

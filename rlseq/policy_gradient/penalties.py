@@ -15,6 +15,7 @@ from rlseq.engine.categorical import FORBIDDEN
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.policy_gradient.losses import kl_estimate
 from rlseq.types import Evaluation, LearningBatch, Logits, Metrics
+from rlseq.utils import ranks
 
 Divergence = Callable[[Evaluation, Evaluation], Tensor]
 
@@ -27,7 +28,7 @@ def penalties(agent: Any, evaluation: Evaluation, batch: LearningBatch) -> tuple
         nonlocal total
         amount = (values * counts).sum()
         total = total + weight * amount
-        metrics[name] = amount.detach() / counts.sum().clamp(min=1e-12)
+        metrics[name] = ranks.total(amount.detach()) / ranks.total(counts.sum()).clamp(min=1e-12)
 
     if agent.value_weight and batch.values is not None and evaluation.values is not None:
         errors = (evaluation.values - batch.targets).square() / 2

@@ -236,6 +236,19 @@ def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> StateTree:
     return parts if kind == "list" else tuple(parts)
 
 
+def packed(state: StateTree) -> bytes:
+    """Return a tree as bytes, for another process."""
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_pack(state, "state", tensors)).encode()
+    return len(tree).to_bytes(8, "big") + tree + write_tensors(tensors)
+
+
+def unpacked(data: bytes) -> StateTree:
+    """Return the tree of which `packed` has made bytes."""
+    end = 8 + int.from_bytes(data[:8], "big")
+    return _unpack(json.loads(data[8:end]), read_tensors(data[end:]))
+
+
 def _prune(folder: Path, keep: Collection[int]) -> None:
     """Remove all other checkpoints, including newer damaged ones, and files of interrupted writes."""
     for step in steps(folder):

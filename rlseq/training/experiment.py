@@ -21,6 +21,7 @@ from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import RunFolder
 from rlseq.utils.files import read_sealed, write_sealed
 from rlseq.utils.imports import import_modules
+from rlseq.utils.ranks import launched_as
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
 
@@ -106,7 +107,8 @@ def run(
     """
     torch.manual_seed(config.seed)  # for networks that an agent makes itself, such as a discriminator
     agent, env, fresh = build(config, start)
-    if "path" in config.options and (why := env.corpus.notes.get("why")):
+    me = launched_as()
+    if me.number == 0 and "path" in config.options and (why := env.corpus.notes.get("why")):
         sys.stderr.write(f"rlseq: {why}\n")
     folder, first = Path(config.folder), None
     if first_test and (folder / "start.json").exists():
@@ -124,7 +126,7 @@ def run(
         out=RunFolder(folder, config.plain(), command, first),
         **training,
     )
-    if config.sweep:
+    if config.sweep and me.number == 0:
         sweep = [_at(agent.policy, fresh, t, config.texts) for t in TEMPERATURES]
         write_sealed(folder / "temperatures.json", {"temperatures": sweep})
     return first, fresh

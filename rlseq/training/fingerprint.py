@@ -123,7 +123,7 @@ def describe_task(env: Any) -> dict[str, Any]:
         return env.describe()
     return {
         "class": type(env).__name__,
-        "num_envs": env.num_envs,
+        "num_envs": env.rank.all(env.num_envs),
         "max_len": env.max_len,
         "seed": env.seed,
         "items": env.size,

@@ -22,6 +22,7 @@ from rlseq.training import checkpoint
 from rlseq.training.alarms import AlarmMonitor
 from rlseq.training.config import TrainConfig
 from rlseq.training.fingerprint import describe
+from rlseq.training.parallel import check_for_ranks, check_same_settings, check_same_state, device_of, divided
 from rlseq.training.preflight import reward_warnings
 from rlseq.training.probe import PolicyProbe
 from rlseq.training.progress_lines import Pace, evaluation_line, opening_line
@@ -34,6 +35,7 @@ from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.files import Json
 from rlseq.utils.places import without_places
 from rlseq.utils.progress import Advance, progress
+from rlseq.utils.ranks import Rank, from_first, largest_of_ranks, own_noise, this_rank, together
 from rlseq.utils.settings import configured, takes_fields_of
 from rlseq.utils.stopping import Stop, stopping
 
@@ -60,6 +62,9 @@ def train(
     by a kill, resumes from its last checkpoint and reaches the same numbers as an uninterrupted one. An error
     ends the run with status "failed"; the metrics of all updates before it are written.
 
+    In processes that torchrun has started (docs/guides/devices.md), the rows of the task are divided among
+    them, and rank 0 writes the folder.
+
     Args:
         agent: the agent to train.
         env: the training task.
@@ -73,13 +78,15 @@ def train(
         The metrics of every update.
     """
     config = configured(TrainConfig, config, settings, "train")
-    run = _Run(agent, unwrap_task(env), None if eval_env is None else unwrap_task(eval_env), config)
     unit, limit = ("updates", updates) if config.budget_tokens is None else ("tokens", config.budget_tokens)
     with ExitStack() as stack:
-        if config.out is not None:
-            _open(run, config.out, stack)
+        me = stack.enter_context(together(device_of(agent.policy)))
+        test = None if eval_env is None else unwrap_task(eval_env)
+        run = _run_of(me, agent, unwrap_task(env), test, config)
+        if config.out is not None or me.of > 1:
+            _begin(run, stack)
         stop = stack.enter_context(nullcontext(Stop(NOTICE)) if config.out is None else stopping(NOTICE))
-        show = False if config.quiet else None
+        show = False if config.quiet or me.number else None
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit, show))
         try:
             if config.alarms != "ignore":
@@ -122,7 +129,8 @@ class _Run:
             check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
             warn_of_other_words(self.agent.policy, self.env)
         self.agent.check(self.env)
-        self.watch = AlarmMonitor(self.config.alarms)
+        silent = this_rank().number > 0 and self.config.alarms == "warn"  # rank 0 warns, of the same metrics
+        self.watch = AlarmMonitor("ignore" if silent else self.config.alarms)
         told = self.config.on_update
         self.sinks: list[Sink] = [self.watch] if told is None else [self.watch, told]
         self.held = UPDATES_HELD if told is None else 1
@@ -132,18 +140,22 @@ class _Run:
 
     def done(self, unit: str) -> int:
         """Return the number of updates or of tokens so far."""
-        return self.updates if unit == "updates" else self.env.counts.as_dict()["tokens"]
+        if unit == "updates":
+            return self.updates
+        tokens: int = self.env.counts.as_dict()["tokens"]
+        return tokens if this_rank().of == 1 else int(largest_of_ranks(torch.tensor(tokens)))
 
     def tell(self, line: str) -> None:
         """Write a line to standard error, where a progress bar stays below it."""
-        if not self.config.quiet:
+        if not self.config.quiet and this_rank().number == 0:
             sys.stderr.write(f"{line}\n")
 
     def learn(self) -> None:
         """Make one update; its metrics stay tensors on the device."""
         started = time.perf_counter()
         batch = self.agent.collect(self.env)
-        metrics = self.agent.update(batch)
+        with own_noise(self.env.seed, self.updates):
+            metrics = self.agent.update(batch)
         self.env.learn(batch)
         self.updates += 1
         self.seconds += time.perf_counter() - started
@@ -201,22 +213,26 @@ class _Run:
     def save(self, status: str) -> None:
         """Write a checkpoint, alarms and results."""
         self.flush()
+        check_same_state(self.agent, self.env)
         if self.folder is None:
             return
         if self.saved != self.updates:
-            state = {
-                "seconds": self.seconds,
-                "best": self.best,
-                "counts": self.env.counts.as_dict(),
-                "metrics": self.folder.metrics.mark(),
-                "samples": self.samples,
-                "alarms": self.watch.state_dict(),
-                "probe": self.probed if self.probe is None else self.probe.state_dict(),
-                **checkpoint.state_of(self.agent, self.env),
-            }
+            state = {**self.state(), "metrics": self.folder.metrics.mark()}
             checkpoint.save(self.folder.checkpoints, self.updates, state, [self.best[1]] if self.best else [])
             self.saved = self.updates
         self.note(status)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that later updates depend on, and the progress of the run."""
+        return {
+            "seconds": self.seconds,
+            "best": self.best,
+            "counts": self.env.counts.as_dict(),
+            "samples": self.samples,
+            "alarms": self.watch.state_dict(),
+            "probe": self.probed if self.probe is None else self.probe.state_dict(),
+            **checkpoint.state_of(self.agent, self.env),
+        }
 
     def note(self, status: str, error: str | None = None) -> None:
         """Write alarms and results; the curve only at the end, because it grows with every evaluation."""
@@ -262,11 +278,15 @@ class _Run:
         assert self.folder is not None
         found = checkpoint.load(self.folder.checkpoints)
         rows = self.folder.rows(None if found is None else found[1]["metrics"])
-        if found is None:
-            return
-        self.updates, state = found
+        if found is not None:
+            self.updates, state = found
+            self.saved = self.updates
+            self.take(state, rows)
+
+    def take(self, state: Any, rows: History) -> None:
+        """Continue from a state, and from the metrics of all updates before it."""
         checkpoint.restore(self.agent, self.env, state)
-        self.saved, self.seconds, self.best = self.updates, state["seconds"], state["best"]
+        self.seconds, self.best = state["seconds"], state["best"]
         self.samples, self.probed = state["samples"], state["probe"]
         counts = {name: value for name, value in state["counts"].items() if name != "tokens"}
         vars(self.env.counts).update(counts)
@@ -275,6 +295,34 @@ class _Run:
             self.probe.load_state_dict(self.probed)
         self.history = [{name: v for name, v in row.items() if name != "seconds"} for row in rows]
         self.curve = [row for row in self.history if _evaluated(row)]
+
+
+def _run_of(me: Rank, agent: Agent, env: Any, eval_env: Any, config: TrainConfig) -> _Run:
+    """Return the run of this process; one of several has its rows of a batch, and its items of a test."""
+    if me.of > 1:
+        check_for_ranks(agent, env)
+        check_same_settings(agent, env)
+        env = divided(agent, env, me)
+        eval_env = eval_env if eval_env is None else eval_env.replace(rank=me)
+    return _Run(agent, env, eval_env, config)
+
+
+def _begin(run: _Run, stack: ExitStack) -> None:
+    """Open the folder of a run, which only rank 0 does, and let all ranks continue from its state."""
+
+    def opened() -> bytes:
+        if run.config.out is not None:
+            _open(run, run.config.out, stack)
+        return (
+            b""
+            if this_rank().of == 1
+            else checkpoint.packed([run.updates, run.env.seed, run.state(), run.history])
+        )
+
+    data = from_first(opened)
+    if this_rank().number:
+        run.updates, run.env.seed, state, rows = checkpoint.unpacked(data)
+        run.take(state, rows)
 
 
 def _evaluated(row: Row) -> bool:
@@ -287,7 +335,7 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
     done = run.done(unit)
     pace = Pace(done, run.done("tokens"), run.seconds)
     opening = opening_line(type(run.agent).__name__, limit, every, unit, done)
-    while done < limit and not stop.asked:
+    while done < limit and not _asked(stop):
         run.agent.set_progress(done / limit)
         run.env.set_progress(done / limit)
         run.learn()
@@ -302,6 +350,13 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
             run.flush()
         last = run.history[-1] if run.history else {}
         advance(done, next((f"{name} {last[name]:.3f}" for name in FIGURES if name in last), ""))
+
+
+def _asked(stop: Stop) -> bool:
+    """Return whether a signal has asked this process, or another rank, to stop."""
+    if this_rank().of > 1:
+        stop.asked = int(largest_of_ranks(torch.tensor(stop.asked)))
+    return bool(stop.asked)
 
 
 def _line(run: _Run, share: float, left: float, pace: Pace) -> str:

@@ -19,6 +19,7 @@ from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.metrics.algebra import without_first_reference
 from rlseq.types import Context, Counts
 from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.ranks import ALONE
 
 CONSTANT_ANSWERS = 24  # answers tried as the best constant one
 TokensAndMask = tuple[Tensor, Tensor]  # tokens and mask, `[B, T]` each
@@ -199,6 +200,7 @@ def _apart(env: SequenceEnv, limit: int) -> SequenceEnv:
         num_envs=min(limit, max(env.size, 32)),
         generator=torch.Generator(env.device).manual_seed(env.seed),
         counts=Counts(),
+        rank=ALONE,
     )
 
 

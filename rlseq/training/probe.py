@@ -18,6 +18,7 @@ from rlseq.policy_gradient import exact
 from rlseq.policy_gradient.baselines import GreedyReturn
 from rlseq.policy_gradient.losses import kl_estimate, per_token
 from rlseq.types import Metrics, Rollout
+from rlseq.utils.ranks import ALONE, gathered, total
 
 
 @dataclass(eq=False)
@@ -55,22 +56,24 @@ class PolicyProbe:
         if batch.greedy is None:
             batch = GreedyReturn().prepare(batch, self.agent.policy, self.agent.paid_on(self.env))
         assert batch.greedy is not None
+        returns, best = gathered(batch.returns), gathered(batch.greedy)
         return {
-            "greedy_reward": batch.greedy.mean(),
-            "greedy_gap": (batch.returns - batch.greedy).mean(),
-            "beats_greedy": (batch.returns > batch.greedy).float().mean(),
+            "greedy_reward": best.mean(),
+            "greedy_gap": (returns - best).mean(),
+            "beats_greedy": (returns > best).float().mean(),
         }
 
     def moved(self, batch: Rollout) -> Metrics:
         """Return KL(π ‖ π_start), nats per token, estimated from samples of π."""
         moved = kl_estimate(evaluate_frozen(self.start, batch).log_probs - batch.log_probs)
-        return {"kl_start": (moved * per_token(batch.mask)).sum()}
+        return {"kl_start": total((moved * per_token(batch.mask)).sum())}
 
     def texts(self, batch: Rollout) -> Metrics:
         """Return the share of texts that end with EOS, and their diversity."""
         eos = self.env.vocab.eos
-        metrics = {} if eos is None else {"eos_rate": (batch.actions[batch.ends] == eos).float().mean()}
-        ids = torch.where(batch.mask, batch.actions, PAD)
+        actions, mask, ends = map(gathered, (batch.actions, batch.mask, batch.ends))
+        metrics = {} if eos is None else {"eos_rate": (actions[ends] == eos).float().mean()}
+        ids = torch.where(mask, actions, PAD)
         return metrics | {f"distinct_{n}": DistinctN(order=n).pool(ids) for n in (1, 2)}
 
     def noise(self, batch: Rollout) -> Metrics:
@@ -103,9 +106,10 @@ class PolicyProbe:
         loss, _ = self.agent.loss(self.agent.with_token_weights(batch))
         parameters = [p for p in self.agent.policy.parameters() if p.requires_grad]
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return torch.cat([g.flatten() for g in found if g is not None])
+        return total(torch.cat([g.flatten() for g in found if g is not None]))
 
     def truth(self) -> Metrics:
         """Return the true objective, if all texts can be enumerated."""
-        texts = len(self.env.vocab) ** self.env.max_len * self.env.size
-        return {"objective": exact.objective(self.agent.policy, self.env)} if texts <= exact.LIMIT else {}
+        env = self.env.replace(rank=ALONE)
+        texts = len(env.vocab) ** env.max_len * env.size
+        return {"objective": exact.objective(self.agent.policy, env)} if texts <= exact.LIMIT else {}

@@ -45,6 +45,15 @@ class Range:
         return f"in {opening}{self.low:,}, {self.high:,}{closing}"
 
 
+@dataclass(frozen=True)
+class Searched:
+    """The numbers among which `rlseq tune` looks for a hyper-parameter, by their logarithm where `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, open_low=True)]
@@ -52,6 +61,15 @@ NonNegativeFloat = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]  # a probability, or a part of a whole
 OpenShare = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
+StepSize = Annotated[float, Range(0, open_low=True), Searched(1e-5, 3e-2, log=True)]
+GradientNorm = Annotated[float, Range(0, open_low=True), Searched(0.1, 10.0, log=True)]
+PenaltyWeight = Annotated[float, Range(0), Searched(1e-4, 1.0, log=True)]
+ClipRange = Annotated[float, Range(0, open_low=True), Searched(0.05, 0.5)]
+DivergenceTarget = Annotated[float, Range(0, open_low=True), Searched(1e-3, 0.1, log=True)]
+Perturbation = Annotated[float, Range(0, open_low=True), Searched(1e-3, 0.3, log=True)]
+Sharpness = Annotated[float, Range(0, open_low=True), Searched(1e-3, 10.0, log=True)]
+Smoothing = Annotated[float, Range(0, 1, open_high=True), Searched(0.0, 0.3)]
+TraceDecay = Annotated[float, Range(0, 1), Searched(0.8, 1.0)]
 NgramOrder = Annotated[int, Range(1, 64)]  # longer n-grams cost time and tell nothing
 Tokens = Annotated[int, Range(1), "as a float"]  # on a command line a number of tokens may be typed as 1e6
 Seed = Annotated[int, Range(0, 2**63 - 1)]

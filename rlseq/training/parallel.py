@@ -1,0 +1,153 @@
+"""One training in several processes: who can take part, what all must agree on, and the rows of each.
+
+All ranks hold the same state, so that the checkpoint of rank 0 is that of all, and a run may go on with
+another number of ranks. What an agent takes from a batch must be taken over the rows of all ranks; where that
+is not tested, an agent is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from rlseq.agents import AGENTS
+from rlseq.mdp.starts import Starts
+from rlseq.metrics.algebra import name_of
+from rlseq.policy_gradient.baselines import (
+    ConstantBaseline,
+    GreedyReturn,
+    MovingAverage,
+    Regression,
+    Value,
+    group_mean,
+    leave_one_out,
+    mean,
+    none,
+)
+from rlseq.policy_gradient.credit import (
+    Completions,
+    Increments,
+    Lambda,
+    NStep,
+    Stepwise,
+    immediate,
+    reward_to_go,
+)
+from rlseq.policy_gradient.factors import as_it_is, bootstrapped, by_batch, by_group, self_normalised
+from rlseq.policy_gradient.losses import per_sequence, per_step, per_text, per_token
+from rlseq.policy_gradient.penalties import full_kl, k1, k2, k3
+from rlseq.training import checkpoint
+from rlseq.training.fingerprint import describe, differences
+from rlseq.types import LearningReward, SteppedEnv
+from rlseq.utils.ranks import Rank, everyones, this_rank
+
+FOR_RANKS = (  # agents that tests compare with one process (tests/test_ranks.py)
+    *("a2c", "adversarial", "continuous", "dagger", "dapo", "dr_grpo", "e2e", "gail", "grpo", "gumbel"),
+    *("maligan", "max_ent_irl", "mixer", "mle", "mrt", "mrt_corrected", "pg_bleu", "ppo", "ppo_kl"),
+    *("rankgan", "regs", "reinforce", "rloo", "scheduled_sampling", "scst", "seqgan", "trpo"),
+)
+FACTORS_FOR_RANKS: Mapping[str, Sequence[Any]] = {  # functions and classes, tested in the same way
+    "credit": (*(reward_to_go, immediate), *(Completions, Increments, Lambda, NStep, Stepwise)),
+    "baseline": (
+        *(none, mean, leave_one_out, group_mean),
+        *(ConstantBaseline, GreedyReturn, MovingAverage, Regression, Value),
+    ),
+    "scale": (as_it_is, by_group, by_batch, self_normalised, bootstrapped),
+    "aggregate": (per_sequence, per_token, per_text, per_step),
+    "divergence": (full_kl, k1, k2, k3),
+}
+HOW = "see docs/guides/devices.md"
+
+
+def check_for_ranks(agent: Any, env: Any) -> None:
+    """Refuse what several processes have not been shown to learn as one does."""
+    _check_class(type(agent))
+    for name, known in FACTORS_FOR_RANKS.items():
+        factor = getattr(agent, name, None)
+        tested = factor is None or factor in known or type(factor) in known
+        if not tested and not getattr(factor, "for_ranks", False):
+            raise ValueError(
+                f"{name} {name_of(factor)} has not been shown to be right where each of several processes "
+                "sees a part of the rows; if it compares no rows with others, or does so over all ranks "
+                f"(rlseq.utils.ranks), give it the attribute for_ranks = True; {HOW}"
+            )
+    if isinstance(env, SteppedEnv):
+        raise ValueError(f"{type(env).__name__} is trained on by one process; start it without torchrun")
+    learning = [name for name, part in env.parts.items() if isinstance(part, LearningReward)]
+    if learning or isinstance(env.starts, Starts):
+        what = f"the reward {learning[0]!r}" if learning else f"the curriculum {type(env.starts).__name__}"
+        raise ValueError(f"{what} learns from the rows of one process; start it without torchrun; {HOW}")
+
+
+def _check_class(cls: type) -> None:
+    """Refuse an agent that is not known to take its statistics over all ranks; a subclass must say so."""
+    if cls in {AGENTS[name] for name in FOR_RANKS} or vars(cls).get("for_ranks"):
+        return
+    message = (
+        f"{cls.__name__} cannot be trained by several processes yet; start it without torchrun, or take one "
+        f"of {', '.join(FOR_RANKS)}"
+    )
+    if not cls.__module__.startswith("rlseq."):
+        message += (
+            "; if your class takes means and other statistics of a batch over all ranks "
+            "(rlseq.utils.ranks), give it the attribute for_ranks = True"
+        )
+    raise ValueError(f"{message}; {HOW}")
+
+
+def divided(agent: Any, env: Any, me: Rank) -> Any:
+    """Return a task with the rows of this rank."""
+    if me.of == 1 or isinstance(env, SteppedEnv):
+        return env
+    samples = getattr(agent, "samples", 1)
+    if env.num_envs % (me.of * samples):
+        each = f"samples={samples} of each source" if samples > 1 else "one row"
+        raise ValueError(
+            f"num_envs={env.num_envs} rows cannot be divided among {me.of} ranks with at least {each}; make "
+            f"the task with a multiple of {me.of * samples} rows"
+        )
+    return env.replace(num_envs=env.num_envs // me.of, rank=me)
+
+
+def check_same_settings(agent: Any, env: Any) -> None:
+    """Refuse ranks whose agents, policies, tasks or data differ; weights and seeds are those of rank 0."""
+    found = describe(agent, env)
+    mine = {part: found[part] for part in ("agent", "env", "policy")}
+    mine["versions"] = {name: found["machine"][name] for name in ("rlseq", "torch")}
+    mine["env"] = {name: value for name, value in mine["env"].items() if name != "seed"}
+    first, *others = map(json.loads, everyones(json.dumps(mine).encode()))
+    for number, other in enumerate(others, 1):
+        differ = next(differences(first, other, "run"), None)
+        if differ is not None:
+            raise ValueError(
+                f"rank {number} has other settings or data than rank 0, where "
+                f"{differ.replace(', is', ', and is')} on rank {number}; start all ranks with the same "
+                "command, files and versions"
+            )
+
+
+def check_same_state(agent: Any, env: Any) -> None:
+    """Refuse to go on where ranks are no longer copies of each other; called before a checkpoint."""
+    if this_rank().of == 1:
+        return
+    state = {**checkpoint.state_of(agent, env), "counts": env.counts.as_dict()}
+    del state["cuda"]  # of its device alone, and set anew for every update
+    mine = {name: sha256(checkpoint.packed({name: part})).hexdigest() for name, part in state.items()}
+    first, *others = map(json.loads, everyones(json.dumps(mine).encode()))
+    for number, other in enumerate(others, 1):
+        differ = [name for name in first if first[name] != other[name]]
+        if differ:
+            raise RuntimeError(
+                f"ranks are no longer alike: {', '.join(differ)} of rank {number} and of rank 0 differ, so "
+                "that no further checkpoint is written. Something has learned from the rows of one rank "
+                f"alone, such as a reward or a callback of your own, or the machines differ; {HOW}"
+            )
+
+
+def device_of(policy: Any) -> torch.device:
+    """Return the device of a policy."""
+    return next((p.device for p in policy.parameters()), torch.device("cpu"))
