@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,8 +16,8 @@ from rlseq.compare.folders import check_names, folder_name
 from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.training.run_config import RunConfig
-from rlseq.training.tuned_settings import TunedSettings, tuned_settings
-from rlseq.utils.arguments import Checked, PositiveInt, Tokens
+from rlseq.training.tuned_settings import TunedSettings, settings_for, tuned_settings
+from rlseq.utils.arguments import Checked, NonNegativeFloat, PositiveInt, Tokens
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.memory import check_fits
@@ -26,7 +26,8 @@ START = "start"  # the name of the shared start
 SB3_AGENTS = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
-OF_MACHINE = ("jobs", "out", "quiet")  # settings that do not change the results, and are not recorded
+# Settings that do not change the results, and are not recorded.
+OF_MACHINE = ("jobs", "executor", "gpus", "slurm", "dry_run", "out", "quiet")
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
@@ -54,6 +55,9 @@ class ComparisonConfig(Checked):
     tuned: bool = True
     """Use the tuned settings of each task (policy, rows of a batch, hyper-parameters of the agents that were
     tuned) where no others are given; otherwise, and for agents that were not tuned, the defaults."""
+    settings: str | PathLike[str] | None = None
+    """A file of settings, as `rlseq tune` writes: the policy with its sizes, options of the tasks, and
+    hyper-parameters of agents, in place of which any of these may be given."""
     metrics: Sequence[str] | None = None
     """Metrics to report beside the reward in tests; by default those of the task."""
     rewards: Sequence[str] = ()
@@ -82,6 +86,16 @@ class ComparisonConfig(Checked):
     """Number of processes at a time; by default the number of threads that torch may use here
     (`OMP_NUM_THREADS`, `torch.set_num_threads`, the processors of the machine and of its container). Together
     they use no more threads than that, unless more processes are requested; then each has one thread."""
+    executor: Literal["local", "workers", "ray", "slurm"] = "local"
+    """How runs are trained: "local", by processes on this machine; "workers", by any number of `rlseq compare
+    --worker FOLDER` on machines that share the folder; "ray" and "slurm", by as many workers as `jobs` on a
+    cluster of Ray, or submitted to Slurm."""
+    gpus: NonNegativeFloat = 0.0
+    """GPUs of a worker on Ray."""
+    slurm: Sequence[str] = ()
+    """Options of sbatch for workers on Slurm, `time=2:00:00 partition=short`."""
+    dry_run: bool = False
+    """Print the batch script of the executor "slurm", and submit and write nothing."""
     out: str | PathLike[str] = "runs/compare"
     """Folder of the comparison."""
     quiet: bool = False
@@ -90,6 +104,7 @@ class ComparisonConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         import_modules(self.imports)
+        self._take_settings()
         if self.control is not None and self.control not in CONTROLS:
             raise ValueError(f"unknown control {self.control!r}{hint(self.control, CONTROLS)}")
         if not named(self.envs) or not named(self.agents):
@@ -106,9 +121,30 @@ class ComparisonConfig(Checked):
         for _, settings in self.variants():
             pick(dict.fromkeys((*AGENTS, *SB3_AGENTS)), settings["agent"], "agent")
 
+    def _take_settings(self) -> None:
+        """Replace a file of settings by what it holds."""
+        if self.settings is None:
+            return
+        agents = {name: {"agent": name, **hyper} for name, hyper in named(self.agents).items()}
+        likelihood, algorithms = self.start == "mle", [hyper["agent"] for hyper in agents.values()]
+        found = settings_for(self.settings, algorithms, after_likelihood=likelihood)
+        given: dict[str, Any] = {
+            "envs": {id: {**found.options, **options} for id, options in named(self.envs).items()},
+            "agents": {
+                name: {**found.hyper(hyper["agent"], after_likelihood=likelihood), **hyper}
+                for name, hyper in agents.items()
+            },
+            "settings": None,
+            "tuned": False,
+        }
+        if found.policy is not None and self.policy is None:
+            given["policy"] = {"name": found.policy, **found.sizes}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON holds them, without those of the machine and an empty `imports`."""
-        left_out = (*OF_MACHINE, *(() if self.imports else ("imports",)))
+        left_out = (*OF_MACHINE, "settings", *(() if self.imports else ("imports",)))
         found = {name: value for name, value in vars(self).items() if name not in left_out}
         return {**found, "envs": named(self.envs), "agents": named(self.agents)}
 

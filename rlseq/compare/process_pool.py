@@ -93,7 +93,7 @@ def _work(
     while running or (waiting and not stop.asked):
         ended = [folder for folder, process in running.items() if process.exitcode is not None]
         for folder in running:
-            lines, logs[folder] = _new_lines(Path(folder) / LOG, logs[folder])
+            lines, logs[folder] = new_lines(Path(folder) / LOG, logs[folder])
             for line in lines:
                 tell(folder, line)
         for folder in ended:
@@ -101,7 +101,7 @@ def _work(
             if process.exitcode and stop.asked:
                 tell(folder, "stopped; the same command continues it")
             elif process.exitcode:
-                failed[folder] = _reason(Path(folder), process.exitcode)
+                failed[folder] = why_ended(Path(folder), process.exitcode)
                 tell(folder, f"failed: {failed[folder].strip().splitlines()[-1]}")
         unfinished = {job.folder for job in waiting} | set(running)
         for job in [] if stop.asked else list(waiting):
@@ -110,8 +110,8 @@ def _work(
                 waiting.remove(job)
             elif len(running) < processes and job.start not in unfinished:
                 waiting.remove(job)
-                logs[job.folder] = _size(Path(job.folder) / LOG)
-                running[job.folder] = _started(job, threads_each(processes))
+                logs[job.folder] = size_of(Path(job.folder) / LOG)
+                running[job.folder] = started_process(job, threads_each(processes))
         advance(len(jobs) - len(unfinished))
         if stop.asked and not passed_on:
             passed_on = True
@@ -122,9 +122,9 @@ def _work(
     return failed, seconds
 
 
-def _new_lines(path: Path, begin: int) -> tuple[list[str], int]:
+def new_lines(path: Path, begin: int) -> tuple[list[str], int]:
     """Return the complete lines of a file from a position on, and the position after them."""
-    if _size(path) <= begin:
+    if size_of(path) <= begin:
         return [], begin
     with path.open("rb") as file:
         file.seek(begin)
@@ -133,12 +133,12 @@ def _new_lines(path: Path, begin: int) -> tuple[list[str], int]:
     return whole.decode(errors="replace").splitlines(), begin + len(whole)
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Return the size of a file, 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def _started(job: RunConfig, threads: int) -> BaseProcess:
+def started_process(job: RunConfig, threads: int) -> BaseProcess:
     """Start a process for a run.
 
     A process with one thread is forked: it needs no imports, and tasks that were registered in a notebook are
@@ -205,7 +205,7 @@ def _exit_after(process: BaseProcess) -> None:
     os._exit(1)
 
 
-def _reason(folder: Path, code: int) -> str:
+def why_ended(folder: Path, code: int) -> str:
     """Return the traceback, or the signal, that ended a process."""
     path = folder / "error.txt"
     if code > 0 and path.exists():

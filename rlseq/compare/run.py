@@ -13,12 +13,14 @@ from rlseq.compare.folders import check_inside
 from rlseq.compare.plan import ComparisonConfig, Names, check_runs
 from rlseq.compare.process_pool import processes_for, run_all
 from rlseq.compare.results import Comparison, collect_results
+from rlseq.compare.workers import by_hand, by_ray, by_slurm, run_by_workers, seconds_of, slurm_script
 from rlseq.training.fingerprint import differences
 from rlseq.training.progress_lines import clock
 from rlseq.training.run_config import RunConfig
 from rlseq.utils.errors import check_options, printable
 from rlseq.utils.files import locked, make_folder, read_sealed, remove_drafts, sign, write_json, write_sealed
 from rlseq.utils.progress import progress
+from rlseq.utils.ranks import check_alone
 from rlseq.utils.settings import takes_fields_of
 
 
@@ -43,6 +45,7 @@ def compare(envs: Names, agents: Names, **settings: Any) -> Comparison:
 
 def run_comparison(config: ComparisonConfig) -> Comparison:
     """Train the missing runs of a comparison, and collect the results of all."""
+    check_alone("a comparison")
     began, runs, folder = time.perf_counter(), config.runs(), Path(config.out)
     check_runs(runs)
     check_inside(folder, [Path(job.folder) for job in runs])
@@ -59,19 +62,20 @@ def run_comparison(config: ComparisonConfig) -> Comparison:
             write_sealed(Path(job.folder) / "run.json", job.plain())
         write_json(folder / "config.json", config.plain())
         processes = processes_for(len(runs), config.jobs)
-        failed, seconds = _made(runs, processes, folder / "runs", config.quiet)
+        failed, seconds = _made(config, runs, processes)
         whole = time.perf_counter() - began
         spent = {"seconds": whole, "jobs": processes, "seconds_of_runs": seconds}
         return collect_results(folder, runs, failed, spent)
 
 
 def _made(
-    runs: Sequence[RunConfig], processes: int, folder: Path, quiet: bool
+    config: ComparisonConfig, runs: Sequence[RunConfig], processes: int
 ) -> tuple[dict[str, str], float]:
     """Train the runs, and print the lines of their logs unless the comparison is quiet."""
     finished, found, began = 0, sum(job.done for job in runs), time.perf_counter()
+    folder = Path(config.out)
 
-    with progress("compare", len(runs), "runs", False if quiet else None) as show:
+    with progress("compare", len(runs), "runs", False if config.quiet else None) as show:
 
         def advance(done: int) -> None:
             nonlocal finished
@@ -79,11 +83,19 @@ def _made(
             show(done, "")
 
         def tell(run: str, line: str) -> None:
-            name = Path(run).relative_to(folder).as_posix()
+            name = Path(run).relative_to(folder / "runs").as_posix()
             left = time_left(finished - found, len(runs) - finished, time.perf_counter() - began)
             sys.stderr.write(f"[{finished}/{len(runs)}{left}] {name}: {printable(line)}\n")
 
-        return run_all(runs, processes, advance, (lambda run, line: None) if quiet else tell)
+        told = (lambda run, line: None) if config.quiet else tell
+        if config.executor == "local":
+            return run_all(runs, processes, advance, told)
+        start = {
+            "workers": lambda: by_hand(folder),
+            "ray": lambda: by_ray(folder, processes, config.gpus),
+            "slurm": lambda: by_slurm(folder, slurm_script(folder, processes, config.slurm)),
+        }[config.executor]
+        return run_by_workers(runs, start, advance, told), seconds_of(runs)
 
 
 def time_left(done: int, left: int, seconds: float) -> str:
