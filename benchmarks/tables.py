@@ -30,7 +30,7 @@ from tabled.agents import (
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.referee import audit, peers
-from tabled.settings import comparison, fit, training
+from tabled.settings import comparison, fit, training, tune
 from tabled.tasks import boxes, captions, chat, finetune, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +65,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "throughput": throughput,
     "training": training,
+    "tune": tune,
     "tuned": tuned,
     "updates": updates,
     "values": values,

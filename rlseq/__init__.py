@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rlseq.recipe.config import FitConfig as FitConfig
     from rlseq.recipe.fit import Fit as Fit
     from rlseq.recipe.fit import fit as fit
+    from rlseq.recipe.tune import tune as tune
+    from rlseq.recipe.tune_config import TuneConfig as TuneConfig
     from rlseq.training.config import TrainConfig as TrainConfig
     from rlseq.training.loop import train as train
     from rlseq.training.model import Model as Model
@@ -54,6 +56,7 @@ _HOMES = {
     "Sample": "rlseq.engine.decode",
     "SequenceEnv": "rlseq.mdp.sequence_env",
     "TrainConfig": "rlseq.training.config",
+    "TuneConfig": "rlseq.recipe.tune_config",
     "Vocab": "rlseq.vocab",
     "audit": "rlseq.auditing.audit",
     "beam_search": "rlseq.engine.beam",
@@ -69,6 +72,7 @@ _HOMES = {
     "preflight": "rlseq.training.preflight",
     "rollout": "rlseq.engine.rollout",
     "train": "rlseq.training.loop",
+    "tune": "rlseq.recipe.tune",
 }
 _MODULES = {
     "adapters": "rlseq.adapters",

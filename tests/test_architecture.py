@@ -34,7 +34,7 @@ BELOW = {
 }
 # Names that several modules define because they are one verb, one setting of tasks or one paper's word.
 SHARED = {
-    *("compare", "evaluate", "fit", "generate", "load", "make", "register", "train"),
+    *("compare", "evaluate", "fit", "generate", "load", "make", "register", "train", "tune"),
     *("reward_to_go", "MIXER", "REPORTED", "SPLITS", "M"),
 }
 FACADE = "rlseq"  # the table of public names, which the rooms do not import

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlseq.compare.plan import ComparisonConfig
 from rlseq.recipe.config import FitConfig
+from rlseq.recipe.tune_config import TuneConfig
 from rlseq.training.config import TrainConfig
 from rlseq.utils.settings import descriptions
 from tabled import markdown
@@ -20,6 +21,11 @@ def training() -> str:
 def fit() -> str:
     """The fields of `FitConfig`."""
     return settings(FitConfig)
+
+
+def tune() -> str:
+    """The fields of `TuneConfig`."""
+    return settings(TuneConfig)
 
 
 def comparison() -> str:

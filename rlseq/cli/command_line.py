@@ -67,7 +67,7 @@ def _run(words: list[str]) -> None:
     command = pick(COMMANDS, name, "command")
     limit_threads()
     import_modules(_imported(rest))
-    if command in (_fit, _train, _compare, _audit):
+    if command in (_fit, _train, _compare, _audit, _tune):
         command(rest)
     else:
         import tyro
@@ -326,6 +326,18 @@ def _compare(words: Sequence[str]) -> None:
     compare(words, inspect.getdoc(_compare) or "")
 
 
+def _tune(words: Sequence[str]) -> None:
+    """Search hyper-parameters of an agent on a task, by the reward on dev items.
+
+    Needs Optuna (`pip install 'rlseq[tune]'`). The same command in another terminal works on the same search,
+    and resumes one that was interrupted. The result is a file of settings, which `--settings` of `rlseq
+    train`, `rlseq fit` and `rlseq compare` takes, and a page.
+    """
+    from rlseq.cli.commands import tune
+
+    tune(words, inspect.getdoc(_tune) or "")
+
+
 def _report(folder: Path, /, imports: Imports = ()) -> None:
     """Write the report of a run or of a comparison: an HTML page and tables.
 
@@ -423,6 +435,7 @@ COMMANDS: dict[str, Any] = {
     "save": _save,
     "convert": _convert,
     "compare": _compare,
+    "tune": _tune,
     "report": _report,
     "audit": _audit,
     "data": _data,

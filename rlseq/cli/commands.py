@@ -27,9 +27,11 @@ from rlseq.cli.options import (
     settings,
 )
 from rlseq.compare.plan import OF_MACHINE, SB3_AGENTS, ComparisonConfig
+from rlseq.compare.process_pool import processes_for
 from rlseq.compare.results import Comparison
 from rlseq.compare.run import run_comparison
 from rlseq.compare.run_report import RunReport
+from rlseq.compare.workers import slurm_script, work
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.memorisation import memorisation as compared_with_training
 from rlseq.mdp.registry import ids, option_names, task_class
@@ -37,6 +39,8 @@ from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
 from rlseq.recipe.config import FitConfig
 from rlseq.recipe.fit import run_fit
+from rlseq.recipe.tune import run_tune
+from rlseq.recipe.tune_config import TuneConfig
 from rlseq.training import checkpoint
 from rlseq.training.config import TrainConfig
 from rlseq.training.experiment import inherited, run
@@ -45,18 +49,21 @@ from rlseq.training.fingerprint import configuration, describe_task
 from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
-from rlseq.training.tuned_settings import TunedSettings, tuned_settings
+from rlseq.training.tuned_settings import TunedSettings, settings_for, tuned_settings
 from rlseq.utils.arguments import checked, keyword_names, rule_of
 from rlseq.utils.errors import hint, pick
 from rlseq.utils.imports import import_modules
+from rlseq.utils.ranks import launched_as
 from rlseq.utils.settings import descriptions
 
 ABOUT_CONFIG = "--config FILE reads settings from a YAML or JSON file; flags replace those of the file."
+ABOUT_SETTINGS = "A file of settings, as `rlseq tune` writes; what is typed beside it takes its place."
 FLAGS_OF_RUN = {"options": "option", "folder": "out"}
 NO_FLAGS_OF_RUN = ("agent", "algorithm", "hyper", "sizes", "sweep", "training_options", "unrecorded")
 FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
 NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
 FLAGS_OF_FIT = {"options": "option"}
+FLAGS_OF_TUNE = {"options": "option"}
 FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
 
 
@@ -94,6 +101,29 @@ def fit(words: Sequence[str], text: str) -> None:
     )
 
 
+def tune(words: Sequence[str], text: str) -> None:
+    """Search hyper-parameters; every setting is a flag."""
+    own = flags(TuneConfig, FLAGS_OF_TUNE, ("sizes",))
+    form_of_tune = form("Tune", [flag("policy", SeveralWords, descriptions(TuneConfig)["policy"])], own)
+    given = parsed(form_of_tune, words, "rlseq tune", text, {})
+    if not given.env or not given.agent:
+        raise ValueError("name a task and an agent: rlseq tune --env rlseq/G2P-v0 --agent rloo")
+    policy, *sizes = given.policy or (TuneConfig.policy,)
+    config = TuneConfig(
+        **fields_of(TuneConfig, given, FLAGS_OF_TUNE)
+        | {
+            "policy": policy,
+            "sizes": settings(sizes, "policy"),
+            "hyper": settings(given.hyper, "hyper"),
+            "options": settings(given.option, "option"),
+        }
+    )
+    found = run_tune(config)
+    again = found.results["again"]
+    lines = [f"{name:20s} {row['mean']:10.4f}\n" for name, row in again.items()]
+    sys.stdout.write("".join(lines) + f"{found.settings}\n{found.page}\n")
+
+
 def train(name: str, words: Sequence[str]) -> None:
     """Train one agent; every setting and hyper-parameter is a flag, and `--config` reads them from a file."""
     words, path, found = _config(list(words))
@@ -102,20 +132,23 @@ def train(name: str, words: Sequence[str]) -> None:
     own = list(flags(cls, {}, without=("policy",)))
     flags_of_train = form(
         "Train",
-        [flag("policy", SeveralWords, descriptions(RunConfig)["policy"])],  # a name, and sizes
+        [
+            flag("policy", SeveralWords, descriptions(RunConfig)["policy"]),  # a name, and sizes
+            flag("settings", str | None, ABOUT_SETTINGS),
+        ],
         flags(RunConfig, FLAGS_OF_RUN, NO_FLAGS_OF_RUN),
         flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
         own,
     )
     check_setting_names(path, found, [field.name for field in fields(flags_of_train)])
     text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
-    start, tuned = _start_and_tuned(words, found)
+    start, tuned = _start_and_tuned(name, words, found)
     suited = tuned.hyper(name, after_likelihood=start is not None)
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, {**suited, **found})
     if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
     if start is None and name in tuned.after_likelihood and name not in tuned.agents:
-        _say_likelihood_first(str(id), name)
+        _say_likelihood_first(given.env, name)
     policy, *sizes = given.policy or ("" if start else tuned.policy or RunConfig.policy,)
     job = RunConfig(
         **fields_of(RunConfig, given, FLAGS_OF_RUN)
@@ -132,6 +165,8 @@ def train(name: str, words: Sequence[str]) -> None:
     training = fields_of(TrainConfig, given, FLAGS_OF_TRAINING)
     training = {name: value for name, value in training.items() if name not in NO_FLAGS_OF_TRAINING}
     first, fresh = run(job, start, first_test=start is not None, command=_yaml(asdict(given)), **training)
+    if launched_as().number:  # rank 0 has the folder, and says what is in it
+        return
     final = read_results(folder)["final"]
     lines = "".join(f"{key:16s} {value:10.4f}\n" for key, value in final.items())
     _say_tested(job.env, fresh, job.texts)
@@ -160,6 +195,8 @@ def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: 
     job = replace(job, folder=str(run_folder), budget_tokens=budget, imports=(*job.imports, *imports))
     start = None if job.start is None or job.stock else _started(job.start, run_folder)
     _, fresh = run(job, start, first_test=False, quiet=quiet)
+    if launched_as().number:
+        return
     final = read_results(run_folder)["final"]
     _say_tested(job.env, fresh, job.texts)
     sys.stdout.write(
@@ -167,13 +204,17 @@ def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: 
     )
 
 
-def _start_and_tuned(words: Sequence[str], found: Mapping[str, Any]) -> tuple[Model | None, TunedSettings]:
-    """Return the model that a training starts from, and the tuned settings of its task for its policy."""
+def _start_and_tuned(
+    agent: str, words: Sequence[str], found: Mapping[str, Any]
+) -> tuple[Model | None, TunedSettings]:
+    """Return the model that a training starts from, and the tuned settings of its task or of a file."""
     origin, folder = _typed("start", words, found), _typed("out", words, found)
     start = None if origin is None else _started(origin, Path(folder or RunConfig.folder))
     id = _typed("env", words, found) or (start.run.env if start else None)
     typed: Any = _typed("policy", words, found)
     name = start.run.policy if start else typed if isinstance(typed, str) or not typed else typed[0]
+    if (file := _typed("settings", words, found)) is not None:
+        return start, settings_for(file, [agent], after_likelihood=start is not None)
     return start, tuned_settings(id, name) if id else TunedSettings()
 
 
@@ -308,15 +349,37 @@ def compare(words: Sequence[str], text: str) -> None:
                 str | None,
                 "A YAML or JSON file with all settings, such as the `config.json` of another comparison.",
             ),
+            flag("worker", str | None, "Train missing runs of the comparison in a folder, and nothing else."),
+            flag(
+                "dry_run", bool, "Print the batch script for Slurm; nothing is submitted or written.", False
+            ),
         ],
     )
     given = parsed(flags_of_compare, words, "rlseq compare", text, {})
-    comparison = run_comparison(_comparison(given) if given.config is None else _comparison_in_file(given))
+    if given.worker is not None:
+        work_in(given)
+        return
+    config = _comparison(given) if given.config is None else _comparison_in_file(given)
+    if given.dry_run:
+        if config.executor != "slurm":
+            raise ValueError("--dry-run prints the script for Slurm; add --executor slurm, or leave it out")
+        runs, folder = config.runs(), Path(config.out)
+        sys.stdout.write(slurm_script(folder, processes_for(len(runs), config.jobs), config.slurm))
+        return
+    comparison = run_comparison(config)
     page = comparison.save()
     Console().print(comparison.table())
     sys.stdout.write(f"\n{page}\n")  # a path may look like markup
     if comparison.results["failed"]:
         sys.exit(1)
+
+
+def work_in(given: Any) -> None:
+    """Work on the comparison in a folder until no run is missing."""
+    beside = [n for n, v in vars(given).items() if n != "worker" and v != getattr(type(given)(), n)]
+    if beside:
+        raise ValueError(f"--worker takes the settings in its folder; leave out {', '.join(beside)}")
+    sys.stderr.write(f"rlseq: this worker has finished {work(given.worker)} runs; none is missing\n")
 
 
 def report(folder: Path) -> None:
@@ -338,7 +401,7 @@ def _comparison_in_file(given: Any) -> ComparisonConfig:
     check_setting_names(given.config, found, names)
     if given.imports:
         found["imports"] = given.imports
-    allowed = {"config", "imports", *OF_MACHINE}
+    allowed = {"config", "imports", "dry_run", *OF_MACHINE}
     beside = [n for n, v in vars(given).items() if n not in allowed and v != getattr(type(given)(), n)]
     if beside:
         raise ValueError(

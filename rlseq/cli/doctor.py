@@ -18,6 +18,7 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("tensorboard", ("tensorboard",), "curves in TensorBoard", "pip install 'rlseq[log]'"),
     ("wandb", ("wandb",), "Weights & Biases", "pip install 'rlseq[log]'"),
     ("trackio", ("trackio",), "a local tracker of experiments", "pip install 'rlseq[track]'"),
+    ("optuna", ("optuna",), "a search for hyper-parameters", "pip install 'rlseq[tune]'"),
     ("java", ("java",), "METEOR and SPICE", "apt-get install default-jre-headless"),
     ("compiler", ("g++", "c++", "clang++"), "torch.compile on processors", "apt-get install g++"),
     ("rliable", ("rliable",), "a test of the statistics", "pip install 'rlseq[test]'"),

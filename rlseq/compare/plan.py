@@ -27,7 +27,7 @@ SB3_AGENTS = ("sb3-a2c", "sb3-ppo")
 Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
 # Settings that do not change the results, and are not recorded.
-OF_MACHINE = ("jobs", "executor", "gpus", "slurm", "dry_run", "out", "quiet")
+OF_MACHINE = ("jobs", "executor", "gpus", "slurm", "out", "quiet")
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
@@ -94,8 +94,6 @@ class ComparisonConfig(Checked):
     """GPUs of a worker on Ray."""
     slurm: Sequence[str] = ()
     """Options of sbatch for workers on Slurm, `time=2:00:00 partition=short`."""
-    dry_run: bool = False
-    """Print the batch script of the executor "slurm", and submit and write nothing."""
     out: str | PathLike[str] = "runs/compare"
     """Folder of the comparison."""
     quiet: bool = False

@@ -19,12 +19,11 @@ from typing import Any
 
 from rlseq.compare.claims import Claim, claimed, failure_of_run, forget_failures
 from rlseq.compare.plan import ComparisonConfig
-from rlseq.compare.process_pool import LOG, new_lines, size_of, started_process, why_ended
+from rlseq.compare.process_pool import LOG, new_lines, size_of, started_process, threads_each, why_ended
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
 from rlseq.utils.errors import need
 from rlseq.utils.files import read_json
-from rlseq.utils.processors import processors
 from rlseq.utils.stopping import Stop, stopping
 
 BEAT_SECONDS = 5.0  # between two touches of a claim
@@ -78,7 +77,7 @@ def _trained(claim: Claim, job: RunConfig, stop: Stop) -> bool:
     if job.done:  # another worker has finished it between the look and the claim
         claim.release()
         return False
-    process, passed_on = started_process(job, processors()), False
+    process, passed_on = started_process(job, threads_each(1)), False
     while process.exitcode is None:
         process.join(BEAT_SECONDS)
         if process.exitcode is None and not claim.touch():  # this worker counted as lost, and another has it

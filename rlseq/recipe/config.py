@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
+from rlseq.training.tuned_settings import settings_for
 from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Seed
 
 
@@ -28,6 +29,9 @@ class FitConfig(Checked):
     """Name of the policy; on the command line with its sizes, `seq2seq hidden=64`; seq2seq when not given."""
     sizes: Mapping[str, Any] = field(default_factory=dict)
     """Sizes of the policy."""
+    settings: str | PathLike[str] | None = None
+    """A file of settings, as `rlseq tune` writes: policy, sizes, options and hyper-parameters of the agent,
+    in place of which any of these may be given."""
     model: str | None = None
     """Folder of a pretrained model of Hugging Face, with its tokenizer, to start from."""
     level: str | None = None
@@ -52,3 +56,21 @@ class FitConfig(Checked):
     """Print no lines about the data, the choices and the training; warnings remain."""
     imports: tuple[str, ...] = ()
     """Modules of your own that are imported first, so that what they register has a name."""
+
+    def __post_init__(self) -> None:
+        """Replace a file of settings by what it holds."""
+        super().__post_init__()
+        if self.settings is None:
+            return
+        found = settings_for(self.settings, [self.agent], after_likelihood=True)
+        options = {**found.options, **self.options}
+        given = {
+            "policy": self.policy or found.policy,
+            "sizes": {**(found.sizes if self.policy in (None, found.policy) else {}), **self.sizes},
+            "hyper": {**found.hyper(self.agent, after_likelihood=True), **self.hyper},
+            "rows": self.rows or options.pop("num_envs", None),
+            "options": options,
+            "settings": None,
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)

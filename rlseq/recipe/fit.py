@@ -36,6 +36,7 @@ from rlseq.utils.errors import pick
 from rlseq.utils.files import Json, locked, make_folder, read_sealed, sign, write_sealed
 from rlseq.utils.imports import import_modules
 from rlseq.utils.places import command_line
+from rlseq.utils.ranks import check_alone
 from rlseq.utils.settings import configured, takes_fields_of
 
 SCHEMA = "rlseq.fit/1"
@@ -99,6 +100,7 @@ def run_fit(
     path: Where | Mapping[str, Where], config: FitConfig, say: Callable[[str], None] | None = None
 ) -> Fit:
     """Fit as `rlseq.fit` does; `say` gets the lines about it, which go to standard error by default."""
+    check_alone("a fit")
     say = say or ((lambda line: None) if config.quiet else _on_stderr)
     import_modules(config.imports)
     pick(AGENTS, config.agent, "agent")

@@ -70,7 +70,7 @@ def arrow(column: str) -> str:
 
 def likelihood_curve(results: Json) -> Figure:
     """Draw nats per token on dev, by look; the stages one after the other."""
-    figure, axis = _axes("look at dev", "nats per token on dev")
+    figure, axis = axes("look at dev", "nats per token on dev")
     scores = list(results["dev nll"].values())
     axis.plot(range(1, len(scores) + 1), scores, color=PALETTE[0], linewidth=1.8, marker="o", markersize=3)
     return figure
@@ -78,7 +78,7 @@ def likelihood_curve(results: Json) -> Figure:
 
 def reward_curves(results: Json) -> Figure:
     """Draw the reward on dev of training on it, and of continued likelihood, from where both started."""
-    figure, axis = _axes("updates after likelihood", "reward on dev")
+    figure, axis = axes("updates after likelihood", "reward on dev")
     start = results["earned on dev"]["likelihood"]
     axis.axhline(start, color=MODEL_COLOURS["likelihood"], linestyle=":", linewidth=1.2)
     for name, stage in results["stages"].items():
@@ -90,7 +90,8 @@ def reward_curves(results: Json) -> Figure:
     return figure
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Any]:
+def axes(x: str, y: str) -> tuple[Figure, Any]:
+    """Return an empty figure in the style of the pages, and its axes."""
     figure = Figure(figsize=(5.2, 3.1), layout="constrained")
     axis = figure.subplots()
     axis.set_xlabel(x, color=INK)

@@ -17,6 +17,7 @@ import torch
 from rlseq.agents import AGENTS
 from rlseq.mdp.starts import Starts
 from rlseq.metrics.algebra import name_of
+from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import (
     ConstantBaseline,
     GreedyReturn,
@@ -66,21 +67,29 @@ HOW = "see docs/guides/devices.md"
 def check_for_ranks(agent: Any, env: Any) -> None:
     """Refuse what several processes have not been shown to learn as one does."""
     _check_class(type(agent))
-    for name, known in FACTORS_FOR_RANKS.items():
-        factor = getattr(agent, name, None)
-        tested = factor is None or factor in known or type(factor) in known
-        if not tested and not getattr(factor, "for_ranks", False):
-            raise ValueError(
-                f"{name} {name_of(factor)} has not been shown to be right where each of several processes "
-                "sees a part of the rows; if it compares no rows with others, or does so over all ranks "
-                f"(rlseq.utils.ranks), give it the attribute for_ranks = True; {HOW}"
-            )
+    if isinstance(agent, PolicyGradient):
+        for name in FACTORS_FOR_RANKS:
+            _check_factor(name, getattr(agent, name))
+        if isinstance(agent.baseline, Regression):
+            _check_factor("baseline", agent.baseline.beside)
     if isinstance(env, SteppedEnv):
         raise ValueError(f"{type(env).__name__} is trained on by one process; start it without torchrun")
     learning = [name for name, part in env.parts.items() if isinstance(part, LearningReward)]
     if learning or isinstance(env.starts, Starts):
         what = f"the reward {learning[0]!r}" if learning else f"the curriculum {type(env.starts).__name__}"
         raise ValueError(f"{what} learns from the rows of one process; start it without torchrun; {HOW}")
+
+
+def _check_factor(name: str, factor: Any) -> None:
+    """Refuse a function of a batch that is not known to compare the rows of all ranks."""
+    known = FACTORS_FOR_RANKS[name]
+    if factor in known or type(factor) in known or getattr(factor, "for_ranks", False):
+        return
+    raise ValueError(
+        f"{name} {name_of(factor)} has not been shown to be right where each of several processes sees a "
+        "part of the rows; if it compares no rows with others, or does so over all ranks "
+        f"(rlseq.utils.ranks), give it the attribute for_ranks = True; {HOW}"
+    )
 
 
 def _check_class(cls: type) -> None:
