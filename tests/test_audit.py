@@ -323,11 +323,11 @@ def test_what_is_no_estimator_is_refused(estimator: Any, message: str) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="no objective or agent is called 'expected rewards'"):
         rlseq.audit(reinforce, "expected rewards")
-    with pytest.raises(TypeError, match="objective must be a name or an estimator"):
+    with pytest.raises(TypeError, match="objective must be a function or a string"):
         rlseq.audit(reinforce, 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="too many to enumerate"):
         rlseq.audit(reinforce, samples=9)
     with pytest.raises(ValueError, match="is for agents"):
         rlseq.audit(reinforce, hyper={"samples": 2})
-    with pytest.raises(TypeError, match="sampled"):
-        rlseq.audit(reinforce, sampled="policy")
+    with pytest.raises(TypeError, match="no option 'sampled_form'; did you mean 'sampled_from'"):
+        rlseq.audit(reinforce, sampled_form="policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from rlseq.auditing.changes import Changes
 from rlseq.auditing.estimators import Estimates, Estimator, names_of, of_agent, of_function
 from rlseq.auditing.objectives import gradient_of, objectives
 from rlseq.auditing.texts import AuditConfig, Enumeration
-from rlseq.utils.arguments import shown
-from rlseq.utils.errors import hint
+from rlseq.utils.arguments import checked_arguments
+from rlseq.utils.errors import check_options, hint
 
 
+@checked_arguments
 def audit(
     estimator: Estimator | str,
     objective: Estimator | str = "expected reward",
@@ -34,6 +36,7 @@ def audit(
         hyper: hyper-parameters of the agent.
         **config: the fields of `rlseq.auditing.texts.AuditConfig`, the task.
     """
+    check_options(config, [field.name for field in fields(AuditConfig)], "rlseq.audit")
     settings = AuditConfig(**config)
     every = Enumeration(settings)
     found, off_policy, rest = _measured(estimator, every, dict(hyper or {}))
@@ -115,8 +118,6 @@ def _wanted(objective: Any, every: Enumeration) -> Tensor:
         return of_agent(objective, every).mean
     if isinstance(objective, str):
         raise ValueError(f"no objective or agent is called {objective!r}{hint(objective, [*known, *AGENTS])}")
-    if not callable(objective):
-        raise TypeError(f"objective must be a name or an estimator, got {shown(objective)}")
     on_policy = every.tables.on_policy()
     return of_function(objective, every, on_policy, getattr(on_policy, every.config.sampled_from)).mean
 
