@@ -28,6 +28,7 @@ from rlseq.agents.finite_differences import FiniteDifferences as FiniteDifferenc
 from rlseq.agents.gail import GAIL as GAIL
 from rlseq.agents.gail import PAYS
 from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
+from rlseq.agents.ggan import GGAN as GGAN
 from rlseq.agents.grpo import DAPO as DAPO
 from rlseq.agents.grpo import GRPO as GRPO
 from rlseq.agents.grpo import DrGRPO as DrGRPO
@@ -88,6 +89,7 @@ AGENTS: dict[str, type[Agent]] = {
     "finite_differences": FiniteDifferences,
     "g_learning": GLearning,
     "gail": GAIL,
+    "ggan": GGAN,
     "gmpo": GMPO,
     "grpo": GRPO,
     "gspo": GSPO,

@@ -31,7 +31,7 @@ from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, training, tune
-from tabled.tasks import boxes, captions, chat, finetune, oracle, pretrain, recipes, tasks
+from tabled.tasks import boxes, captions, chat, finetune, ggan, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -50,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "finetune": finetune,
     "fit": fit,
     "gans": partial(oracle, "gans"),
+    "ggan": ggan,
     "items": items,
     "learning": learning,
     "loading": loading,

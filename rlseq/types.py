@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, dtype, nn
@@ -105,6 +105,7 @@ class Behaviour(NamedTuple):
 
 
 RAW = Behaviour()  # the policy as it is
+NOISE = "noise"  # the entry of a context that holds z, `[B, Z]`, where a task draws it
 
 
 class SoftTokens(NamedTuple):
@@ -112,6 +113,16 @@ class SoftTokens(NamedTuple):
 
     words: Tensor  # […, k]
     weights: Tensor  # […, k], which sum to 1
+
+
+class Shifted(NamedTuple):
+    """Words to whose embeddings a vector is added."""
+
+    words: Any  # a tensor or `SoftTokens`, […]
+    shift: Tensor  # […, E], or what can be broadcast to it
+
+
+WordsRead = Tensor | SoftTokens | Shifted  # the forms in which a policy reads words
 
 
 class Logits(Protocol):
@@ -163,7 +174,7 @@ class Policy(Protocol):
 class BasePolicy(nn.Module):
     """A policy that offers agents more than `Policy` asks for; by default it offers nothing more."""
 
-    differentiable_step: ClassVar[bool] = True  # False where `step` writes its state in place
+    differentiable_step: bool = True  # False where `step` writes its state in place
 
     def update_statistics(self, batch: Rollout) -> None:
         """Update running statistics of the inputs; called after a batch, never while it is learned from."""

@@ -160,6 +160,28 @@ def captions() -> str:
     return text
 
 
+def ggan() -> str:
+    """Return G-GAN's table: people and policies by n-gram metrics, held-out evaluators and diversity."""
+    text = ""
+    columns = {"bleu_4_coco": "BLEU-4", "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"}
+    columns |= {name: name for name in ("E-NGAN", "E-GAN", "E-all")}
+    for run in runs("ggan-*"):
+        found = run["results"]
+        rows = [
+            [
+                name,
+                *(f"{row[column]:.3f}" for column in columns),
+                f"{row['different']:.0%}",
+                f"{row['length']:.1f}",
+            ]
+            for name, row in found["rows"].items()
+        ]
+        text += markdown(["captions by", *columns.values(), "different of 5", "words"], rows)
+        seconds = ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items())
+        text += f"\n{found['profile']['tested']} test scenes. Seconds: {seconds}. {origin(run).strip()}\n"
+    return text
+
+
 def _best(value: float, best: float) -> str:
     return f"**{value:.3f}**" if value == best else f"{value:.3f}"
 

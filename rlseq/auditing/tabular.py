@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import Context, SoftTokens, State
+from rlseq.types import Context, State, WordsRead
 
 
 def prefix_codes(read: Tensor, words: int) -> Tensor:
@@ -50,7 +50,7 @@ class Tabular(TokenPolicy):
         code = code + more.where(place >= 0, 0)
         return self.head(self._one_hot(code, index)), (index, code, place + 1)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Return which row of the table holds each state, as one-hot vectors."""
         assert isinstance(read, Tensor)
         return self._one_hot(prefix_codes(read, self.words.written), context["index"].unsqueeze(1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.policies.attention import Learned, TransformerLayer
+from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.recurrence import Cell, Recurrence, last_state
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, SoftTokens
@@ -163,7 +164,7 @@ class AttentiveReader(Reader):
 
 
 class Discriminator(nn.Module):
-    """Logits of D(y), or of D(x, y) where it looks at a source.
+    """Logits of D(y), or of D(x, y) where it looks at a source: a text, an image or its features.
 
     With two outputs the first says whether a text is real, the second whether it goes with its source (Zhang
     et al. 2017), so that a good text under a wrong source lowers only the second.
@@ -192,16 +193,16 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.vectors = vectors
-        self.conditional = source and words.source is not None
+        self.conditional = source and has_source(words)
         if outputs not in (1, 1 + self.conditional):
             raise ValueError(
                 f"outputs must be 1, or 2 where the source is looked at (real, matching), got {outputs}; "
-                + ("the task has no source" if words.source is None else f"source={source}")
+                + (f"source={source}" if has_source(words) else "the task has no source")
             )
         self.words = words
         self.embedding = TokenEmbedding(vectors or words.read, embedding)
         nn.init.uniform_(self.embedding.weight, -1, 1)  # as published
-        self.attention = SourceAttention(words, embedding) if self.conditional else None
+        self.attention = attention_to_source(words, embedding) if self.conditional else None
         self.reader = reader(3 * embedding if self.conditional else embedding, words.length)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.reader.width, outputs)
@@ -224,7 +225,7 @@ class Discriminator(nn.Module):
         if self.vectors is not None:
             _check_vectors(tokens, self.vectors)
         x: Tensor = self.embedding(tokens)
-        return x if self.attention is None else self.attention(x, context["source"])
+        return x if self.attention is None else self.attention(x, context)
 
     def judge(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of embedded texts, `[B, outputs]`."""
@@ -238,9 +239,9 @@ class Discriminator(nn.Module):
     def check(self, env: SequenceEnv) -> None:
         """Refuse a task whose texts or sources it cannot read."""
         task = TokenSpec.of(env)
-        for what in ("written", "read", "source", "source_pad"):
+        for what in ("written", "read", *OF_SOURCE * self.conditional):
             mine, theirs = getattr(self.words, what), getattr(task, what)
-            if mine != theirs and (self.conditional or not what.startswith("source")):
+            if mine != theirs:
                 raise ValueError(
                     f"the discriminator reads other texts than {type(env).__name__} has: {what}={mine}, "
                     f"the task's is {theirs}; make it for this task, rlseq.make_discriminator(name, env)"
@@ -265,6 +266,40 @@ def _check_vectors(given: Tensor | SoftTokens, width: int) -> None:
         )
 
 
+OF_SOURCE = ("source", "source_pad", "observed")  # what a `TokenSpec` says of the source
+
+
+def has_source(words: TokenSpec) -> bool:
+    """Return whether texts are about a source of words or a picture."""
+    return words.source is not None or not PICTURE_READERS.keys().isdisjoint(words.observed)
+
+
+def attention_to_source(words: TokenSpec, embedding: int) -> nn.Module:
+    """Make what looks at the source of a task, of words or a picture."""
+    if words.source is None:
+        return PictureAttention(words, embedding)
+    return SourceAttention(words, embedding)
+
+
+class PictureAttention(nn.Module):
+    """Attention to the fields of an image, or to regions of features, as of `SourceAttention`: [y; a; y∘a].
+
+    a = softmax(y·kᵀ/√E) v;  keys and values are made of fields, which know their places.
+    """
+
+    def __init__(self, words: TokenSpec, embedding: int) -> None:
+        super().__init__()
+        self.reader = picture_reader(words, embedding)
+        self.keys_values = nn.Linear(embedding, 2 * embedding)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Return `[B, T, 3E]` of words `[B, T, E]`."""
+        fields, present = self.reader(context)
+        keys, values = self.keys_values(fields).chunk(2, 2)
+        a = F.scaled_dot_product_attention(x, keys, values, attn_mask=present.unsqueeze(1))
+        return torch.cat([x, a, x * a], 2)
+
+
 class SourceAttention(nn.Module):
     """Attention to the source: beside every word y stand a, what it attends to, and the product y∘a.
 
@@ -280,8 +315,9 @@ class SourceAttention(nn.Module):
         self.source_places = nn.Embedding(words.source_length, embedding)
         self.value = nn.Linear(embedding, embedding)
 
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """Return `[B, T, 3E]` of words `[B, T, E]` and a source `[B, S]`."""
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Return `[B, T, 3E]` of words `[B, T, E]`."""
+        source = context["source"]
         s = self.source(source)
         queries, keys = x + self.places.weight[: x.shape[1]], s + self.source_places.weight[: s.shape[1]]
         present = self.words.present(source).unsqueeze(1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.discriminators.texts import TextBatch, mismatched, real_texts
+from rlseq.discriminators.texts import SOURCES, TextBatch, mismatched, real_texts
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.utils.modules import eval_mode
 
@@ -30,7 +30,7 @@ def check_discriminator(discriminator: Any, env: Any, tolerance: float = 1e-4) -
         others = texts._replace(tokens=texts.tokens.where(texts.mask, (texts.tokens + 1) % len(env.vocab)))
         _same(discriminator(*others), judged, tolerance, "what follows the end matters")
         _prefixes(discriminator, texts, tolerance)
-        if env.source_vocab is not None:
+        if any(name in texts.context for name in SOURCES):
             _source(discriminator, texts, tolerance)
 
 
@@ -46,11 +46,12 @@ def _prefixes(discriminator: Any, texts: TextBatch, tolerance: float) -> None:
 
 def _source(discriminator: Any, texts: TextBatch, tolerance: float) -> None:
     wrong = mismatched(texts)
-    right = wrong._replace(context={**wrong.context, "source": wrong.context["source"].roll(-1, 0)})
+    others = {name: wrong.context[name].roll(-1, 0) for name in SOURCES if name in wrong.context}
+    right = wrong._replace(context={**wrong.context, **others})
     change = (discriminator(*wrong) - discriminator(*right)).abs().max()
     assert change > tolerance, (
         "the discriminator ignores the source: its judgement is the same under another one; "
-        "let it read context['source'] (of ours: source=True)"
+        "let it read context['source'], or the picture (of ours: source=True)"
     )
 
 

@@ -13,10 +13,12 @@ from rlseq.engine.references import check_has_references, sample_references
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
+from rlseq.policies.encoders import PICTURE_READERS
 from rlseq.types import Context, Reward, Rollout
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.ranks import ALONE
 
+SOURCES = ("source", *PICTURE_READERS)  # the entries of a context that texts are about
 WRITTEN_TOGETHER = 1024  # texts, so that memory does not grow with their number
 
 
@@ -82,15 +84,21 @@ def real_texts(env: SequenceEnv, number: int) -> TextBatch:
 
 
 def mismatched(texts: TextBatch) -> TextBatch:
-    """Return texts with the source of another, where the two sources differ (Reed et al. 2016)."""
+    """Return texts with the source or picture of another, where the two differ (Reed et al. 2016)."""
     context = {name: value.roll(1, 0) for name, value in texts.context.items()}
-    differs = (context["source"] != texts.context["source"]).flatten(1).any(1)
+    differs = sources_differ(context, texts.context)
     if not differs.any():
         raise ValueError(
             "mismatched pairs need different sources, but all of a batch are the same; give the task more "
             "items, or the discriminator mismatch=False"
         )
     return TextBatch(texts.tokens, texts.mask, context).take(differs)
+
+
+def sources_differ(a: Context, b: Context) -> Tensor:
+    """Return in which rows two contexts have other sources or pictures, bool `[B]`."""
+    differ = [(a[name] != b[name]).flatten(1).any(1) for name in SOURCES if name in a]
+    return torch.stack(differ).any(0)
 
 
 def check_pool(env: SequenceEnv) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlseq.mdp.checks import checked_integers
+from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Evaluation, Reward, State
 from rlseq.utils.arguments import shown
 
@@ -24,11 +25,12 @@ def check_device(policy: Any, device: torch.device) -> None:
         )
 
 
-def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
-    """Refuse a policy of rlseq that was made for a task with another number of words."""
+def check_words(policy: Any, env: SequenceEnv) -> None:
+    """Refuse a policy of rlseq that was made for a task with another number of words, or other noise."""
     words: Any = getattr(policy, "words", None)
     if not isinstance(getattr(words, "written", None), int):
         return  # any other policy is checked at its first step
+    vocab, source_vocab = env.vocab, env.source_vocab
     if words.written != len(vocab):
         raise ValueError(
             f"the policy writes {words.written} words, the task has {len(vocab)}; "
@@ -39,6 +41,23 @@ def check_words(policy: Any, vocab: Any, source_vocab: Any) -> None:
             f"the policy reads sources of {words.source} ids, the task has {source_vocab.num_ids}; "
             "use the task that it was made for, or rlseq.make_policy(name, env)"
         )
+    _check_noise(type(policy).__name__, words.noise, env.noise)
+
+
+def _check_noise(policy: str, read: int, drawn: int) -> None:
+    """Refuse a policy that has no input for the noise that the task draws, or reads more or less of it."""
+    if read == drawn:
+        return
+    if not read:
+        raise ValueError(
+            f"the task draws noise z of {drawn} numbers for every text, and this {policy} has no input for "
+            "it; make the policy for this task, rlseq.make_policy(name, env), or the task without "
+            f"noise={drawn}"
+        )
+    raise ValueError(
+        f"the policy reads noise z of {read} numbers, and the task draws {drawn or 'none'}; make the task "
+        f"with noise={read}"
+    )
 
 
 def check_takes_behaviour(policy: Any) -> None:

@@ -60,7 +60,7 @@ def generate(
             error.
     """
     env = sequence_env(env)
-    check_words(policy, env.vocab, env.source_vocab)
+    check_words(policy, env)
     sources = [sources] if isinstance(sources, str) else sources
     decode = checked_decoder(decode)
     if isinstance(decode, Greedy) and n > 1:

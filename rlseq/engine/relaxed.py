@@ -80,7 +80,7 @@ def relaxed_rollout(policy: Any, env: Any, relaxation: Relaxation, temperature: 
     """
     env = sequence_env(env)
     check_device(policy, env.device)
-    check_words(policy, env.vocab, env.source_vocab)
+    check_words(policy, env)
     with env.rollback_on_error(), eval_mode(policy), env.counts.writing(env):
         words, written = _write(policy, env, relaxation, temperature)
         batch = finished_rollout(env, written, Behaviour())
@@ -125,7 +125,8 @@ def check_reads_distributions(policy: Any, env: Any) -> None:
             'use a recurrent policy ("gru", "lstm", "seq2seq"), or the agent "continuous"'
         )
     index = torch.zeros(1, dtype=torch.int64, device=env.device)
-    context = {**env.contexts(index), "index": index}
+    with env.preserved():
+        context = env.context_of(index)
     word = index + len(env.vocab) - 1
     soft = F.one_hot(word, len(env.vocab)).to(next(policy.parameters()).dtype)
     with eval_mode(policy):

@@ -142,7 +142,7 @@ def rollout(
         return decode.best(policy, env, repeat=repeat, index=index)
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
-    check_words(policy, env.vocab, env.source_vocab)
+    check_words(policy, env)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         context = env.begin(repeat=repeat, index=index)
         given = words_at_start(env, context, forcing)

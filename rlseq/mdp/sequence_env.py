@@ -20,8 +20,8 @@ from typing_extensions import Self, Unpack
 from rlseq.mdp.checks import autoreset_mode_of, checked_actions
 from rlseq.mdp.spaces import Info, object_array, observation_space, seen_as, with_masks
 from rlseq.mdp.task import Task
-from rlseq.types import Context, Reward, SteppedEnv
-from rlseq.utils.arguments import PositiveInt, Seed, checked_arguments
+from rlseq.types import NOISE, Context, Reward, SteppedEnv
+from rlseq.utils.arguments import NonNegativeInt, PositiveInt, Seed, checked_arguments
 from rlseq.vocab import Vocab
 
 Observation = dict[str, Any]
@@ -33,6 +33,7 @@ class EnvOptions(TypedDict, total=False):
     num_envs: PositiveInt  # B, episodes in lock-step; 1
     device: str | torch.device  # where contexts, tokens and rewards live; "cpu"
     seed: Seed | None  # of contexts and of sampling; None draws one
+    noise: NonNegativeInt  # normal random numbers z that policies read with every context; 0
     tensors: bool  # True: torch tensors across `reset` and `step`; False: NumPy
     autoreset_mode: str | AutoresetMode  # NextStep (Gymnasium's default), SameStep or Disabled
     render_mode: str | None  # ansi or human
@@ -73,6 +74,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
     ) -> None:
         device, seed, rows = options.get("device", "cpu"), options.get("seed"), options.get("num_envs", 1)
         super().__init__(vocab, max_len, reward, items, source_vocab, rows, device, seed)
+        self.noise = options.get("noise", 0)
         self.tensors = options.get("tensors", True)
         self.autoreset_mode = autoreset_mode_of(options.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -80,7 +82,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         if self.render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {self.render_mode!r}")
         self.single_observation_space = observation_space(
-            vocab, max_len, self.source_vocab, self.items, self.observed
+            vocab, max_len, self.source_vocab, self.items, self.observed, self.noise
         )
         self.single_action_space = gym.spaces.Discrete(len(vocab))
         self.observation_space = batch_space(self.single_observation_space, rows)
@@ -217,7 +219,7 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
         seen = {"prefix": self.tokens, "length": self.length.unsqueeze(1)}
         if self.source_vocab is not None:
             seen["source"] = self.context["source"]
-        seen |= {name: self.context[name] for name in self.observed}
+        seen |= {name: self.context[name] for name in (*self.observed, *[NOISE] * bool(self.noise))}
         return {name: self._out(seen_as(value)) for name, value in seen.items()}
 
     def _info(self) -> Info:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlseq.types import Context
+from rlseq.types import NOISE, Context
 from rlseq.vocab import Vocab
 
 Info = dict[str, Any]
@@ -22,8 +22,9 @@ def observation_space(
     source_vocab: Vocab | None,
     items: Context,
     observed: Mapping[str, tuple[float, float]],
+    noise: int = 0,
 ) -> gym.spaces.Dict:
-    """Return the space of `prefix` [T], `length` [1], `source` where there is one, and what is `observed`."""
+    """Return the space of `prefix` [T], `length` [1], and what else is seen: source, items and noise."""
     spaces: dict[str, gym.Space[Any]] = {
         "prefix": gym.spaces.Box(0, vocab.num_ids - 1, (max_len,), np.int32),
         "length": gym.spaces.Box(0, max_len, (1,), np.int32),
@@ -36,6 +37,8 @@ def observation_space(
             raise ValueError(f"observed {name!r} is not among items {sorted(items)}; one row of it will do")
         shown = seen_as(items[name][:1]).numpy(force=True)
         spaces[name] = gym.spaces.Box(low, high, shown.shape[1:], shown.dtype.type)
+    if noise:
+        spaces[NOISE] = gym.spaces.Box(-np.inf, np.inf, (noise,), np.float32)
     return gym.spaces.Dict(spaces)
 
 

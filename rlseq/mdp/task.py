@@ -31,6 +31,7 @@ from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.starts import Starts
 from rlseq.mdp.writing_rules import WritingRules
 from rlseq.types import (
+    NOISE,
     Context,
     Counts,
     HeldOut,
@@ -78,6 +79,7 @@ class Task:
         self.source_vocab = (source_vocab or vocab) if "source" in self.items else None
         self.starts: Starts | None = None  # of training episodes; None: random items, no word written
         self.rank = ALONE  # of this process among those that divide the rows of a batch
+        self.noise = 0  # numbers of z, drawn for every text
         self.episodes = self._no_episodes()
         self.counts = Counts()  # shared with all copies that `replace` makes
         self.generator = torch.Generator(self.device)
@@ -181,11 +183,24 @@ class Task:
             drawn = (self.rank.all(rows // repeat),)
             index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
             index = self.rank.own(index)
-        index = index.repeat_interleave(repeat)
+        context = self.context_of(index.repeat_interleave(repeat), repeat)
+        self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
+        return context
+
+    def context_of(self, index: Tensor, repeat: int = 1) -> dict[str, Tensor]:
+        """Return the contexts of items, checked, with their index, and with noise where the task draws it.
+
+        Args:
+            index: the items, `[B]`.
+            repeat: K; rows iK … iK+K−1 share a context, and so their noise.
+        """
         with unchanged("`contexts`", self.items, index=index):
             found = self.contexts(index)
         context = checked_context(found, index, self.source_vocab)
-        self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
+        if self.noise:
+            drawn = self.rank.all(len(index) // repeat), self.noise
+            z = torch.randn(drawn, generator=self.generator, device=self.device)
+            context[NOISE] = self.rank.own(z).repeat_interleave(repeat, 0)
         return context
 
     def legal_rule(self) -> LegalRule | None:

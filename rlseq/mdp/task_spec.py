@@ -37,6 +37,7 @@ class TaskSpec:
         source_length: S, the largest number of tokens of a source.
         observed: items that are observed beside the source text.
         methods: those of `METHODS` that the task has of its own.
+        noise: numbers of z, which the task draws for every text.
     """
 
     vocab: Vocab
@@ -45,6 +46,7 @@ class TaskSpec:
     source_length: int = 0
     observed: Mapping[str, Observed] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    noise: int = 0
 
     @classmethod
     def of(cls, env: SequenceEnv) -> TaskSpec:
@@ -54,7 +56,8 @@ class TaskSpec:
             shape, dtype = env.items[name].shape[1:], str(env.items[name].dtype).removeprefix("torch.")
             observed[name] = Observed(tuple(shape), dtype, *bounds)
         length = env.items["source"].shape[1] if env.source_vocab is not None else 0
-        return cls(env.vocab, env.max_len, env.source_vocab, length, observed, own_methods(type(env)))
+        methods = own_methods(type(env))
+        return cls(env.vocab, env.max_len, env.source_vocab, length, observed, methods, env.noise)
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain values."""
@@ -64,6 +67,7 @@ class TaskSpec:
             "source_length": self.source_length,
             "observed": {name: seen._asdict() for name, seen in self.observed.items()},
             "methods": list(self.methods),
+            "noise": self.noise,
         }
 
     @classmethod
@@ -81,6 +85,7 @@ class TaskSpec:
             stored["source_length"],
             observed,
             tuple(stored["methods"]),
+            stored.get("noise", 0),
         )
 
     def env(self, task: type[SequenceEnv] = SequenceEnv, **options: Any) -> SequenceEnv:
@@ -138,7 +143,7 @@ class _WithoutData(SequenceEnv):
             reward=_no_data,
             items=spec.items(),
             source_vocab=spec.source_vocab,
-            **options,
+            **{"noise": spec.noise, **options},
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -17,6 +17,7 @@ from rlseq.policies.captioner import Att2in as Att2in
 from rlseq.policies.captioner import captioner
 from rlseq.policies.hf import pretrained
 from rlseq.policies.mlp import MLP, ControlSpec
+from rlseq.policies.noise import WithNoise
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
 from rlseq.policies.spec import TokenSpec, check_sizes
@@ -79,7 +80,10 @@ def build_policy(
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy: Any = build(reads, **{**sizes, **parts}).to(device)
+        policy: Any = build(reads, **{**sizes, **parts})
+        if isinstance(reads, TokenSpec) and reads.noise:
+            policy = WithNoise(policy, reads.noise)
+        policy = policy.to(device)
     policy.made_from = name, dict(sizes)  # with which `rlseq.load` makes it again
     return policy
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.policies.spec import TokenEmbedding
-from rlseq.types import SoftTokens
+from rlseq.types import Shifted, WordsRead
 
 
 def attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
@@ -113,8 +113,10 @@ class FactorizedEmbedding(nn.Module):
         self.table = TokenEmbedding(ids, embedding)
         self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
 
-    def forward(self, ids: Tensor | SoftTokens) -> Tensor:
+    def forward(self, ids: WordsRead) -> Tensor:
         """Return vectors `[…, H]` of words `[…]`."""
+        if isinstance(ids, Shifted):  # after the narrow table
+            return self.forward(ids.words) + ids.shift
         vectors: Tensor = self.widen(self.table(ids))
         return vectors
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 # keys `[B, S, H]`, values `[B, S, 2H]`, and the score of what is absent
@@ -67,12 +67,12 @@ class Att2in(TokenPolicy):
         nothing = keys.new_zeros(len(keys), self.hidden)
         return nothing, nothing, (keys, values, absent)
 
-    def step(self, token: Tensor | SoftTokens, state: CaptionerState) -> tuple[Tensor, CaptionerState]:
+    def step(self, token: WordsRead, state: CaptionerState) -> tuple[Tensor, CaptionerState]:
         """Read a word."""
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read word by word, as attention needs the state; words and picture are mapped at once."""
         state, found = self.start(context), []
         for word in self.read_word(self.dropout(self.embedding(read))).unbind(1):

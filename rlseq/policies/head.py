@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from rlseq.engine.decode import acting_logits
 from rlseq.policies.matmul import affine, product
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, SoftTokens
+from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, WordsRead
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class TokenPolicy(BasePolicy):
     words: TokenSpec
     head: Head
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Return h `[B, T, H]` after each of the words that are read `[B, T]`, all in one pass."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class TokenPolicy(BasePolicy):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
+        inputs: WordsRead | None = None,
     ) -> Evaluation:
         """Score whole sequences, reading the given actions, or `inputs` in their place."""
         read = self.words.before(actions if inputs is None else inputs)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlseq.types import SoftTokens
+from rlseq.types import WordsRead
 
 Cell = type[nn.LSTM] | type[nn.GRU]
 Memory = tuple[Tensor, ...]  # (h¹, c¹, h², c², …) of an LSTM, (h¹, h², …) of a GRU; `[B, H]` each
@@ -54,9 +54,7 @@ class Recurrence(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(self._precise(x), self._weights[0][0][:, first : first + x.shape[-1]])
 
-    def entering_words(
-        self, words: Tensor | SoftTokens, embedding: nn.Embedding, dropout: nn.Dropout
-    ) -> Tensor:
+    def entering_words(self, words: WordsRead, embedding: nn.Embedding, dropout: nn.Dropout) -> Tensor:
         """Return W x of the gates of the first layer for words, whose embeddings are the first part of x.
 
         A vocabulary that is smaller than the batch is multiplied once, and not for every row.

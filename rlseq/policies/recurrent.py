@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 RecurrentState = tuple[Tensor, ...]  # (memory… `[B, H]`, and the share of a source in the gates)
@@ -64,14 +64,14 @@ class Recurrent(TokenPolicy):
         memory, source = self._read(context)
         return (*memory, *[self.decoder.entering(s, self.embedding.embedding_dim) for s in source])
 
-    def step(self, token: Tensor | SoftTokens, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def step(self, token: WordsRead, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Read a token."""
         memory, source = state[: self.decoder.memories], state[self.decoder.memories :]
         entering = self.decoder.entering_words(token, self.embedding, self.dropout)
         h, memory = self.decoder.step(sum(source, start=entering), memory)
         return self.head(self.dropout(h)), (*memory, *source)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all words at once."""
         memory, source = self._read(context)
         x = self.dropout(self.embedding(read))

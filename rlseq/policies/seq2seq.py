@@ -17,7 +17,7 @@ from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 EncodedSource = tuple[Tensor, Tensor, Tensor]  # K s̄, V s̄ `[B, S, H]`; 0 at words, else −∞, `[B, 1, S]`
@@ -75,14 +75,14 @@ class Seq2Seq(TokenPolicy):
         keys, values = self.keys_values(read).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
-    def step(self, token: Tensor | SoftTokens, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+    def step(self, token: WordsRead, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Read a token."""
         memory, source = state
         entering = self.decoder.entering_words(token, self.embedding, self.dropout)
         h, memory = self.decoder.step(entering, memory)
         return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all words at once."""
         memory, source = self.start(context)
         h = self.decoder.unroll(self.dropout(self.embedding(read)), memory)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.mdp.sequence_env import SequenceEnv
-from rlseq.types import SoftTokens
+from rlseq.types import Shifted, SoftTokens, WordsRead
 from rlseq.utils.memory import check_fits
 from rlseq.vocab import TokenizerVocab
 
@@ -31,6 +31,7 @@ class TokenSpec:
     source_pad: int = 0  # fills up short sources
     source_length: int = 0  # S, words of a source
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
+    noise: int = 0  # numbers of z, which the task draws for every text
     tokenizer: bool = False  # the words are the ids of a pretrained model's tokenizer
     prefix: tuple[int, ...] = ()  # read by a pretrained decoder before it writes, BOS last
     # Hashes, in this process, of the words that are written and read; empty where they are not known.
@@ -45,7 +46,7 @@ class TokenSpec:
         """Return those of a task."""
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
-        more: dict[str, Any] = {"observed": observed, "vocabularies": hashes(env)}
+        more: dict[str, Any] = {"observed": observed, "noise": env.noise, "vocabularies": hashes(env)}
         if isinstance(env.vocab, TokenizerVocab):
             more |= {"tokenizer": True, "prefix": env.vocab.prefix}
         if (source := env.source_vocab) is not None:
@@ -57,8 +58,10 @@ class TokenSpec:
         """Return the inputs before each action: BOS, y₁ … y_{T−1}, in the form in which they are given.
 
         Args:
-            actions: ids `[B, T]`, `SoftTokens`, or distributions over words `[B, T, V]`.
+            actions: ids `[B, T]`, `SoftTokens`, distributions over words `[B, T, V]`; any of them shifted.
         """
+        if isinstance(actions, Shifted):
+            return actions._replace(words=self.before(actions.words))
         if isinstance(actions, SoftTokens):
             mean = 1 / actions.weights.shape[2]
             return SoftTokens(_delayed(actions.words, self.bos), _delayed(actions.weights, mean))
@@ -94,15 +97,20 @@ def warn_of_other_words(policy: Any, env: SequenceEnv) -> None:
 
 
 class TokenEmbedding(nn.Embedding):
-    """A vector for every word; of several words at once, or of a distribution, their weighted mean."""
+    """A vector for every word; of several words at once, or of a distribution, their weighted mean.
 
-    def forward(self, words: Tensor | SoftTokens) -> Tensor:
+    Words that are `Shifted` have their shift added.
+    """
+
+    def forward(self, words: WordsRead) -> Tensor:
         """Return vectors `[…, E]`.
 
         Args:
             words: ids `[…]`; several weighted words in each place; or floats `[…, n]`, the weights of the
-                first n words.
+                first n words; or one of these, and a vector to add.
         """
+        if isinstance(words, Shifted):
+            return self.forward(words.words) + words.shift
         if isinstance(words, SoftTokens):
             return (super().forward(words.words) * words.weights.unsqueeze(-1)).sum(-2)
         if words.is_floating_point():

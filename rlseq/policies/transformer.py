@@ -12,7 +12,7 @@ Attention(q, k, v) = softmax(q·kᵀ/√d) v,   π = softmax(W LN x + b)
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from rlseq.policies.attention import (
 from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, TokenPolicy, working_dtype
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 CachedSource = tuple[tuple[KeysValues, ...], Tensor]  # by layer; 0 where words are, else −∞, `[B, 1, 1, S]`
@@ -53,7 +53,7 @@ class Transformer(TokenPolicy):
         value: add a value head V(sₜ) on the shared trunk.
     """
 
-    differentiable_step: ClassVar = False  # the cache is written in place
+    differentiable_step = False  # the cache is written in place
 
     @checked_arguments
     def __init__(
@@ -92,7 +92,7 @@ class Transformer(TokenPolicy):
         caches = tuple((empty(), empty()) for _ in self.decoder)
         return torch.zeros(rows, dtype=torch.int64, device=weight.device), caches, self._read(context)
 
-    def step(self, token: Tensor | SoftTokens, state: TransformerState) -> tuple[Tensor, TransformerState]:
+    def step(self, token: WordsRead, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
@@ -100,13 +100,13 @@ class Transformer(TokenPolicy):
         so_far = torch.arange(self.words.length, device=place.device) <= place.view(-1, 1, 1, 1)
         seen = seen_where(so_far, caches[0][0].dtype)
         # A cache seen as lines of d numbers: this word's go to lines (row · heads + head) · T + place.
-        lines = torch.arange(len(token) * self.heads, device=place.device).view(len(token), -1)
+        lines = torch.arange(len(x) * self.heads, device=place.device).view(len(x), -1)
         lines = (lines * self.words.length + place.unsqueeze(1)).flatten()
         for i, layer in enumerate(self.decoder):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all words at once."""
         source = self._read(context)
         x = self.embedding(read)

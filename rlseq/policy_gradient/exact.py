@@ -53,6 +53,11 @@ def _objective(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> Tensor:
 
 def every_text(policy: Any, env: SequenceEnv, behaviour: Behaviour) -> tuple[Tensor, Tensor, Tensor]:
     """Return every text, `[N, T]`; in every context its probability, and its reward, `[contexts, N]` each."""
+    if env.noise:
+        raise ValueError(
+            f"texts can be enumerated, the noise that they depend on cannot: make the task without "
+            f"noise={env.noise}"
+        )
     words, written = texts(env)
     items = torch.arange(env.size, device=env.device)
     tokens, mask = words.repeat(env.size, 1), written.repeat(env.size, 1)

@@ -252,8 +252,8 @@ def _either(a: int, b: int) -> str:
 def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
     """Refuse a reference policy that does not write the words of the task."""
     first = torch.zeros(1, dtype=torch.int64, device=env.device)
-    with torch.no_grad(), eval_mode(reference):
-        state = reference.start({**env.contexts(first), "index": first})
+    with torch.no_grad(), eval_mode(reference), env.preserved():
+        state = reference.start(env.context_of(first))
         logits, _ = reference.step(first + env.vocab.bos, state)
     if logits.shape[-1] != len(env.vocab):
         raise ValueError(

@@ -126,7 +126,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         if not isinstance(self.env, SteppedEnv):  # before anything is written
-            check_words(self.agent.policy, self.env.vocab, self.env.source_vocab)
+            check_words(self.agent.policy, self.env)
             warn_of_other_words(self.agent.policy, self.env)
         self.agent.check(self.env)
         silent = this_rank().number > 0 and self.config.alarms == "warn"  # rank 0 warns, of the same metrics

@@ -14,7 +14,7 @@ from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.diagnostics import episode_metrics, merge_metrics
-from rlseq.types import RAW, BasePolicy, Metrics, Rollout, SteppedEnv
+from rlseq.types import NOISE, RAW, BasePolicy, Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, Share
 from rlseq.utils.stateful import Stateful
 from rlseq.value_based.replay import Replay
@@ -63,7 +63,7 @@ class OffPolicyAgent(Agent):
         if isinstance(env, SteppedEnv):
             self.replay.add(new.as_transitions(), context=("observation",))
             return replace(self.replay.draw(drawn), last_episodes=new.episodes)
-        self.replay.add(new, context=("index",))
+        self.replay.add(new, context=("index", *[NOISE] * bool(env.noise)))
         batch = self.replay.draw(drawn)
         context = {**env.contexts(batch.context["index"]), **batch.context}
         behaviour = RAW._replace(support=env.allowed_everywhere(batch.actions, context))

@@ -622,6 +622,41 @@ MUTATIONS = [
             "rewards=batch.rewards + cost",
             "gail",
         ),
+        (
+            "evaluator-without-the-picture",
+            "rlseq/discriminators/network.py",
+            "return x if self.attention is None else self.attention(x, context)",
+            "return torch.cat([x, x, x], 2)",
+            "ggan",
+        ),
+        (
+            "mismatched-with-its-own-picture",
+            "rlseq/discriminators/texts.py",
+            "context = {name: value.roll(1, 0)",
+            "context = {name: value.roll(1, 0) if name == 'index' else value",
+            "ggan discriminators",
+        ),
+        (
+            "noise-read-once",
+            "rlseq/policies/noise.py",
+            "return logits, (shift, inner)",
+            "return logits, (0 * shift, inner)",
+            "noise",
+        ),
+        (
+            "another-noise-for-every-row-of-a-group",
+            "rlseq/mdp/task.py",
+            "drawn = self.rank.all(len(index) // repeat), self.noise",
+            "repeat, drawn = 1, (self.rank.all(len(index)), self.noise)",
+            "noise",
+        ),
+        (
+            "replay-forgets-noise",
+            "rlseq/value_based/agent.py",
+            'context=("index", *[NOISE] * bool(env.noise))',
+            'context=("index",)',
+            "noise",
+        ),
         # ── values of actions ──
         (
             "target-not-frozen",

@@ -10,7 +10,7 @@ from copy import deepcopy
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
 from rlseq.policies.matmul import affine, speed_up
 from rlseq.policies.pretrained.adapters import ReferenceAdapters
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, SoftTokens
+from rlseq.types import RAW, Behaviour, Context, Evaluation, Shifted, SoftTokens, WordsRead
 from rlseq.vocab import TokenizerVocab, Vocab
 
 FROZEN = "frozen_weights_sha256"  # the entry of a state that stands for the weights that it leaves out
@@ -43,7 +43,7 @@ class PretrainedPolicy(TokenPolicy):
         partly: only some of the weights are trained, and saved.
     """
 
-    differentiable_step: ClassVar = False  # the cache is written in place
+    differentiable_step = False  # the cache is written in place
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class PretrainedPolicy(TokenPolicy):
         actions: Tensor,
         context: Context,
         behaviour: Behaviour = RAW,
-        inputs: Tensor | SoftTokens | None = None,
+        inputs: WordsRead | None = None,
     ) -> Evaluation:
         """Score whole sequences, reading the given actions, or `inputs` in their place."""
         h = self.features(self.words.before(actions if inputs is None else inputs), context)
@@ -124,8 +124,10 @@ class PretrainedPolicy(TokenPolicy):
             return affine(scaled, weight)
         return affine(scaled, weight[:, :-1], weight[:, -1])
 
-    def embed(self, read: Tensor | SoftTokens) -> Tensor:
+    def embed(self, read: WordsRead) -> Tensor:
         """Return the vectors of tokens; of several tokens in one place, their weighted mean."""
+        if isinstance(read, Shifted):
+            return self.embed(read.words) + read.shift
         table = getattr(self.decoder, "embed_tokens", None) or self.inner.get_input_embeddings()
         if isinstance(read, SoftTokens):
             mean: Tensor = (table(read.words) * read.weights.unsqueeze(-1)).sum(-2)

@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from rlseq.policies.pretrained.base import PretrainedPolicy, additive
 from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, Shifted, SoftTokens, WordsRead
 
 CausalState = tuple[Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
 
@@ -41,7 +41,7 @@ class CausalPolicy(PretrainedPolicy):
         before, last = _without_last(present), _last_of(prompt, present)
         return torch.zeros_like(last), last, before, with_room(layers_of(filled), self.words.length)
 
-    def step(self, token: Tensor | SoftTokens, state: CausalState) -> tuple[Tensor, CausalState]:
+    def step(self, token: WordsRead, state: CausalState) -> tuple[Tensor, CausalState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, last, before, own = state
         written_so_far = torch.arange(self.words.length, device=place.device) <= place.unsqueeze(1)
@@ -53,11 +53,12 @@ class CausalPolicy(PretrainedPolicy):
         ).last_hidden_state
         return self.logits(h.squeeze(1)), (place + 1, last, before, own)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read the prompt and all tokens at once."""
         prompt, present = self._prompt(context)
         before, last = _without_last(present), _last_of(prompt, present)
-        steps = read.words if isinstance(read, SoftTokens) else read
+        words = read.words if isinstance(read, Shifted) else read
+        steps = words.words if isinstance(words, SoftTokens) else words
         place = torch.arange(steps.shape[1], device=steps.device).expand(steps.shape[:2])
         x = torch.cat([self.embed(prompt), self.embed(_first_is(last, read, place))], 1)
         seen = torch.cat([before, torch.ones_like(place, dtype=torch.bool)], 1)
@@ -104,6 +105,8 @@ def _without_last(present: Tensor) -> Tensor:
 
 def _first_is(last: Tensor, token: Any, place: Tensor) -> Any:
     """Return the tokens read, of which that at place 0 is the last one of the prompt."""
+    if isinstance(token, Shifted):
+        return token._replace(words=_first_is(last, token.words, place))
     if isinstance(token, SoftTokens):
         words = torch.where((place == 0).unsqueeze(-1), last.view(-1, *[1] * place.dim()), token.words)
         return SoftTokens(words, token.weights)

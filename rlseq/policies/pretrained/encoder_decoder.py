@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from rlseq.policies.pretrained.base import PretrainedPolicy, additive
 from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room, with_source
 from rlseq.policies.spec import TokenSpec
-from rlseq.types import Context, SoftTokens
+from rlseq.types import Context, WordsRead
 
 EncoderDecoderState = tuple[Tensor, tuple[LayerCache, ...], tuple[LayerCache, ...], Tensor]
 
@@ -54,9 +54,7 @@ class EncoderDecoderPolicy(PretrainedPolicy):
         place = torch.full_like(context["index"], len(self.words.prefix) - 1)
         return place, own, layers_of(filled.cross_attention_cache), present
 
-    def step(
-        self, token: Tensor | SoftTokens, state: EncoderDecoderState
-    ) -> tuple[Tensor, EncoderDecoderState]:
+    def step(self, token: WordsRead, state: EncoderDecoderState) -> tuple[Tensor, EncoderDecoderState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
         place, own, source, present = state
         x = self.embed(token).unsqueeze(1)
@@ -73,7 +71,7 @@ class EncoderDecoderPolicy(PretrainedPolicy):
         ).last_hidden_state
         return self.logits(h.squeeze(1)), (place + 1, own, source, present)
 
-    def features(self, read: Tensor | SoftTokens, context: Context) -> Tensor:
+    def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all tokens at once."""
         encoded, present = self._encoded(context)
         x = self.embed(read)
