@@ -124,11 +124,6 @@ SETTINGS = {
         peer=DQN_PEER,
         peer_rows=1,
     ),
-    "pendulum-ddpg": Setting(
-        *("Pendulum-v1", "ddpg", 12_000, 4, 16, -200),
-        hyper={"gradient_steps": 32},
-        policy={"value": False},
-    ),
 }
 
 

@@ -29,6 +29,7 @@ from tabled.agents import (
 )
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
+from tabled.families import families
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, training, tune
 from tabled.tasks import boxes, captions, chat, finetune, ggan, oracle, pretrain, recipes, tasks
@@ -45,8 +46,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "captions": captions,
     "chat": chat,
     "control": control,
+    "control-trpo": partial(control, "control-trpo"),
+    "control-values": partial(control, "control-values"),
     "coverage": coverage,
     "demo": demo,
+    **{f"families-{task}": partial(families, task) for task in ("copy", "cartpole", "oracle", "g2p")},
     "finetune": finetune,
     "fit": fit,
     "gans": partial(oracle, "gans"),

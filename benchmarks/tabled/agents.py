@@ -174,9 +174,9 @@ def bias(found: dict[str, Any]) -> str:
     return "0" if size < 5e-6 else f"{size:.1e}" if size < 0.001 else f"{size:.0%}"
 
 
-def control() -> str:
-    """Scores of all seeds beside those of stable-baselines3, and how much less time was spent."""
-    return "".join(_control(run) for run in runs("control"))
+def control(file: str = "control") -> str:
+    """Scores of all seeds beside those of the peer, and how much less time was spent."""
+    return "".join(_control(run) for run in runs(file))
 
 
 def _control(run: dict[str, Any]) -> str:
