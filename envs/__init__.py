@@ -23,6 +23,8 @@ register("rlseq/PlayOrStudy-v0", "rlseq.envs.decisions:PlayOrStudy")
 register("rlseq/TwoStates-v0", "rlseq.envs.decisions:TwoStates")
 register("rlseq/Boxes-v0", "rlseq.envs.boxes:Boxes")
 register("rlseq/Chat-v0", "rlseq.envs.chat:Chat")
+register("rlseq/Summary-v0", "rlseq.envs.summary:Summary")
+register("rlseq/Extract-v0", "rlseq.envs.extract:Extract")
 
 
 def __getattr__(name: str) -> Any:

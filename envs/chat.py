@@ -90,16 +90,20 @@ class Chat(Dialogues):
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────
 
 SPOKEN = """
-OPENINGS = well maybe surely perhaps certainly probably yes hm oh listen naturally clearly
+OPENINGS = well maybe surely perhaps certainly probably yes hm oh listen naturally clearly indeed right so
 MANNERS  = old young quiet tall clever kind merry proud
-PEOPLE   = sailor teacher child baker poet farmer stranger queen doctor painter miller nurse
+PEOPLE   = sailor teacher child baker poet farmer stranger queen
 """
 OPENINGS, MANNERS, PEOPLE = (line.split(" = ")[1].split() for line in SPOKEN.strip().splitlines())
 QUESTIONS = {  # and how their answers end
     "where is the {}": "in the harbour|in the garden|in the market|in the forest|in the kitchen",
     "what does the {} buy": "a boat|a lamp|a letter|an apple|a violin",
     "when does the {} sleep": "at noon|at night|at dawn|at times|at last",
-    "how is the {} today": "quite happy|quite tired|quite ill|quite busy|quite well",
+    "how is the {} today": "quite happy|quite tired|quite ill|quite busy|quite angry",
+    "what does the {} read": "about ships|about birds|about love|about war|about gold",
+    "who knows the {}": "his mother|his brother|his aunt|his cousin|his uncle",
+    "how does the {} travel": "by boat|by train|by bus|by horse|by sledge",
+    "why does the {} sing": "for joy|for money|for fun|for bread|for fame",
 }
 GENERIC = ("i do not know", "i am sorry")  # of ten generic answers, nine and one
 ANSWERS = 8  # to a question
@@ -107,7 +111,7 @@ ANSWERS = 8  # to a question
 
 @lru_cache(maxsize=4)
 def toy_pairs_of_turns(turns: int, seed: int = 0) -> tuple[Pair, ...]:
-    """Draw dialogues about every question; answers begin in twelve ways, and one in ten is generic."""
+    """Draw dialogues about every question; answers begin in fifteen ways, and one in ten is generic."""
     draw = Random(seed)
     found: list[Pair] = []
     every = [(f, f"{k} {p}") for f, k, p in product(QUESTIONS, MANNERS, PEOPLE)]

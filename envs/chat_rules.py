@@ -15,7 +15,7 @@ from rlseq.data.threads import TURN
 from rlseq.types import Context, Reward
 
 LEAST_WORDS = 2
-EVERYWHERE = 0.25  # share of the questions in whose answers a word occurs that tells of no topic
+EVERYWHERE = 0.2  # share of the questions in whose answers a word occurs that tells of no topic
 OFTEN, LEAST_OFTEN = 1 / 50, 5  # share and number of the questions that a generic answer answers
 JudgeAnswer = Callable[
     ["Rules", list[str], str], bool
