@@ -10,6 +10,7 @@ import torch
 
 import rlseq
 from rlseq.engine import memorisation as module
+from rlseq.engine.evaluation import items_tested
 from rlseq.engine.memorisation import birthday_support, equal_pairs, memorisation, nearest_neighbours
 from rlseq.metrics.ngrams import PAD
 
@@ -80,6 +81,22 @@ def test_a_policy_that_repeats_its_training_texts_is_told_from_one_that_does_not
     assert [each.rate for each in other.neighbours] == sorted(each.rate for each in other.neighbours)
     assert before[0] == env.counts.as_dict()
     assert torch.equal(before[1], env.generator.get_state())
+
+
+def test_texts_about_held_out_sources_are_compared_with_training_texts() -> None:
+    """The right text for a training source is no copy, and a part of the training texts may do."""
+    sizes = {"vocab_size": 6, "length": 4, "items": 80, "num_envs": 40}
+    env, held_out = (rlseq.make("rlseq/Copy-v0", split=split, **sizes) for split in ("train", "test"))
+    right = Parrot(held_out.items["references"][items_tested(held_out.size, 40), 0])
+    found = memorisation(right, env, held_out, limit=40, known=30)
+    assert (found.known, found.copies, found.held_out_copies) == (30, 0.0, 0.0)
+    assert found.rate == pytest.approx(found.held_out_rate)
+    nearer = memorisation(right, env, held_out, limit=40)
+    assert nearer.known == 80
+    assert 0 < nearer.rate < found.rate
+    own = memorisation(Parrot(env.items["references"][:, 0]), env, limit=40)
+    assert own.copies == 1.0
+    assert math.isnan(own.held_out_rate)
 
 
 def test_the_birthday_estimate_of_the_worked_example() -> None:

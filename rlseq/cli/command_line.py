@@ -235,8 +235,8 @@ def _evaluate(
         texts: the largest number of items, drawn at random by a fixed seed; by default all items.
         best: use the best checkpoint instead of the last. It was selected on these items, so its score is
             biased upwards.
-        memorisation: compare 400 samples with the training texts: copies, distances to the nearest, and how
-            many different texts the policy writes.
+        memorisation: compare 400 samples with the training texts: copies, distances to the nearest, the same
+            of held-out references, and how many different texts the policy writes.
         imports: modules of your own to import first.
     """
     from rlseq.cli import commands

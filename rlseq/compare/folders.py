@@ -16,7 +16,7 @@ TASK_FOLDER = re.compile(r".+_[A-Za-z0-9.-]+-v\d+")  # of such ids alone
 ORDINARY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+=-]{0,63}(?<!\.)")
 DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))}
 WRITTEN = (
-    *("alarms.json", "config.json", "error.txt", "run.json", "log.txt", "metrics.jsonl"),
+    *("alarms.json", "config.json", "error.txt", "memorisation.json", "run.json", "log.txt", "metrics.jsonl"),
     *("results.json", "start.json", "temperatures.json", "words.json", "samples/*.jsonl"),
     *("report.html", "tables.md"),
     *("tensorboard/events.*", "checkpoints/*.json", "checkpoints/*.safetensors", ".*.draft", "*/.*.draft"),

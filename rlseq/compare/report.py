@@ -70,6 +70,7 @@ def _shown(task: Json) -> dict[str, Any]:
         "scores": tables.scores(task),
         "matrix": tables.matrix(task),
         "pairs_table": tables.pairs(task),
+        "memorisation": tables.memorisation(task),
         "costs": tables.costs(task),
         "settings": tables.hyper_parameters(task),
         "bars": (bars := _bars(task)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlseq.compare.statistics import BESIDE_MEAN, as_tree, mean_interval, within
 from rlseq.compare.verdicts import compare_pairs, probabilities_across_tasks, remarks, verdict
-from rlseq.metrics.registry import NO_RANGE, Bounds, row_of
+from rlseq.metrics.registry import COUNT, NO_RANGE, SHARE, Bounds, row_of
 from rlseq.training.experiment import TEMPERATURES
 from rlseq.training.experiment_envs import held_out, tested_on
 from rlseq.training.fingerprint import configuration, machine
@@ -148,6 +148,11 @@ class _Run:
             )
         return rows
 
+    def memorisation(self) -> Json:
+        """Return samples beside training texts; empty where they were not compared."""
+        path = self.path / "memorisation.json"
+        return read_sealed(path) if path.exists() else {}
+
     def settings(self) -> Json:
         """Return all hyper-parameters of the agent, or those that were given to a stock agent."""
         if self.job.stock:
@@ -242,6 +247,23 @@ def _agent(name: str, runs: Sequence[_Run], ranges: Mapping[str, Bounds]) -> Jso
             for alarm in (*run.alarms(), *reward_hacking_alarms(curve, trained))
         ],
         "temperatures": _sweep([run.temperatures() for run in runs], ranges),
+        "memorisation": _memorised([found for run in runs if (found := run.memorisation())]),
+    }
+
+
+def _memorised(found: Sequence[Json]) -> Json:
+    """Return the figures of all seeds: means with intervals, and one estimate of the different texts."""
+    if not found:
+        return {}
+    ranges = {"copies": SHARE, "nearest_rate": COUNT, "held_out_copies": SHARE, "held_out_rate": COUNT}
+    known = {name: [one[name] for one in found if one[name] is not None] for name in ranges}
+    pairs = sum(one["samples"] * (one["samples"] - 1) / 2 for one in found)
+    equal = sum(one["equal_pairs"] for one in found)
+    return {
+        **{name: as_tree(mean_interval(values), ranges[name]) for name, values in known.items() if values},
+        "support": pairs / equal if equal else None,
+        "samples": found[0]["samples"],
+        "known": found[0]["known"],
     }
 
 

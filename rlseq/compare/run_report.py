@@ -13,7 +13,7 @@ import numpy as np
 
 from rlseq.compare.figures import PALETTE, Curve, inline, plotted
 from rlseq.compare.report import template
-from rlseq.compare.tables import STOCK_SAYS, Table, as_markdown, in_short, visible
+from rlseq.compare.tables import LACKING, STOCK_SAYS, Table, as_markdown, different_texts, in_short, visible
 from rlseq.mdp.registry import ids
 from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested, tested_on
@@ -91,6 +91,7 @@ class RunReport:
     alarms: Sequence[str]
     first: Mapping[str, float]  # scores before training, where they were measured
     texts: Mapping[int, Sequence[Json]]  # of evaluations, by update
+    memorised: Json  # samples beside training texts; empty where they were not compared
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> RunReport:
@@ -100,7 +101,7 @@ class RunReport:
             raise ValueError(f"{path} has no results yet: they are written at the first evaluation")
         config, results, run = configuration(path), read_results(path), read_run(path)
         import_modules(run.get("imports", ()))
-        alarms, first = path / "alarms.json", path / "start.json"
+        alarms, first, memorised = (path / f"{n}.json" for n in ("alarms", "start", "memorisation"))
         rows = read_metrics(path, results)
         return cls(
             path,
@@ -111,6 +112,7 @@ class RunReport:
             read_sealed(alarms)["alarms"] if alarms.exists() else [],
             read_sealed(first) if first.exists() else {},
             _texts(path / "samples", [int(row["update"]) for row in rows if "eval_reward" in row]),
+            read_sealed(memorised) if memorised.exists() else {},
         )
 
     @property
@@ -180,6 +182,10 @@ class RunReport:
         caption = f"Scores in tests, means over {self.units[1]}.{arrow}{items}"
         return Table("scores", caption, ["metric", *(name for name, _ in columns)], rows)
 
+    def memorisation(self) -> list[Table]:
+        """Return the tables of samples beside training texts; none where they were not compared."""
+        return [memorisation_figures(self.memorised), nearest_texts(self.memorised)] if self.memorised else []
+
     def settings(self) -> Table:
         """Return the settings of agent, task and policy, a row each."""
         policy = self.config["policy"]
@@ -239,6 +245,7 @@ def run_page(report: RunReport) -> str:
         ),
         title=visible(report.title),
         scores=_visible_table(report.scores()),
+        memorisation=[_visible_table(table) for table in report.memorisation()],
         settings=_visible_table(settings),
         panels=visible(_panels(report.rows)),
         shortened=len(report.rows) > MOST_POINTS,
@@ -249,8 +256,9 @@ def run_page(report: RunReport) -> str:
 def run_markdown(report: RunReport) -> str:
     """Return the summary, the alarms and the tables as Markdown."""
     alarms = [f"⚠ {alarm}" for alarm in report.alarms]
-    tables = [_visible_table(report.scores()), _visible_table(report.settings())]
-    return as_markdown(visible([report.title, report.summary(), *alarms]), tables)
+    tables = [report.scores(), *report.memorisation(), report.settings()]
+    paragraphs = visible([report.title, report.summary(), *alarms])
+    return as_markdown(paragraphs, [_visible_table(table) for table in tables])
 
 
 def _visible_table(table: Table) -> Table:
@@ -260,6 +268,34 @@ def _visible_table(table: Table) -> Table:
 def _score(scores: Mapping[str, float], name: str) -> str:
     """Return a score as text, a dash where an evaluation lacks it."""
     return f"{scores[name]:.3f}" if name in scores else "–"
+
+
+def memorisation_figures(found: Json) -> Table:
+    """Return how near samples are to training texts, beside the same of held-out references."""
+    known = f"{found['known']:,}" + (f" of {found['items']:,}" if found["known"] < found["items"] else "")
+    caption = (
+        f"{found['samples']:,} samples, compared by edit distance with the references of {known} training "
+        "items. Samples that are nearer to them than held-out references are were memorised. Different "
+        "texts: of how many, each as likely, so many samples would repeat each other as often (birthday "
+        "estimate)."
+    )
+    rows = [
+        ["word for word a training text", *map(_figure, (found["copies"], found["held_out_copies"]))],
+        ["edits to the nearest / its length", *map(_figure, (found["nearest_rate"], found["held_out_rate"]))],
+        ["different texts", different_texts(found["support"]), LACKING],
+    ]
+    return Table("memorisation", caption, ["", "samples", "held-out references"], rows)
+
+
+def nearest_texts(found: Json) -> Table:
+    """Return the samples that are nearest to a training text."""
+    rows = [[each["text"] or "∅", each["nearest"], str(each["distance"])] for each in found["nearest"]]
+    caption = "The samples that are nearest to a training text, and that text."
+    return Table("nearest", caption, ["sample", "training text", "edits"], rows)
+
+
+def _figure(value: float | None) -> str:
+    return LACKING if value is None else f"{value:.3f}"
 
 
 def _of_task(run: Json, config: Json) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.decode import Decode, Sample
-from rlseq.engine.evaluation import evaluate_texts
+from rlseq.engine.evaluation import evaluate_texts, items_tested, subset
 from rlseq.engine.references import check_has_references
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import no_reward
@@ -43,61 +43,91 @@ class Memorisation:
     """
 
     neighbours: Sequence[Neighbour]  # of every text of the policy, the nearest first
-    held_out_rate: float  # mean rate of held-out references; NaN where none were given
-    pairs: int  # of equal texts
-    support: float  # number of equally likely texts that would give as many equal pairs; infinity for none
+    held_out: Sequence[Neighbour]  # of held-out references; none where no held-out task was given
+    pairs: int  # of equal texts of the policy
+    known: int  # training items whose texts were compared
 
     @property
     def copies(self) -> float:
         """The share of texts that are in the training set word for word."""
-        return sum(each.distance == 0 for each in self.neighbours) / len(self.neighbours)
+        return _share_of_copies(self.neighbours)
+
+    @property
+    def held_out_copies(self) -> float:
+        """The same share of held-out references; NaN where there are none."""
+        return _share_of_copies(self.held_out)
+
+    @property
+    def rate(self) -> float:
+        """The mean distance to the nearest training text over its length."""
+        return _mean_rate(self.neighbours)
+
+    @property
+    def held_out_rate(self) -> float:
+        """The same mean of held-out references; NaN where there are none."""
+        return _mean_rate(self.held_out)
+
+    @property
+    def support(self) -> float:
+        """The number of equally likely texts that would give as many equal pairs; infinity for none."""
+        return support_of(len(self.neighbours), self.pairs)
 
     def means(self) -> dict[str, float]:
         """Return the figures by name."""
         return {
             "copies": self.copies,
+            "held_out_copies": self.held_out_copies,
             "nearest_rate": self.rate,
             "held_out_rate": self.held_out_rate,
             "equal_pairs": float(self.pairs),
             "support": self.support,
         }
 
-    @property
-    def rate(self) -> float:
-        """The mean distance to the nearest training text over its length."""
-        return sum(each.rate for each in self.neighbours) / len(self.neighbours)
-
 
 @checked_arguments
 def memorisation(
-    policy: Any, env: Any, held_out: Any = None, decode: Decode = Sample(), limit: PositiveInt = 400
+    policy: Any,
+    env: Any,
+    held_out: Any = None,
+    decode: Decode = Sample(),
+    limit: PositiveInt = 400,
+    known: PositiveInt | None = None,
 ) -> Memorisation:
-    """Compare a policy's texts with all training texts, and count how often they repeat each other.
+    """Compare a policy's texts with training texts, and count how often they repeat each other.
 
     Args:
         policy: the policy that writes.
         env: the training task, with references; its episodes, counts and random numbers are restored.
-        held_out: the same task with held-out items, whose references are compared, too.
+        held_out: the same task with held-out items. The policy then writes about these, and their references
+            are compared, too: the right text for a training source is a training text, which is no copy.
         decode: how words are chosen.
         limit: number of texts, of as many items, or of the only one.
+        known: the largest number of training items whose texts are compared, drawn by a fixed seed; all when
+            not given.
     """
     env = sequence_env(env)
     check_has_references(env)
-    found = evaluate_texts(policy, env.replace(reward=no_reward), decode, {}, limit)
+    written = env if held_out is None else sequence_env(held_out)
+    found = evaluate_texts(policy, written.replace(reward=no_reward), decode, {}, limit)
     texts = torch.where(found.mask, found.actions, PAD)
-    near = nearest_neighbours(env, texts)
+    items = subset(env.size, known or env.size)
+    near = nearest_neighbours(env, texts, items)
+    beside = [] if held_out is None else nearest_neighbours(env, _first_references(written, limit), items)
     equal = equal_pairs(map(tuple, texts.tolist()))
-    number = len(texts) * (len(texts) - 1) // 2
-    rate = math.nan if held_out is None else _rate_of_references(env, sequence_env(held_out), limit)
-    support = number / equal if equal else math.inf
-    return Memorisation(sorted(near, key=lambda each: each.rate), rate, equal, support)
+    return Memorisation(sorted(near, key=lambda each: each.rate), beside, equal, len(items))
 
 
-def nearest_neighbours(env: SequenceEnv, texts: Tensor) -> list[Neighbour]:
-    """Return the nearest training text of each row of ids `[N, T]`, padded with PAD, by edit distance."""
+def nearest_neighbours(env: SequenceEnv, texts: Tensor, items: Tensor | None = None) -> list[Neighbour]:
+    """Return the nearest training text of each row of ids `[N, T]`, padded with PAD, by edit distance.
+
+    Args:
+        env: the training task.
+        texts: ids.
+        items: whose texts are compared; all items when not given.
+    """
     corpus = references_of(env)
     assert corpus is not None
-    table = corpus.table()
+    table = corpus.table(items)
     rows = torch.zeros(len(texts), dtype=torch.int64)
     best = [
         EditDistance(part, eos=env.vocab.eos).patterns.distances(WholeTexts(texts.cpu(), rows))[:, 0].min(1)
@@ -124,6 +154,11 @@ def equal_pairs(texts: Iterator[tuple[int, ...]]) -> int:
     return sum(n * (n - 1) // 2 for n in Counter(texts).values())
 
 
+def support_of(number: int, equal: int) -> float:
+    """Return the number of equally likely texts of which N would hold so many equal pairs."""
+    return number * (number - 1) / 2 / equal if equal else math.inf
+
+
 @checked_arguments
 def birthday_support(number: PositiveInt, chance: OpenShare = 0.5) -> float:
     """Return N² / (2 log 1/(1 − p)): the number of equally likely texts of which N hold a duplicate with p.
@@ -141,10 +176,17 @@ def _parts(table: RefTable) -> Iterator[RefTable]:
         yield RefTable(ids, lengths, torch.zeros_like(slots), slots, 1, len(ids))
 
 
-def _rate_of_references(env: SequenceEnv, held_out: SequenceEnv, limit: int) -> float:
-    """Return the mean rate of the first references of held-out items."""
-    context = held_out.contexts(torch.arange(min(limit, held_out.size), device=held_out.device))
+def _first_references(held_out: SequenceEnv, limit: int) -> Tensor:
+    """Return the first references of the items that texts are written about, padded with PAD."""
+    context = held_out.contexts(items_tested(held_out.size, limit).to(held_out.device))
     words, lengths = context["references"][:, 0], context["reference_lengths"][:, :1]
     inside = torch.arange(words.shape[1], device=words.device) < lengths
-    near = nearest_neighbours(env, torch.where(inside, words, PAD))
-    return sum(each.rate for each in near) / len(near)
+    return torch.where(inside, words, PAD)
+
+
+def _share_of_copies(found: Sequence[Neighbour]) -> float:
+    return sum(each.distance == 0 for each in found) / len(found) if found else math.nan
+
+
+def _mean_rate(found: Sequence[Neighbour]) -> float:
+    return sum(each.rate for each in found) / len(found) if found else math.nan

@@ -59,9 +59,14 @@ def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
     return replace(batch.trimmed(), context=context)
 
 
+def has_references(env: SequenceEnv) -> bool:
+    """Return whether the items of a task have references; nothing is drawn."""
+    return "references" in env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device))
+
+
 def check_has_references(env: SequenceEnv) -> None:
     """Refuse a task that has no references, before anything is drawn."""
-    if "references" not in env.contexts(torch.zeros(1, dtype=torch.int64, device=env.device)):
+    if not has_references(env):
         raise ValueError(
             f"{type(env).__name__} has no references to learn from; likelihood, and agents that mix it in, "
             'need items with "references" and "reference_lengths"'

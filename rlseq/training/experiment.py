@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,22 @@ import torch
 from rlseq.agents import make_agent
 from rlseq.engine.decode import Sample
 from rlseq.engine.evaluation import evaluate_texts
+from rlseq.engine.memorisation import memorisation
+from rlseq.engine.references import has_references
 from rlseq.policies import make_policy
-from rlseq.training.experiment_envs import testing_env, training_env
+from rlseq.training.experiment_envs import held_out, testing_env, training_env
 from rlseq.training.loop import train
 from rlseq.training.model import VALUE_HEAD, Model, give_weights, load
 from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import RunFolder
-from rlseq.utils.files import read_sealed, write_sealed
+from rlseq.types import SteppedEnv
+from rlseq.utils.files import Json, read_sealed, write_sealed
 from rlseq.utils.imports import import_modules
 from rlseq.utils.ranks import launched_as
 
+SAMPLES, TRAINING_TEXTS = 100, 5000  # that are compared with each other after training
+NEAREST_SHOWN = 5  # samples that are kept with the training text that is nearest to each
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the sweep of likelihood (Caccia et al. 2020)
 
 
@@ -129,6 +135,9 @@ def run(
     if config.sweep and me.number == 0:
         sweep = [_at(agent.policy, fresh, t, config.texts) for t in TEMPERATURES]
         write_sealed(folder / "temperatures.json", {"temperatures": sweep})
+    if not isinstance(env, SteppedEnv) and has_references(env):
+        beside = memorised(agent.policy, env, fresh if held_out(config.env) else None)
+        write_sealed(folder / "memorisation.json", beside)
     return first, fresh
 
 
@@ -136,6 +145,19 @@ def run_of_comparison(config: RunConfig) -> None:
     """Train a run of a comparison in a process of its own; its alarms go to the log."""
     start = None if config.start is None or config.stock else load(config.start)
     run(config, start, alarms=_logged, probe=False)
+
+
+def memorised(policy: Any, env: Any, fresh: Any) -> Json:
+    """Return how near samples of a policy are to training texts, and to each other, as JSON holds it."""
+    found = memorisation(policy, env, fresh, limit=SAMPLES, known=TRAINING_TEXTS)
+    means = {name: value if isfinite(value) else None for name, value in found.means().items()}
+    return {
+        **means,
+        "samples": len(found.neighbours),
+        "known": found.known,
+        "items": env.size,
+        "nearest": [each._asdict() for each in found.neighbours[:NEAREST_SHOWN]],
+    }
 
 
 def _logged(alarm: str) -> None:
