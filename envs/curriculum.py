@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.starts import Starts
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, OpenShare, Share, checked_arguments
+from rlseq.utils.errors import check_options, pick
 from rlseq.utils.stateful import TensorState
 
 _E = TypeVar("_E", bound=SequenceEnv)
@@ -200,3 +202,22 @@ def ReverseCurriculum(env: _E, low: float = 0.2, high: float = 0.9) -> _E:  # no
     if not low <= high:
         raise ValueError(f"low must be at most high, got low={low} and high={high}")
     return env.replace(starts=EdgeOfSuccess(env, low, high))
+
+
+PACES: dict[str, Callable[..., Pacing]] = {"by_schedule": BySchedule, "by_success": BySuccess}
+
+
+def with_curriculum(env: _E, name: str, **settings: Any) -> _E:
+    """Return the task with a curriculum by its name.
+
+    Args:
+        env: the training task.
+        name: "by_schedule" or "by_success" for short items first, or "reverse" for beginnings of references.
+        **settings: fields of `BySchedule` or `BySuccess`, or arguments of `ReverseCurriculum`.
+    """
+    make = pick({"reverse": ReverseCurriculum, **PACES}, name.replace("-", "_"), "curriculum")
+    known = [each for each in signature(make).parameters if each != "env"]
+    check_options(settings, known, f"the curriculum {name}")
+    return (
+        ReverseCurriculum(env, **settings) if make is ReverseCurriculum else Curriculum(env, make(**settings))
+    )

@@ -16,7 +16,7 @@ BELOW = {
     "auditing": "agents",
     "recipe": "compare data",
     "compare": "training",
-    "training": "agents adapters",
+    "training": "agents adapters envs",
     "agents": "value_based discriminators",
     "envs": "data policies",
     "adapters": "policy_gradient policies",

@@ -235,6 +235,22 @@ def warmup() -> str:
     return text
 
 
+def sparse() -> str:
+    """Return whether each way to train solves a sparse task, and the tokens that it took."""
+    text = ""
+    for run in runs("sparse"):
+        rows = []
+        for name, found in run["results"]["rows"].items():
+            last = [f"{one['curve'][-1][1]:.2f}" for one in found]
+            solved = ["–" if one["solved"] is None else f"{one['solved']:,}" for one in found]
+            given = [f"{one['reference_tokens'] / one['tokens']:.0%}" for one in found]
+            seconds = sum(one["seconds"] for one in found) / len(found)
+            rows.append([name, *(", ".join(each) for each in (last, solved, given)), f"{seconds:.0f} s"])
+        head = ["trained", "exact copies", "tokens to 0.95", "tokens given by references", "a run"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
 def tuned() -> str:
     """Return what the commands reach that give no setting."""
     text = ""

@@ -22,6 +22,7 @@ from rlseq.cli.options import (
     flag,
     flags,
     form,
+    named_settings,
     parsed,
     read_config,
     settings,
@@ -157,6 +158,7 @@ def train(name: str, words: Sequence[str]) -> None:
             "algorithm": name,
             "options": {**({} if start else tuned.options), **settings(given.option, "option")},
             "hyper": {n: getattr(given, n) for n, _, f in own if getattr(given, n) != f.default_factory()},
+            "curriculum": named_settings(given.curriculum, "curriculum"),
             "policy": policy,
             "sizes": dict(tuned.sizes) if not (given.policy or start) else settings(sizes, "policy"),
         }

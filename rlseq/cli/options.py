@@ -152,6 +152,11 @@ def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
     return found
 
 
+def named_settings(words: Sequence[str], what: str) -> dict[str, Any]:
+    """Return a name and its settings, as in `by_success wanted=0.6`, as a dictionary; of no words none."""
+    return {"name": words[0], **settings(words[1:], what)} if words else {}
+
+
 def literal(text: str) -> Any:
     """Return a Python or JSON literal of numbers, strings, lists and dictionaries, or the text itself."""
     named = {"true": True, "false": False, "none": None, "null": None}

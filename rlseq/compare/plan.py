@@ -28,6 +28,7 @@ Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
 # Settings that do not change the results, and are not recorded.
 OF_MACHINE = ("jobs", "executor", "gpus", "slurm", "out", "quiet")
+OF_RUN = ("agent", "reward", "curriculum", "curiosity")  # settings of an agent that are not hyper-parameters
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
@@ -43,8 +44,9 @@ class ComparisonConfig(Checked):
     agents: Names
     """Names of agents; "sb3-ppo" and "sb3-a2c" are those of stable-baselines3. In Python also a dictionary
     of hyper-parameters by name: `{"fast": {"agent": "scst", "lr": 1e-3}}` defines a variant, and "reward" in
-    the hyper-parameters is a metric to train on, while tests report the reward of the task. On the command
-    line, `--hyper lr=1e-3` is for all agents, `--hyper scst.lr=1e-3` for one."""
+    the hyper-parameters is a metric to train on, while tests report the reward of the task;
+    "curriculum", such as "reverse" or `{"name": "by_success", "wanted": 0.6}`, and "curiosity" are those of
+    `rlseq train`. On the command line, `--hyper scst.lr=1e-3 rloo.curriculum=reverse`."""
     seeds: PositiveInt = 4
     """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
     budget_tokens: Tokens = 1_000_000
@@ -196,9 +198,11 @@ class ComparisonConfig(Checked):
                 algorithm=settings["agent"],
                 hyper={
                     **suited,
-                    **{key: value for key, value in settings.items() if key not in ("agent", "reward")},
+                    **{key: value for key, value in settings.items() if key not in OF_RUN},
                 },
                 reward=settings.get("reward"),
+                curriculum=_as_options(settings.get("curriculum") or {}),
+                curiosity=settings.get("curiosity", 0.0),
                 policy=policy,
                 sizes=sizes,
                 seed=seed,
@@ -211,6 +215,11 @@ class ComparisonConfig(Checked):
                 sweep=self.temperatures and likelihood and not starts,
                 training_options=(self.mle_options or {}) if likelihood else {},
             )
+
+
+def _as_options(given: str | Options) -> Options:
+    """Return a name with its settings as a dictionary."""
+    return {"name": given} if isinstance(given, str) else given
 
 
 def check_runs(jobs: Sequence[RunConfig]) -> None:

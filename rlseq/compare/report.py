@@ -70,7 +70,7 @@ def _shown(task: Json) -> dict[str, Any]:
         "scores": tables.scores(task),
         "matrix": tables.matrix(task),
         "pairs_table": tables.pairs(task),
-        "memorisation": tables.memorisation(task),
+        "memorisation": tables.memorised_by_agents(task),
         "costs": tables.costs(task),
         "settings": tables.hyper_parameters(task),
         "bars": (bars := _bars(task)),

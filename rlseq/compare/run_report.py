@@ -312,7 +312,10 @@ def _of_task(run: Json, config: Json) -> dict[str, Any]:
 
 def _of_run(run: Json) -> Iterable[str]:
     """Yield the settings of a run that are neither of its agent nor of its task or policy."""
-    shown = ("budget_tokens", "evaluations", "texts", "metrics", "seed", "imports", "reward")
+    shown = (
+        *("budget_tokens", "evaluations", "texts", "metrics", "seed", "imports", "reward"),
+        *("curriculum", "curiosity"),
+    )
     return (name for name in shown if run.get(name) not in (None, [], {}))
 
 

@@ -40,7 +40,7 @@ class Table:
 
 def tables(task: Json) -> list[Table]:
     """Return all tables of a task."""
-    memorised = [table] if (table := memorisation(task)).rows else []
+    memorised = [table] if (table := memorised_by_agents(task)).rows else []
     return [scores(task), matrix(task), pairs(task), *memorised, costs(task), hyper_parameters(task)]
 
 
@@ -123,7 +123,7 @@ def pairs(task: Json) -> Table:
     return Table("pairs", caption, head, rows)
 
 
-def memorisation(task: Json) -> Table:
+def memorised_by_agents(task: Json) -> Table:
     """Return how near samples of every agent are to training texts; no rows where none were compared."""
     found = [(a["name"], a["memorisation"]) for a in ranked(task) if a.get("memorisation")]
     rows = [

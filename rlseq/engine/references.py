@@ -46,9 +46,12 @@ def draw_references(env: SequenceEnv, context: Context | None = None) -> Rollout
 
 
 def length_bucket(env: SequenceEnv) -> Context | None:
-    """Return a fresh batch of contexts whose texts have similar lengths, if the task can draw one."""
+    """Return a fresh batch of contexts whose texts have similar lengths, if the task can draw one.
+
+    A curriculum draws items itself, so that it has none.
+    """
     env = sequence_env(env)
-    index = env.length_bucket(env.rank.all(env.num_envs))
+    index = env.length_bucket(env.rank.all(env.num_envs)) if env.starts is None else None
     return None if index is None else env.begin(index=env.rank.own(index))
 
 

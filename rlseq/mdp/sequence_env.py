@@ -119,6 +119,12 @@ class SequenceEnv(Task, gym.vector.VectorEnv[Observation, Any, Any]):
 
         All rows share one generator, which `seed` sets, so a list of seeds is refused.
         """
+        if self.starts is not None and self.starts.gives_words:
+            raise ValueError(
+                "this task begins texts with words of references (ReverseCurriculum), which Gymnasium's "
+                "reset and step cannot show; train on it by rlseq.train, or step through the task without "
+                "that: env.replace(starts=None)"
+            )
         options = dict(options or {})
         rows = options.pop("reset_mask", None)
         unknown = set(options) - {"repeat", "index"}

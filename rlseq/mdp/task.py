@@ -134,6 +134,11 @@ class Task:
         """Continue from a state."""
         set_generator(self.generator, state["generator"])
         load_states(self.parts, state["rewards"], "task's rewards")
+        if ("starts" in state) != (self.starts is not None):
+            had, has = ("a", "no") if "starts" in state else ("no", "a")
+            raise ValueError(
+                f"the state is of a task with {had} curriculum, and this task has {has} curriculum"
+            )
         if self.starts is not None:
             self.starts.load_state_dict(state["starts"])
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
-from rlseq.agents import make_agent
+from rlseq.agents import AGENTS, make_agent
 from rlseq.engine.decode import Sample
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.engine.memorisation import memorisation
 from rlseq.engine.references import has_references
+from rlseq.envs.curiosity import Curiosity
+from rlseq.envs.curriculum import with_curriculum
 from rlseq.policies import make_policy
+from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training.experiment_envs import held_out, testing_env, training_env
 from rlseq.training.loop import train
 from rlseq.training.model import VALUE_HEAD, Model, give_weights, load
@@ -23,6 +26,7 @@ from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import RunFolder
 from rlseq.types import SteppedEnv
+from rlseq.utils.errors import pick
 from rlseq.utils.files import Json, read_sealed, write_sealed
 from rlseq.utils.imports import import_modules
 from rlseq.utils.ranks import launched_as
@@ -44,6 +48,7 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
     env = training_env(
         config.env, {**config.options, **config.training_options}, config.reward, config.seed, words
     )
+    env = with_wrappers(config, env)
     fresh = testing_env(config.env, config.options, config.metrics, words, config.reward)
     if config.stock:
         from rlseq.adapters.sb3_agent import stock_agent
@@ -55,6 +60,30 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
     if start is not None:
         give_weights(str(config.start), start.policy.state_dict(), policy, VALUE_HEAD)
     return agent, env, fresh
+
+
+def with_wrappers(config: RunConfig, env: Any) -> Any:
+    """Return the training task with the curriculum and the curiosity of a run."""
+    cls = None if config.stock else pick(AGENTS, config.algorithm, "agent")
+    if config.curiosity:
+        if cls is None or not issubclass(cls, PolicyGradient) or not cls.uses_task_reward:
+            raise ValueError(
+                f"curiosity is a reward, and {config.algorithm} is not trained on the reward of the task; "
+                "take a policy gradient, such as reinforce or rloo"
+            )
+        env = Curiosity(env, weight=config.curiosity)
+    if config.curriculum:
+        settings = dict(config.curriculum)
+        name = str(settings.pop("name", ""))
+        by_schedule = name.replace("-", "_") == "by_schedule"
+        if cls is None or not (by_schedule or issubclass(cls, PolicyGradient)):
+            raise ValueError(
+                f"the curriculum {name!r} follows the returns of a policy's texts, and {config.algorithm} "
+                "has none that it could follow; take a policy gradient, such as reinforce or rloo"
+                + (", or the curriculum by_schedule" if cls else "")
+            )
+        env = with_curriculum(env, name, **settings)
+    return env
 
 
 def inherited(config: RunConfig, start: Model) -> RunConfig:
@@ -136,7 +165,7 @@ def run(
         sweep = [_at(agent.policy, fresh, t, config.texts) for t in TEMPERATURES]
         write_sealed(folder / "temperatures.json", {"temperatures": sweep})
     if not isinstance(env, SteppedEnv) and has_references(env):
-        beside = memorised(agent.policy, env, fresh if held_out(config.env) else None)
+        beside = beside_training_texts(agent.policy, env, fresh if held_out(config.env) else None)
         write_sealed(folder / "memorisation.json", beside)
     return first, fresh
 
@@ -147,7 +176,7 @@ def run_of_comparison(config: RunConfig) -> None:
     run(config, start, alarms=_logged, probe=False)
 
 
-def memorised(policy: Any, env: Any, fresh: Any) -> Json:
+def beside_training_texts(policy: Any, env: Any, fresh: Any) -> Json:
     """Return how near samples of a policy are to training texts, and to each other, as JSON holds it."""
     found = memorisation(policy, env, fresh, limit=SAMPLES, known=TRAINING_TEXTS)
     means = {name: value if isfinite(value) else None for name, value in found.means().items()}

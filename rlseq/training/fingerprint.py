@@ -131,6 +131,7 @@ def describe_task(env: Any) -> dict[str, Any]:
         "vocab": _words(env.vocab),
         "source_vocab": env.source_vocab and _words(env.source_vocab),
         "reward": {name: str(getattr(part, "signature", name_of(part))) for name, part in env.parts.items()},
+        **({} if env.starts is None else {"starts": type(env.starts).__name__}),
     }
 
 

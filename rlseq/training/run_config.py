@@ -19,11 +19,12 @@ from rlseq.policies import COMPONENTS, POLICIES
 from rlseq.policies.mlp import ControlSpec
 from rlseq.training.run_folder import read_results
 from rlseq.types import SteppedEnv
-from rlseq.utils.arguments import Checked, PositiveInt, Seed, Tokens, keyword_names
+from rlseq.utils.arguments import Checked, NonNegativeFloat, PositiveInt, Seed, Tokens, keyword_names
 from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 
 OF_WORDS = ("words", "vocab", "tokenizer")  # options of a task for vocabularies, which `words.json` holds
+OPTIONAL = ("curiosity", "curriculum", "imports", "unrecorded")  # stored where they are given
 TO_WORDS = (  # options of a task by which vocabularies are made
     *("level", "min_count", "vocab_size"),
     *("tokenizer", "prompt", "languages"),
@@ -52,6 +53,11 @@ class RunConfig(Checked):
     """A metric to train on, or "constant" or "shuffled" as a control; by default the reward of the task.
 
     Tests report it under its own name; `reward` there is always the reward of the task."""
+    curriculum: Mapping[str, Any] = field(default_factory=dict)
+    """A curriculum of the training items and its settings: `by_schedule until=0.5` or `by_success wanted=0.8`
+    for short items first, `reverse` for texts that begin with words of references (docs/tasks/index.md)."""
+    curiosity: NonNegativeFloat = 0.0
+    """Weight of a reward for what is new to a model of the task, in training only; 0 for none."""
     policy: str = "lstm"
     """Name of the policy; on the command line with its sizes, `lstm hidden=64` (`rlseq policies`)."""
     sizes: Mapping[str, Any] = field(default_factory=dict)
@@ -119,8 +125,8 @@ class RunConfig(Checked):
         return there and read_results(folder)["status"] == "finished"
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings as JSON values, without folders, and without `imports` if there are none."""
-        optional = [name for name in ("imports", "unrecorded") if not getattr(self, name)]
+        """Return the settings as JSON values, without folders, and without optional ones that are empty."""
+        optional = [name for name in OPTIONAL if not getattr(self, name)]
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in found.items() if name not in ("folder", "start", *optional)}
 

@@ -23,7 +23,7 @@ def of_runs(folder: Path, agent: str) -> list[dict[str, Any]]:
 
 def test_a_comparison_shows_the_means_of_its_runs(comparison: Any) -> None:
     (task,) = comparison.results["tasks"]
-    table = tables.memorisation(task)
+    table = tables.memorised_by_agents(task)
     rows = {row[0]: row[1:] for row in table.rows}
     assert {"start", "mle", "reinforce", "sb3-a2c"} <= set(rows)
     for agent in task["agents"]:
@@ -47,7 +47,7 @@ def test_a_comparison_without_these_figures_is_shown_without_them(comparison: An
     results = json.loads(json.dumps(comparison.results))
     for agent in results["tasks"][0]["agents"]:
         del agent["memorisation"]
-    assert not tables.memorisation(results["tasks"][0]).rows
+    assert not tables.memorised_by_agents(results["tasks"][0]).rows
     assert "copies" not in tables.markdown(results)
     assert Comparison(comparison.folder, results).table()
 
