@@ -47,9 +47,10 @@ from rlseq.types import LearningReward, SteppedEnv
 from rlseq.utils.ranks import Rank, everyones, this_rank
 
 FOR_RANKS = (  # agents that tests compare with one process (tests/test_ranks.py)
-    *("a2c", "adversarial", "continuous", "dagger", "dapo", "dr_grpo", "e2e", "gail", "grpo", "gumbel"),
-    *("maligan", "max_ent_irl", "mixer", "mle", "mrt", "mrt_corrected", "pg_bleu", "ppo", "ppo_kl"),
-    *("rankgan", "regs", "reinforce", "rloo", "scheduled_sampling", "scst", "seqgan", "trpo"),
+    *("a2c", "adversarial", "cispo", "continuous", "cpo", "dagger", "dapo", "dpo", "dppo", "dr_grpo", "dro"),
+    *("e2e", "gail", "gmpo", "grpo", "gspo", "gumbel", "maligan", "max_ent_irl", "mixer", "mle", "mrt"),
+    *("mrt_corrected", "pg_bleu", "ppo", "ppo_kl", "rankgan", "regs", "reinforce", "reinforce_pp", "rloo"),
+    *("sapo", "scheduled_sampling", "scst", "seqgan", "trpo"),
 )
 FACTORS_FOR_RANKS: Mapping[str, Sequence[Any]] = {  # functions and classes, tested in the same way
     "credit": (*(reward_to_go, immediate), *(Completions, Increments, Lambda, NStep, Stepwise)),

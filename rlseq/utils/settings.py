@@ -46,7 +46,8 @@ def takes_fields_of(cls: type) -> Callable[[F], F]:
     def documented(function: F) -> F:
         own = inspect.signature(function)
         named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        settings = [p for p in inspect.signature(cls).parameters.values() if p.name not in own.parameters]
+        taken = {p.name for p in named}
+        settings = [p for p in inspect.signature(cls).parameters.values() if p.name not in taken]
         keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in settings]
         vars(function)["__signature__"] = own.replace(parameters=[*named, *keywords])
         listed = "".join(
