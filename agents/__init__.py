@@ -29,6 +29,8 @@ from rlseq.agents.gail import GAIL as GAIL
 from rlseq.agents.gail import PAYS
 from rlseq.agents.gail import MaxEntIRL as MaxEntIRL
 from rlseq.agents.ggan import GGAN as GGAN
+from rlseq.agents.gkd import DISTANCES
+from rlseq.agents.gkd import GKD as GKD
 from rlseq.agents.grpo import DAPO as DAPO
 from rlseq.agents.grpo import GRPO as GRPO
 from rlseq.agents.grpo import DrGRPO as DrGRPO
@@ -90,6 +92,7 @@ AGENTS: dict[str, type[Agent]] = {
     "g_learning": GLearning,
     "gail": GAIL,
     "ggan": GGAN,
+    "gkd": GKD,
     "gmpo": GMPO,
     "grpo": GRPO,
     "gspo": GSPO,
@@ -124,6 +127,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "backup": BACKUPS,
     "critic": CRITICS,
     "critic_input": CRITIC_INPUTS,
+    "distance": DISTANCES,
     "expert": EXPERTS,
     "explore": EXPLORATIONS,
     "form": FORMS,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlseq.engine.decode import Decode
 from rlseq.engine.references import check_has_references
-from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.sequence_env import SequenceEnv, unwrap_task
 from rlseq.policy_gradient.agent import SCHEDULES
 from rlseq.policy_gradient.baselines import (
     BASELINES,
@@ -220,7 +220,7 @@ def check_task(agent: Any, env: SequenceEnv | SteppedEnv) -> None:
     if agent.mle:
         check_has_references(env)
     if agent.needs_reference:
-        _check_vocabulary(agent.reference, env)
+        check_vocabulary(agent.reference, env, "reference")
 
 
 def without_others(agent: Any, env: SequenceEnv) -> list[str]:
@@ -249,16 +249,25 @@ def _either(a: int, b: int) -> str:
     return f"{a}" if a == b else f"{a} or {b}"
 
 
-def _check_vocabulary(reference: Any, env: SequenceEnv) -> None:
-    """Refuse a reference policy that does not write the words of the task."""
+def check_vocabulary(other: Any, env: Any, what: str) -> None:
+    """Refuse another policy that does not write the words of the task.
+
+    Args:
+        other: the policy.
+        env: the task; one that steps itself is not looked at.
+        what: the argument that it is.
+    """
+    env = unwrap_task(env)
+    if isinstance(env, SteppedEnv):
+        return
     first = torch.zeros(1, dtype=torch.int64, device=env.device)
-    with torch.no_grad(), eval_mode(reference), env.preserved():
-        state = reference.start(env.context_of(first))
-        logits, _ = reference.step(first + env.vocab.bos, state)
+    with torch.no_grad(), eval_mode(other), env.preserved():
+        state = other.start(env.context_of(first))
+        logits, _ = other.step(first + env.vocab.bos, state)
     if logits.shape[-1] != len(env.vocab):
         raise ValueError(
-            f"the reference policy writes {logits.shape[-1]} words, the task has {len(env.vocab)}; pass "
-            "reference= a policy made for this task"
+            f"the {what} policy writes {logits.shape[-1]} words, the task has {len(env.vocab)}; pass "
+            f"{what}= a policy made for this task"
         )
 
 

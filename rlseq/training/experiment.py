@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -55,7 +56,7 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
 
         return stock_agent(config.algorithm, env, **config.hyper), env, fresh
     policy = make_policy(config.policy, env, **config.policy_sizes)
-    agent = make_agent(config.algorithm, policy, **config.hyper)
+    agent = make_agent(config.algorithm, policy, **with_teachers(config.hyper, env))
     agent.check(env)
     if start is not None:
         give_weights(str(config.start), start.policy.state_dict(), policy, VALUE_HEAD)
@@ -84,6 +85,21 @@ def with_wrappers(config: RunConfig, env: Any) -> Any:
             )
         env = with_curriculum(env, name, **settings)
     return env
+
+
+def with_teachers(hyper: Mapping[str, Any], env: Any) -> dict[str, Any]:
+    """Return hyper-parameters with the policies of runs in place of the folders of teachers."""
+    if "teacher" not in hyper:
+        return dict(hyper)
+    folders = [hyper["teacher"]] if isinstance(hyper["teacher"], str) else hyper["teacher"]
+    models = [load(folder) for folder in folders]
+    for folder, model in zip(folders, models, strict=True):
+        if model.spec.vocab.words != env.vocab.words:
+            raise ValueError(
+                f"the teacher {folder} writes other words than the task: {len(model.spec.vocab)} against "
+                f"{len(env.vocab)}; train both on one task, the second with --start or with the first's words"
+            )
+    return {**hyper, "teacher": [model.policy.requires_grad_(False) for model in models]}
 
 
 def inherited(config: RunConfig, start: Model) -> RunConfig:

@@ -81,6 +81,20 @@ MUTATIONS = [
             "variants",
         ),
         (
+            "gkd-direction",
+            "agents/gkd.py",
+            "    return kl(ours, teacher)",
+            "    return kl(teacher, ours)",
+            "gkd",
+        ),
+        (
+            "gkd-ensemble-logits",
+            "agents/gkd.py",
+            "log_probs = torch.stack([z.log_softmax(-1) for z in logits])",
+            "log_probs = torch.stack([*logits])",
+            "gkd",
+        ),
+        (
             "dpo-reference-twice",
             "agents/dpo.py",
             "return self.beta * (evaluation.log_probs - batch.reference_log_probs)",
