@@ -25,6 +25,7 @@ register("rlseq/Boxes-v0", "rlseq.envs.boxes:Boxes")
 register("rlseq/Chat-v0", "rlseq.envs.chat:Chat")
 register("rlseq/Summary-v0", "rlseq.envs.summary:Summary")
 register("rlseq/Extract-v0", "rlseq.envs.extract:Extract")
+register("rlseq/Retrieval-v0", "rlseq.envs.retrieval:Retrieval")
 
 
 def __getattr__(name: str) -> Any:
