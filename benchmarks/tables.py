@@ -31,6 +31,7 @@ from tabled.agents import (
 from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.families import families
+from tabled.imitation import dagger, gail
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, training, tune
 from tabled.tasks import boxes, captions, chat, finetune, ggan, oracle, pretrain, recipes, tasks
@@ -50,10 +51,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "control-trpo": partial(control, "control-trpo"),
     "control-values": partial(control, "control-values"),
     "coverage": coverage,
+    "dagger": dagger,
     "demo": demo,
     **{f"families-{task}": partial(families, task) for task in ("copy", "cartpole", "oracle", "g2p")},
     "finetune": finetune,
     "fit": fit,
+    "gail": gail,
     "gans": partial(oracle, "gans"),
     "ggan": ggan,
     "items": items,

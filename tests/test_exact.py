@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import rlseq
 from rlseq.policy_gradient.exact import texts
@@ -115,3 +116,43 @@ def test_what_a_task_does_not_allow_is_never_written(by_prefix: bool) -> None:
     assert float(rlseq.exact.objective(policy, env)) == pytest.approx(
         float(returns.mean()), abs=4 * error + 1e-6
     )
+
+
+def test_three_estimators_of_one_gradient_and_their_variances(tiny: Any) -> None:
+    """Score function, the same less E[R], and differences along one weight, of two texts each (SCOPE R11).
+
+    All by enumeration of what can be sampled, for the weights of the last layer.
+    """
+    env, policy = tiny(sources=0)
+    weight, sigma = policy.head.weight, 0.05
+
+    def returns() -> tuple[Any, Tensor, Tensor, Tensor]:
+        whole = tiny.whole(policy, env)
+        gained = whole.rewards.sum(1)
+        mean = whole.chance @ gained
+        return whole, gained, mean, whole.chance @ (gained - mean).square()
+
+    whole, gained, mean, _ = returns()
+    (exact,) = torch.autograd.grad(whole.log_p.exp() @ gained, weight, retain_graph=True)
+    slopes = torch.stack(
+        [torch.autograd.grad(x, weight, retain_graph=True)[0].flatten() for x in whole.log_p]
+    )
+    variance = {}
+    for name, baseline in (("plain", 0.0), ("centred", mean)):
+        each = slopes * (gained - baseline).unsqueeze(1)
+        expected = whole.chance @ each
+        torch.testing.assert_close(expected, exact.flatten(), rtol=1e-3, atol=1e-5)
+        variance[name] = float(whole.chance @ (each - expected).square().sum(1)) / 2
+    found, square, flat = [], 0.0, weight.data.view(-1)
+    for place in range(len(flat)):
+        there = []
+        for step in (sigma, -sigma):
+            flat[place] += step
+            there.append(returns()[2:])
+            flat[place] -= step
+        (up, noise), (down, more) = there
+        found.append(float(up - down) / (2 * sigma))
+        square += len(flat) * float(noise + more + (up - down).square()) / (2 * sigma) ** 2
+    torch.testing.assert_close(torch.tensor(found), exact.flatten(), rtol=2e-2, atol=1e-3)
+    variance["differences"] = square - float(exact.square().sum())
+    assert variance["centred"] < variance["plain"] < variance["differences"] / 10

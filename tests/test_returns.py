@@ -231,6 +231,19 @@ def test_an_action_seen_often_is_not_favoured_by_that() -> None:
     assert towards_a[1] == pytest.approx(0.25 * 0.75 * (2 - 1)), "that is ∇ Σ p R"
 
 
+def test_an_action_that_was_not_sampled_loses_where_all_rewards_are_positive() -> None:
+    """Of three actions b and c are sampled, and a would have paid most (SCOPE R5)."""
+    logits = torch.zeros(3, requires_grad=True)
+    actions, rewards = torch.tensor([[1], [2]]), torch.tensor([[1.0], [1.5]])
+    chance_of_a = {}
+    for baseline in (0.0, (3.0 + 1.0 + 1.5) / 3):
+        log_probs = logits.log_softmax(0)[actions]
+        loss = (score_function(log_probs, rewards - baseline) * per_sequence(torch.ones(2, 1))).sum()
+        after = logits.detach() - torch.autograd.grad(loss, logits)[0]
+        chance_of_a[baseline > 0] = float(after.softmax(0)[0])
+    assert chance_of_a[False] < 1 / 3 < chance_of_a[True]
+
+
 def test_i_do_not_know_and_i_am_john() -> None:
     """Judged whole, "I don't know" costs P("I"); judged by what may still come, it need not (SCOPE R15)."""
     logits = torch.zeros(2, 4, requires_grad=True)  # at each of two steps, of: I, you, don't-know, am-John

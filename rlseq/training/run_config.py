@@ -24,7 +24,7 @@ from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 
 OF_WORDS = ("words", "vocab", "tokenizer")  # options of a task for vocabularies, which `words.json` holds
-OPTIONAL = ("curiosity", "curriculum", "imports", "unrecorded")  # stored where they are given
+STORED_IF_GIVEN = ("curiosity", "curriculum", "imports", "unrecorded")  # stored where they are given
 TO_WORDS = (  # options of a task by which vocabularies are made
     *("level", "min_count", "vocab_size"),
     *("tokenizer", "prompt", "languages"),
@@ -126,7 +126,7 @@ class RunConfig(Checked):
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON values, without folders, and without optional ones that are empty."""
-        optional = [name for name in OPTIONAL if not getattr(self, name)]
+        optional = [name for name in STORED_IF_GIVEN if not getattr(self, name)]
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in found.items() if name not in ("folder", "start", *optional)}
 

@@ -1,7 +1,7 @@
 """Plant errors in a copy of the library, one at a time, and see which tests notice.
 
     python tests/campaigns/mutations.py                      # all; counts to benchmarks/results/campaigns/
-    python tests/campaigns/mutations.py --only mixer-given   # one or more, by name
+    python tests/campaigns/mutations.py --only mixer-given   # one or more, by name; added to those counts
     python tests/campaigns/mutations.py --seed 7             # the same errors in another order of tests
 
 Each error replaces a text that occurs exactly once in its file, and names the test files that should fail.
@@ -10,6 +10,7 @@ Each error replaces a text that occurs exactly once in its file, and names the t
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "campaigns"
 TIMEOUT = 300  # seconds for the tests of one error
 
 
@@ -996,6 +998,14 @@ def campaign(names: list[str], seed: int) -> dict[str, dict[str, Any]]:
     return found
 
 
+def counted() -> dict[str, dict[str, Any]]:
+    """Return the errors of earlier runs that can still be planted, each with the commit of its run."""
+    before = json.loads((RESULTS / "mutations.json").read_text("utf-8"))
+    known = {mutation.name for mutation in MUTATIONS}
+    tried_before = before["results"]["mutations"].items()
+    return {name: {"commit": before["commit"], **one} for name, one in tried_before if name in known}
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -1009,14 +1019,14 @@ def main() -> None:
     found = campaign(options.only, options.seed)
     killed = sum(result["killed"] for result in found.values())
     print(f"{killed} of {len(found)} killed")  # noqa: T201
-    if not options.only:
-        sys.path.insert(0, str(ROOT / "benchmarks"))
-        import record
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import record
 
-        counts = {"planted": len(found), "killed": killed, "mutations": found}
-        record.write(
-            "mutations", {"seed": options.seed, **counts}, ROOT / "benchmarks" / "results" / "campaigns"
-        )
+    found = {name: {**one, "commit": record.COMMIT} for name, one in found.items()}
+    every = {**(counted() if options.only else {}), **found}
+    killed = sum(one["killed"] for one in every.values())
+    counts = {"planted": len(every), "killed": killed, "mutations": every}
+    record.write("mutations", {"seed": options.seed, **counts}, RESULTS)
 
 
 if __name__ == "__main__":
