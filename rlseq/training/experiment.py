@@ -180,7 +180,7 @@ def run(
     if config.sweep and me.number == 0:
         sweep = [_at(agent.policy, fresh, t, config.texts) for t in TEMPERATURES]
         write_sealed(folder / "temperatures.json", {"temperatures": sweep})
-    if not isinstance(env, SteppedEnv) and has_references(env):
+    if me.number == 0 and not isinstance(env, SteppedEnv) and has_references(env):
         beside = beside_training_texts(agent.policy, env, fresh if held_out(config.env) else None)
         write_sealed(folder / "memorisation.json", beside)
     return first, fresh
