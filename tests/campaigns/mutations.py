@@ -223,7 +223,7 @@ MUTATIONS = [
         (
             "by-batch-no-mean",
             "rlseq/policy_gradient/factors.py",
-            "centred = advantages - (advantages * real).sum()",
+            "centred = advantages - total((advantages * real).sum())",
             "centred = advantages",
             "objectives",
         ),
@@ -237,15 +237,15 @@ MUTATIONS = [
         (
             "loo-with-own",
             "rlseq/policy_gradient/baselines.py",
-            "(total.sum(1, keepdim=True) - total) / (batch.samples - 1)",
-            "total.mean(1, keepdim=True).expand_as(total)",
+            "(whole.sum(1, keepdim=True) - whole) / (batch.samples - 1)",
+            "whole.mean(1, keepdim=True).expand_as(whole)",
             "exactness",
         ),
         (
             "mean-with-own",
             "rlseq/policy_gradient/baselines.py",
-            "others = batch.mask.sum(0) - batch.mask.int()",
-            "others = batch.mask.sum(0)",
+            "others = total(batch.mask.sum(0)) - batch.mask.int()",
+            "others = total(batch.mask.sum(0))",
             "exactness update mixer",
         ),
         (
@@ -272,8 +272,9 @@ MUTATIONS = [
         (
             "greedy-all-rows",
             "rlseq/policy_gradient/baselines.py",
-            'batch.context["index"][:: batch.samples]',
-            'batch.context["index"][: len(batch.actions) // batch.samples]',
+            'samples of a context."""\n        index = batch.context["index"][:: batch.samples]',
+            'samples of a context."""\n        index = batch.context["index"][: len(batch.actions) '
+            "// batch.samples]",
             "update",
         ),
         # ── returns and credit ──
@@ -323,14 +324,14 @@ MUTATIONS = [
         (
             "per-text-sum",
             "rlseq/policy_gradient/losses.py",
-            "mask / mask.sum(1, keepdim=True).clamp(min=1) / len(mask)",
+            "mask / mask.sum(1, keepdim=True).clamp(min=1) / this_rank().all(len(mask))",
             "mask / mask.sum(1, keepdim=True).clamp(min=1)",
             "losses objectives",
         ),
         (
             "per-token-rows",
             "rlseq/policy_gradient/losses.py",
-            "return mask / mask.sum().clamp(min=1)",
+            "return mask / total(mask.sum()).clamp(min=1)",
             "return mask / len(mask)",
             "losses objectives",
         ),
@@ -417,15 +418,15 @@ MUTATIONS = [
         (
             "mixer-counts-twice",
             "agents/mixer.py",
-            "env.counts.imitated(steps.sum())",
-            "env.counts.read += steps.sum()",
+            "env.counts.imitated(env.rank.total(steps.sum()))",
+            "env.counts.read += env.rank.total(steps.sum())",
             "mixer",
         ),
         ("e2e-uniform", "agents/e2e.py", "top.values.softmax(-1)", "torch.ones_like(top.values) / k", "e2e"),
         (
             "gumbel-without-noise",
             "rlseq/engine/relaxed.py",
-            "gumbel_noise(logits.shape, env.generator), temperature)",
+            "env.rank.own(noise), temperature)",
             "torch.zeros_like(logits), temperature)",
             "relaxed",
         ),
@@ -554,8 +555,8 @@ MUTATIONS = [
         (
             "trpo-values-move-the-trunk",
             "agents/trpo.py",
-            "own.where(policys == 0, 0.0)",
-            "own",
+            "else own.where(mixed == 0, 0.0)",
+            "else own",
             "trpo",
         ),
         (
