@@ -11,8 +11,7 @@ last value when the tokens are used; step sizes are constant.
 Every method trains the same policy, with a value head only where it needs V. Its setting is one of two,
 chosen by the score after the tokens on a seed that is used for nothing else. On `g2p` all methods start from
 the likelihood policy of their seed, elsewhere from nothing. `mle`, `dagger` and `gumbel` learn from
-references, the others from rewards alone. Texts from which the discriminator of `gumbel` learns count as no
-tokens.
+references, the others from rewards alone. Texts from which the discriminator of `gumbel` learns count, too.
 
 A run is added to results/families.json as soon as it is done, and is not done again. After a change of what
 all settings of a method share, remove its runs from there.

@@ -45,7 +45,7 @@ def _row(name: str, families: dict[str, str], found: list[dict[str, Any]]) -> li
 
 
 def interval(scores: list[float]) -> str:
-    """Return the mean with its interval of 95 %, in three decimals or, where scores are large, in none."""
+    """Return the mean with its interval of 95 %."""
     found = mean_interval(scores)
-    digits = 0 if max(map(abs, scores)) > 5 else 3
+    digits = 0 if max(map(abs, scores)) > 20 else 3  # returns of the pole, or shares and likelihoods
     return f"{found.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
