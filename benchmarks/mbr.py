@@ -4,9 +4,9 @@
 
 On G2P (edits of phonemes) and Parallel (BLEU) a model is trained by likelihood, on Parallel not to the end,
 where every decoder writes the reference; then test items are written greedily, by a beam of 5, and by minimum
-Bayes risk from samples at temperature τ. The utility is the task's reward. Intervals are of the paired difference
-from the beam over items; seconds are of one core; texts are the hypotheses written for each item. The last
-measurement is the whole utility matrix of 32 samples of 1,000 items.
+Bayes risk from samples at temperature τ. The utility is the task's reward. Intervals are of the paired
+difference from the beam over items; seconds are of one core; texts are the hypotheses written for each item.
+The last measurement is the whole utility matrix of 32 samples of 1,000 items.
 """
 
 from __future__ import annotations
