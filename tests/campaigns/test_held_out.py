@@ -40,7 +40,9 @@ def options_of(id: str, draw: random.Random, folder: Path) -> dict[str, Any]:
         }
     if name == "Oracle":
         return {"vocab_size": 1000, "references": 500, "data_seed": draw.randrange(1000)}
-    if name == "Captions":
+    if name == "Retrieval":
+        return {"documents": draw.randint(4, 20), "data_seed": draw.randrange(1000)}
+    if name in ("Boxes", "Captions"):
         return {"scenes": draw.choice((20, 100, 300)), "data_seed": draw.randrange(1000)}
     if name == "Numbers":
         languages = ("digits", "cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
