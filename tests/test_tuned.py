@@ -13,6 +13,7 @@ import torch
 import rlseq
 from rlseq.cli import main
 from rlseq.compare.plan import ComparisonConfig
+from rlseq.mdp.registry import ids
 from rlseq.training.tuned_settings import AFTER_LIKELIHOOD, TunedSettings, tuned_settings
 
 FILES = sorted(path.name.removesuffix(".yaml") for path in (files("rlseq.training") / "tuned").iterdir())
@@ -34,6 +35,10 @@ def test_every_file_makes_its_policy_and_its_agents(name: str) -> None:
     one = torch.zeros(1, dtype=torch.int64)
     likelihood = {"mle"} if "references" in env.contexts(one) else set()
     assert {*likelihood, "reinforce", "rloo", "scst"} <= tuned.agents.keys() | tuned.after_likelihood.keys()
+
+
+def test_every_task_has_them() -> None:
+    assert {f"rlseq/{name}" for name in FILES} == {*ids()} - {"rlseq/TwoStates-v0"}, "where nothing is chosen"
 
 
 def test_other_tasks_have_none() -> None:
