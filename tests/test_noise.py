@@ -16,6 +16,7 @@ from rlseq.mdp.task_spec import TaskSpec
 from rlseq.policies.noise import WithNoise
 from rlseq.policies.spec import TokenSpec
 from rlseq.policies.testing import check_policy
+from rlseq.training.model import VALUE_HEAD, give_weights
 from rlseq.types import BasePolicy
 
 SMALL: dict[str, Any] = {"hidden": 16, "embedding": 8}
@@ -115,3 +116,11 @@ def test_texts_under_noise_are_not_enumerated() -> None:
         rlseq.exact.gradient(rlseq.make_policy("gru", env, **SMALL), env)
     with pytest.raises((TypeError, ValueError), match="noise"):
         rlseq.make("rlseq/Copy-v0", noise=-1)
+
+
+def test_a_value_head_may_be_new_under_noise_too() -> None:
+    env = noisy()
+    without, with_head = (rlseq.make_policy("lstm", env, value=value, **SMALL) for value in (False, True))
+    give_weights("start", without.state_dict(), with_head, VALUE_HEAD)
+    for name, value in without.state_dict().items():
+        assert torch.equal(value, with_head.state_dict()[name])

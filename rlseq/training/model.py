@@ -305,10 +305,11 @@ def give_weights(path: str, weights: Mapping[str, Tensor], policy: Any, new: Seq
         path: the file or folder of the weights, for errors.
         weights: the weights by parameter.
         policy: the policy that receives them.
-        new: the parameters that may keep their initial weights if there are none for them.
+        new: the ends of the names of parameters that may keep their initial weights if there are none.
     """
     own = policy.state_dict()
-    weights = {**{name: own[name] for name in new if name in own and name not in weights}, **weights}
+    kept = {name: value for name, value in own.items() if name.endswith(tuple(new)) and name not in weights}
+    weights = {**kept, **weights}
     stored = {name: list(value.shape) for name, value in weights.items()}
     differ = [f"\n  {line}" for line in differences(stored, described_policy(policy)["parameters"], "policy")]
     if differ:
