@@ -33,6 +33,7 @@ TASK: dict[str, Any] = {"vocab_size": 10, "length": 6}
 RATES = (1e-4, 3e-4, 1e-3)
 ROWS = 256
 TUNING_SEED = 1000
+FEW = ("mixer", "adversarial", "regs")  # agents that learn from references get those of likelihood only
 RUNS = Path("runs/learning")
 
 # name → the agent, its hyper-parameters, and what becomes of the reward
@@ -70,6 +71,8 @@ AGENTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dro": ("dro", {"baseline": "leave_one_out"}, "true"),
     "vineppo": ("vineppo", {"completions": 4}, "true"),
     "raft": ("reinforce", {"samples": 8, "baseline": "none", "scale": "best_of_group"}, "true"),
+    "adversarial, D of texts": ("adversarial", {}, "true"),
+    "regs, D of every prefix": ("regs", {}, "true"),
     "mrt": ("mrt", {"sharpness": 0.05}, "true"),
     "mrt_corrected": ("mrt_corrected", {}, "true"),
     "a2c": ("a2c", {}, "true"),
@@ -120,7 +123,7 @@ def run(name: str, seed: int, lr: float, tokens: int) -> dict[str, Any]:
         return found
     policy, test = likelihood(seed), task(500, split="test", seed=seed)
     agent_name, hyper, reward = AGENTS[name]
-    env = task(ROWS, items=200 if agent_name == "mixer" else 10_000, seed=seed)
+    env = task(ROWS, items=200 if agent_name in FEW else 10_000, seed=seed)
     if reward == "constant":
         env.parts = {"constant": Constant()}
     elif reward == "shuffled":
@@ -149,6 +152,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--agents", nargs="+", default=list(AGENTS), choices=list(AGENTS))
+    parser.add_argument("--out", default="learning", help="name of the file of results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -176,7 +180,7 @@ def main() -> None:
             f"{name:<32} lr {lr:<7} {sum(after) / n:.3f}  gain {mean:+.3f} [{low:+.3f}, {high:+.3f}]",
             flush=True,
         )
-    print(record.write("learning", {"tokens": options.tokens, "agents": rows}))
+    print(record.write(options.out, {"tokens": options.tokens, "agents": rows}))
 
 
 if __name__ == "__main__":

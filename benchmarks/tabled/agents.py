@@ -118,7 +118,7 @@ def _interval(value: dict[str, float]) -> str:
 def learning() -> str:
     """What every agent gained on the likelihood that it started from, at equal tokens."""
     text = ""
-    for run in runs("learning"):
+    for run in runs("learning*"):
         rows = [
             [
                 line["agent"],
@@ -129,8 +129,8 @@ def learning() -> str:
             ]
             for line in run["results"]["agents"]
         ]
-        text += markdown(["agent", "lr", "reward after", "gain, 95 %", "seeds"], rows) + origin(run)
-    return text
+        text += markdown(["agent", "lr", "reward after", "gain, 95 %", "seeds"], rows) + origin(run) + "\n"
+    return text.rstrip("\n") + "\n"
 
 
 def variance() -> str:

@@ -123,19 +123,23 @@ def estimators(names: Sequence[str]) -> str:
 
 def curves(names: Sequence[str]) -> str:
     """Return rows of the learning benchmark, and its learning curves as SVG."""
-    text = ""
-    for run in runs("learning"):
-        found = {each["agent"]: each for each in run["results"]["agents"]}
+    text, missing = "", {*names}
+    for run in runs("learning*"):
+        found = {each["agent"]: each for each in run["results"]["agents"] if each["agent"] in names}
         rows = []
-        for name in names:
-            each = found[name]
+        for name, each in found.items():
             before, after, gain = each["before"], each["after"], each["gain"]
             means = [f"{sum(scores) / len(scores):.3f}" for scores in (before, after)]
             gained = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
             rows.append([name, each["lr"], *means, gained, gain["n"]])
         head = ["agent", "lr", "reward at the start", "reward after", "gain, 95 %", "seeds"]
-        drawn = curves_in_page({name: learned(found[name]) for name in names}, "tokens", REWARD)
+        if not rows:
+            continue
+        missing -= found.keys()
+        drawn = curves_in_page({name: learned(each) for name, each in found.items()}, "tokens", REWARD)
         text += drawn + "\n" + markdown(head, rows) + origin(run)
+    if missing:
+        raise ValueError(f"no results of {', '.join(sorted(missing))}; run benchmarks/learning.py")
     return text
 
 
