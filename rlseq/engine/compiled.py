@@ -30,7 +30,7 @@ from rlseq.types import LegalRule, Policy
 Decoded = tuple[Tensor, Tensor | LegalRule | None, Tensor | None]
 Capture = Callable[[Callable[[], Decoded]], tuple[Decoded, Callable[[], Any]]]
 
-GRAPHS = 8  # kept for a policy; each holds the memory of its steps
+GRAPHS = 8  # kept for a policy; each holds memory for its inputs and results
 BATCH_SIZES_COMPILED = 64  # numbers of rows that are compiled; further ones run uncompiled
 _graphs: WeakKeyDictionary[Any, dict[Any, _Graph]] = WeakKeyDictionary()
 
@@ -43,7 +43,8 @@ def compiled(
     def on_any_device(env: SequenceEnv, *rest: Any) -> Decoded:
         loop = partial(decode_loop, partial(step, policy, decode))
         if env.device.type == "cuda":
-            return replayed(loop, (policy, decode), env, rest, captured)
+            with torch.cuda.device(env.device):  # whose streams capture
+                return replayed(loop, (policy, decode), env, rest, captured)
         if not compiler_works(env.device.type):
             return loop(env, *rest)
         fused = partial(decode_loop, partial(_fused(step), policy, decode), keep_finished=True)
@@ -154,16 +155,33 @@ def captured(run: Callable[[], Decoded]) -> tuple[Decoded, Callable[[], Any]]:
         for _ in range(2):
             run()
     torch.cuda.current_stream().wait_stream(side)
+    pool, _ = memory_pool(torch.cuda.current_device())
     graph = torch.cuda.CUDAGraph()
+    torch.clear_autocast_cache()  # the graph must cast the weights itself, or it would read old copies
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             written = run()
     except RuntimeError as error:
         raise RuntimeError(
             "this rollout cannot be captured as a CUDA graph: the policy's `step` or the task's `legal` "
             "copies from or to the host, or waits for the device; leave compile=True out"
         ) from error
+    finally:
+        torch.clear_autocast_cache()  # its copies are in the memory of the graph
     return written, graph.replay
+
+
+@lru_cache
+def memory_pool(device: int) -> tuple[Any, Any]:
+    """Return the memory that all graphs of a device share, and a graph that keeps it.
+
+    Graphs are replayed one after the other, and their results are copied at once, so that one may write
+    where another has computed.
+    """
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    with torch.cuda.graph(graph, pool=pool):
+        torch.zeros(1, device=torch.device("cuda", device))
+    return pool, graph
 
 
 def _leaves(tree: Any) -> list[Tensor]:

@@ -70,7 +70,7 @@ class AllDone:
         known = self._answer is not None and bool(self._answer[0])
         answer, arrived = torch.empty((), dtype=torch.bool, pin_memory=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
         answer.copy_(done.all(), non_blocking=True)
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(done.device))  # which may not be the current device
         self._answer = answer, arrived
         return known
 
