@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from rlseq.discriminators.network import Discriminator
 from rlseq.discriminators.texts import TextBatch
 from rlseq.utils.arguments import Checked, NonNegativeFloat, PositiveFloat, Range
+from rlseq.utils.kernels import twice_differentiable
 
 LogitReward = Callable[[Tensor], Tensor]
 
@@ -118,7 +119,8 @@ class GradientPenalty(Checked):
         share = torch.rand(rows, 1, 1, device=ends[0].device)
         x = torch.lerp(ends[0], ends[1], share).requires_grad_()
         embedded = discriminator.embed(x, real.context) if widths else x
-        logits = discriminator.judge(embedded, real.mask | generated.mask)
+        with twice_differentiable():
+            logits = discriminator.judge(embedded, real.mask | generated.mask)
         (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
         return self.weight * penalty

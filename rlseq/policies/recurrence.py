@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.types import WordsRead
+from rlseq.utils.kernels import backward_in_full_precision, full_precision
 
 Cell = type[nn.LSTM] | type[nn.GRU]
 Memory = tuple[Tensor, ...]  # (h¹, c¹, h², c², …) of an LSTM, (h¹, h², …) of a GRU; `[B, H]` each
@@ -33,7 +35,13 @@ class Recurrence(nn.Module):
 
     def _look_up(self, *_: Any) -> None:
         """Keep the weights for `step`, as compilers refuse an nn.LSTM; called when weights are assigned."""
+        self.rnn.flatten_parameters()
         self._weights: list[list[nn.Parameter]] = self.rnn.all_weights
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, whose weights are one block of memory again: cuDNN copies others in every call."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.rnn.flatten_parameters()
 
     @property
     def memories(self) -> int:
@@ -84,7 +92,10 @@ class Recurrence(nn.Module):
         return new[-self.kinds], tuple(new)
 
     def unroll(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`."""
+        """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`.
+
+        cuDNN, which does it on a GPU, multiplies as precisely as `step` does.
+        """
         first: Any = None
         with torch.autocast(x.device.type, enabled=False):
             x = self._precise(x)
@@ -92,7 +103,10 @@ class Recurrence(nn.Module):
                 kinds = (torch.stack(memory[kind :: self.kinds]) for kind in range(self.kinds))
                 first = tuple(map(self._precise, kinds))
                 first = first if self.kinds == 2 else first[0]
-            features: Tensor = self.rnn(x, first)[0]
+            with full_precision() if x.is_cuda else nullcontext():
+                features: Tensor = self.rnn(x, first)[0]
+        if x.is_cuda:
+            backward_in_full_precision(features)
         return features
 
     def _precise(self, x: Tensor) -> Tensor:

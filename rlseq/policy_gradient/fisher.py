@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rlseq.engine.parts import JoinedLogits
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen
 from rlseq.types import Evaluation, Logits, Rollout
+from rlseq.utils.kernels import twice_differentiable
 from rlseq.utils.ranks import total
 from rlseq.utils.vectors import flat
 
@@ -56,7 +56,7 @@ class RecordedDivergence:
         """
 
         def first(part: tuple[Rollout, Logits, Tensor]) -> Tensor:
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention are differentiable once
+            with twice_differentiable():
                 return slope(self._of(*part), parameters, create_graph=True)
 
         kept = [first(part) for part in self._parts] if len(self._parts) == 1 else None
