@@ -45,17 +45,25 @@ class LabelledTexts(TensorState):
 
     def add(self, most: int, fresh: Sequence[Tensor]) -> None:
         """Add texts, given as `tensors` names them; keep those with the largest keys, at most `most`."""
-        kept = [getattr(self, name) for name in self.tensors]
-        pool = fresh if kept[0] is None else [torch.cat(pair) for pair in zip(kept, fresh, strict=True)]
+        device = fresh[0].device
+        pairs = zip(self._kept(device), fresh, strict=True)
+        pool = fresh if self.keys is None else [torch.cat(pair) for pair in pairs]
         rows = pool[-1].topk(min(most, len(pool[-1]))).indices
         for name, part in zip(self.tensors, pool, strict=True):
             setattr(self, name, part[rows])
 
     def draw(self, number: int, generator: torch.Generator) -> list[Tensor]:
         """Return texts that are kept, at random."""
-        assert self.keys is not None
-        rows = torch.randint(len(self.keys), (number,), generator=generator, device=generator.device)
-        return [getattr(self, name)[rows] for name in self.tensors]
+        kept = self._kept(generator.device)
+        rows = torch.randint(len(kept[0]), (number,), generator=generator, device=generator.device)
+        return [part[rows] for part in kept]
+
+    def _kept(self, device: torch.device) -> list[Tensor]:
+        """Return the tensors on a device: a checkpoint gives them back on the CPU."""
+        for name in self.tensors:
+            if (part := getattr(self, name)) is not None:
+                setattr(self, name, part.to(device))
+        return [getattr(self, name) for name in self.tensors]
 
 
 @dataclass(eq=False)

@@ -49,7 +49,8 @@ class Replay:
         """
         fields = {name: value for name in REPLAYED if (value := getattr(batch, name)) is not None}
         fields |= {f"{OF_CONTEXT}{name}": batch.context[name] for name in context}
-        self.rows = self.rows or self._made(fields)
+        device = batch.mask.device  # a checkpoint gives rows back on the CPU
+        self.rows = {name: kept.to(device) for name, kept in self.rows.items()} or self._made(fields)
         new = len(batch.mask)
         rows = torch.arange(max(0, new - self._places), new, device=batch.mask.device)
         place = (self.written + rows) % self._places
