@@ -91,15 +91,15 @@ class BlackBox(Agent):
         """Return what the perturbed policies write."""
         env = unwrap_task(env)
         self.check(env)
-        drawn = torch.randint(2**62, (), generator=env.generator, device=env.device)
-        writer: Any = self.perturbed(int(drawn))
+        seed = int(torch.randint(2**62, (), generator=env.generator, device=env.device))
+        writer: Any = self.perturbed(seed)
         given: dict[str, Any] = {}
         if not isinstance(env, SteppedEnv):
             shape = (env.num_envs // self.population,)
             items = torch.randint(env.size, shape, generator=env.generator, device=env.device)
             given["index"] = items.repeat(self.population)
         batch = rollout(writer, env, decode=self.decode, **given)
-        return PerturbedRollout(**vars(batch), seed=int(drawn))
+        return PerturbedRollout(**vars(batch), seed=seed)
 
     def perturbed(self, seed: int) -> PerturbedRows:
         """Return the perturbed policies as one that writes their rows."""

@@ -251,10 +251,19 @@ class Rollout:
         """Return some of the rows, with `samples` as it was."""
         return replace(self, **{name: _rows(part, rows) for name, part in vars(self).items()})
 
-    def trimmed(self) -> Self:
-        """Return the batch as wide as its longest row; this waits for the device."""
-        used = self.mask.any(0).nonzero()
-        width = int(used.max()) + 1 if len(used) else 1
+    @property
+    def width(self) -> int:
+        """The number of steps of the longest row, at least 1; reading it waits for the device."""
+        places = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+        return int((self.mask.any(0) * places).amax().clamp(min=1))
+
+    def trimmed(self, width: int | None = None) -> Self:
+        """Return the batch without the steps after its longest row.
+
+        Args:
+            width: the number of steps that are kept; if not given, `width`, for which the host waits.
+        """
+        width = self.width if width is None else width
         if width == self.mask.shape[1]:
             return self
         behaviour = self.behaviour

@@ -88,14 +88,14 @@ def checked_forcing(
     steps = checked_integers("forced_steps", "numbers of tokens", given).to(device)
     if steps.shape not in ((), (shape[0],)):
         raise ValueError(f"forced_steps must be one number or ({shape[0]},), got {tuple(steps.shape)}")
-    if ((steps < 0) | (steps > longest)).any():
-        raise ValueError(f"forced_steps must be 0 … {longest}, the forced tokens given, got {steps.tolist()}")
     where = (torch.arange(longest, device=device) < steps.reshape(-1, 1)).expand(tokens.shape)
-    if (((tokens < 0) | (tokens >= words)) & where).any():
-        raise ValueError(
-            f"forced tokens must be 0 … {words - 1}, got {int(tokens.min())} … {int(tokens.max())}"
-        )
-    return tokens, where
+    too_many = (steps < 0) | (steps > longest)
+    unknown = ((tokens < 0) | (tokens >= words)) & where
+    if not (too_many.any() | unknown.any()):  # the host looks once
+        return tokens, where
+    if too_many.any():
+        raise ValueError(f"forced_steps must be 0 … {longest}, the forced tokens given, got {steps.tolist()}")
+    raise ValueError(f"forced tokens must be 0 … {words - 1}, got {int(tokens.min())} … {int(tokens.max())}")
 
 
 def check_written(log_probs: Tensor, stuck: Tensor | None, mask: Tensor) -> None:
@@ -106,12 +106,15 @@ def check_written(log_probs: Tensor, stuck: Tensor | None, mask: Tensor) -> None
         stuck: True where no token was allowed, `[B, T]`; None where there was always one.
         mask: True on the tokens written, `[B, T]`.
     """
-    if not log_probs.isfinite().all():
-        rows = (~log_probs.isfinite().all(1)).nonzero().flatten().tolist()
+    wrong = ~log_probs.isfinite()
+    if not (wrong if stuck is None else wrong | (stuck & mask)).any():
+        return
+    if wrong.any():
+        rows = wrong.any(1).nonzero().flatten().tolist()
         raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
-    if stuck is not None and (stuck & mask).any():
-        rows = (stuck & mask).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+    assert stuck is not None
+    rows = (stuck & mask).any(1).nonzero().flatten().tolist()
+    raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
 
 
 def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:

@@ -129,6 +129,7 @@ def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:
 
 def narrow_source(context: Context, pad: int) -> Context:
     """Return a context whose sources are as wide as the longest of them; this waits for the device."""
-    used = (context["source"] != pad).any(0).nonzero()
-    width = int(used.max()) + 1 if len(used) else 1
+    used = (context["source"] != pad).any(0)
+    places = torch.arange(1, len(used) + 1, device=used.device)
+    width = int((used * places).amax().clamp(min=1))
     return {**context, "source": context["source"][:, :width]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -74,10 +75,9 @@ class PerturbedRows(nn.Module):
 
     def _parts(self, owner: Tensor) -> list[tuple[nn.Module, slice]]:
         """Return the policies that have rows, and which ones; their order is that of the policies."""
-        numbers, counts = torch.unique_consecutive(owner, return_counts=True)
-        ends = counts.cumsum(0)
-        found = zip(numbers.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
-        return [(self.policies[number], slice(start, end)) for number, start, end in found]
+        numbers, counts = torch.stack(torch.unique_consecutive(owner, return_counts=True)).tolist()
+        found = zip(numbers, counts, accumulate(counts), strict=True)
+        return [(self.policies[number], slice(end - count, end)) for number, count, end in found]
 
 
 def _joined(states: list[Any]) -> State:

@@ -181,7 +181,8 @@ class PolicyGradient(Agent):
         """Learn from a batch, in `epochs` passes of `minibatches` steps."""
         learned = self.with_advantages(batch)
         rows = self.rows(learned)
-        logs = [self.step(self._parts(part)) for _ in range(self.epochs) for part in self._steps(rows)]
+        width = rows.width if rows.mask.is_cuda else None  # the host looks once, not in every step
+        logs = [self.step(self._parts(part, width)) for _ in range(self.epochs) for part in self._steps(rows)]
         if isinstance(self.baseline, Factor):
             self.baseline.learn(learned.targets, self.acted(learned))
         if isinstance(self.policy, BasePolicy):  # after a batch, never during it: the first ratio is 1
@@ -241,9 +242,14 @@ class PolicyGradient(Agent):
             for part, end in zip(parts, ends, strict=True)
         )
 
-    def _parts(self, batch: LearningBatch) -> Iterator[LearningBatch]:
-        """Yield a step's rows in parts, whose gradients add up to that of all."""
-        batch = batch.trimmed()
+    def _parts(self, batch: LearningBatch, width: int | None) -> Iterator[LearningBatch]:
+        """Yield a step's rows in parts, whose gradients add up to that of all.
+
+        Args:
+            batch: the rows.
+            width: the number of steps that are kept; None for that of the longest of these rows.
+        """
+        batch = batch.trimmed(width)
         rows = torch.arange(len(batch.actions), device=batch.actions.device)
         groups = rows.view(-1, batch.samples).tensor_split(self.micro_batches)
         return (batch.take(group.flatten()) for group in groups) if self.micro_batches > 1 else iter([batch])

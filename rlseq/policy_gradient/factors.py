@@ -288,4 +288,4 @@ class Shuffle(TensorState):
         contexts = len(batch.actions) // batch.samples
         order = torch.randperm(contexts, generator=torch.Generator().manual_seed(int(self.times)))
         rows = order.unsqueeze(1) * batch.samples + torch.arange(batch.samples)
-        return (part.flatten().to(batch.actions.device) for part in rows.tensor_split(parts))
+        return (part.flatten() for part in rows.to(batch.actions.device).tensor_split(parts))

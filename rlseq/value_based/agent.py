@@ -72,7 +72,8 @@ class OffPolicyAgent(Agent):
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, in so many gradient steps, each on rows of its own."""
         parts = torch.arange(len(batch.mask), device=batch.mask.device).tensor_split(self.gradient_steps)
-        logs = [self.learn(batch.take(part).trimmed()) for part in parts]
+        width = batch.width if batch.mask.is_cuda else None  # the host looks once, not in every step
+        logs = [self.learn(batch.take(part).trimmed(width)) for part in parts]
         if isinstance(self.policy, BasePolicy):
             self.policy.update_statistics(batch)
         return {**episode_metrics(batch.episodes), **merge_metrics(logs)}
