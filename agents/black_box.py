@@ -113,7 +113,7 @@ class BlackBox(Agent):
     def normal(self, seed: int, rows: int) -> Tensor:
         """Return standard normal numbers `[rows, P]`."""
         drawn = torch.randn(rows, self.size, generator=torch.Generator().manual_seed(seed))
-        return drawn.to(self.parameters[0].device)
+        return drawn.to(self.parameters[0].device, non_blocking=True)  # the host goes on
 
     def scores(self, batch: Rollout) -> Tensor:
         """Return the mean return of an episode of each perturbed policy, `[N]`; what is cut off counts."""

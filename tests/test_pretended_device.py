@@ -34,6 +34,28 @@ def test_agents_learn_on_the_device_and_go_on_from_a_checkpoint(answers: Any) ->
     assert {name: answer["gap"] for name, answer in answers["trials"].items() if answer["gap"] > 0} == {}
 
 
+def functions(waits: dict[str, int]) -> dict[str, int]:
+    """How often the host waited, by the name of the function."""
+    found: dict[str, int] = {}
+    for line, number in waits.items():
+        name = line.split()[1]
+        found[name] = found.get(name, 0) + number
+    return found
+
+
+def test_a_rollout_is_checked_once_when_it_is_written_and_once_when_it_is_judged(answers: Any) -> None:
+    for graph in answers["graphs"].values():
+        assert functions(graph["waits"]) == {"check_written": 1, "checked_reward": 1}
+
+
+def test_an_update_waits_for_one_length_and_for_the_norm_of_every_step(answers: Any) -> None:
+    steps = {"ppo": 16, "dqn": 4}
+    for name, answer in answers["trials"].items():
+        agent = name.split()[0]
+        if agent in ("reinforce", "scst", "mixer", "ppo", "dqn"):
+            assert functions(answer["update"]) == {"clip": steps.get(agent, 1), "width": 1}, name
+
+
 def test_graphs_follow_the_weights(answers: Any) -> None:
     """Under autocast, too, where a graph could read copies of weights that were made before it."""
     for name, graph in answers["graphs"].items():

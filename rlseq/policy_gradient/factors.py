@@ -288,4 +288,5 @@ class Shuffle(TensorState):
         contexts = len(batch.actions) // batch.samples
         order = torch.randperm(contexts, generator=torch.Generator().manual_seed(int(self.times)))
         rows = order.unsqueeze(1) * batch.samples + torch.arange(batch.samples)
-        return (part.flatten() for part in rows.to(batch.actions.device).tensor_split(parts))
+        there = rows.to(batch.actions.device, non_blocking=True)  # the host goes on
+        return (part.flatten() for part in there.tensor_split(parts))

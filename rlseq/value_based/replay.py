@@ -62,7 +62,8 @@ class Replay:
         """Return rows drawn uniformly, with replacement, with what was kept of their contexts."""
         self.draws += 1
         generator = torch.Generator().manual_seed(self.draws)
-        drawn = torch.randint(len(self), (rows,), generator=generator).to(self.rows["mask"].device)
+        drawn = torch.randint(len(self), (rows,), generator=generator)
+        drawn = drawn.to(self.rows["mask"].device, non_blocking=True)  # the host goes on
         fields: dict[str, Any] = {name: kept[drawn] for name, kept in self.rows.items()}
         context = {
             name.removeprefix(OF_CONTEXT): fields.pop(name) for name in [*fields] if OF_CONTEXT in name
