@@ -39,7 +39,9 @@ def write(name: str, results: Any, folder: Path = RESULTS, command: str | None =
     return path
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit, with a mark where files differ from it."""
+
     def git(*arguments: str) -> str:
         here = Path(__file__).parent  # the working folder may be another
         found = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
@@ -59,4 +61,4 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-COMMIT = _commit()  # when the run starts: what is written meanwhile is not what ran
+COMMIT = commit()  # when the run starts: what is written meanwhile is not what ran

@@ -63,6 +63,7 @@ def trained(words: list[str], out: Path) -> dict[str, Any]:
     test = model.task(**held_out(model.run.env), num_envs=250)
     sampled = rlseq.evaluate(model.policy, test, limit=SAMPLED, decode="sample")
     return {
+        "commit": record.commit(),  # a file keeps the tasks that were measured before
         "reward": round(results["final"]["reward"], 4),
         "sampled": round(sampled["reward"], 4),
         "curve": [[row["tokens"], round(row["eval_reward"], 4)] for row in results["curve"]],

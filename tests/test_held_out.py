@@ -160,7 +160,7 @@ def test_a_comparison_with_held_out_data_says_so(tmp_path: Path) -> None:
     assert found.results["tasks"][0]["held_out"]
     for text in shown(found, tmp_path):
         assert "30 of 1,000 held-out items" in text
-        assert "training items" not in text
+        assert "training items: this task declares" not in text
 
 
 def shown(found: Any, folder: Path) -> list[str]:

@@ -38,7 +38,8 @@ def test_every_file_makes_its_policy_and_its_agents(name: str) -> None:
 
 
 def test_every_task_has_them() -> None:
-    assert {f"rlseq/{name}" for name in FILES} == {*ids()} - {"rlseq/TwoStates-v0"}, "where nothing is chosen"
+    ours = {id for id in ids() if id.startswith("rlseq/")} - {"rlseq/TwoStates-v0"}  # which leaves no choice
+    assert {f"rlseq/{name}" for name in FILES} == ours
 
 
 def test_other_tasks_have_none() -> None:

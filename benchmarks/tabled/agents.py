@@ -261,7 +261,7 @@ def tuned() -> str:
                 f"`{found['command']}`",
                 f"{found['before']:.3f}",
                 f"{found['reward']:.3f}",
-                f"{found['sampled']:.3f}" if "sampled" in found else "",
+                f"{found['sampled']:.3f}",
                 f"{found['seconds']:.0f}",
             ]
             for id, agents in run["results"].items()
