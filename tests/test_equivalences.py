@@ -228,7 +228,8 @@ def test_padding_that_is_cut_off_was_nothing(name: str, monkeypatch: pytest.Monk
     def learned(cut: bool) -> list[Any]:
         with monkeypatch.context() as patch:
             if not cut:
-                patch.setattr(Rollout, "trimmed", lambda self: self)
+                patch.setattr(Rollout, "trimmed", lambda self, *width: self)
+                patch.setattr("rlseq.engine.rollout.parts_of", lambda mask: None)
             env = rlseq.make("rlseq/Parallel-v0", num_envs=16, max_len=30, seed=1)
             torch.manual_seed(0)
             policy = rlseq.make_policy("seq2seq", env, hidden=16, embedding=8, value=True)

@@ -11,7 +11,9 @@ import rlseq
 from rlseq.engine import rollout as engine
 from rlseq.engine.completions import complete
 from rlseq.engine.device import unfinished
-from rlseq.types import Rollout
+from rlseq.policies.perturbed import PerturbedRows
+from rlseq.policies.spec import TokenSpec
+from rlseq.types import Context, Rollout, State
 
 
 def written(keep: bool, monkeypatch: pytest.MonkeyPatch, name: str = "lstm", **given: Any) -> Rollout:
@@ -72,3 +74,29 @@ def test_rows_leave_together_and_at_looks_only() -> None:
     assert found is not None
     assert found.tolist() == [1, 3]
     assert unfinished(torch.arange(10) == 0, 1) is None, "one of ten"
+
+
+class Forgets(torch.nn.Module):
+    """A policy without memory: a row of logits for every word that it reads."""
+
+    def __init__(self, words: TokenSpec) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(words.read, words.written))
+
+    def start(self, context: Context) -> State:
+        return ()
+
+    def step(self, token: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        return self.table[token], ()
+
+
+def test_rows_of_perturbed_policies_without_memory_stay_theirs() -> None:
+    """The first policy ends at once, the second never: after the rows of one have left, the other goes on."""
+    env = rlseq.make("rlseq/Copy-v0", num_envs=40, length=12)
+    quick, slow = (Forgets(TokenSpec.of(env)) for _ in range(2))
+    with torch.no_grad():
+        quick.table[:, env.vocab.eos] += 50
+        slow.table[:, env.vocab.eos] -= 50
+    both: Any = PerturbedRows((quick, slow))
+    batch = rlseq.rollout(both, env)
+    assert batch.lengths.tolist() == [1] * 20 + [env.max_len] * 20

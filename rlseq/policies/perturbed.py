@@ -47,16 +47,18 @@ class PerturbedRows(nn.Module):
         self.policies = nn.ModuleList(policies)
 
     def start(self, context: Context) -> State:
-        """Return the states of all rows, and which policy's each is; or () where policies have no memory."""
+        """Return the states of all rows, and which policy's each is.
+
+        Where no policy has a memory, and rows never leave because they are of an environment, that is ().
+        """
         first = next(iter(context.values()))
         owner = self._equal_shares(len(first), first.device)
         states = [
             policy.start({name: value[part] for name, value in context.items()})  # type: ignore[operator]
             for policy, part in self._parts(owner)
         ]
-        if isinstance(states[0], tuple) and not states[0]:
-            return ()
-        return _joined(states), owner
+        forgets = isinstance(states[0], tuple) and not states[0]
+        return () if forgets and "observation" in context else (_joined(states), owner)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Let every policy read the tokens of its rows."""

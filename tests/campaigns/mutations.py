@@ -585,8 +585,8 @@ MUTATIONS = [
         (
             "rows-of-others",
             "rlseq/policies/perturbed.py",
-            "(ends - counts).tolist(), ends.tolist()",
-            "(ends - counts).flip(0).tolist(), ends.flip(0).tolist()",
+            "slice(end - count, end)) for number",
+            "slice(len(owner) - end, len(owner) - end + count)) for number",
             "black_box",
         ),
         (
