@@ -122,3 +122,8 @@ def test_the_commands_solve_their_tasks() -> None:
     for id in ("rlseq/Copy-v0", "rlseq/Reverse-v0"):
         for agent, found in results[id].items():
             assert found["reward"] > 0.95 > 0.3 > found["before"], (id, agent)
+
+
+def test_a_task_without_references_is_compared_without_a_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no references to learn from.*--start none"):
+        rlseq.compare("rlseq/Bandit-v0", "rloo", seeds=1, budget_tokens=100, out=tmp_path)

@@ -9,8 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
 from rlseq.training.experiment import build
@@ -229,9 +227,12 @@ def check_runs(jobs: Sequence[RunConfig]) -> None:
         if (job.env, job.agent) in seen:
             continue
         seen.add((job.env, job.agent))
-        _, env, _ = build(job)
-        if job.algorithm == "mle" and "references" not in env.contexts(torch.zeros(1, dtype=torch.int64)):
-            raise ValueError(f"{job.env} has no references, which mle needs; use start=None, and no mle")
+        try:
+            build(job)
+        except ValueError as error:
+            if job.agent != START or "no references" not in str(error):
+                raise
+            raise ValueError(f"{error}; compare without a common start: start=None, --start none") from None
 
 
 def named(given: str | Sequence[str] | Mapping[str, Options]) -> dict[str, Options]:
