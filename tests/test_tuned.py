@@ -125,5 +125,5 @@ def test_the_commands_solve_their_tasks() -> None:
 
 
 def test_a_task_without_references_is_compared_without_a_start(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no references to learn from.*--start none"):
+    with pytest.raises(ValueError, match=r"no references to learn from.*--start none"):
         rlseq.compare("rlseq/Bandit-v0", "rloo", seeds=1, budget_tokens=100, out=tmp_path)
