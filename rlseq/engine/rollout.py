@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -297,11 +297,12 @@ class _Writing:
         self.part, self.word, self.past = self.part.take(which), self.word[which], fork(self.past, which)
         self.lanes = which if isinstance(self.lanes, slice) else self.lanes[which]
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Explain an error of a step that has other rows than the policy has started with."""
+    def advance(
+        self, step: DecodeStep, uniform: Tensor, legal: Tensor | None, forced: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Write one token in every row; return the log-probabilities and the support of the decoder."""
         try:
-            yield
+            found = step(self.part, self.word, self.past, uniform[self.rows], legal, forced)
         except RuntimeError as error:
             if not isinstance(self.lanes, Tensor):
                 raise
@@ -309,6 +310,8 @@ class _Writing:
                 f"the policy's `step` failed after finished rows had left the batch: {error}; all that it "
                 "remembers of a text must be in the state that it returns, whose rows are copied"
             ) from error
+        self.word, self.past, log_prob, support = found
+        return log_prob, support
 
     def put_back(self) -> None:
         """Write the texts of copied rows back."""
@@ -356,15 +359,10 @@ def decode_loop(
             part, lanes, rows = writing.part, writing.lanes, writing.rows
             legal = part.allowed(rule)
             forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
-            with writing.explained():
-                writing.word, writing.past, log_prob, support = step(
-                    part, writing.word, writing.past, uniform[t, rows], legal, forced
-                )
+            log_prob, support = writing.advance(step, uniform[t], legal, forced)
             found[t, lanes] = log_prob.to(found.dtype)
-            chosen_from = legal if support is None else support
-            allowed.note(
-                lane[rows], place[lanes, t], chosen_from, by_rule=rule is not None and support is None
-            )
+            by_rule, chosen_from = rule is not None and support is None, legal if support is None else support
+            allowed.note(lane[rows], place[lanes, t], chosen_from, by_rule)
             if done(part.done):
                 break
             if not keep_finished and (left := unfinished(part.done, t)) is not None:
