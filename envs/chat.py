@@ -15,9 +15,8 @@ from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, Where, find
 from rlseq.data.threads import TURN, pairs_of_thread, thread_formats
 from rlseq.envs.chat_rules import CHAT_RULES, Rules
-from rlseq.envs.corpus_task import TextOptions, given_words
+from rlseq.envs.corpus_task import FileOptions, given_words
 from rlseq.envs.dialogues import USERS, Dialogues, User
-from rlseq.mdp.task_spec import TaskSpec
 from rlseq.types import HeldOut, Reward, RewardLike
 from rlseq.utils.arguments import PositiveInt, checked_arguments
 from rlseq.utils.errors import pick
@@ -42,11 +41,7 @@ class Chat(Dialogues):
         generic: answers that count as generic; when not given, those of the grammar, or in a file those to
             one question in fifty, and to five at least.
         level: "char", "word" or "bpe"; words where there are several turns.
-        max_len: T, EOS included; the longest reference when not given.
-        skip_bad: pass over threads that cannot be used; False refuses them.
-        words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
-            and those of all tasks.
+        **options: see `FileOptions`, and of a pretrained model's tokenizer docs/guides/tokenizers.md.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -62,10 +57,7 @@ class Chat(Dialogues):
         reward: RewardLike = "rules",
         generic: Sequence[str] | None = None,
         level: Level = None,
-        max_len: PositiveInt | None = None,
-        skip_bad: bool = False,
-        words: TaskSpec | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[FileOptions],
     ) -> None:
         if turns > 1 and level not in (None, "word"):
             raise ValueError(f"several turns are written in words, level='word', got level={level!r}")
@@ -74,16 +66,15 @@ class Chat(Dialogues):
         self.turns, self.user, self.said = turns, user if callable(user) else pick(USERS, user, "user"), {}
         toy = Origin(lambda: iter(toy_pairs_of_turns(turns)))
         origins = {"all": toy} if path is None else find(path, thread_formats(turns))
-        given = given_words(words, options, True, level=level)
-        reading = Reading("word" if turns > 1 else level, skip_bad=skip_bad, words=given)
+        words = given_words(options.get("words"), options, True, level=level)
+        skip_bad = options.get("skip_bad", False)
+        reading = Reading("word" if turns > 1 else level, skip_bad=skip_bad, words=words)
         corpus = load(origins, split, reading)
         generic = GENERIC if path is None and generic is None else generic
         rules = Rules(corpus, generic, turns, self.user == "self")
         own: dict[str, Reward] = {"rules": rules, **{name: rules.broken(name) for name in CHAT_RULES}}
         reported = ("rules", *CHAT_RULES, "distinct_2")
-        super().__init__(
-            corpus, reward=reward, metrics=reported, own=own, max_len=max_len, words=words, **options
-        )
+        super().__init__(corpus, reward=reward, metrics=reported, own=own, **options)
         self.rules = rules
 
 

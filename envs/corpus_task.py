@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from rlseq.data.corpus import Corpus, Vocabularies
+from rlseq.data.encode import Level, Reading
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics.fitting import named_metric, rewards_of
@@ -43,6 +44,21 @@ class TextOptions(TokenizerOptions, total=False):
     too_long: str  # "cut" (the default) shortens sources that have more, "refuse" is an error
 
 
+class FileOptions(TextOptions, total=False):
+    """Options of tasks on texts from files."""
+
+    max_len: PositiveInt | None  # T, EOS included; the longest reference when not given. Longer are left out
+    skip_bad: bool  # True passes over lines that cannot be used; False (the default) refuses them
+    words: TaskSpec | None  # vocabularies and sizes of a trained policy, not those of the training part
+
+
+class CorpusOptions(FileOptions, total=False):
+    """Options of tasks that make vocabularies from texts of any kind."""
+
+    min_count: int  # words that training has less often are unknown; 1
+    vocab_size: PositiveInt | None  # V at most, the most frequent words
+
+
 class CorpusTask(SequenceEnv):
     """Write a text for an item of a corpus.
 
@@ -52,11 +68,9 @@ class CorpusTask(SequenceEnv):
         metrics: names of what to report.
         own: rewards of this task alone, by name.
         items: what contexts have beside sources and references.
-        max_len: T, EOS included; the longest reference when not given. Longer references are left out.
-        words: vocabularies and sizes of a trained policy, in place of those of the corpus; longer references
-            are left out, longer sources are cut.
         stream: leave tokens in their file, and fit metrics on the items of each batch.
-        **options: see `TextOptions`.
+        **options: see `CorpusOptions`. With the words of a trained policy, references that are longer than
+            its texts are left out, and longer sources are cut.
     """
 
     def __init__(
@@ -67,11 +81,10 @@ class CorpusTask(SequenceEnv):
         metrics: Sequence[str] = (),
         own: Mapping[str, Reward] = {},
         items: Context | None = None,
-        max_len: int | None = None,
-        words: TaskSpec | None = None,
         stream: bool = False,
-        **options: Unpack[TextOptions],
+        **options: Unpack[CorpusOptions],
     ) -> None:
+        max_len, words = options.get("max_len"), options.get("words")
         longest = max(part["longest"] for part in corpus.notes["parts"].values())
         max_len = max_len or (written_tokens(corpus.vocab, longest) if words is None else words.max_len)
         corpus = corpus if max_len >= longest else fitting(corpus, max_len)
@@ -132,6 +145,20 @@ def of_all_tasks(options: TokenizerOptions) -> EnvOptions:
     """Return the options that tasks without texts have, too."""
     known = EnvOptions.__annotations__
     return cast(EnvOptions, {name: value for name, value in options.items() if name in known})
+
+
+def reading_of(options: CorpusOptions, level: Level, reads: bool) -> Reading:
+    """Return how the texts of a task become ids.
+
+    Args:
+        options: of the task.
+        level: of its texts; None where it is chosen by the texts.
+        reads: whether the task has sources.
+    """
+    min_count, vocab_size = options.get("min_count", 1), options.get("vocab_size")
+    chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
+    words = given_words(options.get("words"), options, reads, **chosen)
+    return Reading(level, min_count, vocab_size, skip_bad=options.get("skip_bad", False), words=words)
 
 
 def given_words(

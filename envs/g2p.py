@@ -15,11 +15,10 @@ from typing_extensions import Unpack
 from rlseq.data.encode import Reading, load
 from rlseq.data.formats import dictionary
 from rlseq.data.locate import Origin, existing, expand
-from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
-from rlseq.mdp.task_spec import TaskSpec
+from rlseq.envs.corpus_task import CorpusTask, FileOptions, given_words
 from rlseq.metrics.fitting import named_metric
 from rlseq.types import HeldOut, RewardLike
-from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.arguments import checked_arguments
 from rlseq.utils.errors import need
 
 
@@ -35,11 +34,7 @@ class G2P(CorpusTask):
         split: "train", "dev" or "test".
         stress: keep the digits that mark stress.
         reward: a name of `rlseq metrics`, such as "edit" or "exact", or any reward.
-        max_len: T, EOS included; the longest pronunciation when not given.
-        skip_bad: pass over lines that cannot be used; False refuses them.
-        words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
-            and those of all tasks.
+        **options: see `FileOptions`, and of a pretrained model's tokenizer docs/guides/tokenizers.md.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -52,18 +47,14 @@ class G2P(CorpusTask):
         split: str = "train",
         stress: bool = False,
         reward: RewardLike = "edit",
-        max_len: PositiveInt | None = None,
-        skip_bad: bool = False,
-        words: TaskSpec | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[FileOptions],
     ) -> None:
         file = existing(the_dictionary() if path is None else expand(path))
         origins = {"all": Origin(partial(dictionary, file, stress=stress), (file,))}
-        reading = Reading(("char", "word"), skip_bad=skip_bad, words=given_words(words, options, True))
+        words, skip_bad = given_words(options.get("words"), options, True), options.get("skip_bad", False)
+        reading = Reading(("char", "word"), skip_bad=skip_bad, words=words)
         corpus = load(origins, split, reading, by_index)
-        super().__init__(
-            corpus, reward=reward, metrics=("edit_distance", "per"), max_len=max_len, words=words, **options
-        )
+        super().__init__(corpus, reward=reward, metrics=("edit_distance", "per"), **options)
         right = named_metric("exact", corpus)
         self.metrics["wer"] = lambda *text: 1 - right(*text)  # 1 where it is none of the pronunciations
 

@@ -10,13 +10,12 @@ from typing import ClassVar
 
 from typing_extensions import Unpack
 
-from rlseq.data.encode import Level, Reading, load
+from rlseq.data.encode import Level, load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, Where, find
-from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
-from rlseq.mdp.task_spec import TaskSpec
+from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
 from rlseq.types import HeldOut, RewardLike
-from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.arguments import checked_arguments
 
 REPORTED = ("edit_distance", "exact", "bleu", "chrf", "rouge_l")
 
@@ -30,16 +29,10 @@ class Parallel(CorpusTask):
         split: "train", "dev" or "test".
         reward: a name of `rlseq metrics`, such as "edit", "exact", "bleu", "chrf", "rouge_l", "ter" or
             "cider_d", or any reward; "edit" where characters are read, else "bleu", when not given.
-        max_len: T, EOS included; the longest reference when not given. Longer references are left out.
         level: "char", "word" or "bpe", or one for sources and one for references; words where training knows
             98 % of those of dev, else characters or subwords, when not given (`rlseq data inspect`).
-        min_count: words that training has less often are unknown.
-        vocab_size: V at most, the most frequent words.
-        skip_bad: pass over lines that cannot be used; False refuses them.
-        words: vocabularies and sizes of a trained policy, in place of those of the training part.
         stream: leave tokens on disk, and fit metrics on the items of each batch.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
-            and those of all tasks.
+        **options: see `CorpusOptions`, and of a pretrained model's tokenizer docs/guides/tokenizers.md.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -51,25 +44,15 @@ class Parallel(CorpusTask):
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
         reward: RewardLike | None = None,
-        max_len: PositiveInt | None = None,
         level: Level = None,
-        min_count: int = 1,
-        vocab_size: PositiveInt | None = None,
-        skip_bad: bool = False,
-        words: TaskSpec | None = None,
         stream: bool = False,
-        **options: Unpack[TextOptions],
+        **options: Unpack[CorpusOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_pairs()))} if path is None else find(path)
-        chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
-        given = given_words(words, options, True, **chosen)
-        reading = Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=given)
-        corpus = load(origins, split, reading)
+        corpus = load(origins, split, reading_of(options, level, reads=True))
         if reward is None:
             reward = "edit" if corpus.notes["level"][0] == "char" else "bleu"
-        super().__init__(
-            corpus, reward=reward, metrics=REPORTED, max_len=max_len, words=words, stream=stream, **options
-        )
+        super().__init__(corpus, reward=reward, metrics=REPORTED, stream=stream, **options)
 
 
 # ── the embedded default ─────────────────────────────────────────────────────────────────────────────

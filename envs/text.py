@@ -12,16 +12,15 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from rlseq.data.corpus import Corpus
-from rlseq.data.encode import Reading, load
+from rlseq.data.encode import load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import TEXTS, Origin, Where, find
-from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
-from rlseq.mdp.task_spec import TaskSpec
+from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
 from rlseq.metrics import BLEU
 from rlseq.metrics.encode import RefTable
 from rlseq.metrics.fitting import read_words_or_tokens
 from rlseq.types import Context, HeldOut, Reward, RewardLike
-from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.arguments import checked_arguments
 from rlseq.vocab import TokenizerVocab
 
 
@@ -39,13 +38,7 @@ class Text(CorpusTask):
             subwords, when not given.
         reward: "bleu_2", "bleu_3", "bleu_4", of the tokens written, the end among them; another name of
             `rlseq metrics`; or any reward.
-        max_len: T, EOS included; the longest text when not given. Longer texts are left out.
-        min_count: words that training has less often are unknown.
-        vocab_size: V at most, the most frequent words.
-        skip_bad: pass over lines that cannot be used; False refuses them.
-        words: vocabularies and sizes of a trained policy, in place of those of the training part.
-        **options: of a pretrained model's tokenizer, see `TextOptions` and docs/guides/tokenizers.md;
-            and those of all tasks.
+        **options: see `CorpusOptions`, and of a pretrained model's tokenizer docs/guides/tokenizers.md.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -58,23 +51,14 @@ class Text(CorpusTask):
         split: str = "train",
         level: str | None = None,
         reward: RewardLike = "bleu_3",
-        max_len: PositiveInt | None = None,
-        min_count: int = 1,
-        vocab_size: PositiveInt | None = None,
-        skip_bad: bool = False,
-        words: TaskSpec | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[CorpusOptions],
     ) -> None:
         origins = {"all": Origin(lambda: iter(toy_texts()))} if path is None else find(path, TEXTS)
-        chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
-        given = given_words(words, options, False, **chosen)
-        corpus = load(origins, split, Reading(level, min_count, vocab_size, skip_bad=skip_bad, words=given))
+        corpus = load(origins, split, reading_of(options, level, reads=False))
         own: dict[str, Reward] = {f"bleu_{n}": AgainstAll(corpus, n) for n in (2, 3, 4)}
         own["copied"] = partial(copied, corpus)
         reported = ("bleu_2", "bleu_3", "bleu_4", "distinct_2", "copied")
-        super().__init__(
-            corpus, reward=reward, metrics=reported, own=own, max_len=max_len, words=words, **options
-        )
+        super().__init__(corpus, reward=reward, metrics=reported, own=own, **options)
 
 
 class AgainstAll:

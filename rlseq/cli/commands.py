@@ -35,7 +35,7 @@ from rlseq.compare.run_report import RunReport
 from rlseq.compare.workers import slurm_script, work
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.memorisation import memorisation as compared_with_training
-from rlseq.mdp.registry import ids, option_names, task_class
+from rlseq.mdp.registry import ids, option_names, options_passed_on, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
 from rlseq.recipe.config import FitConfig
@@ -440,7 +440,9 @@ def list_or_show(what: str, name: str | None) -> str:
     elif what == "policies":
         text += f"\n\n  sizes: {', '.join(sorted(keyword_names(found)))}"
     elif what == "envs":
-        text += f"\n\n  options: {', '.join(sorted(option_names(found)))}"
+        texts = {name: text for cls in options_passed_on(found) for name, text in descriptions(cls).items()}
+        text += f"\n\n  options: {', '.join(sorted(option_names(found)))}\n\n"
+        text += "".join(f"  {name:14s} {texts[name]}\n" for name in texts)
     return text.rstrip() + "\n"
 
 

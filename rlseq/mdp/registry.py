@@ -103,12 +103,18 @@ def _imported(task: str | type) -> type:
 
 def option_names(cls: Any) -> set[str]:
     """Return the keyword options of a task: its own, and those of every task where it passes them on."""
-    from rlseq.mdp.sequence_env import EnvOptions
-
     parameters = inspect.signature(cls).parameters.values()
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    for passed_on in (p for p in parameters if p.kind is p.VAR_KEYWORD):
-        typed = str(passed_on.annotation).startswith("Unpack[")
-        named = get_args(get_type_hints(cls.__init__)[passed_on.name])[0] if typed else EnvOptions
-        names |= {*EnvOptions.__annotations__, *named.__annotations__}
-    return names
+    return names.union(*(named.__annotations__ for named in options_passed_on(cls)))
+
+
+def options_passed_on(cls: Any) -> list[Any]:
+    """Return the classes that name the options which a task passes on; none where it passes none on."""
+    from rlseq.mdp.sequence_env import EnvOptions
+
+    for passed_on in inspect.signature(cls).parameters.values():
+        if passed_on.kind is passed_on.VAR_KEYWORD:
+            typed = str(passed_on.annotation).startswith("Unpack[")
+            named = get_args(get_type_hints(cls.__init__)[passed_on.name])[0] if typed else EnvOptions
+            return [EnvOptions] if named is EnvOptions else [named, EnvOptions]
+    return []

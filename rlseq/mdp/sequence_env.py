@@ -8,14 +8,14 @@ neither `reset` nor `step`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 import gymnasium as gym
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
-from typing_extensions import Self, Unpack
+from typing_extensions import Self, TypedDict, Unpack
 
 from rlseq.mdp.checks import autoreset_mode_of, checked_actions
 from rlseq.mdp.spaces import Info, object_array, observation_space, seen_as, with_masks

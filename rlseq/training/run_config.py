@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ from rlseq.utils.files import Damaged
 
 OF_WORDS = ("words", "vocab", "tokenizer")  # options of a task for vocabularies, which `words.json` holds
 STORED_IF_GIVEN = ("curiosity", "curriculum", "imports", "unrecorded")  # stored where they are given
-TO_WORDS = (  # options of a task by which vocabularies are made
-    *("level", "min_count", "vocab_size"),
-    *("tokenizer", "prompt", "languages"),
-)
+TO_WORDS: dict[str, Any] = {  # options of a task by which vocabularies are made, and their defaults
+    **dict.fromkeys(("level", "vocab_size", "tokenizer", "prompt", "languages")),
+    "min_count": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,9 @@ class RunConfig(Checked):
 
     def with_options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the task with some of them changed; the vocabularies of the run are kept."""
-        task = task_class(self.env)
-        known, defaults = option_names(task), signature(task).parameters
+        known = option_names(task_class(self.env))
         kept = changes.keys() & known if known & {*OF_WORDS} else set()
-        for name in TO_WORDS:
-            default = defaults[name].default if name in defaults else None
+        for name, default in TO_WORDS.items():
             if name in kept and changes[name] != self.options.get(name, default):
                 raise ValueError(
                     f"{name}={changes[name]!r} contradicts the vocabularies of the run, which are kept; "

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
+from typing_extensions import get_original_bases, is_typeddict
+
 from rlseq.utils.errors import check_options
 
 C = TypeVar("C")
@@ -17,9 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def descriptions(cls: type) -> dict[str, str]:
-    """Return the text beside each field of a dataclass: the string below it, or the comment behind it."""
+    """Return the text beside each field of a dataclass: the string below it, or the comment behind it.
+
+    The keys of a `TypedDict` are its fields.
+    """
     found: dict[str, str] = {}
-    for base in filter(is_dataclass, reversed(cls.__mro__)):
+    bases = _typed_dicts(cls) if is_typeddict(cls) else filter(is_dataclass, reversed(cls.__mro__))
+    for base in bases:
         try:
             source = textwrap.dedent(inspect.getsource(base))
         except OSError:  # a class that was typed into an interpreter has no source
@@ -58,6 +64,12 @@ def takes_fields_of(cls: type) -> Callable[[F], F]:
         return function
 
     return documented
+
+
+def _typed_dicts(cls: Any) -> list[type]:
+    """Return a `TypedDict` after those that it is made from, which its `__mro__` does not have."""
+    above = [base for base in get_original_bases(cls) if is_typeddict(base)]
+    return [*(found for base in above for found in _typed_dicts(base)), cls]
 
 
 def _string(node: ast.stmt | None) -> str:
