@@ -10,7 +10,7 @@ from typing import Any
 from rlseq.agents.a2c import A2C as A2C
 from rlseq.agents.adversarial import Adversarial as Adversarial
 from rlseq.agents.all_action import AllAction as AllAction
-from rlseq.agents.black_box import SHAPINGS
+from rlseq.agents.black_box import SHAPINGS, WAYS
 from rlseq.agents.cem import CEM as CEM
 from rlseq.agents.continuous import CRITIC_INPUTS, CRITICS
 from rlseq.agents.continuous import Continuous as Continuous
@@ -127,6 +127,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "backup": BACKUPS,
     "critic": CRITICS,
     "critic_input": CRITIC_INPUTS,
+    "directions": WAYS,
     "distance": DISTANCES,
     "expert": EXPERTS,
     "explore": EXPLORATIONS,

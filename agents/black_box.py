@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.diagnostics import episode_metrics
 from rlseq.policy_gradient.factors import check_samples
 from rlseq.types import BasePolicy, Metrics, Rollout, SteppedEnv
-from rlseq.utils.arguments import Perturbation, Range, StepSize
+from rlseq.utils.arguments import Checked, Perturbation, PositiveInt, Range, StepSize
 from rlseq.utils.memory import check_fits
 from rlseq.utils.vectors import assign, flat
 
@@ -37,6 +37,44 @@ def centred_ranks(scores: Tensor) -> Tensor:
 
 
 SHAPINGS: dict[str, Shaping] = {"none": as_they_are, "centred_ranks": centred_ranks}
+
+# (parameters, number of directions, random numbers) -> directions of variance 1 by every entry, [rows, P]
+Directions = Callable[[Sequence[Tensor], int, torch.Generator], Tensor]
+
+
+def every_entry(parameters: Sequence[Tensor], rows: int, generator: torch.Generator) -> Tensor:
+    """Return independent standard normal numbers."""
+    return torch.randn(rows, sum(p.numel() for p in parameters), generator=generator)
+
+
+@dataclass(frozen=True)
+class LowRank(Checked):
+    """ABᵀ/√rank for a matrix, with A and B of independent standard normal numbers, in `rank` columns each.
+
+    Entries are uncorrelated and of variance 1, as those of a full matrix are, so that the mean of an estimate
+    is the same up to terms of σ²; a matrix m × n needs rank · (m + n) random numbers in place of m · n
+    (Sarkar et al. 2025). Vectors are perturbed entry by entry.
+
+    Args:
+        rank: columns of A and B.
+    """
+
+    rank: PositiveInt = 1
+
+    def __call__(self, parameters: Sequence[Tensor], rows: int, generator: torch.Generator) -> Tensor:
+        """Return directions."""
+        return torch.cat([self._of(p, rows, generator) for p in parameters], 1)
+
+    def _of(self, parameter: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+        if parameter.dim() < 2:
+            return every_entry([parameter], rows, generator)
+        sides = len(parameter), parameter.numel() // len(parameter)
+        a, b = (torch.randn(rows, side, self.rank, generator=generator) for side in sides)
+        matrices: Tensor = a @ b.mT / self.rank**0.5
+        return matrices.flatten(1)
+
+
+WAYS: dict[str, Directions] = {"every_entry": every_entry, "low_rank": LowRank()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,10 +148,10 @@ class BlackBox(Agent):
             assign(list(named_parameters(copy, self.only).values()), vector)
         return PerturbedRows(self._copies)
 
-    def normal(self, seed: int, rows: int) -> Tensor:
-        """Return standard normal numbers `[rows, P]`."""
-        drawn = torch.randn(rows, self.size, generator=torch.Generator().manual_seed(seed))
-        return drawn.to(self.parameters[0].device, non_blocking=True)  # the host goes on
+    def drawn(self, directions: Directions, seed: int, rows: int) -> Tensor:
+        """Return directions that are drawn from a seed, `[rows, P]`."""
+        found = directions(self.parameters, rows, torch.Generator().manual_seed(seed))
+        return found.to(self.parameters[0].device, non_blocking=True)  # the host goes on
 
     def scores(self, batch: Rollout) -> Tensor:
         """Return the mean return of an episode of each perturbed policy, `[N]`; what is cut off counts."""

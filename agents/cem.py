@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.agents.black_box import BlackBox, seed_of
+from rlseq.agents.black_box import BlackBox, every_entry, seed_of
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, OpenShare, PositiveFloat, Range
 from rlseq.utils.stateful import Stateful, TensorState
@@ -52,7 +52,7 @@ class CEM(BlackBox):
 
     def perturbations(self, seed: int) -> Tensor:
         """Return s ε of every policy."""
-        return self.deviation.value * self.normal(seed, self.population)
+        return self.deviation.value * self.drawn(every_entry, seed, self.population)
 
     def best(self, batch: Rollout) -> Tensor:
         """Return the perturbations of the best policies, `[elites, P]`."""

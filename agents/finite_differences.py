@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from rlseq.agents.black_box import Shaping, as_they_are
-from rlseq.agents.es import ES
+from rlseq.agents.es import Antithetic
 from rlseq.utils.arguments import PositiveFloat
 
 
 @dataclass(eq=False)
-class FiniteDifferences(ES):
+class FiniteDifferences(Antithetic):
     """∂J/∂θᵢ ≈ (J(θ + σeᵢ) − J(θ − σeᵢ)) / 2σ, of N/2 parameters i that are drawn anew for every batch.
 
     The derivatives by the others are estimated as 0, and these are multiplied by P/(N/2), so that the mean is
@@ -32,7 +32,7 @@ class FiniteDifferences(ES):
                 f"most {2 * self.size}, and more rows for each"
             )
 
-    def directions(self, seed: int) -> Tensor:
+    def pairs(self, seed: int) -> Tensor:
         """Return eᵢ of every pair, `[N/2, P]`."""
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
         chosen = order[: self.population // 2].to(self.parameters[0].device)

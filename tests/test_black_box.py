@@ -11,7 +11,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.adapters import GymEnv
-from rlseq.agents.black_box import as_they_are, centred_ranks
+from rlseq.agents.black_box import LowRank, as_they_are, centred_ranks
 from rlseq.policies.perturbed import PerturbedRows, copies_of, named_parameters
 from rlseq.types import EpisodeStats
 from rlseq.utils.vectors import assign, flat
@@ -47,7 +47,7 @@ def test_differences_by_every_parameter_are_the_gradient() -> None:
     env, policy = small()
     agent: Any = rlseq.make_agent("finite_differences", policy, sigma=0.01)
     agent = rlseq.make_agent("finite_differences", policy, sigma=0.01, population=2 * agent.size)
-    found = agent.slope(exact_scores(agent, env, agent.perturbations(0)), agent.directions(0))
+    found = agent.slope(exact_scores(agent, env, agent.perturbations(0)), agent.pairs(0))
     torch.testing.assert_close(found, exact_gradient(agent, env), rtol=1e-2, atol=1e-3)
 
 
@@ -55,12 +55,12 @@ def test_differences_by_some_parameters_are_right_on_the_average() -> None:
     """Each parameter is as often among them; the others count as 0."""
     _, policy = small()
     agent: Any = rlseq.make_agent("finite_differences", policy, population=6)
-    times = sum(agent.directions(seed).sum(0) for seed in range(3000))
+    times = sum(agent.pairs(seed).sum(0) for seed in range(3000))
     share = 3 * 3000 / agent.size
     assert float((times - share).abs().max()) < 5 * share**0.5
     scores = torch.arange(6.0)
-    wanted = agent.directions(1).sum(0) * -3 / (2 * agent.sigma) * agent.size / 3
-    torch.testing.assert_close(agent.slope(scores, agent.directions(1)), wanted)
+    wanted = agent.pairs(1).sum(0) * -3 / (2 * agent.sigma) * agent.size / 3
+    torch.testing.assert_close(agent.slope(scores, agent.pairs(1)), wanted)
 
 
 def test_evolution_strategies_follow_the_gradient() -> None:
@@ -72,12 +72,38 @@ def test_evolution_strategies_follow_the_gradient() -> None:
     steps = agent.sigma * basis
     found = agent.slope(exact_scores(agent, env, torch.cat([steps, -steps])), basis)
     torch.testing.assert_close(found, exact_gradient(agent, env), rtol=2e-2, atol=2e-3)
-    drawn = torch.cat([agent.directions(seed) for seed in range(1500)])
+    drawn = torch.cat([agent.pairs(seed) for seed in range(1500)])
     off = drawn.t() @ drawn / len(drawn) - torch.eye(agent.size)
     assert float(off.abs().max()) < 6 * (2 / len(drawn)) ** 0.5
     pairs = agent.perturbations(3)
     torch.testing.assert_close(pairs[:4], -pairs[4:])
-    torch.testing.assert_close(pairs[:4], 5e-3 * agent.directions(3))
+    torch.testing.assert_close(pairs[:4], 5e-3 * agent.pairs(3))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_directions_of_low_rank_are_uncorrelated_and_of_variance_one(rank: int) -> None:
+    """So that the mean of the estimate is that of full directions."""
+    matrix, vector = torch.empty(4, 3), torch.empty(2)
+    drawn = LowRank(rank)([matrix, vector], 20_000, torch.Generator().manual_seed(0))
+    assert (torch.linalg.matrix_rank(drawn[:50, :12].view(-1, 4, 3)) == rank).all()
+    off = drawn.t() @ drawn / len(drawn) - torch.eye(14)
+    assert float(off.abs().max()) < 6 * (8 / len(drawn)) ** 0.5  # E[(ab)⁴] − 1 = 8
+    assert float(drawn.mean(0).abs().max()) < 6 / len(drawn) ** 0.5
+
+
+def test_the_mean_over_directions_of_low_rank_is_the_gradient() -> None:
+    """By the exact returns of the perturbed policies, within four standard errors of every entry."""
+    env, policy = small()
+    agent: Any = rlseq.make_agent(
+        "es", policy, shaping="none", sigma=0.01, population=400, directions="low_rank", only="head.*"
+    )
+    scores, drawn = exact_scores(agent, env, agent.perturbations(5)), agent.pairs(5)
+    each = ((scores[:200] - scores[200:]) / 0.02).unsqueeze(1) * drawn
+    torch.testing.assert_close(each.mean(0), agent.slope(scores, drawn))
+    error = each.std(0) / 200**0.5
+    gradient = rlseq.exact.gradient(policy, env)["head.weight"].flatten()
+    assert float(((each.mean(0) - gradient) / error).abs().max()) < 4
+    assert float(error.max()) < 0.5 * float(gradient.abs().max())
 
 
 @pytest.mark.parametrize("name", ["es", "finite_differences"])
@@ -113,6 +139,7 @@ def test_the_best_policies_are_followed_by_hand() -> None:
     ("name", "hyper"),
     [
         ("es", {"lr": 0.1, "sigma": 0.5}),
+        ("es", {"lr": 0.1, "sigma": 0.5, "directions": LowRank(2)}),
         ("cem", {"sigma": 0.5, "noise": 0.1}),
         ("finite_differences", {"lr": 0.1, "sigma": 0.5}),
     ],
@@ -217,6 +244,7 @@ def test_a_search_acts(id: str, name: str) -> None:
         ),
         ("es", {"sigma": 0.0}, "sigma must be a finite number > 0"),
         ("es", {"shaping": "rank"}, "unknown shaping 'rank'"),
+        ("es", {"directions": "lowrank"}, "unknown directions 'lowrank'.* low_rank"),
         ("cem", {"lr": 1.5}, r"lr must be a number in \(0, 1\], got 1.5"),
         ("cem", {"elites": 1.0}, "elites must be a number"),
         ("finite_differences", {"population": 1000}, "parameters have two neighbours each.*at most"),
