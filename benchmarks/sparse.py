@@ -16,8 +16,8 @@ import record
 import torch
 
 import rlseq
-from rlseq.envs.curiosity import Curiosity
-from rlseq.envs.curriculum import BySuccess, Curriculum, ReverseCurriculum
+from rlseq.envs.wrappers.curiosity import Curiosity
+from rlseq.envs.wrappers.curriculum import BySuccess, Curriculum, ReverseCurriculum
 
 WORDS, LENGTH, ROWS = 6, 4, 64  # V, words of a source, texts of a batch
 CHECKS = 8  # evaluations of a run

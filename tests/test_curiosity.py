@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.envs.curiosity import Curiosity
+from rlseq.envs.wrappers.curiosity import Curiosity
 from rlseq.training import checkpoint
 
 

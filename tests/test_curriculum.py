@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.envs.curriculum import BySchedule, BySuccess, Curriculum, EdgeOfSuccess, ReverseCurriculum
+from rlseq.envs.wrappers.curriculum import BySchedule, BySuccess, Curriculum, EdgeOfSuccess, ReverseCurriculum
 from rlseq.mdp.starts import Starts
 from rlseq.policy_gradient.exact import gradient
 from rlseq.training import checkpoint

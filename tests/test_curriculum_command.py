@@ -13,7 +13,13 @@ import rlseq
 from rlseq.cli import main
 from rlseq.compare.plan import ComparisonConfig
 from rlseq.engine.references import length_bucket
-from rlseq.envs.curriculum import BySchedule, Curriculum, EdgeOfSuccess, ReverseCurriculum, with_curriculum
+from rlseq.envs.wrappers.curriculum import (
+    BySchedule,
+    Curriculum,
+    EdgeOfSuccess,
+    ReverseCurriculum,
+    with_curriculum,
+)
 from rlseq.training.experiment import build, run
 from rlseq.training.run_config import RunConfig
 

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_contains_the_linked_packages(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("envs", "agents"):
-        wanted = {f"rlseq/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
+        wanted = {f"rlseq/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
         assert wanted <= names
     assert "rlseq/py.typed" in names
     assert not any(name.startswith(("envs/", "agents/", "tests/", "benchmarks/")) for name in names)

@@ -16,8 +16,8 @@ from rlseq.engine.decode import Sample
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.engine.memorisation import memorisation
 from rlseq.engine.references import has_references
-from rlseq.envs.curiosity import Curiosity
-from rlseq.envs.curriculum import with_curriculum
+from rlseq.envs.wrappers.curiosity import Curiosity
+from rlseq.envs.wrappers.curriculum import with_curriculum
 from rlseq.policies import make_policy
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training.experiment_envs import held_out, testing_env, training_env

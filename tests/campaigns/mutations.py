@@ -747,14 +747,14 @@ MUTATIONS = [
         ),
         (
             "curriculum-hard-first",
-            "envs/curriculum.py",
+            "envs/wrappers/curriculum.py",
             "numbers.argsort(stable=True)",
             "numbers.argsort(stable=True, descending=True)",
             "curriculum",
         ),
         (
             "curiosity-inverse-frozen",
-            "envs/curiosity.py",
+            "envs/wrappers/curiosity.py",
             "(forward + inverse).backward()",
             "(forward + inverse.detach()).backward()",
             "curiosity",

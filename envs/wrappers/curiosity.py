@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlseq.envs.wrappers import with_reward
+from rlseq.envs.wrappers.rewards import with_reward
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked_arguments
