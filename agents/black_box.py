@@ -20,6 +20,7 @@ from rlseq.policy_gradient.factors import check_samples
 from rlseq.types import BasePolicy, Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import Checked, Perturbation, PositiveInt, Range, StepSize
 from rlseq.utils.memory import check_fits
+from rlseq.utils.ranks import gathered, this_rank
 from rlseq.utils.vectors import assign, flat
 
 Shaping = Callable[[Tensor], Tensor]  # scores of all perturbed policies -> what a step is made from
@@ -86,7 +87,10 @@ class PerturbedRollout(Rollout):
 
 @dataclass(eq=False)
 class BlackBox(Agent):
-    """N perturbed policies write the same share of the rows each, about the same items."""
+    """N perturbed policies write the same share of the rows each, about the same items.
+
+    Of several processes each has a share of the policies, and tells the others their scores alone.
+    """
 
     lr: StepSize = 1e-2  # step size of Adam
     population: Annotated[int, Range(2)] = (
@@ -107,6 +111,11 @@ class BlackBox(Agent):
         """The number of parameters that are perturbed."""
         return sum(p.numel() for p in self.parameters)
 
+    @property
+    def share(self) -> int:
+        """The number of perturbed policies of this process."""
+        return self.population // this_rank().of
+
     @abstractmethod
     def perturbations(self, seed: int) -> Tensor:
         """Return what is added to the parameters of each policy, `[N, P]`."""
@@ -114,10 +123,12 @@ class BlackBox(Agent):
     def check(self, env: Any) -> None:
         """Refuse rows that cannot be shared out, and more policies than memory holds."""
         env = unwrap_task(env)
-        if env.num_envs % self.population:
+        rows, ranks = this_rank().all(env.num_envs), this_rank().of
+        if rows % self.population or self.population % ranks:
             raise ValueError(
                 f"population={self.population} perturbed policies must divide the rows of the task, got "
-                f"num_envs={env.num_envs}; make the task with num_envs={self.population} or a multiple of it"
+                f"num_envs={rows}; make the task with num_envs={self.population} or a multiple of it"
+                + (f", and take a multiple of {ranks} policies, one for each rank" if ranks > 1 else "")
             )
         needed = 8 * self.population * self.size  # 4 bytes for a parameter, and for what is added to it
         try:
@@ -133,9 +144,9 @@ class BlackBox(Agent):
         writer: Any = self.perturbed(seed)
         given: dict[str, Any] = {}
         if not isinstance(env, SteppedEnv):
-            shape = (env.num_envs // self.population,)
+            shape = (env.num_envs // self.share,)
             items = torch.randint(env.size, shape, generator=env.generator, device=env.device)
-            given["index"] = items.repeat(self.population)
+            given["index"] = items.repeat(self.share)
         batch = rollout(writer, env, decode=self.decode, **given)
         return PerturbedRollout(**vars(batch), seed=seed)
 
@@ -143,8 +154,9 @@ class BlackBox(Agent):
         """Return the perturbed policies as one that writes their rows."""
         if not self._copies:
             changed = named_parameters(self.policy, self.only)
-            self._copies = copies_of(self.policy, self.population, changed)
-        for copy, vector in zip(self._copies, flat(self.parameters) + self.perturbations(seed), strict=True):
+            self._copies = copies_of(self.policy, self.share, changed)
+        moved = flat(self.parameters) + this_rank().own(self.perturbations(seed))
+        for copy, vector in zip(self._copies, moved, strict=True):
             assign(list(named_parameters(copy, self.only).values()), vector)
         return PerturbedRows(self._copies)
 
@@ -156,8 +168,8 @@ class BlackBox(Agent):
     def scores(self, batch: Rollout) -> Tensor:
         """Return the mean return of an episode of each perturbed policy, `[N]`; what is cut off counts."""
         unfinished = batch.mask.any(1) & ~batch.ends.gather(1, last(batch.mask)).squeeze(1)
-        episodes = (batch.ends.sum(1) + unfinished).view(self.population, -1).sum(1)
-        return batch.returns.view(self.population, -1).sum(1) / episodes.clamp(min=1)
+        episodes = (batch.ends.sum(1) + unfinished).view(self.share, -1).sum(1)
+        return gathered(batch.returns.view(self.share, -1).sum(1) / episodes.clamp(min=1))
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn from the returns of a batch."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from rlseq.agents.black_box import BlackBox, every_entry, seed_of
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, OpenShare, PositiveFloat, Range
+from rlseq.utils.ranks import this_rank
 from rlseq.utils.stateful import Stateful, TensorState
 from rlseq.utils.vectors import flat
 
@@ -64,7 +65,7 @@ class CEM(BlackBox):
         """Return ½ ‖θ − mean of the best‖², to which a step of plain descent goes the share `lr`."""
         scores, theta = self.scores(batch), flat(self.parameters)
         loss = (theta - theta.detach() - self.best(batch).mean(0)).square().sum() / 2
-        return loss, {"score_std": scores.std(correction=0), "score_best": scores.max()}
+        return loss / this_rank().of, {"score_std": scores.std(correction=0), "score_best": scores.max()}
 
     def update(self, batch: Rollout) -> Metrics:
         """Move θ and s towards the best policies."""

@@ -32,6 +32,7 @@ class DDPG(OffPolicyAgent):
     """
 
     writes_texts: ClassVar[bool] = False
+    for_ranks: ClassVar[bool] = False
 
     gamma: Share = 0.99  # discount factor γ
     target_every: PositiveInt = 1  # C, gradient steps between two changes of the target copies
@@ -61,6 +62,7 @@ class DDPG(OffPolicyAgent):
 
     def check(self, env: Any) -> None:
         """Refuse a task whose actions are no vectors between bounds."""
+        super().check(env)
         env = unwrap_task(env)
         space = env.single_action_space
         bounded = isinstance(space, gym.spaces.Box) and np.isfinite([space.low, space.high]).all()

@@ -17,6 +17,7 @@ from rlseq.policy_gradient.factors import lacks_values
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import PositiveFloat, Share
+from rlseq.utils.ranks import total
 from rlseq.value_based.action_values import (
     WITHOUT_V,
     ActionValues,
@@ -57,6 +58,7 @@ class QLearning(OffPolicyAgent):
 
     def check(self, env: Any) -> None:
         """Refuse a task whose actions cannot be listed."""
+        super().check(env)
         env = unwrap_task(env)
         if isinstance(env, SteppedEnv) and not isinstance(env.single_action_space, gym.spaces.Discrete):
             raise ValueError(
@@ -70,7 +72,10 @@ class QLearning(OffPolicyAgent):
         values = online.of(batch.actions)
         targets = self.targets(batch, online)
         error = (values.detach() - targets).abs()
-        metrics = {"q": (values.detach() * weights).sum(), "td_error": (error * weights).sum()}
+        metrics = {
+            "q": total((values.detach() * weights).sum()),
+            "td_error": total((error * weights).sum()),
+        }
         return (F.smooth_l1_loss(values, targets, reduction="none") * weights).sum(), metrics
 
     @torch.no_grad()

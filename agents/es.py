@@ -12,6 +12,7 @@ from torch import Tensor
 from rlseq.agents.black_box import BlackBox, Directions, Shaping, centred_ranks, every_entry, seed_of
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import Range
+from rlseq.utils.ranks import this_rank
 from rlseq.utils.vectors import flat
 
 
@@ -51,7 +52,7 @@ class Antithetic(BlackBox):
         slope = self.slope(self.shaping(scores), self.pairs(seed_of(batch)))
         theta = flat(self.parameters)
         loss = -(slope * (theta - theta.detach())).sum() - scores.mean()
-        return loss, {"score_std": scores.std(correction=0), "score_best": scores.max()}
+        return loss / this_rank().of, {"score_std": scores.std(correction=0), "score_best": scores.max()}
 
 
 @dataclass(eq=False)

@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 import torch
 
-from rlseq.agents import AGENTS
+from rlseq.agents import AGENTS, FUNCTIONS
 from rlseq.engine.evaluation import _of_this_rank
+from rlseq.policy_gradient.factors import factor_name
 from rlseq.training import checkpoint
-from rlseq.training.parallel import FOR_RANKS, check_for_ranks
+from rlseq.training.parallel import COMPARED_FIELDS, check_for_ranks
 from rlseq.training.run_folder import read_results
 from rlseq.utils import ranks
 from tests.two_ranks import VARIANTS
 
 WORK = Path(__file__).with_name("two_ranks.py")
 FOLDERS: list[Path] = []
-LEARNED_REWARDS = ("adversarial", "gail", "maligan", "max_ent_irl", "rankgan", "regs", "seqgan")
+LEARNED_REWARDS = ("adversarial", "gail", "ggan", "maligan", "max_ent_irl", "rankgan", "regs", "seqgan")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_ranks_compute_what_one_process_does(answers: list[Any], name: str) -> None:
-    found = answers[0]["alike"][name]
+    found = {**answers[0]["alike"], **answers[1]["alike"]}[name]
     assert found["moved"] > 1e-3
     # Rewards are float32: of a network that two ranks have trained, they differ in the last place.
     tolerance = 1e-5 if name in LEARNED_REWARDS else 1e-6
@@ -76,7 +77,9 @@ def test_ranks_refuse_together(answers: list[Any]) -> None:
     assert "run.agent.lr was 0.001, and is 0.002 on rank 1" in first["settings"]
     assert "run.env.data." in first["data"]
     assert "num_envs=1 rows cannot be divided among 2 ranks" in first["rows"]
-    assert "DQN cannot be trained by several processes yet" in first["agent"]
+    assert "Own cannot be trained by several processes" in first["agent"]
+    assert "rows=5 of a gradient step cannot be divided among 2 ranks; pass rows=4" in first["replay"]
+    assert "take a multiple of 2 policies, one for each rank" in first["population"]
     assert "baseline <lambda> has not been shown" in first["factor"]
 
 
@@ -89,7 +92,15 @@ def test_a_rank_that_is_lost_ends_the_others_with_an_intact_checkpoint(answers: 
     assert found[0] == 3
 
 
-@pytest.mark.parametrize("name", sorted(AGENTS.keys() - {*FOR_RANKS}))
+def test_every_factor_that_has_a_name_is_compared(answers: list[Any]) -> None:
+    seen = {factor for answer in answers for found in answer["alike"].values() for factor in found["factors"]}
+    known = {
+        f"{field} {factor_name(factor)}" for field in COMPARED_FIELDS for factor in FUNCTIONS[field].values()
+    }
+    assert known - seen == {"credit own_credit"}  # which stands for that of an agent
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in AGENTS.items() if not cls.for_ranks))
 def test_every_other_agent_is_refused_by_name(name: str) -> None:
     agent: Any = object.__new__(AGENTS[name])
     with pytest.raises(ValueError, match=f"{AGENTS[name].__name__} cannot be trained by several processes"):

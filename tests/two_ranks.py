@@ -1,4 +1,4 @@
-"""What one of two ranks does: every agent is trained by both, then by rank 0 alone, from the same seeds."""
+"""What one of two ranks does: every agent is trained by both, then by one of them alone, from equal seeds."""
 
 from __future__ import annotations
 
@@ -14,21 +14,44 @@ import torch
 from torch import Tensor
 
 import rlseq
-from rlseq.policy_gradient.factors import Shuffle
-from rlseq.training.parallel import FOR_RANKS
+from rlseq.agents import AGENTS
+from rlseq.policy_gradient.credit import Consensus
+from rlseq.policy_gradient.factors import Shuffle, factor_name
+from rlseq.training.parallel import COMPARED_FIELDS
 from rlseq.types import Rollout
 from rlseq.utils import ranks
 
 RANKS, ROWS, UPDATES = 2, 16, 2
-LITTLE = {"pretraining": 1, "d": 1, "k": 1}  # lessons of a discriminator
+LITTLE = {  # settings of which less is enough here
+    "pretraining": 1,
+    "d": 1,
+    "k": 1,
+    "completions": 2,
+    "gradient_steps": 2,
+    "rows": 8,
+    "cg_steps": 2,
+    "value_epochs": 2,
+    "value_minibatches": 2,
+}
+TESTED = ("reinforce",)  # evaluated and probed, too, which costs time
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in FOR_RANKS},
+    **{name: (name, {}) for name, cls in AGENTS.items() if cls.for_ranks},
     "moving average": ("reinforce", {"baseline": "moving_average"}),
     "regression": ("reinforce", {"baseline": "regression", "aggregate": "per_token"}),
     "greedy, corrected": ("reinforce", {"baseline": "greedy_corrected"}),
     "completions": ("reinforce", {"credit": "completions"}),
     "ranks": ("reinforce", {"scale": "bootstrapped", "kl": 0.1, "entropy": 0.1, "l2": 0.1, "mle": 0.5}),
     "whitened": ("rloo", {"scale": "by_batch", "kl_reward": 0.1, "weight_decay": 0.1}),
+    "td": ("a2c", {"credit": "td", "divergence": "k1", "kl": 0.1}),
+    "n steps": ("a2c", {"credit": "n_step", "divergence": "k2", "kl": 0.1}),
+    "immediate": ("reinforce", {"credit": "immediate", "baseline": "length_weighted", "samples": 2}),
+    "pass at k": ("rloo", {"credit": "pass_at_k", "baseline": "none", "scale": "best_of_group"}),
+    "per metric": ("rloo", {"credit": "per_metric", "baseline": "none", "divergence": "k3", "kl": 0.1}),
+    "consensus": ("rloo", {"credit": Consensus("edit"), "baseline": "none"}),
+    "optimal token": ("rloo", {"baseline": "optimal_token", "scale": "by_mean"}),
+    "exact values of actions": ("all_action", {"action_values": "exact"}),
+    "critic of actions": ("all_action", {"action_values": "critic"}),
+    "optimal value": ("dro", {"baseline": "optimal_value"}),
     "in parts": ("rloo", {"micro_batches": 2}),
     "clipped": ("mle", {"clip_norm": 1e-2, "schedule": "linear"}),
 }
@@ -43,30 +66,43 @@ class OfRanks(Shuffle):
         return (torch.cat([rows, rows + len(half.actions)]) for rows in ordered)
 
 
-def trained(name: str, alone: bool) -> tuple[list[dict[str, float]], Tensor]:
-    """Train an agent for a few updates; return the metrics of all, and the weights."""
+def trained(name: str, alone: bool) -> tuple[list[dict[str, float]], Any]:
+    """Train an agent for a few updates; return the metrics of all, and the agent."""
     torch.manual_seed(0)
     algorithm, hyper = VARIANTS[name]
-    known = rlseq.agents.AGENTS[algorithm].__dataclass_fields__
+    known: dict[str, Any] = AGENTS[algorithm].__dataclass_fields__
     hyper = {**{n: value for n, value in LITTLE.items() if n in known}, **hyper}
-    if "completions" in known:
-        hyper["completions"] = 2
-    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, num_envs=ROWS, seed=3)
-    test = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, num_envs=8, split="test")
-    policy = rlseq.make_policy("lstm", env, hidden=8, embedding=4, value=True, seed=1)
+    hyper |= {n: 2 for n in ("epochs", "minibatches") if n in known and known[n].default > 1}
+    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, items=64, num_envs=ROWS, seed=3)
+    test = None
+    if name in TESTED:
+        test = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, num_envs=8, split="test")
+    policy = written_by(env, seed=1)
+    if "teacher" in known:
+        hyper["teacher"] = [written_by(env, seed=2)]
     agent: Any = rlseq.make_agent(algorithm, policy, lr=1e-2, **hyper)
     if "adversary" in known:
-        agent.adversary.texts = 24
+        agent.adversary.texts = 8
     if alone and hasattr(agent, "shuffle"):
         agent.shuffle = OfRanks()
     settings: dict[str, Any] = {
         "eval_texts": 9,
         "alarms": "ignore",
         "quiet": True,
-        "probe": name == "reinforce",
+        "probe": name in TESTED,
     }
     found = rlseq.train(agent, env, UPDATES, test, **settings)
-    return found, torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+    return found, agent
+
+
+def written_by(env: Any, seed: int) -> Any:
+    """Return a small policy for a task."""
+    return rlseq.make_policy("lstm", env, hidden=8, embedding=4, value=True, seed=seed)
+
+
+def weights_of(policy: Any) -> Tensor:
+    """Return all weights of a policy as one vector."""
+    return torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
 def gap(here: dict[str, float], there: dict[str, float]) -> float:
@@ -78,19 +114,26 @@ def gap(here: dict[str, float], there: dict[str, float]) -> float:
 
 
 def alike() -> dict[str, Any]:
-    """Train every agent by two ranks, and by rank 0 alone; return how far metrics and weights are apart."""
+    """Train every agent by two ranks, then by one alone; return how far metrics and weights are apart.
+
+    Each rank does half of what is done alone.
+    """
     answers: dict[str, Any] = {}
-    both, alone = ranks.launched_as, lambda: ranks.ALONE
-    for name in VARIANTS:
-        history, weights = trained(name, alone=False)
-        if both().number == 0:
+    both, alone, start = ranks.launched_as, lambda: ranks.ALONE, initial()
+    for place, name in enumerate(VARIANTS):
+        history, agent = trained(name, alone=False)
+        if both().number == place % RANKS:
             ranks.launched_as = alone
             single, known = trained(name, alone=True)
             ranks.launched_as = both
+            weights = weights_of(agent.policy)
             answers[name] = {
                 "metrics": max(map(gap, history, single)),
-                "weights": float((weights - known).abs().max()),
-                "moved": float((weights - initial()).abs().max()),
+                "weights": float((weights - weights_of(known.policy)).abs().max()),
+                "moved": float((weights - start).abs().max()),
+                "factors": [
+                    f"{f} {factor_name(getattr(agent, f))}" for f in COMPARED_FIELDS if hasattr(agent, f)
+                ],
             }
     return answers
 
@@ -123,7 +166,9 @@ def refused() -> dict[str, str]:
         "settings": lambda: (rlseq.make_agent("rloo", policy, lr=1e-3 * (1 + number)), env),
         "data": lambda: made(data_seed=number),
         "rows": lambda: made(rows=1),
-        "agent": lambda: (rlseq.make_agent("dqn", policy), env),
+        "agent": lambda: (type("Own", (AGENTS["rloo"],), {})(policy), env),
+        "replay": lambda: (rlseq.make_agent("dqn", policy, rows=5), env),
+        "population": lambda: (rlseq.make_agent("cem", policy, population=3), made(rows=6)[1]),
         "factor": lambda: (rlseq.make_agent("reinforce", policy, baseline=lambda returns, batch: 0.5), env),
     }
     for name, case in cases.items():
@@ -138,9 +183,8 @@ def unseeded() -> dict[str, float]:
     """Train from a start without seeds, which is that of rank 0 everywhere; return the spread of weights."""
     agent, env = made()
     rlseq.train(agent, env, 2, alarms="ignore", quiet=True)
-    weights = torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
     with ranks.together(torch.device("cpu")):
-        both = ranks.gathered(weights.unsqueeze(0))
+        both = ranks.gathered(weights_of(agent.policy).unsqueeze(0))
     return {"spread": float((both[0] - both[1]).abs().max())}
 
 
@@ -173,9 +217,8 @@ def main(folder: Path) -> None:
 
 
 def initial() -> Tensor:
-    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, num_envs=ROWS, seed=3)
-    policy = rlseq.make_policy("lstm", env, hidden=8, embedding=4, value=True, seed=1)
-    return torch.cat([p.detach().flatten() for p in policy.parameters()])
+    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, items=64, num_envs=ROWS, seed=3)
+    return weights_of(written_by(env, seed=1))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ class Agent(ABC):
     """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
 
     writes_texts: ClassVar[bool] = True  # False where actions must be vectors of numbers
+    # Whether several processes learn as one does. Tests compare every agent of rlseq for which this is so;
+    # a class of your own says it itself.
+    for_ranks: ClassVar[bool] = True
 
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: StepSize = 1e-3  # step size of Adam

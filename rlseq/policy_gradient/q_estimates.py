@@ -24,6 +24,7 @@ from rlseq.policy_gradient.exact import every_text
 from rlseq.types import Behaviour, Rollout
 from rlseq.utils.arguments import Checked, PositiveInt, Range
 from rlseq.utils.memory import check_fits
+from rlseq.utils.ranks import total
 from rlseq.utils.stateful import TensorState
 
 QEstimate = Callable[[Rollout, Any, Any, Decode], Tensor]
@@ -86,8 +87,10 @@ class CompletedActions(Checked):
             for name, value in (("forced", forced), ("forced_steps", step + 1))
         }
         index = batch.context["index"][row].repeat_interleave(self.samples)
-        completed = rollout(policy, env.replace(num_envs=len(index)), decode=decode, index=index, **given)
-        env.counts.generated_tokens = env.counts.generated_tokens - self.samples * step.sum()  # known before
+        wide = env.replace(num_envs=len(index), rank=env.rank.with_rows(len(index)))
+        completed = rollout(policy, wide, decode=decode, index=index, **given)
+        known = env.rank.total(self.samples * step.sum())  # words that are not written now
+        env.counts.generated_tokens = env.counts.generated_tokens - known
         values = batch.rewards.new_zeros(*batch.mask.shape, words)
         values[row, step, action] = completed.returns.view(-1, self.samples).mean(1)
         return _from_here_on(values, batch)
@@ -132,8 +135,8 @@ class ActionCritic(TensorState, Factor, Checked):
         h, action = self._inputs(batch)[batch.mask], batch.actions[batch.mask]
         weight = self.weight.to(h.device)
         error = ((weight[action] * h).sum(1) - returns[batch.mask]) / h.square().sum(1)
-        slope = torch.zeros_like(weight).index_add_(0, action, error.unsqueeze(1) * h)
-        times = action.bincount(minlength=len(weight)).clamp(min=1)
+        slope = total(torch.zeros_like(weight).index_add_(0, action, error.unsqueeze(1) * h))
+        times = total(action.bincount(minlength=len(weight))).clamp(min=1)
         self.weight = weight - self.rate * slope / times.unsqueeze(1)
 
     def forget(self) -> None:

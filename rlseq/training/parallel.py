@@ -8,71 +8,39 @@ is not tested, an agent is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from types import FunctionType
 from typing import Any
 
 import torch
 
-from rlseq.agents import AGENTS
 from rlseq.mdp.starts import Starts
 from rlseq.metrics.algebra import name_of
-from rlseq.policy_gradient.algorithm import PolicyGradient
-from rlseq.policy_gradient.baselines import (
-    ConstantBaseline,
-    GreedyReturn,
-    MovingAverage,
-    Regression,
-    Value,
-    group_mean,
-    leave_one_out,
-    mean,
-    none,
-)
-from rlseq.policy_gradient.credit import (
-    Completions,
-    Increments,
-    Lambda,
-    NStep,
-    Stepwise,
-    immediate,
-    reward_to_go,
-)
-from rlseq.policy_gradient.factors import as_it_is, bootstrapped, by_batch, by_group, self_normalised
-from rlseq.policy_gradient.losses import per_sequence, per_step, per_text, per_token
-from rlseq.policy_gradient.penalties import full_kl, k1, k2, k3
+from rlseq.policy_gradient.agent import Agent
+from rlseq.policy_gradient.baselines import Regression
 from rlseq.training import checkpoint
 from rlseq.training.fingerprint import describe, differences
 from rlseq.types import LearningReward, SteppedEnv
 from rlseq.utils.ranks import Rank, everyones, this_rank
 
-FOR_RANKS = (  # agents that tests compare with one process (tests/test_ranks.py)
-    *("a2c", "adversarial", "cispo", "continuous", "cpo", "dagger", "dapo", "dpo", "dppo", "dr_grpo", "dro"),
-    *("e2e", "gail", "gmpo", "grpo", "gspo", "gumbel", "maligan", "max_ent_irl", "mixer", "mle", "mrt"),
-    *("mrt_corrected", "pg_bleu", "ppo", "ppo_kl", "rankgan", "regs", "reinforce", "reinforce_pp", "rloo"),
-    *("sapo", "scheduled_sampling", "scst", "seqgan", "trpo"),
-)
-FACTORS_FOR_RANKS: Mapping[str, Sequence[Any]] = {  # functions and classes, tested in the same way
-    "credit": (*(reward_to_go, immediate), *(Completions, Increments, Lambda, NStep, Stepwise)),
-    "baseline": (
-        *(none, mean, leave_one_out, group_mean),
-        *(ConstantBaseline, GreedyReturn, MovingAverage, Regression, Value),
-    ),
-    "scale": (as_it_is, by_group, by_batch, self_normalised, bootstrapped),
-    "aggregate": (per_sequence, per_token, per_text, per_step),
-    "divergence": (full_kl, k1, k2, k3),
-}
+COMPARED_FIELDS = (
+    "credit",
+    "baseline",
+    "scale",
+    "aggregate",
+    "divergence",
+    "action_values",
+)  # look at a batch
 HOW = "see docs/guides/devices.md"
 
 
 def check_for_ranks(agent: Any, env: Any) -> None:
     """Refuse what several processes have not been shown to learn as one does."""
     _check_class(type(agent))
-    if isinstance(agent, PolicyGradient):
-        for name in FACTORS_FOR_RANKS:
-            _check_factor(name, getattr(agent, name))
-        if isinstance(agent.baseline, Regression):
-            _check_factor("baseline", agent.baseline.beside)
+    for name in COMPARED_FIELDS:
+        _check_factor(name, getattr(agent, name, None))
+    if isinstance(baseline := getattr(agent, "baseline", None), Regression):
+        _check_factor("baseline", baseline.beside)
     if isinstance(env, SteppedEnv):
         raise ValueError(f"{type(env).__name__} is trained on by one process; start it without torchrun")
     learning = [name for name, part in env.parts.items() if isinstance(part, LearningReward)]
@@ -83,8 +51,9 @@ def check_for_ranks(agent: Any, env: Any) -> None:
 
 def _check_factor(name: str, factor: Any) -> None:
     """Refuse a function of a batch that is not known to compare the rows of all ranks."""
-    known = FACTORS_FOR_RANKS[name]
-    if factor in known or type(factor) in known or getattr(factor, "for_ranks", False):
+    if factor is None or _is_tested(factor if isinstance(factor, FunctionType) else type(factor)):
+        return
+    if getattr(factor, "for_ranks", False):
         return
     raise ValueError(
         f"{name} {name_of(factor)} has not been shown to be right where each of several processes sees a "
@@ -93,20 +62,22 @@ def _check_factor(name: str, factor: Any) -> None:
     )
 
 
-def _check_class(cls: type) -> None:
+def _check_class(cls: type[Agent]) -> None:
     """Refuse an agent that is not known to take its statistics over all ranks; a subclass must say so."""
-    if cls in {AGENTS[name] for name in FOR_RANKS} or vars(cls).get("for_ranks"):
+    if cls.for_ranks and (_is_tested(cls) or "for_ranks" in vars(cls)):
         return
-    message = (
-        f"{cls.__name__} cannot be trained by several processes yet; start it without torchrun, or take one "
-        f"of {', '.join(FOR_RANKS)}"
-    )
-    if not cls.__module__.startswith("rlseq."):
+    message = f"{cls.__name__} cannot be trained by several processes; start it without torchrun"
+    if not _is_tested(cls):
         message += (
             "; if your class takes means and other statistics of a batch over all ranks "
             "(rlseq.utils.ranks), give it the attribute for_ranks = True"
         )
     raise ValueError(f"{message}; {HOW}")
+
+
+def _is_tested(part: type | FunctionType) -> bool:
+    """Return whether a class or a function is one of rlseq, all of which tests/test_ranks.py compares."""
+    return part.__module__.startswith("rlseq.")
 
 
 def divided(agent: Any, env: Any, me: Rank) -> Any:

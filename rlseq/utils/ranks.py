@@ -30,14 +30,22 @@ class Rank(NamedTuple):
 
     number: int = 0
     of: int = 1  # number of ranks
+    rows: tuple[int, ...] = ()  # of every rank, where they are not equally many
 
     def all(self, rows: int) -> int:
-        """Return how many rows all ranks have where each has `rows`."""
-        return rows * self.of
+        """Return how many rows all ranks have where this one has `rows`."""
+        return sum(self.rows) or rows * self.of
 
     def own(self, drawn: Tensor, dim: int = 0) -> Tensor:
         """Return the part of this rank of what was drawn for the rows of all ranks."""
-        return drawn if self.of == 1 else drawn.chunk(self.of, dim)[self.number]
+        if self.of == 1:
+            return drawn
+        parts = torch.split(drawn, [*self.rows], dim) if self.rows else drawn.chunk(self.of, dim)
+        return parts[self.number]
+
+    def with_rows(self, rows: int) -> Rank:
+        """Return this place among ranks of which each has a number of rows of its own."""
+        return self if self.of == 1 else self._replace(rows=tuple(gathered(torch.tensor([rows])).tolist()))
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum of a value over ranks."""

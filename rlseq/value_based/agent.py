@@ -16,6 +16,7 @@ from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.diagnostics import episode_metrics, merge_metrics
 from rlseq.types import NOISE, RAW, BasePolicy, Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import PositiveInt, Share
+from rlseq.utils.ranks import this_rank
 from rlseq.utils.stateful import Stateful
 from rlseq.value_based.replay import Replay
 from rlseq.value_based.target import TargetCopy
@@ -50,6 +51,14 @@ class OffPolicyAgent(Agent):
         """Return the parts that have a state, the replay and the target copy among them."""
         return {**super().stateful_parts(), "replay": self.replay, "target": self.target}
 
+    def check(self, env: Any) -> None:
+        """Refuse rows of a gradient step that cannot be divided among ranks."""
+        if self.rows % this_rank().of:
+            raise ValueError(
+                f"rows={self.rows} of a gradient step cannot be divided among {this_rank().of} ranks; pass "
+                f"rows={this_rank().of * max(1, self.rows // this_rank().of)}"
+            )
+
     def set_progress(self, done: float) -> None:
         """Set step size and exploration for the next update; `done` is the share that lies behind."""
         super().set_progress(done)
@@ -59,12 +68,13 @@ class OffPolicyAgent(Agent):
         """Act once, keep it, and return what is drawn from the replay, with statistics of what was new."""
         env = unwrap_task(env)
         self.check(env)
-        new, drawn = rollout(self.policy, env, decode=self.acting()), self.gradient_steps * self.rows
+        new = rollout(self.policy, env, decode=self.acting())
         if isinstance(env, SteppedEnv):
             self.replay.add(new.as_transitions(), context=("observation",))
-            return replace(self.replay.draw(drawn), last_episodes=new.episodes)
+            drawn = self.replay.draw(self.rows, self.gradient_steps)
+            return replace(drawn, last_episodes=new.episodes)
         self.replay.add(new, context=("index", *[NOISE] * bool(env.noise)))
-        batch = self.replay.draw(drawn)
+        batch = self.replay.draw(self.rows, self.gradient_steps)
         context = {**env.contexts(batch.context["index"]), **batch.context}
         behaviour = RAW._replace(support=env.allowed_everywhere(batch.actions, context))
         return replace(batch, context=context, behaviour=behaviour, last_episodes=new.episodes)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlseq.types import Rollout
 from rlseq.utils.memory import check_fits
+from rlseq.utils.ranks import gathered, this_rank
 
 REPLAYED = ("actions", "mask", "log_probs", "rewards", "ends", "reached", "cut")  # fields of a rollout
 OF_CONTEXT = "context/"  # before the names of what is kept of a context
@@ -19,7 +20,8 @@ class Replay:
     """The last rows of rollouts, in a ring of tensors; a newer row takes the place of the oldest.
 
     It holds at most `capacity` actions, in memory and in a checkpoint. A row is a whole text, so a replay of
-    50,000 actions keeps 2,500 texts of 20 words.
+    50,000 actions keeps 2,500 texts of 20 words. Of several processes that train together, each keeps the
+    rows of all, and draws its part.
 
     Args:
         capacity: the largest number of actions.
@@ -41,7 +43,7 @@ class Replay:
         return len(self.rows["mask"]) if self.rows else 0
 
     def add(self, batch: Rollout, context: tuple[str, ...]) -> None:
-        """Keep the rows of a batch.
+        """Keep the rows of a batch, and of those of other ranks.
 
         Args:
             batch: the batch.
@@ -49,20 +51,27 @@ class Replay:
         """
         fields = {name: value for name in REPLAYED if (value := getattr(batch, name)) is not None}
         fields |= {f"{OF_CONTEXT}{name}": batch.context[name] for name in context}
+        fields = {name: gathered(value) for name, value in fields.items()}
         device = batch.mask.device  # a checkpoint gives rows back on the CPU
         self.rows = {name: kept.to(device) for name, kept in self.rows.items()} or self._made(fields)
-        new = len(batch.mask)
+        new = len(fields["mask"])
         rows = torch.arange(max(0, new - self._places), new, device=batch.mask.device)
         place = (self.written + rows) % self._places
         for name, kept in self.rows.items():
             kept[place] = fields[name][rows]
         self.written += new
 
-    def draw(self, rows: int) -> Rollout:
-        """Return rows drawn uniformly, with replacement, with what was kept of their contexts."""
+    def draw(self, rows: int, parts: int = 1) -> Rollout:
+        """Return rows drawn uniformly, with replacement, with what was kept of their contexts.
+
+        Args:
+            rows: of a gradient step, over all ranks.
+            parts: number of gradient steps; their rows come one after the other.
+        """
         self.draws += 1
         generator = torch.Generator().manual_seed(self.draws)
-        drawn = torch.randint(len(self), (rows,), generator=generator)
+        drawn = torch.randint(len(self), (parts * rows,), generator=generator)
+        drawn = this_rank().own(drawn.view(parts, rows), 1).flatten()
         drawn = drawn.to(self.rows["mask"].device, non_blocking=True)  # the host goes on
         fields: dict[str, Any] = {name: kept[drawn] for name, kept in self.rows.items()}
         context = {
