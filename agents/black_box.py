@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,8 @@ class BlackBox(Agent):
 
     Of several processes each has a share of the policies, and tells the others their scores alone.
     """
+
+    compiles: ClassVar[bool] = False
 
     lr: StepSize = 1e-2  # step size of Adam
     population: Annotated[int, Range(2)] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,8 @@ class Gumbel(ThroughDiscriminator):
     through all steps. τ falls geometrically from `temperature` to `final_temperature` in training. A batch
     carries the graph of its gradient, and can be learned from once.
     """
+
+    compiles: ClassVar[bool] = False
 
     relaxation: Relaxation = relaxed.straight_through_gumbel  # relaxation of a word (rlseq.engine.relaxed)
     temperature: PositiveFloat = 1.0  # τ at the beginning of training

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
+from rlseq.engine.computing import OFF, Autocast, Compile, stated
 from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.training.run_config import RunConfig
@@ -73,6 +74,10 @@ class ComparisonConfig(Checked):
     """Hyper-parameters of the common start, such as `lr=1e-3`."""
     mle_options: Options | None = None
     """Options of the task for likelihood training only; `items=200` limits it to few references."""
+    compile: Compile = OFF
+    """`compile` of all agents that do not state it: "rollout", "all" or "auto" (docs/how/performance.md)."""
+    autocast: Autocast = OFF
+    """`autocast` of all agents that do not state it: "bfloat16" or "auto"."""
     temperatures: bool = False
     """Also test samples of the likelihood runs at several temperatures."""
     evaluations: PositiveInt = 10
@@ -143,7 +148,7 @@ class ComparisonConfig(Checked):
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON holds them, without those of the machine and an empty `imports`."""
         left_out = (*OF_MACHINE, "settings", *(() if self.imports else ("imports",)))
-        found = {name: value for name, value in vars(self).items() if name not in left_out}
+        found = {name: value for name, value in vars(self).items() if name not in left_out and value != OFF}
         return {**found, "envs": named(self.envs), "agents": named(self.agents)}
 
     def runs(self) -> list[RunConfig]:
@@ -195,6 +200,7 @@ class ComparisonConfig(Checked):
                 agent=name,
                 algorithm=settings["agent"],
                 hyper={
+                    **stated(self.compile, self.autocast),
                     **suited,
                     **{key: value for key, value in settings.items() if key not in OF_RUN},
                 },

@@ -88,19 +88,26 @@ def quietly() -> Iterator[None]:
 @lru_cache
 def compiler_works(device: str) -> bool:
     """Return whether torch.compile works on a device type; warn, once, if it does not."""
+    reason = compiler_error(device)
+    if reason is not None:
+        warnings.warn(
+            f"torch.compile does not work here ({reason}); "
+            "rollouts run uncompiled; install a C++ compiler, or leave compile=True out",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return reason is None
+
+
+def compiler_error(device: str) -> str | None:
+    """Return why torch.compile does not work on a device type; None if it does."""
     try:
         with quietly():
             torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # whatever a missing compiler leads to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        warnings.warn(
-            f"torch.compile does not work here ({type(error).__name__}: {reason:.200}); "
-            "rollouts run uncompiled; install a C++ compiler, or leave compile=True out",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
+        return f"{type(error).__name__}: {reason:.200}"
+    return None
 
 
 # ── CUDA graphs ──────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.engine.computing import now
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.device import casting
 from rlseq.engine.rollout import draw_uniforms, finished_rollout, make_decode_loop
@@ -55,6 +56,7 @@ def complete(
         `log_probs` are 0 on the prefix, which was not written here.
     """
     env = sequence_env(env)
+    compile, autocast = compile or now().rollout, autocast or now().autocast
     _check_can_be_completed(env, batch)
     lengths, rows = _lengths(prefixes, env.max_len), len(batch.actions)
     check_fits(len(lengths) * rows * samples * env.max_len * TOKEN_BYTES, samples=samples, num_envs=rows)

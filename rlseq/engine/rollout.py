@@ -21,6 +21,7 @@ from rlseq.engine.checks import (
     checked_step,
 )
 from rlseq.engine.compiled import Decoded, compiled
+from rlseq.engine.computing import compiled_features, now
 from rlseq.engine.decode import Decode, Sample, Search, acting_logits, checked_decoder
 from rlseq.engine.device import AllDone, blocks, casting, unfinished
 from rlseq.engine.parts import narrow_source, parts_of
@@ -129,8 +130,10 @@ def rollout(
         forced_steps: how many of them to force, one number or one per row `[B]`; all F when not given.
         repeat: K; rows iK … iK+K−1 share a context.
         index: the items to write about, `[B / K]`; drawn at random when not given.
-        compile: write with compiled code, or on a GPU with a captured graph (`rlseq.engine.compiled`).
-        autocast: torch.bfloat16 or torch.float16, in which networks compute; softmax stays float32.
+        compile: write with compiled code, or on a GPU with a captured graph (`rlseq.engine.compiled`); also
+            done where an agent that trains says so.
+        autocast: torch.bfloat16 or torch.float16, in which networks compute; softmax stays float32. When not
+            given, that of the agent that trains, if it has one.
     """
     env, decode = unwrap_task(env), checked_decoder(decode)
     if isinstance(env, SteppedEnv):
@@ -140,6 +143,7 @@ def rollout(
         if forced is not None or compile or autocast:
             raise ValueError("forced, compile and autocast go with Sample() or Greedy(), not with a search")
         return decode.best(policy, env, repeat=repeat, index=index)
+    compile, autocast = compile or now().rollout, autocast or now().autocast
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
     check_device(policy, env.device)
     check_words(policy, env)
@@ -402,7 +406,8 @@ def _evaluate_whole(
         check_takes_behaviour(policy)
         more = (behaviour,)
     given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
-    with casting(behaviour.autocast, batch.actions.device), mode(policy), given:
+    precision = casting(behaviour.autocast or now().autocast, batch.actions.device)
+    with precision, mode(policy), given, compiled_features(policy):
         answer = policy.evaluate(batch.actions, batch.context, *more)
         evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
     if behaviour.support is not None:  # the token of the padding may not be allowed: −∞ · 0 is NaN

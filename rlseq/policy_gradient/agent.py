@@ -10,14 +10,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from rlseq.engine.computing import OFF, UNSTATED, Autocast, Compile, Trial, computing, now, ways, why_not
 from rlseq.policy_gradient.diagnostics import merge_metrics
-from rlseq.types import Metrics, Rollout
+from rlseq.types import Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import (
     GradientNorm,
     NonNegativeFloat,
@@ -32,6 +34,7 @@ from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
+Method = TypeVar("Method", bound=Callable[..., Any])
 WARM_UP = 0.1  # share of training in which the step size rises
 
 
@@ -96,6 +99,20 @@ _SCHEDULES = (constant, linear, cosine, warmup, warmup_linear)
 SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _SCHEDULES}
 
 
+def as_stated(method: Method) -> Method:
+    """Return a method of an agent that computes as the agent's `compile` and `autocast` say."""
+
+    @wraps(method)
+    def computed(agent: Agent, *arguments: Any) -> Any:
+        trial = agent.trial
+        if trial is None or now() is not UNSTATED:  # nothing is stated, or another method has called this one
+            return method(agent, *arguments)
+        with computing(trial.way), trial.timed(ends_update=method.__name__ == "update"):
+            return method(agent, *arguments)
+
+    return cast(Method, computed)
+
+
 @dataclass(eq=False)
 class Agent(ABC):
     """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
@@ -104,12 +121,22 @@ class Agent(ABC):
     # Whether several processes learn as one does. Tests compare every agent of rlseq for which this is so;
     # a class of your own says it itself.
     for_ranks: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True  # False where texts are not written by one policy, or with gradients
 
     policy: Any  # a `Policy` that is an `nn.Module`
     lr: StepSize = 1e-3  # step size of Adam
     clip_norm: GradientNorm = 1.0  # gradients with a larger norm are scaled down to it
     weight_decay: NonNegativeFloat = 0.0  # weight decay of matrices, decoupled from the gradient (AdamW)
     schedule: Schedule = constant  # factor of lr as a function of the share of training that is done
+    compile: Compile = (
+        OFF  # compile "rollout" or "all", which is the learning step too; "auto" measures what pays back
+    )
+    autocast: Autocast = OFF  # type in which networks multiply, "bfloat16"; "auto" measures what is faster
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in {"collect", "update"} & vars(cls).keys():
+            setattr(cls, name, as_stated(vars(cls)[name]))
 
     def __post_init__(self) -> None:
         functions = (name for name, rule in rules_of(type(self)).items() if rule.wanted == "a function")
@@ -123,6 +150,33 @@ class Agent(ABC):
         if not isinstance(self.policy, nn.Module):
             raise TypeError(f"policy must be a torch.nn.Module that writes, got {shown(self.policy)}")
         self.optimizer = adam(self.policy.parameters(), self.lr, self.weight_decay)
+        self.trial = self._trial_of_ways()
+
+    def _trial_of_ways(self) -> Trial | None:
+        """Return what chooses how to compute; None where nothing is stated, as by default."""
+        if self.compile == self.autocast == OFF:
+            return None
+        if not type(self).compiles:
+            raise ValueError(
+                f"{type(self).__name__} takes neither compile nor autocast: its texts are written by several "
+                "policies, or with gradients; leave both out"
+            )
+        device = next(self.policy.parameters()).device
+        open_ = ways(self.compile, self.autocast, device.type)
+        reasons = {why_not(way, device) for way in open_} - {None}
+        possible = [way for way in open_ if why_not(way, device) is None]
+        stated = f"compile={self.compile}, autocast={self.autocast}"
+        if not possible:
+            raise ValueError(f"{stated}: {reasons.pop()}")
+        return Trial(possible, stated, device, " ".join(sorted(map(str, reasons))))
+
+    def check_computing(self, env: Any) -> None:
+        """Refuse `compile` and `autocast` on a task without words, where they do nothing."""
+        if self.trial is not None and isinstance(env, SteppedEnv):
+            raise ValueError(
+                "compile and autocast are for texts, and this task has steps of an environment; "
+                "leave both out"
+            )
 
     def check(self, env: Any) -> None:  # noqa: B027  (most agents refuse nothing)
         """Refuse a task that the agent cannot learn from; asked before anything is written or sampled."""
@@ -135,6 +189,7 @@ class Agent(ABC):
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Return what to minimise, and what to log."""
 
+    @as_stated
     def update(self, batch: Rollout) -> Metrics:
         """Take one gradient step on the loss of a batch."""
         return self.step([batch])
@@ -145,6 +200,8 @@ class Agent(ABC):
         Every parameter group of the optimiser starts from its own step size, which is kept in the
         group, and so in checkpoints.
         """
+        if self.trial is not None:
+            self.trial.done = done
         if self.schedule is not constant:
             share = checked_share(self.schedule(done), done)
             for group in self.optimizer.param_groups:
@@ -176,7 +233,7 @@ class Agent(ABC):
 
         An agent with more such parts adds them: `return {**super().stateful_parts(), "mine": self.mine}`.
         """
-        return {"optimizer": self.optimizer}
+        return {"optimizer": self.optimizer} | ({} if self.trial is None else {"trial": self.trial})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts but the policy."""

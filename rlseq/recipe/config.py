@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
+from rlseq.engine.computing import OFF, Autocast, Compile
 from rlseq.training.tuned_settings import settings_for
 from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Seed
 
@@ -52,6 +53,10 @@ class FitConfig(Checked):
     """Seed of the division of the data, of initial weights and of samples."""
     device: str = "cpu"
     """Device of the model, `cuda` for a GPU."""
+    compile: Compile = OFF
+    """`compile` of the agents of all stages: "rollout", "all" or "auto" (docs/how/performance.md)."""
+    autocast: Autocast = OFF
+    """`autocast` of the agents of all stages: "bfloat16" or "auto"."""
     quiet: bool = False
     """Print no lines about the data, the choices and the training; warnings remain."""
     imports: tuple[str, ...] = ()

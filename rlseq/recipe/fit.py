@@ -15,6 +15,7 @@ from rlseq.agents import AGENTS, make_agent
 from rlseq.data.cache import key_of
 from rlseq.data.formats import DataError
 from rlseq.data.locate import Where, find
+from rlseq.engine.computing import stated
 from rlseq.engine.evaluation import EvaluatedTexts, evaluate_texts, selection
 from rlseq.mdp.registry import make
 from rlseq.metrics.registry import METRICS, row_of
@@ -266,6 +267,7 @@ class _Fitting:
             every=every,
             stop=plan.late,
             say=self.say,
+            hyper=stated(self.config.compile, self.config.autocast),
         )
         converged = all(stage.converged(scores_of(scores, n)) for n, stage in enumerate(stages, 1))
         risk = least_risk(policy, partial(plan.task, "dev"), *RISK, reward) if converged else None
@@ -344,7 +346,8 @@ class _Fitting:
     @property
     def _agents(self) -> dict[str, Callable[[Any], Any]]:
         """The agents after likelihood, made of a policy: both rise to the same step size and fall to zero."""
-        shared = {"lr": self._rates.reward, "schedule": "warmup_linear"}
+        computing = stated(self.config.compile, self.config.autocast)
+        shared: Json = {"lr": self._rates.reward, "schedule": "warmup_linear", **computing}
         return {
             "reward": lambda policy: make_agent(self.config.agent, policy, **{**shared, **self.config.hyper}),
             "longer": lambda policy: make_agent("mle", policy, **shared),

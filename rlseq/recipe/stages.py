@@ -52,6 +52,7 @@ def likelihood(
     every: int = EVERY,
     stop: Callable[[str], bool] = lambda look: False,
     say: Callable[[str], None] = print,
+    hyper: Mapping[str, Any] = {},
 ) -> dict[str, float]:
     """Imitate, and keep the weights under which pairs of dev are likeliest; return nats per token by look.
 
@@ -64,6 +65,7 @@ def likelihood(
         every: updates between two looks at dev.
         stop: is asked after every look, by its name, whether the stage must end.
         say: is told every look.
+        hyper: further hyper-parameters of the agent.
     """
     make_folder(folder)
     notes = folder / NOTES
@@ -72,12 +74,14 @@ def likelihood(
     for number, stage in enumerate(stages, 1):
         env = task()
         torch.manual_seed(env.seed + number)
-        agent = make_agent("mle", policy, lr=stage.lr)
+        agent = make_agent("mle", policy, lr=stage.lr, **hyper)
         before = [min(scores_of(scores, number - 1))] if number > 1 else []
         for done in range(every, stage.updates + 1, every):
             look = f"stage {number}, update {done}"
             if look not in scores:
                 train(agent, env, done, eval_every=every, out=folder / f"likelihood-{number}", quiet=True)
+                if agent.trial is not None and (chosen := agent.trial.news()):
+                    say(chosen)
                 with torch.no_grad(), eval_mode(policy):
                     nll = float(agent.loss(held_out)[0])
                 if nll < min(scores.values(), default=float("inf")):

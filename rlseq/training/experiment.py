@@ -57,6 +57,7 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
         return stock_agent(config.algorithm, env, **config.hyper), env, fresh
     policy = make_policy(config.policy, env, **config.policy_sizes)
     agent = make_agent(config.algorithm, policy, **with_teachers(config.hyper, env))
+    agent.check_computing(env)
     agent.check(env)
     if start is not None:
         give_weights(str(config.start), start.policy.state_dict(), policy, VALUE_HEAD)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlseq.engine.computing import OFF
 from rlseq.metrics.algebra import name_of
 from rlseq.types import BasePolicy, SteppedEnv
 from rlseq.utils.files import Json, read_json, unsealed
@@ -99,7 +100,9 @@ def machine() -> dict[str, Any]:
 
 
 def _fields(thing: Any) -> dict[str, Any]:
-    return {f.name: _named(getattr(thing, f.name)) for f in fields(thing) if f.name != "policy"}
+    """Return the hyper-parameters of an agent; how it computes only where that is stated."""
+    left_out = {"policy", *(name for name in ("compile", "autocast") if getattr(thing, name, OFF) == OFF)}
+    return {f.name: _named(getattr(thing, f.name)) for f in fields(thing) if f.name not in left_out}
 
 
 def _named(value: Any) -> Any:

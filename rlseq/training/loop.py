@@ -128,6 +128,7 @@ class _Run:
         if not isinstance(self.env, SteppedEnv):  # before anything is written
             check_words(self.agent.policy, self.env)
             warn_of_other_words(self.agent.policy, self.env)
+        self.agent.check_computing(self.env)
         self.agent.check(self.env)
         silent = this_rank().number > 0 and self.config.alarms == "warn"  # rank 0 warns, of the same metrics
         self.watch = AlarmMonitor("ignore" if silent else self.config.alarms)
@@ -157,6 +158,8 @@ class _Run:
         with own_noise(self.env.seed, self.updates):
             metrics = self.agent.update(batch)
         self.env.learn(batch)
+        if self.agent.trial is not None and not self.config.quiet and (chosen := self.agent.trial.news()):
+            self.tell(chosen)
         self.updates += 1
         self.seconds += time.perf_counter() - started
         self.waiting.append((self.updates, self.seconds, metrics))
