@@ -15,6 +15,7 @@ WIDTH, HEIGHT, BOX, TALL = 760, 888, 168, 46
 ROOMS = {  # centre of a room (column, row), and its content in a few words
     "cli": (2.1, 0, "the rlseq command"),
     "recipe": (1.6, 1, "from pairs to a tested model"),
+    "feedback": (0.5, 1, "labels, reward models"),
     "compare": (2.1, 2, "agents × tasks × seeds"),
     "auditing": (3.1, 2, "what an estimator follows"),
     "training": (2.1, 3, "loop, run folder, load"),

@@ -33,7 +33,7 @@ from tabled.engine import completions, loading, matmul, pretrained, rewards, thr
 from tabled.families import families
 from tabled.imitation import dagger, gail
 from tabled.referee import audit, peers
-from tabled.settings import comparison, fit, training, tune
+from tabled.settings import comparison, fit, labelling, reward_model, training, tune
 from tabled.tasks import boxes, captions, chat, finetune, ggan, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +60,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gans": partial(oracle, "gans"),
     "ggan": ggan,
     "items": items,
+    "label": labelling,
     "learning": learning,
     "loading": loading,
     "matmul": matmul,
@@ -69,6 +70,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretrained": pretrained,
     "recipes": recipes,
     "relaxed": relaxed,
+    "reward-model": reward_model,
     "rewards": rewards,
     "solve-copy": solve_copy,
     "sparse": sparse,

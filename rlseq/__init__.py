@@ -83,6 +83,7 @@ _MODULES = {
     "data": "rlseq.data",
     "discriminators": "rlseq.discriminators",
     "exact": "rlseq.policy_gradient.exact",
+    "feedback": "rlseq.feedback",
     "inspection": "rlseq.data.inspection",
     "losses": "rlseq.policy_gradient.losses",
     "metrics": "rlseq.metrics",

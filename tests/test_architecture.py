@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each room and the rooms directly below it; a room may import from everything that these reach.
 BELOW = {
-    "cli": "recipe data auditing",
+    "cli": "recipe data auditing feedback",
     "auditing": "agents",
     "recipe": "compare data",
+    "feedback": "compare data",
     "compare": "training",
     "training": "agents adapters envs",
     "agents": "value_based discriminators",

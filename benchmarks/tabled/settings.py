@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rlseq.compare.plan import ComparisonConfig
+from rlseq.feedback import LabelConfig, RewardModelConfig
 from rlseq.recipe.config import FitConfig
 from rlseq.recipe.tune_config import TuneConfig
 from rlseq.training.config import TrainConfig
@@ -31,6 +32,16 @@ def tune() -> str:
 def comparison() -> str:
     """The fields of `ComparisonConfig`."""
     return settings(ComparisonConfig)
+
+
+def labelling() -> str:
+    """The settings of `rlseq label`."""
+    return settings(LabelConfig)
+
+
+def reward_model() -> str:
+    """The settings of `rlseq reward-model`."""
+    return settings(RewardModelConfig)
 
 
 def settings(cls: Any) -> str:

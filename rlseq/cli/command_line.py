@@ -67,7 +67,7 @@ def _run(words: list[str]) -> None:
     command = pick(COMMANDS, name, "command")
     limit_threads()
     import_modules(_imported(rest))
-    if command in (_fit, _train, _compare, _audit, _tune):
+    if command in TAKES_WORDS:
         command(rest)
     else:
         import tyro
@@ -78,7 +78,7 @@ def _run(words: list[str]) -> None:
 def _overview() -> str:
     """Return the help of `rlseq`: a line for every command."""
     first = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in COMMANDS.items()}
-    lines = "".join(f"  {name:10s}{text}\n" for name, text in first.items())
+    lines = "".join(f"  {name:13s} {text}\n" for name, text in first.items())
     return (
         f"usage: rlseq COMMAND …\n\n{ABOUT}\n\n{lines}\n"
         "`rlseq COMMAND --help` describes a command; `rlseq --version` prints the version.\n"
@@ -338,6 +338,28 @@ def _tune(words: Sequence[str]) -> None:
     tune(words, inspect.getdoc(_tune) or "")
 
 
+def _label(words: Sequence[str]) -> None:
+    """Show texts of a run in a browser or the terminal, and write which of two is better, or scores.
+
+    `rlseq label RUN` shows two samples of its policy for each source, `rlseq label RUN OTHER` one of each
+    run. Every answer is written before the next question; the same command continues.
+    """
+    from rlseq.cli.commands import label_texts
+
+    label_texts(words, inspect.getdoc(_label) or "")
+
+
+def _reward_model(words: Sequence[str]) -> None:
+    """Learn a reward from labels, and test it on labels that were held out.
+
+    `rlseq reward-model runs/chat/labels.jsonl --out runs/judge`; then a policy is trained on it:
+    `rlseq train rloo --start runs/chat --reward path=runs/judge`.
+    """
+    from rlseq.cli.commands import reward_model
+
+    reward_model(words, inspect.getdoc(_reward_model) or "")
+
+
 def _report(folder: Path, /, imports: Imports = ()) -> None:
     """Write the report of a run or of a comparison: an HTML page and tables.
 
@@ -437,8 +459,11 @@ COMMANDS: dict[str, Any] = {
     "compare": _compare,
     "tune": _tune,
     "report": _report,
+    "label": _label,
+    "reward-model": _reward_model,
     "audit": _audit,
     "data": _data,
     "doctor": _doctor,
     "demo": _demo,
 }
+TAKES_WORDS = (_fit, _train, _compare, _tune, _label, _reward_model, _audit)  # and reads its flags itself

@@ -35,6 +35,8 @@ from rlseq.compare.run_report import RunReport
 from rlseq.compare.workers import slurm_script, work
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.memorisation import memorisation as compared_with_training
+from rlseq.feedback.labelling import LabelConfig, label
+from rlseq.feedback.training import RewardModelConfig, train_reward_model, words_on_accuracy
 from rlseq.mdp.registry import ids, option_names, options_passed_on, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
@@ -65,6 +67,7 @@ FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
 NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
 FLAGS_OF_FIT = {"options": "option"}
 FLAGS_OF_TUNE = {"options": "option"}
+FLAGS_OF_LABEL = {"options": "option"}
 FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
 
 
@@ -123,6 +126,37 @@ def tune(words: Sequence[str], text: str) -> None:
     again = found.results["again"]
     lines = [f"{name:20s} {row['mean']:10.4f}\n" for name, row in again.items()]
     sys.stdout.write("".join(lines) + f"{found.settings}\n{found.page}\n")
+
+
+def label_texts(words: Sequence[str], text: str) -> None:
+    """Ask for labels, and print the file and what follows."""
+    words = list(words)
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    runs, words = words[:first], words[first:]
+    form_of_label = form("Label", flags(LabelConfig, FLAGS_OF_LABEL, ("other",)))
+    given = parsed(form_of_label, words, "rlseq label RUN [OTHER]", text, {})
+    if not 1 <= len(runs) <= 2:
+        raise ValueError(f"name a run, or two: rlseq label runs/chat; got {len(runs)}")
+    found = fields_of(LabelConfig, given, FLAGS_OF_LABEL) | {"options": settings(given.option, "option")}
+    path = label(runs[0], LabelConfig(**found | {"other": runs[1] if len(runs) == 2 else None}))
+    sys.stdout.write(f"{path}\n")
+    sys.stderr.write(f"rlseq: learn a reward from them: rlseq reward-model {path} --out runs/reward-model\n")
+
+
+def reward_model(words: Sequence[str], text: str) -> None:
+    """Train a reward model on labels, and print its folder and its accuracy on held-out labels."""
+    words = list(words)
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    paths, words = words[:first], words[first:]
+    form_of_model = form("RewardModel", flags(RewardModelConfig, {}))
+    given = parsed(form_of_model, words, "rlseq reward-model LABELS", text, {})
+    if len(paths) != 1:
+        raise ValueError(f"name one file of labels: rlseq reward-model labels.jsonl; got {len(paths)}")
+    found = fields_of(RewardModelConfig, given, {}) | {"sizes": settings(given.sizes, "sizes")}
+    config = RewardModelConfig(**found)
+    report = train_reward_model(paths[0], config).report
+    sys.stderr.write(f"rlseq: the reward model {words_on_accuracy(report)}\n")
+    sys.stdout.write(f"accuracy         {report['accuracy']['estimate']:10.4f}\n{config.out}\n")
 
 
 def train(name: str, words: Sequence[str]) -> None:

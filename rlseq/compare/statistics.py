@@ -211,6 +211,25 @@ def approximate_randomisation(a: ArrayLike, b: ArrayLike, resamples: int = 4999,
     return float(found.pvalue)
 
 
+def share_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
+    """Return a share of n independent trials with Wilson's interval, which holds its level at few trials.
+
+    (p̂ + z²/2n ± z √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)   (Wilson 1927)
+
+    Args:
+        hits: trials that succeeded.
+        n: trials; without any the share is not known.
+        level: of the interval.
+    """
+    if not n:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    z, share = float(stats.norm.ppf((1 + level) / 2)), hits / n
+    middle = share + z**2 / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return Interval(share, float(low), float(high), n)
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Return the p-values of a family, adjusted to control the family-wise error rate (Holm 1979).
 

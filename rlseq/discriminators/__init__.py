@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from rlseq.discriminators.network import Reader as Reader
 from rlseq.discriminators.ranker import Ranker as Ranker
 from rlseq.discriminators.testing import check_discriminator as check_discriminator
 from rlseq.mdp.sequence_env import sequence_env
+from rlseq.mdp.task_spec import TaskSpec
 from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.utils.arguments import Seed, checked_arguments, keyword_names
 from rlseq.utils.errors import check_options, enter, pick
@@ -55,6 +56,17 @@ def built(name: str, words: TokenSpec, seed: int, **sizes: Any) -> Discriminator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Discriminator(words, reading, **{s: value for s, value in sizes.items() if s in own})
+
+
+def built_for(spec: TaskSpec, made: Mapping[str, Any], seed: int = 0) -> Discriminator:
+    """Make a discriminator of the texts of a task without its data.
+
+    Args:
+        spec: the words and sizes of the task.
+        made: the name of the reader, and the sizes.
+        seed: of the initial weights.
+    """
+    return built(made["reader"], TokenSpec.of(spec.env()), seed, **made["sizes"])
 
 
 def register(name: str, reader: Callable[..., Reader]) -> None:

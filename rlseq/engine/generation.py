@@ -184,7 +184,7 @@ def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str
     if env.source_vocab is not None and env.observed:
         raise ValueError(f"{name} reads a text and {', '.join(env.observed)}; use rlseq.rollout(…, index=…)")
     if env.source_vocab is not None:
-        return {"source": _texts(env, sources, too_long)}
+        return {"source": ids_of_sources(env, sources, too_long)}
     if len(env.observed) > 1:
         raise ValueError(f"{name} observes {wanted}; use rlseq.rollout(policy, env, decode=…, index=…)")
     (item,) = env.observed
@@ -202,8 +202,8 @@ def _read(env: Any, sources: Sequence[Source] | None, too_long: str) -> dict[str
     return {item: torch.stack(read)}
 
 
-def _texts(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
-    """Texts as ids `[rows, S]`."""
+def ids_of_sources(env: Any, sources: Sequence[Source], too_long: str) -> Tensor:
+    """Return sources as ids `[rows, S]`; `too_long` is "cut" or "refuse"."""
     vocab, width = env.source_vocab, env.items["source"].shape[1]
     strange = [source for source in sources if not isinstance(source, str)]
     if strange:

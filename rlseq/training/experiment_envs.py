@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from rlseq.discriminators.reward_model import load_reward
 from rlseq.mdp.registry import make, option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import Constant, Shuffled
@@ -14,6 +15,7 @@ from rlseq.metrics.registry import CONTROLS as CONTROLS
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import Reward
 
+OF_PATH = "path="  # begins the name of a reward model: path=FOLDER
 ALWAYS = ("reward", "length")  # reported of every task
 HELD_OUT = "held-out items"
 TRAINING = "training items: this task declares no held-out data"
@@ -94,6 +96,8 @@ def training_env(
         env.parts = {"constant": Constant()}
     elif reward == "shuffled":
         env.parts = {f"shuffled_{name}": Shuffled(part, seed=seed) for name, part in env.parts.items()}
+    elif reward is not None and reward.startswith(OF_PATH):
+        env.parts = {reward: metric(env, reward)}
     elif reward is not None:
         if "reward" in option_names(task_class(id)):
             with suppress(ValueError):  # a task may know fewer names
@@ -122,7 +126,12 @@ def testing_env(
 
 
 def metric(env: Any, name: str) -> Reward:
-    """Return a metric by name: one of the task, or one of `rlseq.metrics` fitted on its references."""
+    """Return a metric by name: one of the task, or one of `rlseq.metrics` fitted on its references.
+
+    `path=FOLDER` is the reward model in a folder.
+    """
+    if name.startswith(OF_PATH):
+        return load_reward(name.removeprefix(OF_PATH), env)
     return named_metric(name, _references(env, name), env.metrics)
 
 

@@ -49,7 +49,8 @@ class RunConfig(Checked):
     hyper: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters of the agent."""
     reward: str | None = None
-    """A metric to train on, or "constant" or "shuffled" as a control; by default the reward of the task.
+    """A metric to train on, `path=FOLDER` for the reward model in a folder (`rlseq reward-model`), or
+    "constant" or "shuffled" as a control; by default the reward of the task.
 
     Tests report it under its own name; `reward` there is always the reward of the task."""
     curriculum: Mapping[str, Any] = field(default_factory=dict)
