@@ -116,15 +116,21 @@ def test_processes_of_their_own_play_the_same() -> None:
 class Actor(nn.Module):
     def __init__(self, envs: Any) -> None:
         super().__init__()
-        space, words = envs.single_observation_space, envs.single_action_space.n
-        self.ids = int(space["prefix"].high.max()) + 1
-        width = self.ids * (space["prefix"].shape[0] + space["source"].shape[0]) + 1
-        self.body = nn.Sequential(nn.Linear(width, 64), nn.Tanh())
-        self.actor, self.critic = nn.Linear(64, words), nn.Linear(64, 1)
+        self.spaces = dict(envs.single_observation_space.spaces)
+        empty = {name: torch.zeros(1, *space.shape) for name, space in self.spaces.items()}
+        self.body = nn.Sequential(nn.Linear(self.seen(empty).shape[1], 64), nn.Tanh())
+        self.actor, self.critic = nn.Linear(64, envs.single_action_space.n), nn.Linear(64, 1)
+
+    def seen(self, obs: dict[str, Tensor]) -> Tensor:
+        """Words as one-hot vectors, other numbers as they are."""
+        ids = {name: int(self.spaces[name].high.max()) + 1 for name in ("prefix", "source") if name in obs}
+        hot = [nn.functional.one_hot(obs[name].long(), size).flatten(1) for name, size in ids.items()]
+        return torch.cat(
+            [*hot, *(obs[name].flatten(1) for name in self.spaces if name not in ids)], 1
+        ).float()
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[torch.distributions.Categorical, Tensor]:
-        hot = [nn.functional.one_hot(obs[name].long(), self.ids).flatten(1) for name in ("prefix", "source")]
-        hidden = self.body(torch.cat([*hot, obs["length"]], 1).float())
+        hidden = self.body(self.seen(obs))
         return torch.distributions.Categorical(logits=self.actor(hidden)), self.critic(hidden).squeeze(1)
 
 
@@ -174,3 +180,11 @@ def test_a_script_that_only_knows_gymnasium_learns() -> None:
     history = ppo(RecordEpisodeStatistics(envs), updates=20)
     assert np.mean(history[:3]) < 0.5
     assert np.mean(history[-3:]) > 0.8
+
+
+@every_id
+def test_the_script_trains_on_every_id(id: str) -> None:
+    small = {"vocab_size": 30, "length": 5, "hidden": 8} if id == "rlseq/Oracle-v0" else {}
+    envs: Any = gym.make_vec(id, num_envs=4, **SMALL.get(id, {}), **small)
+    longest = envs.single_observation_space["prefix"].shape[0]
+    assert np.isfinite(ppo(RecordEpisodeStatistics(envs), updates=2, steps=longest + 1)).all()

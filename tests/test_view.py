@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -47,15 +49,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fixed length": ("rlseq/Enumerable-v0", {"sources": 5, "ends": False}),
     "sources": ("rlseq/Enumerable-v0", {"sources": 5}),
     "length one": ("rlseq/Enumerable-v0", {"length": 1, "sources": 3}),
+    "another side speaks": ("rlseq/Chat-v0", {"turns": 2}),
+    "another side asks again": ("rlseq/Chat-v0", {"turns": 2, "user": "asks_again"}),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 
 
+@lru_cache(maxsize=1)
+def made(case: str) -> gym.Env[Any, Any]:
+    """A one-row environment, to be copied: some tasks take a quarter of a second to read their texts."""
+    id, options = CASES[case]
+    return gym.make(id, **options)
+
+
 def sync(case: str, rows: int, mode: AutoresetMode) -> SyncVectorEnv:
     """What Gymnasium itself makes of one-row environments."""
-    id, options = CASES[case]
-    return SyncVectorEnv([lambda: gym.make(id, **options)] * rows, autoreset_mode=mode)
+    return SyncVectorEnv([lambda: deepcopy(made(case))] * rows, autoreset_mode=mode)
 
 
 def native(case: str, rows: int, mode: AutoresetMode) -> Any:
