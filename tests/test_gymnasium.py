@@ -184,7 +184,7 @@ def test_a_script_that_only_knows_gymnasium_learns() -> None:
 
 @every_id
 def test_the_script_trains_on_every_id(id: str) -> None:
-    small = {"vocab_size": 30, "length": 5, "hidden": 8} if id == "rlseq/Oracle-v0" else {}
+    small: dict[str, Any] = {"vocab_size": 30, "length": 5, "hidden": 8} if id == "rlseq/Oracle-v0" else {}
     envs: Any = gym.make_vec(id, num_envs=4, **SMALL.get(id, {}), **small)
     longest = envs.single_observation_space["prefix"].shape[0]
     assert np.isfinite(ppo(RecordEpisodeStatistics(envs), updates=2, steps=longest + 1)).all()
