@@ -132,6 +132,13 @@ DESCRIBED = {
         f"`rules`, {TEXT_METRICS}",
         "chat",
     ),
+    "rlseq/Music-v0": Described(
+        "the bars of a tune after the first",
+        "a grammar of tunes",
+        "`path`: ABC",
+        f"`form`, `key`, `metre`, `closure`, {TEXT_METRICS}",
+        "music",
+    ),
     "rlseq/Summary-v0": Described(
         "a headline", "a generated newspaper", FILES, f"`rouge_l`, {TEXT_METRICS}", "summary"
     ),

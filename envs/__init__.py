@@ -26,6 +26,7 @@ register("rlseq/Chat-v0", "rlseq.envs.chat:Chat")
 register("rlseq/Summary-v0", "rlseq.envs.summary:Summary")
 register("rlseq/Extract-v0", "rlseq.envs.extract:Extract")
 register("rlseq/Retrieval-v0", "rlseq.envs.retrieval:Retrieval")
+register("rlseq/Music-v0", "rlseq.envs.music:Music")
 
 
 def __getattr__(name: str) -> Any:

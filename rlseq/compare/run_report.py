@@ -14,7 +14,7 @@ import numpy as np
 from rlseq.compare.figures import PALETTE, Curve, inline, plotted
 from rlseq.compare.report import template
 from rlseq.compare.tables import LACKING, STOCK_SAYS, Table, as_markdown, different_texts, in_short, visible
-from rlseq.mdp.registry import ids
+from rlseq.mdp.registry import ids, task_class
 from rlseq.metrics.registry import row_of
 from rlseq.training.experiment_envs import number_tested, tested_on
 from rlseq.training.fingerprint import configuration
@@ -248,6 +248,7 @@ def run_page(report: RunReport) -> str:
         memorisation=[_visible_table(table) for table in report.memorisation()],
         settings=_visible_table(settings),
         panels=visible(_panels(report.rows)),
+        pictures=_pictures(report),
         shortened=len(report.rows) > MOST_POINTS,
     )
     return shown
@@ -395,6 +396,17 @@ def _read_texts(path: Path) -> list[Json]:
         raise Damaged(f"{path} cannot be read ({error}); delete it to write the report without it") from error
 
 
+def _pictures(report: RunReport) -> dict[tuple[int, int], str]:
+    """Return pictures of the last texts as SVG, by update and item, for tasks that draw some."""
+    id = report.run["env"]
+    draw = getattr(task_class(id), "picture", None) if id in ids() else None
+    if draw is None or not report.texts:
+        return {}
+    update = max(report.texts)
+    lines = report.texts[update]
+    return {(update, line["index"]): draw(line.get("source", ""), line["text"]) for line in lines}
+
+
 def _samples(texts: Mapping[int, Sequence[Json]]) -> list[dict[str, Any]]:
     """Return each item with its texts by update; the items of all evaluations are the same."""
     if not texts:
@@ -403,7 +415,7 @@ def _samples(texts: Mapping[int, Sequence[Json]]) -> list[dict[str, Any]]:
     by_item = {update: {line["index"]: line for line in lines} for update, lines in texts.items()}
     return [
         {
-            **{name: line[name] for name in ("source", "references") if name in line},
+            **{name: line[name] for name in ("index", "source", "references") if name in line},
             "texts": [
                 {
                     "update": update,

@@ -6,8 +6,9 @@ fitted once on all items, or, where these are too many or endless, on those of e
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.metrics.algebra import Composable, increments, signature_of
+from rlseq.metrics.algebra import Composable, WeightedSum, increments, signature_of
 from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
 from rlseq.metrics.pieces import RunWords, run_words
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
@@ -280,8 +281,38 @@ def references_of(env: Any) -> HasReferences | None:
 def rewards_of(
     reward: RewardLike, corpus: HasReferences | None, own: Mapping[str, Reward] = {}
 ) -> Reward | Mapping[str, Reward]:
-    """Return a task's reward as `SequenceEnv` takes it, where it may be a name."""
-    return {reward: named_reward(reward, corpus, own)} if isinstance(reward, str) else reward
+    """Return a task's reward as `SequenceEnv` takes it, where it may be a name, or a sum of names.
+
+    The parts of a sum, such as "bleu + 0.5*distinct_2", are reported each on its own.
+    """
+    if not isinstance(reward, str):
+        return reward
+    if not is_sum(reward):
+        return {reward: named_reward(reward, corpus, own)}
+    return {
+        name: part if weight == 1 else WeightedSum([(weight, part)])
+        for name, weight, part in _parts(reward, corpus, own)
+    }
+
+
+def _parts(
+    text: str, corpus: HasReferences | None, own: Mapping[str, Reward]
+) -> Iterator[tuple[str, float, Reward]]:
+    """Yield the names, weights and rewards of a sum of names; of a single name only this one."""
+    named: set[str] = set()
+    for term in text.split(" + "):
+        found = _TERM.fullmatch(term.strip())
+        name = found[2] if found else term
+        if not found or name in named:
+            raise ValueError(
+                "a reward is a name or a sum of different names, such as 'bleu + 0.5*distinct_2', got "
+                f"{text!r:.80}"
+            )
+        named.add(name)
+        yield name, float(found[1] or 1), own[name] if name in own else _fitted(name, "reward", corpus, own)
+
+
+_TERM = re.compile(r"(?:(-?\d+(?:\.\d+)?) *\* *)?(\w[\w+.-]*)")
 
 
 def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = {}) -> Reward:
@@ -290,21 +321,30 @@ def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Rewa
     A metric of words reads the tokens themselves where these are words.
 
     Args:
-        name: of the task's own rewards, or of a metric.
+        name: of the task's own rewards, or of a metric; or a sum, such as "bleu + 0.5*distinct_2".
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own rewards.
     """
-    return own[name] if name in own else _fitted(name, "reward", corpus, own)
+    if not is_sum(name):
+        return own[name] if name in own else _fitted(name, "reward", corpus, own)
+    return WeightedSum([(weight, reward) for _, weight, reward in _parts(name, corpus, own)])
+
+
+def is_sum(name: str) -> bool:
+    """Whether it is a sum of rewards, or one with a weight, and no name of a metric."""
+    return "*" in name or " + " in name
 
 
 def named_metric(name: str, corpus: HasReferences | None, own: Mapping[str, Reward] = {}) -> Reward:
     """Return a metric by name, as it is reported: of the text alone, cut as by its reference implementation.
 
     Args:
-        name: of the task's own metrics, or of any other.
+        name: of the task's own metrics, or of any other; of a sum it is the sum of the rewards.
         corpus: what it is fitted on; None where the task has no references.
         own: the task's own metrics.
     """
+    if is_sum(name):  # as it is trained on: figures of different scales have no sum
+        return named_reward(name, corpus, own)
     return own[name] if name in own else _fitted(name, "metric", corpus, own)
 
 
