@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
-from rlseq.engine.decode import Decode, Sample
-from rlseq.mdp.sequence_env import unwrap_task
+from rlseq.engine.decode import Decode
+from rlseq.engine.relaxed import Relaxation
 from rlseq.policies.mlp import ControlSpec
 from rlseq.policy_gradient.agent import adam, clip
-from rlseq.types import Metrics, Rollout, SteppedEnv
+from rlseq.policy_gradient.losses import per_token
+from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Share
-from rlseq.utils.modules import eval_mode
 from rlseq.utils.stateful import Stateful
 from rlseq.value_based.agent import OffPolicyAgent
-from rlseq.value_based.critic import VectorCritic
+from rlseq.value_based.pathwise import Pathwise, RelaxedWords, Vectors
 from rlseq.value_based.target import TargetCopy
+
+
+def not_relaxed(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Refuse: a word that is not relaxed has no slope."""
+    raise TypeError("words that are not relaxed have no slope; pass a relaxation (rlseq.engine.relaxed)")
 
 
 @dataclass(eq=False)
@@ -28,7 +31,7 @@ class DDPG(OffPolicyAgent):
     """Maximise E[ Q(s, μ(s)) ] by ∇Q(s, μ(s)) = ∇ₐQ(s, a) ∇μ(s),   Q regressed on r + γ Q̂(s', μ̂(s')).
 
     μ is the mean of the policy, which acts with noise; Q̂ and μ̂ are copies that follow slowly (Silver et al.
-    2014; Lillicrap et al. 2016).
+    2014; Lillicrap et al. 2016). Where the policy writes, μ(s) is a relaxed word.
     """
 
     writes_texts: ClassVar[bool] = False
@@ -37,40 +40,47 @@ class DDPG(OffPolicyAgent):
     gamma: Share = 0.99  # discount factor γ
     target_every: PositiveInt = 1  # C, gradient steps between two changes of the target copies
     target_share: Share = 0.005  # how far the target copies then move; 1 replaces them
-    noise: PositiveFloat = 0.1  # spread of actions, in units of the policy's σ (1 at first)
-    critic_hidden: PositiveInt = 128  # width of the two layers of Q
+    noise: PositiveFloat = 0.1  # spread of vectors, in units of the policy's σ (1 at first)
+    critic_hidden: PositiveInt = 128  # width of the two layers of Q(s, a) of vectors
     critic_lr: PositiveFloat = 1e-3  # step size of Q
+    relaxation: Relaxation = not_relaxed  # relaxation of words (rlseq.engine.relaxed); vectors need none
+    temperature: PositiveFloat = 1.0  # τ of the relaxation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        signals = getattr(self.policy, "signals", None)
-        if not isinstance(signals, ControlSpec) or not signals.continuous:
-            raise TypeError(
-                "DDPG follows the slope of Q in an action that is a vector, which this "
-                f"{type(self.policy).__name__} does not choose; for words and choices take dqn or a policy "
-                'gradient, for vectors the policy make_policy("mlp", rlseq.adapters.GymEnv(…))'
-            )
-        device = next(self.policy.parameters()).device
-        sizes = signals.width, signals.actions, self.critic_hidden
-        self.critic = VectorCritic(*sizes).to(device)
+        self.actions = self.pathwise()
+        self.critic = self.actions.critic.to(next(self.policy.parameters()).device)
         self.critic_optimizer = adam(self.critic.parameters(), self.critic_lr, 0.0)
         self.critic_target = TargetCopy(self.critic, self.target_every, self.target_share)
 
+    def pathwise(self) -> Pathwise:
+        """Return how Q has a slope in what the policy does."""
+        signals, does = getattr(self.policy, "signals", None), type(self.policy).__name__
+        if not isinstance(signals, ControlSpec):
+            if self.relaxation is not_relaxed:
+                raise ValueError(
+                    f"DDPG follows the slope of Q in an action, and words of this {does} have none unless "
+                    'they are relaxed; pass relaxation="straight_through_gumbel", or take dqn or a policy '
+                    "gradient"
+                )
+            return RelaxedWords(self.policy, self.relaxation, self.temperature)
+        if not signals.continuous:
+            raise TypeError(
+                "DDPG follows the slope of Q in an action that is a vector or a relaxed word, neither of "
+                f"which this {does} chooses; for choices take dqn or a policy gradient"
+            )
+        if self.relaxation is not not_relaxed:
+            raise ValueError(f"relaxation is for words, and this {does} chooses vectors; leave it out")
+        return Vectors(signals.width, signals.actions, self.critic_hidden, self.noise)
+
     def acting(self) -> Decode:
-        """Return the mean with noise."""
-        return Sample(temperature=self.noise**2)
+        """Return how actions are chosen while the agent learns."""
+        return self.actions.acting()
 
     def check(self, env: Any) -> None:
-        """Refuse a task whose actions are no vectors between bounds."""
+        """Refuse a task with other actions than those of the policy."""
         super().check(env)
-        env = unwrap_task(env)
-        space = env.single_action_space
-        bounded = isinstance(space, gym.spaces.Box) and np.isfinite([space.low, space.high]).all()
-        if not (isinstance(env, SteppedEnv) and bounded):
-            raise ValueError(
-                f"DDPG looks for the best vector between bounds, got actions {space}; for words and choices "
-                "take dqn, for vectors without bounds gymnasium.wrappers.RescaleAction, or ppo"
-            )
+        self.actions.check(env)
 
     def stateful_parts(self) -> dict[str, Stateful]:
         """Return the parts that have a state, Q, its optimizer and its copy among them."""
@@ -93,32 +103,24 @@ class DDPG(OffPolicyAgent):
         return {**metrics, "critic_loss": error.detach()}
 
     def critic_loss(self, batch: Rollout) -> Tensor:
-        """Return ½ (Q(s, a) − r − γ Q̂(s', μ̂(s')))², mean over the batch."""
-        observed, actions = batch.context["observation"].squeeze(1), batch.actions.squeeze(1)
-        error = self.critic.of(observed, actions.clamp(-1, 1)) - self.targets(batch)
-        return error.square().mean() / 2
+        """Return ½ (Q(s, a) − r − γ Q̂(s', μ̂(s')))², mean over actions."""
+        error = self.actions.taken(self.critic, batch) - self.targets(batch)
+        return (error.square() * per_token(batch.mask)).sum() / 2
 
     @torch.no_grad()
     def targets(self, batch: Rollout) -> Tensor:
-        """Return r + γ Q̂(s', μ̂(s')) of single steps, `[n]`, and r where an episode is over."""
-        assert batch.reached is not None
-        reached = batch.reached.squeeze(1)
-        best = mean_action(self.target.network, reached).clamp(-1, 1)
-        after: Any = self.critic_target.network
-        return self.one_step_returns(batch, batch.rewards, after.of(reached, best).unsqueeze(1)).squeeze(1)
+        """Return r + γ Q̂(s', μ̂(s')), `[B, T]`, and r where an episode is over."""
+        copies = self.critic_target.network, self.target.network
+        after = self.actions.after(*copies, batch, seed=self.seed + 1)
+        return self.one_step_returns(batch, batch.rewards, after)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise of this gradient step; another number is drawn from the next one."""
+        return 2 * self.critic_target.steps
 
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Return −Q(s, μ(s)), and how far μ is beyond the bounds, where Q has no slope."""
-        observed = batch.context["observation"].squeeze(1)
-        mean = mean_action(self.policy, observed)
-        inside = mean.clamp(-1, 1)
-        beyond, q = (mean - inside).square().sum(1), self.critic.of(observed, inside).mean()
-        return beyond.mean() - q, {"q": q.detach()}
-
-
-def mean_action(policy: Any, observed: Tensor) -> Tensor:
-    """Return μ(s) `[n, A]` of observations `[n, …]`; −1 … 1 stands for the bounds of the actions."""
-    with eval_mode(policy):
-        said, _ = policy.step(observed, ())
-    mean: Tensor = said.unbind(-2)[0]
-    return mean
+        q, beyond = self.actions.chosen(self.critic, self.policy, batch, seed=self.seed)
+        weights = per_token(batch.mask)
+        return ((beyond - q) * weights).sum(), {"q": (q.detach() * weights).sum()}

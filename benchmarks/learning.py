@@ -27,6 +27,8 @@ from safetensors.torch import load_model, save_model
 
 import rlseq
 from rlseq.compare import statistics
+from rlseq.discriminators import Adversary, make_discriminator
+from rlseq.discriminators.adversary import random_prefix, whole
 from rlseq.metrics import Constant, EditDistance, Shuffled
 
 TASK: dict[str, Any] = {"vocab_size": 10, "length": 6}
@@ -34,6 +36,8 @@ RATES = (1e-4, 3e-4, 1e-3)
 ROWS = 256
 TUNING_SEED = 1000
 FEW = ("mixer", "adversarial", "regs")  # agents that learn from references get those of likelihood only
+ROUNDS: dict[str, Any] = {"d": 1, "k": 1, "pretraining": 20}  # texts that a discriminator reads spend tokens
+VIEWS = {"adversarial": whole, "regs": random_prefix}  # agent → what its discriminator learns from
 RUNS = Path("runs/learning")
 
 # name → the agent, its hyper-parameters, and what becomes of the reward
@@ -71,8 +75,8 @@ AGENTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dro": ("dro", {"baseline": "leave_one_out"}, "true"),
     "vineppo": ("vineppo", {"completions": 4}, "true"),
     "raft": ("reinforce", {"samples": 8, "baseline": "none", "scale": "best_of_group"}, "true"),
-    "adversarial, D of texts": ("adversarial", {}, "true"),
-    "regs, D of every prefix": ("regs", {}, "true"),
+    "adversarial, D of texts": ("adversarial", ROUNDS, "true"),
+    "regs, D of every prefix": ("regs", ROUNDS, "true"),
     "mrt": ("mrt", {"sharpness": 0.05}, "true"),
     "mrt_corrected": ("mrt_corrected", {}, "true"),
     "a2c": ("a2c", {}, "true"),
@@ -115,6 +119,12 @@ def likelihood(seed: int) -> Any:
     return policy
 
 
+def adversary(env: Any, view: Any, seed: int) -> Adversary:
+    """A discriminator of pairs that has learned nothing yet, a GRU whatever it learns from."""
+    judge = make_discriminator("gru", env, seed=seed, hidden=64, embedding=32)
+    return Adversary(judge, view=view, lr=1e-3, texts=ROWS)
+
+
 def run(name: str, seed: int, lr: float, tokens: int) -> dict[str, Any]:
     """One agent from one start; read where it was done before."""
     kept = RUNS / f"{name.replace(' ', '-')}-{seed}-{lr}-{tokens}.json"
@@ -129,7 +139,8 @@ def run(name: str, seed: int, lr: float, tokens: int) -> dict[str, Any]:
     elif reward == "shuffled":
         env.parts = {"shuffled": Shuffled(env.parts["edit"], seed=seed)}
     before = rlseq.evaluate(policy, test)["reward"]
-    agent = rlseq.make_agent(agent_name, policy, lr=lr, **hyper)
+    learned = {"adversary": adversary(env, VIEWS[agent_name], seed)} if agent_name in VIEWS else {}
+    agent = rlseq.make_agent(agent_name, policy, lr=lr, **hyper, **learned)
     history = rlseq.train(
         agent, env, budget_tokens=tokens, eval_env=test, eval_every=max(1, tokens // 8), alarms="ignore"
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import rlseq
 from rlseq.adapters import GymEnv
-from rlseq.agents.ddpg import mean_action
+from rlseq.engine import relaxed
 from rlseq.engine.decode import EpsilonGreedy, acting_logits
 from rlseq.engine.rollout import rollout
 from rlseq.envs.enumerable import Enumerable
@@ -30,6 +30,7 @@ from rlseq.types import RAW, Behaviour, Context, Evaluation, Rollout
 from rlseq.value_based import action_values
 from rlseq.value_based.action_values import ActionValues, dueling, maximum, soft_dueling
 from rlseq.value_based.exploration import fallen
+from rlseq.value_based.pathwise import mean_action
 from rlseq.value_based.replay import Replay
 from rlseq.value_based.target import TargetCopy
 from rlseq.vocab import Vocab
@@ -587,7 +588,7 @@ def test_ddpg_targets_are_those_of_the_copies() -> None:
         for p in (*policy.parameters(), *agent.critic.parameters()):
             p.add_(1.0)
     assert batch.ends.any()  # by the time limit alone: nothing is masked
-    assert torch.allclose(before, batch.rewards.squeeze(1) + 0.9 * after, atol=1e-5)
+    assert torch.allclose(before.squeeze(1), batch.rewards.squeeze(1) + 0.9 * after, atol=1e-5)
     assert torch.equal(agent.targets(batch), before)
 
 
@@ -607,13 +608,99 @@ def test_ddpg_goes_on_from_its_state() -> None:
     assert logs[0] == logs[1]
 
 
+# ── relaxed words ────────────────────────────────────────────────────────────────────────────────────────
+
+WORDS: dict[str, Any] = {"relaxation": "straight_through", "gamma": 1.0, "critic_lr": 0.1, "clip_norm": 100.0}
+
+
+def expected_word(z: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """A relaxed word without noise."""
+    return z.softmax(-1)
+
+
+def test_the_critic_of_words_finds_the_values_of_dynamic_programming() -> None:
+    """Those of the policy, which is uniform and does not learn here, and not of the best one."""
+    env = task(restricted=True)
+    policy: Any = Table(env)
+    torch.nn.init.zeros_(policy.logits)
+    hyper = {"lr": 1e-12, "target_every": 60, "target_share": 1.0, "relaxation": expected_word}
+    agent: Any = learned(rlseq.make_agent("ddpg", policy, **WORDS | hyper), env)
+    exact = by_dynamic_programming(env, lambda q: q.mean())
+    agent.policy, agent.form = agent.critic, action_values.plain
+    assert off(agent, exact) < 0.01
+
+
+def test_the_slope_along_relaxed_words_is_that_of_the_expected_value() -> None:
+    """Q is linear in a word, so that straight-through words give the gradient of Σ_w π(w|s) Q(s, w)."""
+    env = task(restricted=True)
+    policy: Any = Table(env)
+    agent: Any = rlseq.make_agent("ddpg", policy, **WORDS)
+    agent.critic.logits.data.normal_(generator=torch.Generator().manual_seed(2))
+    batch = everything(env, policy)
+    agent.loss(batch)[0].backward()
+    found, policy.logits.grad = policy.logits.grad, None
+
+    def expected(z: Tensor, q: Tensor) -> Tensor:
+        return (z.softmax(-1) * q).sum(-1)
+
+    q = ActionValues(agent.critic, batch, action_values.plain).reduce(lambda q: q.detach())
+    value = ActionValues(policy, batch, action_values.plain).reduce(expected, q)
+    (-(value * batch.mask).sum() / batch.mask.sum()).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(found, policy.logits.grad)
+    assert float(found.abs().max()) > 0.01
+
+
+def test_targets_of_words_are_those_of_the_copies_and_their_noise() -> None:
+    env = task()
+    policy: Any = Table(env)
+    agent: Any = rlseq.make_agent("ddpg", policy, **WORDS | {"gamma": 0.9, "relaxation": "gumbel_softmax"})
+    agent.critic_target.network.logits.data.normal_(generator=torch.Generator().manual_seed(2))
+    batch = everything(env, policy)
+    found = agent.targets(batch)
+    shape = (*batch.mask.shape, 3)
+    noise = relaxed.gumbel_noise(shape, torch.Generator().manual_seed(agent.seed + 1))
+    networks = policy, agent.critic_target.network
+    z, q = (ActionValues(n, batch, action_values.plain).reduce(lambda z: z) for n in networks)
+    after = ((z + noise).softmax(-1) * q).sum(-1)[:, 1:] * ~batch.ends[:, :-1]
+    wanted = batch.rewards + 0.9 * torch.nn.functional.pad(after, (0, 1))
+    assert torch.allclose((found - wanted) * batch.mask, torch.zeros(()), atol=1e-5)
+    agent.critic_target.follow(agent.critic)
+    assert not torch.allclose(found, agent.targets(batch))  # other noise in the next step
+
+
+def test_ddpg_learns_to_write() -> None:
+    env, test = (rlseq.make("rlseq/Copy-v0", num_envs=32, vocab_size=3, length=2, seed=s) for s in (0, 1))
+    policy = rlseq.make_policy("gru", env, hidden=16, embedding=8)
+    hyper = WORDS | {"lr": 1e-2, "critic_lr": 1e-2, "target_share": 0.1}
+    agent: Any = rlseq.make_agent("ddpg", policy, **hyper)
+    assert not any(p.any() for p in agent.critic.head.parameters())  # Q begins at 0
+    before = rlseq.evaluate(policy, test)["reward"]
+    rlseq.train(agent, env, updates=40, quiet=True, probe=False)
+    assert before < 0.5
+    assert rlseq.evaluate(policy, test)["reward"] > 0.85
+
+
+def test_a_run_of_relaxed_words_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    def run(folder: str, *lengths: int) -> list[dict[str, float]]:
+        for updates in lengths:
+            env = task(seed=3)
+            policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
+            agent = rlseq.make_agent("ddpg", policy, relaxation="straight_through_gumbel", rows=8)
+            found = rlseq.train(agent, env, updates, out=tmp_path / folder, quiet=True, alarms="ignore")
+        return found
+
+    assert run("whole", 8) == run("parts", 3, 8)
+
+
 def test_ddpg_refuses_words_choices_and_vectors_without_bounds(tiny: Any) -> None:
     env, policy = tiny()
-    with pytest.raises(TypeError, match=r"Recurrent does not choose; for words .* take dqn .*GymEnv"):
+    with pytest.raises(ValueError, match=r"words of this Recurrent have none unless .*relaxation=.*dqn"):
         rlseq.make_agent("ddpg", policy)
     choices = GymEnv("CartPole-v1", 2, 8)
-    with pytest.raises(TypeError, match="MLP does not choose"):
+    with pytest.raises(TypeError, match="neither of which this MLP chooses; for choices take dqn"):
         rlseq.make_agent("ddpg", rlseq.make_policy("mlp", choices))
+    with pytest.raises(ValueError, match="relaxation is for words, and this MLP chooses vectors"):
+        rlseq.make_agent("ddpg", rlseq.make_policy("mlp", push()), relaxation="straight_through")
     agent = rlseq.make_agent("ddpg", rlseq.make_policy("mlp", push()))
     for other in (env, choices):
         with pytest.raises(ValueError, match=r"best vector between bounds, got actions Discrete.*take dqn"):

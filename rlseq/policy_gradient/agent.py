@@ -117,7 +117,7 @@ def as_stated(method: Method) -> Method:
 class Agent(ABC):
     """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
 
-    writes_texts: ClassVar[bool] = True  # False where actions must be vectors of numbers
+    writes_texts: ClassVar[bool] = True  # False where its default settings are for vectors of numbers
     # Whether several processes learn as one does. Tests compare every agent of rlseq for which this is so;
     # a class of your own says it itself.
     for_ranks: ClassVar[bool] = True
