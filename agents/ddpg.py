@@ -17,7 +17,7 @@ from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Share
 from rlseq.utils.stateful import Stateful
 from rlseq.value_based.agent import OffPolicyAgent
-from rlseq.value_based.pathwise import Pathwise, RelaxedWords, Vectors
+from rlseq.value_based.pathwise import Slopes, VectorSlopes, WordSlopes
 from rlseq.value_based.target import TargetCopy
 
 
@@ -53,7 +53,7 @@ class DDPG(OffPolicyAgent):
         self.critic_optimizer = adam(self.critic.parameters(), self.critic_lr, 0.0)
         self.critic_target = TargetCopy(self.critic, self.target_every, self.target_share)
 
-    def pathwise(self) -> Pathwise:
+    def pathwise(self) -> Slopes:
         """Return how Q has a slope in what the policy does."""
         signals, does = getattr(self.policy, "signals", None), type(self.policy).__name__
         if not isinstance(signals, ControlSpec):
@@ -63,7 +63,7 @@ class DDPG(OffPolicyAgent):
                     'they are relaxed; pass relaxation="straight_through_gumbel", or take dqn or a policy '
                     "gradient"
                 )
-            return RelaxedWords(self.policy, self.relaxation, self.temperature)
+            return WordSlopes(self.policy, self.relaxation, self.temperature)
         if not signals.continuous:
             raise TypeError(
                 "DDPG follows the slope of Q in an action that is a vector or a relaxed word, neither of "
@@ -71,7 +71,7 @@ class DDPG(OffPolicyAgent):
             )
         if self.relaxation is not not_relaxed:
             raise ValueError(f"relaxation is for words, and this {does} chooses vectors; leave it out")
-        return Vectors(signals.width, signals.actions, self.critic_hidden, self.noise)
+        return VectorSlopes(signals.width, signals.actions, self.critic_hidden, self.noise)
 
     def acting(self) -> Decode:
         """Return how actions are chosen while the agent learns."""

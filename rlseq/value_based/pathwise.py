@@ -20,7 +20,7 @@ from rlseq.value_based.action_values import ActionValues, following, plain
 from rlseq.value_based.critic import VectorCritic
 
 
-class Pathwise(Protocol):
+class Slopes(Protocol):
     """How a policy acts, and how Q sees its actions; all values are `[B, T]`."""
 
     critic: nn.Module
@@ -48,7 +48,7 @@ class Pathwise(Protocol):
         """Return Q(s', μ(s')) of the states that the actions led to."""
 
 
-class Vectors:
+class VectorSlopes:
     """Vectors between bounds: Q is a perceptron that reads them, μ(s) is the mean of the policy.
 
     Args:
@@ -107,7 +107,7 @@ def mean_action(policy: Any, observed: Tensor) -> Tensor:
     return mean
 
 
-class RelaxedWords:
+class WordSlopes:
     """Words: μ(s) is a relaxed word ỹ, a vector of weights, in which Q is linear: Q(s, ỹ) = Σ_w ỹ_w Q(s, w).
 
     The values of all words are the logits of another policy of the same class, so that Q reads whatever the
