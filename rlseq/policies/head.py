@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rlseq.engine.decode import acting_logits
-from rlseq.policies.matmul import affine, product
+from rlseq.policies.matmul import affine, product, product_of_columns
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, WordsRead
 
@@ -152,7 +152,7 @@ def _with_one(h: Tensor, weight: Tensor) -> Tensor:
 
 
 class _TokenScores(torch.autograd.Function):
-    """Scores computed chunk by chunk; the backward pass computes the logits again.
+    """Scores computed chunk by chunk; the backward pass computes logits again, but those of a single chunk.
 
     With p = softmax(z):  ∂log p_a/∂z = 1_a − p   and   ∂H/∂z = −p·(log p + H).
     """
@@ -174,8 +174,9 @@ class _TokenScores(torch.autograd.Function):
             top[rows] = likeliest = p.amax(-1)
             log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
-            entropy[rows] = norm - p.mul_(z).sum(-1)
-        ctx.save_for_backward(features, weight, actions, entropy, log_norm)
+            entropy[rows] = norm - z.mul_(p).sum(-1)
+        kept = p if 0 < len(features) * len(weight) <= CHUNK else None
+        ctx.save_for_backward(features, weight, actions, entropy, log_norm, kept)
         ctx.behaviour, ctx.steps = behaviour, steps
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.mark_non_differentiable(top)
@@ -186,16 +187,19 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        features, weight, actions, entropy, log_norm = ctx.saved_tensors
+        features, weight, actions, entropy, log_norm, kept = ctx.saved_tensors
         temperature = ctx.behaviour.temperature
         by_features = torch.empty_like(features)
         by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
         for rows in _chunks(features, len(weight)):
-            z, p = _distribution(features, weight, ctx.behaviour, ctx.steps, rows)
+            if kept is None or by_entropy is not None:
+                z, p = _distribution(features, weight, ctx.behaviour, ctx.steps, rows)
+            else:
+                p = kept
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
             slope = slope.unsqueeze(1) / temperature
             if by_entropy is None:
-                by_z = p.mul_(-slope)
+                by_z = p * -slope
             else:  # p first: what is forbidden has log p near the last float, and p = 0
                 weight_of_log = by_entropy[rows].unsqueeze(1) / temperature
                 by_z = z.add_((entropy[rows] - log_norm[rows]).unsqueeze(1)).mul_(p).mul_(-weight_of_log)
@@ -204,7 +208,7 @@ class _TokenScores(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 by_features[rows] = product(by_z, weight)
             if ctx.needs_input_grad[1]:
-                by_weight += product(by_z.t(), features[rows])
+                by_weight += product_of_columns(by_z, features[rows])
         return by_features, by_weight, None, None, None
 
 

@@ -168,6 +168,25 @@ def test_the_encoder_reads_each_source_once() -> None:
     assert rows == [2, 2]
 
 
+def test_a_causal_model_reads_each_prompt_once() -> None:
+    """The texts of a prompt share its keys and values, with the gradient of rows that share nothing."""
+    env, words = pairs(8)
+    policy = policy_of(model_of("gpt2", words), env)
+    batch = rlseq.rollout(policy, env, repeat=4)
+    rows: list[int] = []
+    policy.decoder.h[0].register_forward_hook(lambda *call: rows.append(len(call[1][0])))
+    gradients = []
+    for order in (torch.arange(8), torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])):
+        policy.zero_grad()
+        part = batch.take(order)
+        found = policy.evaluate(part.actions, part.context).log_probs
+        (found * part.mask).sum().backward()
+        gradients.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
+    assert rows == [2, 8, 8, 8]  # prompts, texts; then prompts of which no neighbours are equal
+    for shared, apart in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, apart, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["bart", "qwen3"])
 def test_activations_computed_again_give_the_same_gradient(family: str) -> None:
     env, words = pairs()

@@ -61,6 +61,46 @@ class SourceKeys(TokenKeys):
         return int(self.keys.shape[2])
 
 
+class FirstKeys(CacheLayerMixin):  # type: ignore[misc]
+    """The keys and values of the tokens that are read first, with their gradients.
+
+    A layer whose activations are computed again, for the backward pass, may give them twice.
+    """
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Do nothing: the tensors come with the first call."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> LayerCache:
+        """Keep and return the keys and values `[B, heads, n, d]`."""
+        self.keys, self.values = key_states, value_states
+        return self.keys, self.values
+
+    get_seq_length, get_mask_sizes = TokenKeys.get_seq_length, TokenKeys.get_mask_sizes
+    get_max_length, get_max_cache_shape = TokenKeys.get_max_length, TokenKeys.get_max_length
+
+
+class LaterKeys(FirstKeys):
+    """The keys and values of tokens that have been read, before those of the tokens that are read now."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> LayerCache:
+        """Return those before and the new ones; nothing is written, so that this may be called twice."""
+        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+
+
+def cache_to_fill(layers: int) -> Cache:
+    """Return an empty cache of so many layers, for tokens that are read first, with their gradients."""
+    return Cache(layers=[FirstKeys() for _ in range(layers)])
+
+
+def after(layers: Iterable[LayerCache], rows: Tensor) -> Cache:
+    """Return the cache for texts `[B]` that go on after some of the rows that were read, `rows` `[B]`."""
+    return Cache(layers=[LaterKeys(k.index_select(0, rows), v.index_select(0, rows)) for k, v in layers])
+
+
 def lines_of(place: Tensor, heads: int, length: int) -> Tensor:
     """Return where the next token of every row is written in a cache seen as lines of d numbers."""
     lines = torch.arange(len(place) * heads, device=place.device).view(len(place), heads)

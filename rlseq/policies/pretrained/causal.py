@@ -1,8 +1,9 @@
 """`CausalPolicy`: GPT-2, Llama, Qwen and their like as policies; the source is the prompt.
 
-The cache has S lines for the prompt and T for the text. Sources are padded on the right, and a mask and the
-position of every token make that the same as padding on the left: the text follows the last real token of the
-prompt in its position, whatever lies between them in the cache. That last token is what the first step reads.
+The cache has S − 1 lines for the prompt and T for the text. Sources are padded on the right, and a mask and
+the position of every token make that the same as padding on the left: the text follows the last real token of
+the prompt in its position, whatever lies between them in the cache. That last token is what the first step
+reads, and has no line of the prompt.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
-from rlseq.policies.pretrained.base import PretrainedPolicy, additive
-from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room
+from rlseq.policies.pretrained.base import PretrainedPolicy, additive, runs_of_rows
+from rlseq.policies.pretrained.cache import (
+    LayerCache,
+    after,
+    cache_of,
+    cache_to_fill,
+    layers_of,
+    with_room,
+)
 from rlseq.types import Context, Shifted, SoftTokens, WordsRead
 
 CausalState = tuple[Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
@@ -29,17 +36,10 @@ class CausalPolicy(PretrainedPolicy):
         return self.inner.base_model
 
     def start(self, context: Context) -> CausalState:
-        """Read the prompt; the first step reads its last token again, and writes it behind all prompts."""
-        prompt, present = self._prompt(context)
-        filled = DynamicCache()
-        self.run(
-            inputs_embeds=self.embed(prompt),
-            attention_mask=additive(_causal(present), self._like()),
-            position_ids=_places(present),
-            cache=filled,
-        )
-        before, last = _without_last(present), _last_of(prompt, present)
-        return torch.zeros_like(last), last, before, with_room(layers_of(filled), self.words.length)
+        """Read the prompt; the first step reads its last token, and writes it behind all prompts."""
+        prompt, present, last = self._prompt(context)
+        layers = self._read(prompt, present)
+        return torch.zeros_like(last), last, present, with_room(layers, self.words.length)
 
     def step(self, token: WordsRead, state: CausalState) -> tuple[Tensor, CausalState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
@@ -54,26 +54,45 @@ class CausalPolicy(PretrainedPolicy):
         return self.logits(h.squeeze(1)), (place + 1, last, before, own)
 
     def features(self, read: WordsRead, context: Context) -> Tensor:
-        """Read the prompt and all tokens at once."""
-        prompt, present = self._prompt(context)
-        before, last = _without_last(present), _last_of(prompt, present)
+        """Read each prompt once, whatever the number of its texts, and then the texts, all tokens at once."""
+        prompt, present, last = self._prompt(context)
         words = read.words if isinstance(read, Shifted) else read
         steps = words.words if isinstance(words, SoftTokens) else words
         place = torch.arange(steps.shape[1], device=steps.device).expand(steps.shape[:2])
-        x = torch.cat([self.embed(prompt), self.embed(_first_is(last, read, place))], 1)
-        seen = torch.cat([before, torch.ones_like(place, dtype=torch.bool)], 1)
-        positions = torch.cat([_places(present), before.sum(1, keepdim=True) + place], 1)
+        seen = torch.cat([present, torch.ones_like(place, dtype=torch.bool)], 1)
+        rows, run = runs_of_rows(prompt, present)
+        layers = self._read(prompt[rows], present[rows])
         h: Tensor = self.run(
-            inputs_embeds=x, attention_mask=additive(_causal(seen), x), position_ids=positions
+            inputs_embeds=self.embed(_first_is(last, read, place)),
+            attention_mask=additive(_causal(seen)[:, :, prompt.shape[1] :], self._like()),
+            position_ids=present.sum(1, keepdim=True) + place,
+            cache=after(layers, run),
         ).last_hidden_state
-        return h[:, prompt.shape[1] :]
+        return h
 
-    def _prompt(self, context: Context) -> tuple[Tensor, Tensor]:
-        """Return the prompt and where it is present, `[B, S]`; without a source it is the token BOS."""
-        if self.words.source is not None:
-            return self.source(context)
-        prompt = torch.full_like(context["index"], self.words.bos).unsqueeze(1)
-        return prompt, torch.ones_like(prompt, dtype=torch.bool)
+    def _read(self, prompt: Tensor, present: Tensor) -> tuple[LayerCache, ...]:
+        """Return the keys and values of prompts, by layer."""
+        filled = cache_to_fill(self.inner.config.num_hidden_layers)
+        self.run(
+            inputs_embeds=self.embed(prompt),
+            attention_mask=additive(_causal(present), self._like()),
+            position_ids=_places(present),
+            cache=filled,
+        )
+        return layers_of(filled)
+
+    def _prompt(self, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens before the last of a prompt, where they are, `[B, S − 1]`, and the last, `[B]`.
+
+        A prompt of one token has a column, too, in which nothing is present. Without a source it is BOS.
+        """
+        if self.words.source is None:
+            last = torch.full_like(context["index"], self.words.bos)
+            return last.unsqueeze(1), torch.zeros_like(last, dtype=torch.bool).unsqueeze(1), last
+        prompt, present = self.source(context)
+        before, last = _without_last(present), _last_of(prompt, present)
+        columns = max(1, prompt.shape[1] - 1)
+        return prompt[:, :columns], before[:, :columns], last
 
     def _like(self) -> Tensor:
         weight: Tensor = self.inner.get_output_embeddings().weight

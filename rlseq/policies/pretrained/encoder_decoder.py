@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from rlseq.policies.pretrained.base import PretrainedPolicy, additive
+from rlseq.policies.pretrained.base import PretrainedPolicy, additive, runs_of_rows
 from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room, with_source
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, WordsRead
@@ -84,13 +84,11 @@ class EncoderDecoderPolicy(PretrainedPolicy):
     def _encoded(self, context: Context) -> tuple[Tensor, Tensor]:
         """Return the vectors of the source, and True where it is present; equal neighbours are read once."""
         source, present = self.source(context)
-        new = torch.ones_like(present[:, 0])
-        new[1:] = (context["source"][1:] != context["source"][:-1]).any(1)
-        rows = new.nonzero().squeeze(1)
+        rows, run = runs_of_rows(source, present)
         read = self.inner.get_encoder()(
             input_ids=source[rows], attention_mask=present[rows]
         ).last_hidden_state
-        return read[new.cumsum(0) - 1] if len(rows) < len(source) else read, present
+        return read[run] if len(rows) < len(source) else read, present
 
     def _prefix(self, rows: int) -> Tensor:
         """Return the tokens that are read before any is written, `[B, P]`."""
