@@ -10,27 +10,31 @@ from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.baselines import Baseline, CompletedValue
-from rlseq.policy_gradient.credit import Completions, Credit
-from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch
+from rlseq.policy_gradient.algorithm import PolicyGradient
+from rlseq.policy_gradient.baselines import Baseline, CompletedValue, Value
+from rlseq.policy_gradient.credit import Completions, Credit, Lambda, own_credit
+from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
-from rlseq.utils.arguments import ClipRange, DivergenceTarget, NonNegativeFloat, PositiveFloat, PositiveInt
+from rlseq.utils.arguments import (
+    ClipRange,
+    DivergenceTarget,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TraceDecay,
+)
 from rlseq.utils.ranks import total
 from rlseq.utils.stateful import Stateful, TensorState
 
 
 @dataclass(eq=False)
-class PPO(A2C):
-    """Maximise E[ Σₜ min(ρₜAₜ, clip(ρₜ, 1−ε, 1+ε) Aₜ) ],   ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ).
-
-    Schulman et al. 2017. With one epoch of one minibatch ρ = 1, and it is A2C.
-    """
+class Proximal(PolicyGradient):
+    """The base of PPO and VinePPO: several steps on a batch, with a clip of the ratio."""
 
     clip: ClipRange = 0.2  # ε: the ratio π/π_old is clipped to 1 − ε … 1 + ε
     epochs: PositiveInt = 4  # number of passes over a batch
     minibatches: PositiveInt = 4  # gradient steps in each pass
-    scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
 
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −min(ρA, clip(ρ, 1 − ε, 1 + ε) A)."""
@@ -40,6 +44,23 @@ class PPO(A2C):
         """Return from which tokens the clip keeps the gradient."""
         out = out_of_clip(evaluation.log_probs, batch.log_probs, batch.advantages, self.clip, self.clip)
         return {"clip_fraction": out.float()}
+
+
+@dataclass(eq=False)
+class PPO(Proximal):
+    """Maximise E[ Σₜ min(ρₜAₜ, clip(ρₜ, 1−ε, 1+ε) Aₜ) ],   ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ).
+
+    Schulman et al. 2017. The advantage is A2C's: with one epoch of one minibatch ρ = 1, and it is A2C.
+    """
+
+    lam: TraceDecay = 0.95  # λ of the λ-return, where no credit is given
+    credit: Credit = own_credit  # value of an action; the λ-return when not given
+    baseline: Baseline = field(default_factory=Value)  # subtracted from the credit (rlseq.baselines)
+    scale: Scale = by_batch  # normalisation of the advantage (rlseq.policy_gradient.factors)
+
+    def make_credit(self) -> Credit:
+        """Make the λ-return."""
+        return Lambda(self.lam)
 
 
 @dataclass(eq=False)
@@ -78,7 +99,7 @@ class PPOKL(A2C):
 
 
 @dataclass(eq=False)
-class VinePPO(PPO):
+class VinePPO(Proximal):
     """PPO with V by completions: A = V̂(sₜ₊₁) − V̂(sₜ), each the mean return of N completions.
 
     Kazemnejad et al. 2025. Unbiased, as V̂ is a mean of returns; it costs N(T − 1) + N texts for each text. No
@@ -86,8 +107,8 @@ class VinePPO(PPO):
     """
 
     completions: PositiveInt = 9  # N, completions of every prefix
+    credit: Credit = own_credit  # value of an action; the mean return of completions when not given
     baseline: Baseline = field(default_factory=CompletedValue)  # subtracted from the credit (rlseq.baselines)
-    scale: Scale = as_it_is  # normalisation of the advantage (rlseq.policy_gradient.factors)
     value_weight: NonNegativeFloat = 0.0  # weight of the value loss, where a value head is used
 
     def make_credit(self) -> Credit:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlseq.agents.grpo import GRPO
+from rlseq.agents.grpo import GRPO, GroupRelative
 from rlseq.policy_gradient.losses import (
     Aggregate,
     beyond_divergence,
@@ -75,7 +75,7 @@ class CISPO(GRPO):
 
 
 @dataclass(eq=False)
-class SAPO(GRPO):
+class SAPO(GroupRelative):
     """Maximise E[ mean over texts of mean over tokens of A σ(τ(ρ − 1)) 4/τ ]   (Gao et al. 2025).
 
     A soft gate in place of a clip: tokens fade out the further they have moved.
@@ -88,10 +88,6 @@ class SAPO(GRPO):
     def surrogate(self, evaluation: Evaluation, batch: LearningBatch) -> Tensor:
         """Return −A σ(τ(ρ − 1)) 4/τ."""
         return soft_clipped(evaluation.log_probs, batch.log_probs, batch.advantages, self.rise, self.fall)
-
-    def token_metrics(self, evaluation: Evaluation, batch: LearningBatch) -> Metrics:
-        """Return nothing, as nothing is clipped."""
-        return {}
 
 
 @dataclass(eq=False)

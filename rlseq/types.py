@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -251,6 +251,14 @@ class Rollout:
         """Return some of the rows, with `samples` as it was."""
         return replace(self, **{name: _rows(part, rows) for name, part in vars(self).items()})
 
+    def put(self, rows: Tensor, other: Rollout) -> Self:
+        """Return the batch with the texts of another in place of some rows, before an agent adds anything."""
+        new = {
+            name: _with_rows(part, rows, getattr(other, name), self.mask.shape)
+            for name, part in vars(self).items()
+        }
+        return replace(self, **new)
+
     @property
     def width(self) -> int:
         """The number of steps of the longest row, at least 1; reading it waits for the device."""
@@ -323,6 +331,29 @@ def _rows(part: Any, rows: Tensor | slice) -> Any:
     if isinstance(part, Mapping):
         return {name: value[rows] for name, value in part.items()}
     return part.take(rows) if isinstance(part, Rollout) else part
+
+
+def _with_rows(part: Any, rows: Tensor, new: Any, shape: Sequence[int]) -> Any:
+    """Return a field of a rollout of `shape` `[B, T]` with new values in some rows."""
+    if isinstance(part, Tensor):
+        return part.index_copy(0, rows, new)
+    if isinstance(part, Behaviour):
+        return part._replace(support=_support_with_rows(part.support, rows, new.support, shape))
+    if isinstance(part, Mapping):
+        return {name: _with_rows(value, rows, new[name], shape) for name, value in part.items()}
+    return part
+
+
+def _support_with_rows(support: Any, rows: Tensor, new: Any, shape: Sequence[int]) -> Any:
+    """Return which tokens were allowed: by a rule, in all rows alike, or a mask of every state."""
+    if isinstance(support, RuleSupport):
+        return replace(support, tokens=support.tokens.index_copy(0, rows, new.tokens))
+    masks = [each for each in (support, new) if each is not None]
+    if not masks or (len(masks) == 2 and masks[0].shape == masks[1].shape[-1:] and torch.equal(*masks)):
+        return support
+    everything = torch.ones(masks[0].shape[-1], dtype=torch.bool, device=rows.device)
+    old, fresh = (everything if each is None else each for each in (support, new))
+    return old.expand(*shape, -1).index_copy(0, rows, fresh.expand(len(rows), shape[1], -1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -27,6 +27,7 @@ from rlseq.utils.files import Damaged
 from rlseq.utils.stateful import UpdateCounter
 
 SHORT = {"pretraining": 2, "d": 1, "k": 1}  # adversarial agents begin with many updates of their judge
+SHORT |= {"draws": 3, "overlong": 2}  # options of one agent that write more texts, and change what they earn
 
 
 def tree(seed: int = 0) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 
 import rlseq
 from rlseq.agents import DAPO, GRPO, PPO, REINFORCE, SCST
+from rlseq.agents.grpo import returns_differ
 from rlseq.agents.ppo import AdaptiveKL
 from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import rollout
@@ -64,6 +65,81 @@ def test_dapo_leaves_groups_out_whose_texts_earn_the_same(tiny: Any) -> None:
     torch.testing.assert_close(batch.weights, wanted)
     plain = GRPO(policy, samples=4, aggregate=per_token, kl=0.0).with_advantages(batch)
     torch.testing.assert_close(plain.weights, batch.mask / batch.mask.sum())
+
+
+def test_dapo_draws_groups_without_a_gradient_again(tiny: Any) -> None:
+    """Groups that differ stay as they were; the others are written anew, and all that is written counts."""
+    env, policy = tiny(rows=16)
+    env.parts = {"ends": lambda tokens, mask, context: (mask.sum(1) == 1).float()}  # many groups are equal
+    random = env.generator.get_state()
+    first = DAPO(policy, samples=2).collect(env)
+    kept = returns_differ(first)
+    assert 0 < int(kept.sum()) < 16
+    before = env.counts.as_dict()["tokens"]
+    env.generator.set_state(random)
+    batch = DAPO(policy, samples=2, draws=60).collect(env)
+    assert returns_differ(batch).all()
+    for name in ("actions", "log_probs", "rewards"):
+        assert torch.equal(getattr(batch, name)[kept], getattr(first, name)[kept])
+    assert torch.equal(batch.context["index"][::2], batch.context["index"][1::2])
+    evaluated = policy.evaluate(batch.actions, batch.context).log_probs * batch.mask
+    torch.testing.assert_close(evaluated, batch.log_probs, atol=1e-5, rtol=0)
+    written = env.counts.as_dict()["tokens"] - before
+    assert written > int(batch.mask.sum())
+    assert env.counts.as_dict()["episodes"] > 32
+
+
+def test_drawing_again_keeps_the_gradient_that_groups_have(tiny: Any) -> None:
+    """With p the share of equal groups, D draws give the gradient of one draw times (1 − pᴰ) / (1 − p)."""
+    env, policy = tiny(rows=2)
+    env.parts = {"ends": lambda tokens, mask, context: (mask.sum(1) == 1).float()}
+    gradients, equal, rows = [], 0.0, 4000
+    for draws in (1, 3):
+        agent: Any = DAPO(policy, samples=2, draws=draws)
+        wide = env.replace(num_envs=rows, generator=torch.Generator().manual_seed(draws))
+        batch = agent.with_advantages(agent.collect(wide))
+        if draws == 1:
+            equal = 1 - float(returns_differ(batch).float().mean())
+        per_group = replace(batch, weights=batch.mask / (rows / 2))  # a sum over tokens, a mean over groups
+        policy.zero_grad()
+        loss: Any = agent.loss(per_group)[0]
+        loss.backward()
+        total = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+        gradients.append(total)
+    wanted = gradients[0] * (1 - equal**3) / (1 - equal)
+    assert 0.2 < equal < 0.8
+    assert float((gradients[1] - wanted).norm() / wanted.norm()) < 0.15
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_texts_in_place_of_others_keep_what_was_allowed(tiny: Any, masked: bool) -> None:
+    env, policy = tiny(rows=4)
+    one, two = (rlseq.rollout(policy, env) for _ in range(2))
+    support = torch.rand(4, one.mask.shape[1], len(env.vocab)) > 0.3
+    if masked:
+        two = replace(two, behaviour=two.behaviour._replace(support=support))
+    rows = torch.tensor([1, 3])
+    found: Any = one.put(rows, two.take(rows))
+    assert torch.equal(found.actions[[0, 2]], one.actions[[0, 2]])
+    assert torch.equal(found.actions[rows], two.actions[rows])
+    assert torch.equal(found.context["index"][rows], two.context["index"][rows])
+    if masked:
+        assert torch.equal(found.behaviour.support[rows], support[rows])
+        assert found.behaviour.support[[0, 2]].all()
+    else:
+        assert found.behaviour == one.behaviour
+
+
+def test_dapo_charges_texts_that_come_near_the_longest(tiny: Any) -> None:
+    """Yu et al. 2025, eq. 13: 0 up to T − margin, −1 at T, linear between them."""
+    env, policy = tiny(rows=16)
+    env.parts = {"nothing": lambda tokens, mask, context: torch.zeros(len(tokens))}
+    batch = DAPO(policy, samples=2, overlong=2).collect(env)
+    over = (batch.lengths - (env.max_len - 2)).clamp(min=0) / 2
+    torch.testing.assert_close(batch.returns, -over)
+    assert set(env.parts) == {"nothing"}  # the task itself pays what it did
+    with pytest.raises(ValueError, match=r"overlong=9 is longer than the task's longest text of \d tokens"):
+        DAPO(policy, samples=2, overlong=9).check(env)
 
 
 def test_every_epoch_has_an_order_of_its_own(tiny: Any) -> None:

@@ -145,8 +145,12 @@ class PolicyGradient(Agent):
 
     def gather(self, env: Any) -> Rollout:
         """Return samples as `collect` does, without any change of the agent."""
+        return self.prepare(self.write(env), env)
+
+    def write(self, env: Any) -> Rollout:
+        """Return texts of the policy, K of each source."""
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
-        return self.prepare(replace(batch, samples=self.samples), env)
+        return replace(batch, samples=self.samples)
 
     def prepare(self, batch: Rollout, env: Any) -> Rollout:
         """Return a batch of samples with what the factors need."""
