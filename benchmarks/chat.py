@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/chat.py [--seconds 6]
 
 One answer in ten of the default data of `rlseq/Chat-v0` is generic. A seq2seq learns by likelihood, and goes
-on from there by RLOO on each reward. Tested greedily and by samples on held-out questions, one seed.
-"self-play" is a dialogue of three turns in which the policy speaks for both.
+on from there by RLOO on each reward, or against a discriminator that reads question and answer: of whole
+answers, or of every prefix. Tested greedily and by samples on held-out questions, one seed. "self-play" is a
+dialogue of three turns in which the policy speaks for both, or two policies speak, each for itself.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ import record
 import torch
 
 import rlseq
+from rlseq.agents.adversarial import Adversarial
+from rlseq.agents.seqgan import REGS
+from rlseq.discriminators import Adversary
+from rlseq.discriminators.adversary import random_prefix, whole
+from rlseq.discriminators.objectives import log_probability
 from rlseq.engine.evaluation import evaluate_texts
+from rlseq.policy_gradient.baselines import mean
 
 ID = "rlseq/Chat-v0"
-REWARDS = ("rules", "chrf", "bleu")
 FIGURES = ("rules", "generic", "off_topic", "loops", "short", "distinct_2", "length", "different")
 
 
@@ -32,24 +38,53 @@ def main() -> None:
     )
     seconds = parser.parse_args().seconds
     torch.set_num_threads(1)
-    results = {}
-    parts: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-        "answers": ({}, REWARDS),
-        "self-play": ({"turns": 2, "user": "self"}, ("rules",)),
-    }
-    for name, (options, rewards) in parts.items():
+    results: dict[str, Any] = {}
+    for name, (policy, options, ways) in PARTS.items():
         env = rlseq.make(ID, num_envs=64, **options)
-        start = rlseq.make_policy("seq2seq", env, hidden=64, embedding=32)
+        start = rlseq.make_policy(policy, env, hidden=64, embedding=32)
         trained(rlseq.make_agent("mle", start, lr=4e-3), env, 2 * seconds)
         results[f"{name}: likelihood"] = tested(start, options)
-        for reward in rewards:
-            env = rlseq.make(ID, num_envs=64, reward=reward, **options)
-            policy = rlseq.make_policy("seq2seq", env, hidden=64, embedding=32)
-            policy.load_state_dict(start.state_dict())
-            trained(rlseq.make_agent("rloo", policy, lr=1e-3), env, seconds)
-            results[f"{name}: {reward}"] = tested(policy, options)
-            print(name, reward, results[f"{name}: {reward}"]["greedy"], flush=True)
+        for way in ways:
+            rewarded: dict[str, Any] = {**options, "reward": way if way in REWARDS else "rules"}
+            env = rlseq.make(ID, num_envs=64, **rewarded)
+            follower = rlseq.make_policy(policy, env, hidden=64, embedding=32)
+            follower.load_state_dict(start.state_dict())
+            trained(AGENTS.get(way, by_reward)(follower, env), env, seconds)
+            results[f"{name}: {way}"] = tested(follower, options)
+            print(name, way, results[f"{name}: {way}"]["greedy"], flush=True)
     print(record.write("chat", {"seconds_of_each_reward": seconds, "stages": results}))
+
+
+def by_reward(policy: Any, env: Any) -> Any:
+    """Return the agent that trains on the reward of the task."""
+    return rlseq.make_agent("rloo", policy, lr=1e-3)
+
+
+def by_answers(policy: Any, env: Any) -> Any:
+    """Return an agent whose reward is log D of question and answer."""
+    return Adversarial(policy, lr=1e-3, baseline=mean, **against(env, whole))
+
+
+def by_prefixes(policy: Any, env: Any) -> Any:
+    """Return an agent whose every word is credited with D of the answer so far."""
+    return REGS(policy, lr=1e-3, baseline=mean, **against(env, random_prefix))
+
+
+def against(env: Any, view: Any) -> dict[str, Any]:
+    """Return the adversary, and how often it learns."""
+    network = rlseq.make_discriminator("gru", env, hidden=64, embedding=32)
+    adversary = Adversary(network, value=log_probability, view=view, lr=1e-3, texts=256)
+    return {"adversary": adversary, "pretraining": 8, "g": 2, "d": 1, "k": 1}
+
+
+REWARDS = ("rules", "chrf", "bleu")
+AGENTS = {"D of answers": by_answers, "D of prefixes": by_prefixes}
+SELF_PLAY = {"turns": 2, "user": "self"}
+PARTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "answers": ("seq2seq", {}, (*REWARDS, *AGENTS)),
+    "self-play": ("seq2seq", SELF_PLAY, ("rules",)),
+    "self-play of two": ("speakers", SELF_PLAY, ("rules",)),
+}
 
 
 def trained(agent: Any, env: Any, seconds: float) -> None:

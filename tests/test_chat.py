@@ -16,6 +16,12 @@ from torch import Tensor
 import rlseq
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.threads import thread_formats
+from rlseq.discriminators import Adversary
+from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.policy_gradient.credit import Completions
+from rlseq.policy_gradient.returns import reward_to_go
+from rlseq.types import Evaluation
+from rlseq.vocab import Vocab
 
 ASKED = "where is the old sailor"
 
@@ -251,3 +257,101 @@ def test_what_does_not_go_together_is_refused() -> None:
         chat(turns=2, level="char")
     with pytest.raises(ValueError, match="unknown user 'recordet'; did you mean 'recorded'"):
         chat(user="recordet")
+
+
+# ── two policies, and rewards of texts and of words ──────────────────────────────────────────────────
+
+
+def two_speakers(rows: int = 16) -> tuple[Any, Any]:
+    env = chat(rows, turns=2, user="self", max_len=24)
+    return env, rlseq.make_policy("speakers", env, hidden=8, embedding=4)
+
+
+def test_each_speaker_writes_its_own_turns_and_learns_from_these_alone() -> None:
+    env, policy = two_speakers()
+    rlseq.testing.check_policy(policy, env)
+    batch = rlseq.rollout(policy, env)
+    read = policy.words.before(batch.actions)
+    second = (read == env.turn).cumsum(1) % 2 == 1
+    assert (second & batch.mask).any()
+    for turns, silent in ((second, policy.first), (~second, policy.second)):
+        policy.zero_grad()
+        scores = policy.evaluate(batch.actions, batch.context).log_probs
+        (scores * (turns & batch.mask)).sum().backward()
+        assert all(p.grad is None or not p.grad.any() for p in silent.parameters())
+    assert any(p.grad.any() for p in policy.first.parameters() if p.grad is not None)
+
+
+def test_two_speakers_are_trained_on_the_score_of_their_dialogue_and_loaded(tmp_path: Path) -> None:
+    env, policy = two_speakers()
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    rlseq.train(rlseq.make_agent("reinforce", policy), env, 1, out=tmp_path / "run", quiet=True, probe=False)
+    after = rlseq.load(tmp_path / "run").policy.state_dict()
+    for speaker in ("first", "second"):
+        assert any((after[name] != before[name]).any() for name in before if name.startswith(speaker))
+    with pytest.raises(ValueError, match="this task has no turns"):
+        rlseq.make_policy("speakers", chat(2))
+
+
+class Bigrams(torch.nn.Module):
+    """Each word by the one before: "i" with probability ½, then "do not know" or "am john", each with ½."""
+
+    def __init__(self, vocab: Any) -> None:
+        super().__init__()
+        table = torch.full((len(vocab), len(vocab)), -9.0)
+        ways = {"<eos>": "i we", "i": "do am", "we": "do", "do": "not", "not": "know", "am": "john"}
+        for word, following in {**ways, "know": "<eos>", "john": "<eos>"}.items():
+            for other in following.split():
+                table[vocab.words.index(word), vocab.words.index(other)] = 0
+        self.table = torch.nn.Parameter(table)
+
+    def start(self, context: Any) -> Any:
+        return torch.zeros_like(context["index"])
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.table[token], state
+
+    def evaluate(self, actions: Tensor, context: Any, behaviour: Any = None) -> Evaluation:
+        before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
+        log_p = self.table[before].log_softmax(-1)
+        chosen = log_p.gather(2, actions.unsqueeze(2)).squeeze(2)
+        return Evaluation(chosen, -(log_p.exp() * log_p).sum(-1))
+
+
+def test_a_reward_of_the_text_blames_its_first_word_and_a_value_of_each_word_need_not() -> None:
+    """Of a bad "i do not know" and a good "i am john", the first alone lowers P(i); Q raises it."""
+    vocab = Vocab(("<eos>", "i", "we", "do", "not", "know", "am", "john"))
+
+    def good(tokens: Tensor, mask: Tensor, context: Any) -> Tensor:
+        return (tokens == vocab.words.index("john")).any(1).float()
+
+    env = SequenceEnv(vocab=vocab, max_len=5, reward=good, num_envs=1, seed=0)
+    policy = Bigrams(vocab)
+    batch = rlseq.rollout(policy, env, forced=[[*vocab.encode("i do not know"), 0]])
+    value = 1 / 4  # of the empty text: "i", and then "am"
+    of_text = reward_to_go(batch.rewards, batch.ends)
+    of_words = Completions(400).prepare(batch, policy, env).credit
+    assert of_words is not None
+    assert of_words[0].tolist() == pytest.approx([1 / 2, 0, 0, 0, 0], abs=0.08)
+    slopes = []
+    for credit in (of_text, of_words):
+        scores = policy.evaluate(batch.actions, batch.context).log_probs
+        (slope,) = torch.autograd.grad((scores * (credit - value) * batch.mask).sum(), policy.table)
+        slopes.append(slope[0, vocab.words.index("i")].item())
+    assert slopes[0] == pytest.approx(-1 / 8, abs=0.01)  # (0 − ¼) (1 − ½)
+    assert slopes[1] == pytest.approx(1 / 8, abs=0.05)  # (½ − ¼) (1 − ½)
+
+
+def test_a_discriminator_of_question_and_answer_is_a_reward() -> None:
+    env = chat(8)
+    policy = rlseq.make_policy("seq2seq", env, hidden=8, embedding=4)
+    network = rlseq.make_discriminator("gru", env, hidden=8, embedding=4)
+    assert network.conditional
+    adversary = Adversary(network, texts=16, batch=8)
+    agent = rlseq.make_agent("regs", policy, adversary=adversary, pretraining=1, d=1, k=1)
+    metrics = agent.update(agent.collect(env))
+    assert {"d_loss", "d_order"} <= metrics.keys()
+    batch = rlseq.rollout(policy, env)
+    other = {**batch.context, "source": batch.context["source"].roll(1, 0)}
+    rewards = [adversary(batch.actions, batch.mask, context) for context in (batch.context, other)]
+    assert (rewards[0] != rewards[1]).any()

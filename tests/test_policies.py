@@ -32,8 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "captioner": {"hidden": 12, "embedding": 6},
 }
 POLICIES = {
-    name: made for name, made in EVERY_POLICY.items() if name not in ("mlp", "hf")
-}  # which write no texts, or need a model
+    name: made for name, made in EVERY_POLICY.items() if name not in ("mlp", "hf", "speakers")
+}  # which write no texts, need a model, or need turns
 READERS_OF_WORDS = [name for name in POLICIES if name != "captioner"]
 HOME = {name: "rlseq/Copy-v0" if name in READERS_OF_WORDS else "rlseq/Captions-v0" for name in POLICIES}
 EXTRA: dict[str, dict[str, Any]] = {

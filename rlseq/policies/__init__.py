@@ -20,6 +20,7 @@ from rlseq.policies.mlp import MLP, ControlSpec
 from rlseq.policies.noise import WithNoise
 from rlseq.policies.recurrent import Recurrent
 from rlseq.policies.seq2seq import Seq2Seq
+from rlseq.policies.speakers import Speakers
 from rlseq.policies.spec import TokenSpec, check_sizes
 from rlseq.policies.transformer import Transformer as Transformer
 from rlseq.utils.arguments import Seed, checked_arguments, keyword_names
@@ -31,6 +32,7 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {
     "seq2seq": partial(Seq2Seq, nn.LSTM),
     "transformer": Transformer,
     "captioner": captioner,
+    "speakers": Speakers,
     "hf": pretrained,
     "mlp": MLP,
 }

@@ -32,6 +32,7 @@ class TokenSpec:
     source_length: int = 0  # S, words of a source
     observed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of what is no words
     noise: int = 0  # numbers of z, which the task draws for every text
+    turn: int = -1  # the word between two turns of a dialogue; -1 where there are none
     tokenizer: bool = False  # the words are the ids of a pretrained model's tokenizer
     prefix: tuple[int, ...] = ()  # read by a pretrained decoder before it writes, BOS last
     # Hashes, in this process, of the words that are written and read; empty where they are not known.
@@ -47,6 +48,7 @@ class TokenSpec:
         words = len(env.vocab), env.vocab.num_ids, env.vocab.bos, env.max_len
         observed = {name: tuple(env.items[name].shape[1:]) for name in env.observed}
         more: dict[str, Any] = {"observed": observed, "noise": env.noise, "vocabularies": hashes(env)}
+        more["turn"] = getattr(env, "turn", -1)
         if isinstance(env.vocab, TokenizerVocab):
             more |= {"tokenizer": True, "prefix": env.vocab.prefix}
         if (source := env.source_vocab) is not None:

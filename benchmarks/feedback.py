@@ -1,0 +1,98 @@
+"""Reward models from simulated labels with noise: what a policy that is trained on them gains, and loses.
+
+    OMP_NUM_THREADS=1 python benchmarks/feedback.py [--updates 160]
+
+A seq2seq learns `rlseq/Chat-v0` by likelihood for a short time. A simulated labeller compares pairs of its
+samples by the rules of the task, and is wrong with a given probability; a reward model learns from the pairs,
+and RLOO trains on it. The rules are the true reward, which the policy never sees. Tested by ten samples for
+each held-out question while training goes on, one seed; beside it training on the true reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import record
+import torch
+
+import rlseq
+from rlseq.feedback import label, load_reward, train_reward_model
+
+ID = "rlseq/Chat-v0"
+LIKELIHOOD = 300  # updates
+CASES = ((100, 0.0), (400, 0.0), (400, 0.1), (400, 0.3), (400, 0.5))  # labels, and the share of wrong ones
+SAMPLES = 10  # for each question
+LOOKS = (0, 5, 10, 20, 40, 80, 160, 320)  # updates after which is tested
+
+
+def main() -> None:
+    """Learn, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--updates", type=int, default=160, help="of each policy on its reward")
+    updates = parser.parse_args().updates
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        env = rlseq.make(ID, num_envs=64)
+        start = made(env)
+        agent = rlseq.make_agent("mle", start, lr=4e-3)
+        rlseq.train(agent, env, LIKELIHOOD, out=folder / "run", quiet=True, probe=False)
+        cases: dict[str, Any] = {"the rules themselves": {"curve": curve(start, "rules", updates)}}
+        for number, noise in CASES:
+            name = f"{number} labels, {noise:.0%} wrong"
+            cases[name] = case(start, folder, number, noise, updates)
+            print(name, cases[name]["report"]["accuracy"], cases[name]["curve"][-1], flush=True)
+    results = {"likelihood_updates": LIKELIHOOD, "samples": SAMPLES, "cases": cases}
+    print(record.write("feedback", results))
+
+
+def made(env: Any) -> Any:
+    """Make the policy."""
+    return rlseq.make_policy("seq2seq", env, hidden=64, embedding=32)
+
+
+def case(start: Any, folder: Path, number: int, noise: float, updates: int) -> dict[str, Any]:
+    """Label, learn a reward model, and train on it."""
+    out = folder / f"labels-{number}-{noise}.jsonl"
+    label(folder / "run", out=str(out), number=number, simulate="rules", noise=noise)
+    judge = folder / f"judge-{number}-{noise}"
+    report = train_reward_model(out, out=str(judge), sizes={"hidden": 64, "embedding": 32}).report
+    kept = {name: value for name, value in report.items() if name != "labels"}
+    return {"report": kept, "curve": curve(start, load_reward(judge), updates)}
+
+
+def curve(start: Any, reward: Any, updates: int) -> list[dict[str, float]]:
+    """Train on a reward; return what it says of samples, and what the rules say, while training goes on."""
+    env = rlseq.make(ID, num_envs=128, reward=reward)
+    policy = made(env)
+    policy.load_state_dict(start.state_dict())
+    agent, found = rlseq.make_agent("rloo", policy, lr=1e-3), []
+    for update in range(updates + 1):
+        if update in LOOKS:
+            found.append({"update": update, **tested(policy, reward)})
+        agent.update(agent.collect(env))
+    return found
+
+
+def tested(policy: Any, reward: Any) -> dict[str, float]:
+    """Return means over samples about held-out questions: the reward, the rules, and variety."""
+    env = rlseq.make(ID, num_envs=1, seed=1, split="test")
+    index = torch.arange(env.size).repeat_interleave(SAMPLES)
+    batch = rlseq.rollout(policy, env.replace(num_envs=len(index)), index=index)
+    texts = batch.actions, batch.mask, batch.context
+    scores = {name: env.metrics[name](*texts) for name in ("rules", "generic", "off_topic", "loops", "short")}
+    of_model = scores["rules"] if reward == "rules" else reward(*texts)
+    written = env.texts(batch.actions, batch.mask)
+    return {
+        "reward": round(float(of_model.mean()), 4),
+        **{name: round(float(values.float().mean()), 4) for name, values in scores.items()},
+        "different": round(len(set(written)) / len(written), 4),
+        "length": round(float(batch.lengths.float().mean()), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
