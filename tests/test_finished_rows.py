@@ -100,3 +100,28 @@ def test_rows_of_perturbed_policies_without_memory_stay_theirs() -> None:
     both: Any = PerturbedRows((quick, slow))
     batch = rlseq.rollout(both, env)
     assert batch.lengths.tolist() == [1] * 20 + [env.max_len] * 20
+
+
+class AfterOne(torch.nn.Module):
+    """Ends a text after word 1, and goes on with word 2 after any other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([[0.0, 0, 99], [99, 0, 0], [0, 0, 99]]))
+
+    def start(self, context: Context) -> State:
+        return ()
+
+    def step(self, token: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        return self.logits[token], ()
+
+
+def test_no_row_may_be_left_before_the_longest_text_has_ended() -> None:
+    """Completions of word 1 end at once and leave; those of two words are full one step before the last."""
+    env = rlseq.make("rlseq/Copy-v0", num_envs=4, vocab_size=3, length=4)
+    assert (len(env.vocab), env.vocab.eos, env.max_len) == (3, 0, 5)
+    policy: Any = AfterOne()
+    texts = rlseq.rollout(policy, env, forced=torch.tensor([[1, 2, 2, 2, 2]] * 4), forced_steps=5)
+    found = complete(policy, env, texts, samples=3, prefixes=[1, 2])
+    assert found.actions.tolist() == [[1, 0, 0, 0, 0]] * 12 + [[1, 2, 2, 2, 2]] * 12
+    assert found.lengths.tolist() == [2] * 12 + [5] * 12

@@ -360,6 +360,8 @@ def decode_loop(
         done, found = AllDone(env.vocab.eos is not None), log_probs.new_zeros(len(counts), len(place))
         for t, n in enumerate(counts):
             writing.keep_first(n)
+            if not len(writing.word):  # those of the first n have left, and the others are full
+                break
             part, lanes, rows = writing.part, writing.lanes, writing.rows
             legal = part.allowed(rule)
             forced = None if forcing is None or t >= forcing[0].shape[1] else [f[rows, t] for f in forcing]
