@@ -371,7 +371,7 @@ MUTATIONS = [
             "losses objectives",
         ),
         # ── agents ──
-        ("dapo-equal-groups", "agents/grpo.py", " & differ.unsqueeze(1)", "", "update"),
+        ("dapo-equal-groups", "agents/grpo.py", " & returns_differ(batch).unsqueeze(1)", "", "update"),
         (
             "grpo-clip-high",
             "agents/grpo.py",
@@ -573,6 +573,7 @@ MUTATIONS = [
             "torch.cat([steps, steps])",
             "black_box",
         ),
+        ("low-rank-unscaled", "agents/black_box.py", "a @ b.mT / self.rank**0.5", "a @ b.mT", "black_box"),
         ("es-half", "agents/es.py", "/ (2 * self.sigma)", "/ self.sigma", "black_box"),
         (
             "differences-share",
@@ -604,6 +605,13 @@ MUTATIONS = [
             "all_action",
         ),
         # ── engine, sampler, search, head ──
+        (
+            "a-step-without-rows",
+            "rlseq/engine/rollout.py",
+            "if not len(writing.word):",
+            "if False:",
+            "finished_rows",
+        ),
         (
             "padding-scored",
             "rlseq/engine/rollout.py",
@@ -652,6 +660,13 @@ MUTATIONS = [
             "context = {name: value.roll(1, 0)",
             "context = {name: value.roll(1, 0) if name == 'index' else value",
             "ggan discriminators",
+        ),
+        (
+            "noise-of-zeros",
+            "rlseq/policies/noise.py",
+            "self.shift = nn.Linear(noise, _width(policy), bias=False)",
+            "self.shift = nn.Linear(noise, _width(policy), bias=False)\n        nn.init.zeros_(self.shift.weight)",
+            "noise ggan",
         ),
         (
             "noise-read-once",
@@ -734,8 +749,22 @@ MUTATIONS = [
         (
             "critic-without-copy",
             "agents/ddpg.py",
-            "after: Any = self.critic_target.network",
-            "after: Any = self.critic",
+            "copies = self.critic_target.network, self.target.network",
+            "copies = self.critic, self.target.network",
+            "value_based",
+        ),
+        (
+            "words-of-the-same-state",
+            "rlseq/value_based/pathwise.py",
+            "return following(self.chosen(critic, policy, batch, seed)[0])",
+            "return self.chosen(critic, policy, batch, seed)[0]",
+            "value_based",
+        ),
+        (
+            "words-without-their-noise",
+            "rlseq/value_based/pathwise.py",
+            "self.relaxation(z, noise, self.temperature)",
+            "self.relaxation(z, 0 * noise, self.temperature)",
             "value_based",
         ),
         (
@@ -797,15 +826,15 @@ MUTATIONS = [
         (
             "head-entropy",
             "rlseq/policies/head.py",
-            "entropy[rows] = norm - p.mul_(z).sum(-1)",
-            "entropy[rows] = p.mul_(z).sum(-1) - norm",
+            "entropy[rows] = norm - z.mul_(p).sum(-1)",
+            "entropy[rows] = z.mul_(p).sum(-1) - norm",
             "head",
         ),
         (
             "head-slope",
             "rlseq/policies/head.py",
-            "by_z = p.mul_(-slope)",
-            "by_z = p.mul_(-2 * slope)",
+            "by_z = p * -slope",
+            "by_z = p * (-2 * slope)",
             "head",
         ),
         (
