@@ -663,9 +663,9 @@ MUTATIONS = [
         ),
         (
             "noise-of-zeros",
-            "rlseq/policies/noise.py",
-            "self.shift = nn.Linear(noise, _width(policy), bias=False)",
-            "self.shift = nn.Linear(noise, _width(policy), bias=False)\n        nn.init.zeros_(self.shift.weight)",
+            "rlseq/policies/spec.py",
+            "return self.forward(words.words) + words.shift",
+            "return self.forward(words.words)",
             "noise ggan",
         ),
         (
