@@ -1,6 +1,6 @@
 """Classic control, beside stable-baselines3 and sb3-contrib, at equal numbers of environment steps.
 
-    python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2] [--out control] [--ours]
+    python benchmarks/control.py [--only cartpole-ppo …] [--seeds 0 1 2] [--out control] [--who rlseq]
 
 The peers have the hyper-parameters of their own zoo (rl-baselines3-zoo, hyperparams/{a2c,ppo,dqn,trpo}.yml),
 their own optimiser and exploration (generalised state-dependent noise on Pendulum) included; a number of
@@ -9,7 +9,7 @@ minibatches, discount, λ, step size and its schedule, where nothing else is sai
 called "scaled" is ours alone, at the same number of steps. A score is the mean return of 100 greedy episodes
 after training. One thread each. Seconds are of training, evaluation apart, by the clock and of the processor,
 which neighbours on the machine disturb less. The peer of `trpo` is in sb3-contrib, which
-`pip install 'rlseq[benchmarks]'` installs; --ours leaves all peers out. Every run is added to
+`pip install 'rlseq[benchmarks]'` installs; `--who rlseq` leaves all peers out. Every run is added to
 results/OUT.json as it is done.
 """
 
@@ -212,13 +212,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", default="control", help="name of the file of results")
-    parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--who", nargs="+", default=["rlseq", "sb3"], choices=["rlseq", "sb3"])
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for name in asked.only:
         setting = SETTINGS[name]
         for seed in asked.seeds:
-            for who in ("rlseq",) if asked.ours or setting.peer is None else ("rlseq", "sb3"):
+            for who in ("rlseq",) if setting.peer is None else asked.who:
                 run = trained(who, setting, seed)
                 print(name, who, run, flush=True)
                 add(asked.out, name, who, run)
