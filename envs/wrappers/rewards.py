@@ -33,7 +33,7 @@ def with_reward(env: E, name: str, reward: Reward) -> E:
 
 
 @checked_arguments
-def shaped(env: E, potential: Potential, gamma: Share = 1.0) -> E:
+def shaped(env: E, potential: Potential, gamma: Share = 1.0, name: str = "shaping") -> E:
     """Reward by a potential:  r'ₜ = rₜ + γ Φ(sₜ) − Φ(sₜ₋₁),  Φ(empty) = Φ(finished) = 0.
 
     Ng, Harada & Russell 1999: whatever Φ is, the best policy stays the best, because discounted over a text
@@ -44,6 +44,7 @@ def shaped(env: E, potential: Potential, gamma: Share = 1.0) -> E:
         env: the task.
         potential: Φ of every prefix.
         gamma: the discount with which an agent sums rewards.
+        name: of the part of the reward.
     """
     eos, longest = env.vocab.eos, env.max_len
 
@@ -56,7 +57,7 @@ def shaped(env: E, potential: Potential, gamma: Share = 1.0) -> E:
         before = torch.nn.functional.pad(value[:, :-1], (1, 0))
         return (gamma * value - before).where(mask, 0.0)
 
-    return with_reward(env, "shaping", shaping)
+    return with_reward(env, name, shaping)
 
 
 @checked_arguments

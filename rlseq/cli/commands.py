@@ -35,6 +35,7 @@ from rlseq.compare.run_report import RunReport
 from rlseq.compare.workers import slurm_script, work
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.memorisation import memorisation as compared_with_training
+from rlseq.envs.wrappers.shaping import read_shaping
 from rlseq.feedback.labelling import LabelConfig, label
 from rlseq.feedback.training import RewardModelConfig, train_reward_model, words_on_accuracy
 from rlseq.mdp.registry import ids, option_names, options_passed_on, task_class
@@ -193,6 +194,7 @@ def train(name: str, words: Sequence[str]) -> None:
             "options": {**({} if start else tuned.options), **settings(given.option, "option")},
             "hyper": {n: getattr(given, n) for n, _, f in own if getattr(given, n) != f.default_factory()},
             "curriculum": named_settings(given.curriculum, "curriculum"),
+            "shaping": _shaping(given.shaping),
             "policy": policy,
             "sizes": dict(tuned.sizes) if not (given.policy or start) else settings(sizes, "policy"),
         }
@@ -209,6 +211,13 @@ def train(name: str, words: Sequence[str]) -> None:
     if first is not None:
         sys.stderr.write(f"rlseq: reward {first['reward']:.4f} before, {final['reward']:.4f} after\n")
     sys.stdout.write(f"{lines}{folder}\n")
+
+
+def _shaping(words: Sequence[str]) -> Mapping[str, Any]:
+    """Return the table of the file that was typed, if one was."""
+    if len(words) > 1:
+        raise ValueError(f"shaping must be one file, got {' '.join(words)}")
+    return read_shaping(words[0]) if words else {}
 
 
 def resume(run_folder: Path, budget_tokens: float | None, quiet: bool, imports: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rlseq.agents import AGENTS
 from rlseq.compare.folders import check_names, folder_name
 from rlseq.engine.computing import OFF, Autocast, Compile, stated
+from rlseq.envs.wrappers.shaping import read_shaping
 from rlseq.training.experiment import build
 from rlseq.training.experiment_envs import CONTROLS
 from rlseq.training.run_config import RunConfig
@@ -27,7 +28,13 @@ Options = Mapping[str, Any]
 Names = str | Sequence[str] | Mapping[str, Options]
 # Settings that do not change the results, and are not recorded.
 OF_MACHINE = ("jobs", "executor", "gpus", "slurm", "out", "quiet")
-OF_RUN = ("agent", "reward", "curriculum", "curiosity")  # settings of an agent that are not hyper-parameters
+OF_RUN = (
+    "agent",
+    "reward",
+    "curriculum",
+    "curiosity",
+    "shaping",
+)  # settings of an agent that are not hyper-parameters
 RUN_BYTES = 1000  # memory of the settings of a run, at least
 
 
@@ -44,8 +51,9 @@ class ComparisonConfig(Checked):
     """Names of agents; "sb3-ppo" and "sb3-a2c" are those of stable-baselines3. In Python also a dictionary
     of hyper-parameters by name: `{"fast": {"agent": "scst", "lr": 1e-3}}` defines a variant, and "reward" in
     the hyper-parameters is a metric to train on, while tests report the reward of the task;
-    "curriculum", such as "reverse" or `{"name": "by_success", "wanted": 0.6}`, and "curiosity" are those of
-    `rlseq train`. On the command line, `--hyper scst.lr=1e-3 rloo.curriculum=reverse`."""
+    "curriculum", such as "reverse" or `{"name": "by_success", "wanted": 0.6}`, "curiosity", and "shaping",
+    a table or the name of its file, are those of `rlseq train`. On the command line, `--hyper scst.lr=1e-3
+    rloo.curriculum=reverse`."""
     seeds: PositiveInt = 4
     """Number of runs of every agent on every task: seeds 0, 1, … of data, samples and initial weights."""
     budget_tokens: Tokens = 1_000_000
@@ -207,6 +215,7 @@ class ComparisonConfig(Checked):
                 reward=settings.get("reward"),
                 curriculum=_as_options(settings.get("curriculum") or {}),
                 curiosity=settings.get("curiosity", 0.0),
+                shaping=_as_table(settings.get("shaping") or {}),
                 policy=policy,
                 sizes=sizes,
                 seed=seed,
@@ -224,6 +233,11 @@ class ComparisonConfig(Checked):
 def _as_options(given: str | Options) -> Options:
     """Return a name with its settings as a dictionary."""
     return {"name": given} if isinstance(given, str) else given
+
+
+def _as_table(given: Options | str | PathLike[str]) -> Options:
+    """Return a table of shaping, which may be in a file."""
+    return given if isinstance(given, Mapping) else read_shaping(given)
 
 
 def check_runs(jobs: Sequence[RunConfig]) -> None:

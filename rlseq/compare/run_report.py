@@ -315,7 +315,7 @@ def _of_run(run: Json) -> Iterable[str]:
     """Yield the settings of a run that are neither of its agent nor of its task or policy."""
     shown = (
         *("budget_tokens", "evaluations", "texts", "metrics", "seed", "imports", "reward"),
-        *("curriculum", "curiosity"),
+        *("curriculum", "curiosity", "shaping"),
     )
     return (name for name in shown if run.get(name) not in (None, [], {}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rlseq.engine.decode import Sample
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.engine.memorisation import memorisation
 from rlseq.engine.references import has_references
+from rlseq.envs.wrappers import with_shaping
 from rlseq.envs.wrappers.curiosity import Curiosity
 from rlseq.envs.wrappers.curriculum import with_curriculum
 from rlseq.policies import make_policy
@@ -65,8 +67,10 @@ def build(config: RunConfig, start: Model | None = None) -> tuple[Any, Any, Any]
 
 
 def with_wrappers(config: RunConfig, env: Any) -> Any:
-    """Return the training task with the curriculum and the curiosity of a run."""
+    """Return the training task with the shaping, the curiosity and the curriculum of a run."""
     cls = None if config.stock else pick(AGENTS, config.algorithm, "agent")
+    if config.shaping:
+        env = with_shaping(env, config.shaping, gamma=_discount(config, cls))
     if config.curiosity:
         if cls is None or not issubclass(cls, PolicyGradient) or not cls.uses_task_reward:
             raise ValueError(
@@ -86,6 +90,21 @@ def with_wrappers(config: RunConfig, env: Any) -> Any:
             )
         env = with_curriculum(env, name, **settings)
     return env
+
+
+def _discount(config: RunConfig, cls: Any) -> float:
+    """Return the discount with which the agent of a run sums rewards; refuse an agent that sums none."""
+    if cls is None:
+        from rlseq.adapters.sb3_agent import ALGORITHMS
+
+        default = signature(pick(ALGORITHMS, config.algorithm, "stock agent")).parameters["gamma"].default
+        return float(config.hyper.get("gamma", default))
+    if not hasattr(cls, "gamma") or not getattr(cls, "uses_task_reward", True):
+        raise ValueError(
+            f"shaping changes the rewards of steps, and {config.algorithm} is not trained on those of the "
+            "task; take a policy gradient, such as reinforce or rloo"
+        )
+    return float(config.hyper.get("gamma", cls.gamma))
 
 
 def with_teachers(hyper: Mapping[str, Any], env: Any) -> dict[str, Any]:

@@ -23,7 +23,13 @@ from rlseq.utils.errors import pick
 from rlseq.utils.files import Damaged
 
 OF_WORDS = ("words", "vocab", "tokenizer")  # options of a task for vocabularies, which `words.json` holds
-STORED_IF_GIVEN = ("curiosity", "curriculum", "imports", "unrecorded")  # stored where they are given
+STORED_IF_GIVEN = (
+    "curiosity",
+    "curriculum",
+    "imports",
+    "shaping",
+    "unrecorded",
+)  # stored where they are given
 TO_WORDS: dict[str, Any] = {  # options of a task by which vocabularies are made, and their defaults
     **dict.fromkeys(("level", "vocab_size", "tokenizer", "prompt", "languages")),
     "min_count": 1,
@@ -58,6 +64,9 @@ class RunConfig(Checked):
     for short items first, `reverse` for texts that begin with words of references (docs/tasks/index.md)."""
     curiosity: NonNegativeFloat = 0.0
     """Weight of a reward for what is new to a model of the task, in training only; 0 for none."""
+    shaping: Mapping[str, Any] = field(default_factory=dict)
+    """Potentials and costs that are added to the reward in training: on the command line a YAML file,
+    `potentials: {length: 0.1}` and `costs: {living: 0.01}` (docs/tasks/index.md)."""
     policy: str = "lstm"
     """Name of the policy; on the command line with its sizes, `lstm hidden=64` (`rlseq policies`)."""
     sizes: Mapping[str, Any] = field(default_factory=dict)
