@@ -1,22 +1,27 @@
 """Bias and variance of estimators of the gradient, on one policy and at equal numbers of written texts.
 
-    python benchmarks/variance.py
+    python benchmarks/variance.py [--estimators "OPO, K = 4" …] [--out variance]
 
 The task is `rlseq/Enumerable-v0` with two contexts; its rewards, of standard deviation 1, have mean 2 in both
 ("alike"), or 1 in one and 3 in the other ("apart"). The policy is an LSTM with random weights. Every estimate
 is made of at most 64 texts, greedy ones and completions counted. V and regressions have learned from 800
 batches before, on the hidden states as they are.
 
+MaxRL is not among them: it divides by the mean of a group, and these rewards may be negative.
+
 Estimates are divided by the constant that an agent states, or, where it follows an objective of its own, by
 the one that makes its mean as long along ∇J as ∇J is. Then, of each,
 
-* variance: Σ over parameters, divided by that of REINFORCE without a baseline;
+* variance: Σ over parameters, divided by that of REINFORCE without a baseline, with the 95 % interval of the
+  ratio (of batches, by the delta method on its logarithm);
 * bias: ‖E[ĝ] − ∇J‖ / ‖∇J‖ by enumeration of all batches of two texts, groups being pairs;
 * off: the bias along ∇J that was measured, in its standard errors: noise, where there is no bias.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,6 +53,7 @@ class Case:
     exact: bool = True  # whether enumeration says its bias
 
 
+PLAIN = "REINFORCE, none"  # by whose variance others are divided
 K4 = {"samples": 4}
 MOVED = {"kl": 0.0, "samples": 4}
 AS_PAID = {"shaping": "none", "sigma": 0.2}  # the larger σ, the less noise, and the more bias
@@ -82,7 +88,6 @@ CASES = {
     "REINFORCE++-baseline, K = 4": Case(
         "reinforce_pp", {"kl_reward": 0.0, "baseline": "group_mean", **K4}, factor=None
     ),
-    "MaxRL, K = 4": Case("grpo", {"scale": "by_mean", **MOVED}, factor=None, exact=False),
     "best of 4 (pass@4)": Case("reinforce", {"credit": "pass_at_k", "baseline": "none", **K4}, factor=None),
     "DPO, K = 4": Case("dpo", K4, factor=None),
     "DRO, K = 4": Case("dro", {"baseline": "leave_one_out", **K4}),
@@ -169,9 +174,11 @@ def measure(case: Case, apart: float) -> dict[str, Any]:
     found = matched(found, wanted, case.factor and case.factor(k))
     along = (found - wanted) @ wanted
     off = float(along.mean() / along.std() * len(along) ** 0.5)
+    squares = (found - found.mean(0)).square().sum(1)
     result = {
         "samples": rows,
         "variance": float(found.var(0).sum()),
+        "error": float(squares.std() / squares.mean()) / len(squares) ** 0.5,  # of the variance, relative
         "off": None if case.factor is None else off,
     }
     if case.exact:
@@ -182,17 +189,30 @@ def measure(case: Case, apart: float) -> dict[str, Any]:
     return result
 
 
+def compared(result: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with its variance divided by that of another, and the interval of the ratio."""
+    ratio = result["variance"] / plain["variance"]
+    if result is plain:
+        return {**result, "ratio": 1.0, "interval": [1.0, 1.0]}
+    off = math.exp(1.96 * math.hypot(result["error"], plain["error"]))
+    return {**result, "ratio": ratio, "interval": [ratio / off, ratio * off]}
+
+
 def main() -> None:
     """Run all, print a line each, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--estimators", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--out", default="variance", help="name of the file of results")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
-    for name, case in CASES.items():
+    for name in dict.fromkeys([PLAIN, *options.estimators]):
         start = time.perf_counter()
-        results[name] = {task: measure(case, apart) for task, apart in (("alike", 0.0), ("apart", 2.0))}
-        for task, result in results[name].items():
-            result["ratio"] = result["variance"] / results["REINFORCE, none"][task]["variance"]
+        found = {task: measure(CASES[name], apart) for task, apart in (("alike", 0.0), ("apart", 2.0))}
+        plain = results.get(PLAIN, found)
+        results[name] = {task: compared(found[task], plain[task]) for task in found}
         print(f"{name:28s} {results[name]} {time.perf_counter() - start:.0f} s", flush=True)
-    print(record.write("variance", {"texts": TEXTS, "batches": BATCHES, "estimators": results}))
+    print(record.write(options.out, {"texts": TEXTS, "batches": BATCHES, "estimators": results}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.mbr import MBR, expected_utility, utilities
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.policy_gradient.exact import expected_gradient
@@ -51,6 +52,29 @@ def test_the_best_sample_is_that_of_the_formula() -> None:
     assert torch.equal(chosen.actions, drawn.actions[best])
     assert torch.equal(chosen.log_probs, drawn.log_probs[best])
     assert torch.equal(chosen.rewards, drawn.rewards[best]), "paid by the task's own references"
+
+
+def test_texts_of_a_beam_are_candidates_too() -> None:
+    """The samples alone are references; of samples and beam that with the fewest edits to them is written."""
+    env, policy = writer(3)
+    index, state = torch.tensor([3, 1, 4]), env.generator.get_state()
+    chosen = rlseq.rollout(policy, env, decode=MBR(3, "edit_distance", beam=4), index=index)
+    env.generator.set_state(state)
+    drawn = rlseq.rollout(policy, env.replace(num_envs=9), repeat=3, index=index)
+    found = beam_search(policy, env, Beam(4), index=index)
+    for item in range(3):
+        ours = slice(3 * item, 3 * item + 3)
+        samples = [
+            r[:n] for r, n in zip(drawn.actions[ours].tolist(), drawn.lengths[ours].tolist(), strict=True)
+        ]
+        beam = [row[m].tolist() for row, m in zip(found.tokens[item], found.mask[item], strict=True)]
+        risks = [sum(edits(y, sample) for sample in samples) for y in [*samples, *beam]]
+        wanted = [*samples, *beam][risks.index(min(risks))]
+        assert chosen.actions[item][chosen.mask[item]].tolist() == wanted
+    scored = policy.evaluate(chosen.actions, chosen.context).log_probs * chosen.mask
+    torch.testing.assert_close(scored, chosen.log_probs, atol=1e-5, rtol=0)
+    ((first, second, *_),) = rlseq.generate(policy, env, ["a b c"], MBR(2, "edit_distance", beam=4), n=2)
+    assert first.score >= second.score
 
 
 def test_utilities_are_scores_of_pairs() -> None:

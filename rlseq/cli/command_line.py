@@ -254,6 +254,7 @@ def _generate(
     temperature: float = 1.0,
     samples: int = 32,
     utility: str = "",
+    beam: int = 0,
     best: bool = False,
     imports: Imports = (),
     too_long: Literal["cut", "refuse"] = "cut",
@@ -271,13 +272,15 @@ def _generate(
         temperature: the temperature of sampling, by which logits are divided.
         samples: number of samples that mbr compares with each other.
         utility: the metric by which mbr compares them; the reward of the run when not given.
+        beam: number of texts of a beam search that are candidates of mbr beside the samples.
         best: use the best checkpoint instead of the last.
         imports: modules of your own to import first.
         too_long: cut sources that are longer than any in training, with a warning, or refuse them.
     """
     from rlseq.cli import commands
 
-    settings = {"width": max(width, n), "temperature": temperature, "samples": samples, "utility": utility}
+    mbr = {"samples": samples, "utility": utility, "beam": beam}
+    settings = {"width": max(width, n), "temperature": temperature, **mbr}
     commands.generate(run, texts, n, decode, settings, best, too_long)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.checks import check_words
-from rlseq.engine.decode import Decode, Greedy, Sample, checked_decoder
-from rlseq.engine.mbr import MBR, expected_utility, utility_of
+from rlseq.engine.decode import Decode, Greedy, checked_decoder
+from rlseq.engine.mbr import MBR
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import TOKEN_BYTES, no_reward
@@ -70,7 +70,7 @@ def generate(
     if isinstance(decode, MBR) and n > decode.samples:
         raise ValueError(f"MBR ranks its {decode.samples} samples, got n={n}; use MBR(samples={n})")
     task = _task_about(env, sources, too_long)
-    rows, drawn = task.num_envs, decode.samples if isinstance(decode, MBR) else n
+    rows, drawn = task.num_envs, decode.samples + decode.beam if isinstance(decode, MBR) else n
     check_fits(rows * drawn * env.max_len * TOKEN_BYTES, n=drawn, max_len=env.max_len)
     if isinstance(decode, Beam):
         found = beam_search(
@@ -262,15 +262,12 @@ def _drawn(policy: Any, task: Any, decode: Decode, n: int) -> tuple[Tensor, Tens
 
 
 def _agreeing(policy: Any, task: Any, decode: MBR, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The n samples with the largest expected utility, their masks and utilities; equal texts come last."""
-    metric = decode.utility or utility_of(task)
-    batch = _sampled(policy, task, Sample(decode.temperature), decode.samples)
-    shape = task.num_envs, decode.samples, task.max_len
-    tokens, mask = batch.actions.view(shape), batch.mask.view(shape)
-    scores = expected_utility(batch, decode.samples, metric, task.vocab).view(shape[:2])
+    """The n texts with the largest expected utility, their masks and utilities; equal texts come last."""
+    items = torch.zeros(task.num_envs, dtype=torch.int64, device=task.device)
+    tokens, mask, _, scores = decode.candidates(policy, task, items)
     equal = (tokens.unsqueeze(1) == tokens.unsqueeze(2)).all(3)  # a text is 0 behind its end
     again = (equal & (mask.unsqueeze(1) == mask.unsqueeze(2)).all(3)).tril(-1).any(2)
     below = scores.max() - scores.min() + 1
     best = (scores - again * below).argsort(dim=1, descending=True, stable=True)[:, :n]
-    of_best = best.unsqueeze(2).expand(-1, -1, shape[2])
+    of_best = best.unsqueeze(2).expand(-1, -1, tokens.shape[2])
     return tokens.gather(1, of_best), mask.gather(1, of_best), scores.gather(1, best)

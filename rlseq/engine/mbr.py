@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.decode import Sample
 from rlseq.engine.rollout import finished_rollout, rollout
 from rlseq.mdp.episodes import Episodes
@@ -16,49 +17,71 @@ from rlseq.mdp.task import no_reward
 from rlseq.metrics.fitting import ItemReferences, named_reward
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import RAW, Policy, Rollout
-from rlseq.utils.arguments import Checked, PositiveFloat, Range
+from rlseq.utils.arguments import Checked, NonNegativeInt, PositiveFloat, Range
 from rlseq.utils.errors import hint
 
 AT_ONCE = 4_000_000  # tokens of samples that are drawn and compared at a time
 
 
+class Candidates(NamedTuple):
+    """C texts of each item, and how well each is expected to score against the policy's samples."""
+
+    tokens: Tensor  # [items, C, T]
+    mask: Tensor  # [items, C, T]
+    log_probs: Tensor  # [items, C, T]
+    utility: Tensor  # [items, C]: meanⱼ u(y, yⱼ)
+
+
 @dataclass(frozen=True)
 class MBR(Checked):
-    """argmax over samples y of meanⱼ u(y, yⱼ), the K samples themselves as references (Kumar & Byrne 2004).
+    """argmax over candidates y of meanⱼ u(y, yⱼ), K samples being the references (Kumar & Byrne 2004).
 
-    If a policy knows how likely texts are, no other of its samples is expected to score better by u. It costs
-    K texts, and K² comparisons.
+    The samples are candidates, too. If a policy knows how likely texts are, no other candidate is expected to
+    score better by u. It costs K texts, and K comparisons of each candidate.
 
     Args:
         samples: K, texts of each source.
         utility: u, a metric by name; that of the task's reward when empty.
         temperature: with which they are drawn.
+        beam: texts of a beam search of that width that are candidates beside the samples.
     """
 
     samples: Annotated[int, Range(2)] = 32
     utility: str = ""
     temperature: PositiveFloat = 1.0
+    beam: NonNegativeInt = 0
 
     def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
         """Return the best text of every row with its rewards."""
-        metric = self.utility or utility_of(env)
         items = env.begin(repeat=repeat, index=index)["index"]
-        rows = max(1, AT_ONCE // (self.samples * env.max_len))
-        found = [self._least_risk(policy, env, metric, part) for part in torch.split(items, rows)]
+        rows = max(1, AT_ONCE // ((self.samples + self.beam) * env.max_len))
+        found = [self._least_risk(policy, env, part) for part in torch.split(items, rows)]
         tokens, lengths, log_probs = (torch.cat(part) for part in zip(*found, strict=True))
         done = torch.ones_like(items, dtype=torch.bool)
         episodes = Episodes.of(env.context, tokens, lengths, done, env.vocab.pad)
         return finished_rollout(env.replace(episodes=episodes), (log_probs, None, None), RAW)
 
-    def _least_risk(
-        self, policy: Policy, env: SequenceEnv, metric: str, items: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best texts of items, their lengths and log-probabilities."""
+    def candidates(self, policy: Policy, env: SequenceEnv, items: Tensor) -> Candidates:
+        """Return the samples of items, the texts of the beam behind them, and what is expected of each."""
+        metric = self.utility or utility_of(env)
         wide = env.replace(num_envs=len(items) * self.samples, reward=no_reward)
-        batch = rollout(policy, wide, decode=Sample(self.temperature), repeat=self.samples, index=items)
-        best = expected_utility(batch, self.samples, metric, env.vocab).view(-1, self.samples).argmax(1)
-        chosen = best + torch.arange(len(items), device=best.device) * self.samples
-        return batch.actions[chosen], batch.lengths[chosen], batch.log_probs[chosen]
+        drawn = rollout(policy, wide, decode=Sample(self.temperature), repeat=self.samples, index=items)
+        shape = len(items), self.samples, env.max_len
+        texts = [part.view(shape) for part in (drawn.actions, drawn.mask, drawn.log_probs)]
+        if self.beam:
+            found = beam_search(policy, wide.replace(num_envs=len(items)), Beam(self.beam), index=items)
+            pairs = zip(texts, (found.tokens, found.mask, found.log_probs), strict=True)
+            texts = [torch.cat([*pair], 1) for pair in pairs]
+        tokens, mask, log_probs = texts
+        utility = utilities_of(tokens, mask, drawn, metric, env.vocab).double().mean(2)
+        return Candidates(tokens, mask, log_probs, utility)
+
+    def _least_risk(self, policy: Policy, env: SequenceEnv, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the best texts of items, their lengths and log-probabilities."""
+        found = self.candidates(policy, env, items)
+        every, best = torch.arange(len(items), device=items.device), found.utility.argmax(1)
+        tokens, mask, log_probs = (part[every, best] for part in found[:3])
+        return tokens, mask.sum(1), log_probs
 
 
 def utility_of(env: SequenceEnv) -> str:
@@ -81,16 +104,27 @@ def utilities(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:
         metric: by name; it is fitted on the samples, so that one that weighs words counts these.
         vocab: of the texts.
     """
+    shape = -1, samples, batch.mask.shape[1]
+    tokens, mask = batch.actions.view(shape), batch.mask.view(shape)
+    return utilities_of(tokens, mask, batch, metric, vocab)
+
+
+def utilities_of(tokens: Tensor, mask: Tensor, samples: Rollout, metric: str, vocab: Any) -> Tensor:
+    """Return u(yᵢ, yⱼ) of every candidate `[items, C, T]` and every sample of its item, `[items, C, K]`."""
     row = row_of(metric)
     if not row.needs_references:
         known = {name for name, other in METRICS.items() if other.needs_references}
         raise ValueError(f"{metric} does not compare two texts, as a utility must{hint(metric, known)}")
-    right = {"references": batch.actions.unsqueeze(1), "reference_lengths": batch.lengths.unsqueeze(1)}
+    right = {"references": samples.actions.unsqueeze(1), "reference_lengths": samples.lengths.unsqueeze(1)}
     judge: Any = named_reward(metric, ItemReferences(vocab, right))
     value = getattr(judge, "value", judge)
-    first = torch.arange(len(batch.actions), device=batch.actions.device) // samples * samples
-    columns = [value(batch.actions, batch.mask, {"index": first + other}) for other in range(samples)]
-    return row.sign * torch.stack(columns, 1).view(-1, samples, samples)
+    items, each = tokens.shape[:2]
+    references = torch.arange(len(samples.actions), device=tokens.device).view(items, -1)
+    columns = [
+        value(tokens.flatten(0, 1), mask.flatten(0, 1), {"index": column.repeat_interleave(each)})
+        for column in references.t()
+    ]
+    return row.sign * torch.stack(columns, 1).view(items, each, -1)
 
 
 def expected_utility(
