@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.tokenize import Tokenize
+from rlseq.metrics.words_of_texts import WordsOfTexts, words_of_texts
 from rlseq.vocab import ids_of
 
 Line = str | Sequence[int] | Tensor  # one sequence: a text, or the ids of its tokens
@@ -82,12 +84,23 @@ class Encoder:
     def hypotheses(self, hypotheses: Sequence[Line]) -> Tensor:
         """Return ids [N, T]; words that no reference has get ids of their own."""
         check_lines(hypotheses, "hypotheses")
+        if self._reader is not None and all(isinstance(line, str) for line in hypotheses):
+            ids, numbers = self._reader(hypotheses)  # type: ignore[arg-type]
+            real = torch.arange(max(1, ids.shape[1])) < numbers.unsqueeze(1)
+            return ids.where(real, PAD) if ids.shape[1] else ids.new_full(real.shape, PAD)
         unseen: dict[str, int] = {}
         rows = []
         for line in hypotheses:
             row = self._line(line, unseen)
             rows.append(self._close(row) if isinstance(line, str) else self._cut(row))
         return pad(rows)[0]
+
+    @cached_property
+    def _reader(self) -> WordsOfTexts | None:
+        """The reader of many texts at a time, where lines are words and blanks part them."""
+        return (
+            words_of_texts(self.tokenize, self.words) if self.integral is False and self.eos is None else None
+        )
 
     def _line(self, line: Line, fresh: dict[str, int]) -> list[int]:
         """Return the ids of one line; new words enter `fresh`."""

@@ -21,6 +21,7 @@ from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
 from rlseq.metrics.pieces import RunWords, run_words
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
 from rlseq.metrics.tokenize import Tokenize, whitespace
+from rlseq.metrics.words_of_texts import WordsOfTexts, words_of_texts
 from rlseq.types import Context, Reward, RewardLike
 from rlseq.utils.errors import hint
 from rlseq.vocab import Subwords, TokenizerVocab, Vocab, ids_of
@@ -175,6 +176,9 @@ class ReadWords(MetricReader):
             if found is not None:
                 return with_ends(*found, ends if self.ends else torch.zeros_like(ends))
         texts, ended = self.corpus.vocab.decode_batch(tokens.tolist(), lengths.tolist()), ends.tolist()
+        if self._reader is not None:
+            words, numbers = (part.to(tokens.device) for part in self._reader(texts))
+            return with_ends(words, numbers, ends if self.ends else torch.zeros_like(ends))
         oov_words: dict[str, int] = {}
         first = len(self.ids) + 1
         rows = [self._ids(text, oov_words, first, end) for text, end in zip(texts, ended, strict=True)]
@@ -185,6 +189,11 @@ class ReadWords(MetricReader):
     def runs(self) -> RunWords | None:
         """The reader of whole batches of pieces; None where texts must be decoded."""
         return run_words(self.corpus.vocab.pieces, self.tokenize, self.ids)
+
+    @cached_property
+    def _reader(self) -> WordsOfTexts | None:
+        """The reader of many texts; None where a text must be cut as a whole."""
+        return words_of_texts(self.tokenize, self.ids, 1)
 
     def _ids(self, text: str, new: dict[str, int], first: int, end: bool) -> list[int]:
         ids = ids_of(map(str, self.tokenize(text)), self.ids, new, first)

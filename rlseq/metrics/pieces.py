@@ -15,18 +15,10 @@ from itertools import chain
 import torch
 from torch import Tensor, is_tensor
 
-from rlseq.metrics.tokenize import (
-    Tokenize,
-    end_marks,
-    letters,
-    lowercase,
-    mteval_13a,
-    single_space,
-    whitespace,
-)
+from rlseq.metrics.tokenize import BETWEEN_BLANKS, Tokenize, mteval_13a, single_space
 from rlseq.vocab import Pieces, Run, ids_of
 
-BY_WORD = (whitespace, single_space, lowercase, end_marks, letters, mteval_13a)  # blanks part what they read
+BY_WORD = (*BETWEEN_BLANKS, single_space)  # blanks part what they read
 FIRST = 0x5DEECE66D  # changes the key of a run that begins a text
 MOST_NEW = 0.5  # share of runs that are new, above which decoding is faster
 MOST_RUNS = 1 << 18  # that are kept; a policy near random writes new ones all the time

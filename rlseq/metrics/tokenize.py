@@ -73,6 +73,10 @@ def mteval_13a(text: str) -> list[str]:
     return _DASH_AFTER_DIGIT.sub(r"\1 \2 ", text).split()
 
 
+# Tokenisers that cut what stands between white space as if it stood alone; only 13a joins words over the end
+# of a line.
+BETWEEN_BLANKS = (whitespace, lowercase, end_marks, letters, mteval_13a)
+
 _TERCOM_SYMBOLS = re.compile(r"([{-~\[-` -&(-+:-@/])")
 _POSSESSIVE = re.compile(r"'s(?= |$)")
 _HAN = re.compile(

@@ -137,8 +137,18 @@ class Vocab:
 
     @property
     def pieces(self) -> Pieces | None:
-        """How texts are made of pieces, for metrics that read batches; None where tokens are no pieces."""
-        return None
+        """How texts are made of words or characters, for metrics that read batches; None where neither."""
+        if self.separator not in ("", " "):
+            return None
+        starts, odd = blanks_of([self.separator + word for word in self.words])
+
+        def read(runs: Sequence[Run]) -> list[str]:
+            texts = [self.decode(ids) for _, ids in runs]
+            if self.separator:  # which is the blank between runs
+                return texts
+            return [text if begins else text[1:] for (begins, _), text in zip(runs, texts, strict=True)]
+
+        return Pieces(starts, odd, [False] * len(self), read)
 
     @property
     def kept(self) -> int:

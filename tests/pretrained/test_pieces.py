@@ -51,7 +51,7 @@ def read(env: Any, tokenize: Any, ends: bool, by_runs: bool) -> ReadWords:
     reader = ReadWords(env.corpus, tokenize, ends)
     reader.references(None)
     if not by_runs:
-        vars(reader)["runs"] = None
+        vars(reader)["runs"] = vars(reader)["_reader"] = None  # text by text
     return reader
 
 
@@ -115,7 +115,7 @@ def test_runs_are_forgotten_where_they_are_too_many(env: Any, monkeypatch: pytes
 def test_references_may_come_later(env: Any) -> None:
     """A metric that is fitted on every batch meets their words when runs are known already."""
     fast, slow = (ReadWords(env.corpus, whitespace, True) for _ in range(2))
-    vars(slow)["runs"] = None
+    vars(slow)["runs"] = vars(slow)["_reader"] = None
     tokens, mask = batch(env, 0)
     for index in (torch.tensor([0]), torch.tensor([1, 2]), torch.arange(6)):
         fast.references(index)
