@@ -25,6 +25,7 @@ ID = "rlseq/Chat-v0"
 LIKELIHOOD = 300  # updates
 CASES = ((100, 0.0), (400, 0.0), (400, 0.1), (400, 0.3), (400, 0.5))  # labels, and the share of wrong ones
 SAMPLES = 10  # for each question
+BETWEEN = 40  # updates after which texts are labelled again
 LOOKS = (0, 5, 10, 20, 40, 80, 160, 320)  # updates after which is tested
 
 
@@ -42,9 +43,8 @@ def main() -> None:
         rlseq.train(agent, env, LIKELIHOOD, out=folder / "run", quiet=True, probe=False)
         cases: dict[str, Any] = {"the rules themselves": {"curve": curve(start, "rules", updates)}}
         for number, noise in CASES:
-            name = f"{number} labels, {noise:.0%} wrong"
-            cases[name] = case(start, folder, number, noise, updates)
-            print(name, cases[name]["report"]["accuracy"], cases[name]["curve"][-1], flush=True)
+            cases[f"{number} labels, {noise:.0%} wrong"] = case(start, folder, number, noise, updates)
+        cases["200 + 200 labels, 10% wrong"] = two_rounds(start, folder, 400, 0.1, updates)
     results = {"likelihood_updates": LIKELIHOOD, "samples": SAMPLES, "cases": cases}
     print(record.write("feedback", results))
 
@@ -55,13 +55,45 @@ def made(env: Any) -> Any:
 
 
 def case(start: Any, folder: Path, number: int, noise: float, updates: int) -> dict[str, Any]:
-    """Label, learn a reward model, and train on it."""
-    out = folder / f"labels-{number}-{noise}.jsonl"
-    label(folder / "run", out=str(out), number=number, simulate="rules", noise=noise)
-    judge = folder / f"judge-{number}-{noise}"
-    report = train_reward_model(out, out=str(judge), sizes={"hidden": 64, "embedding": 32}).report
-    kept = {name: value for name, value in report.items() if name != "labels"}
-    return {"report": kept, "curve": curve(start, load_reward(judge), updates)}
+    """Label texts of likelihood, learn a reward model, and train on it."""
+    report, reward = judged(labels(folder, "run", number, noise), folder)
+    return {"report": report, "curve": curve(start, reward, updates)}
+
+
+def two_rounds(start: Any, folder: Path, number: int, noise: float, updates: int) -> dict[str, Any]:
+    """Label half as many; train on that for a while, label texts of the new policy too, and begin anew."""
+    first = labels(folder, "run", number // 2, noise)
+    _, reward = judged(first, folder)
+    env = rlseq.make(ID, num_envs=128)
+    env.parts = {"model": reward}
+    policy = made(env)
+    policy.load_state_dict(start.state_dict())
+    rlseq.train(
+        agent_of(policy), env, BETWEEN, out=folder / "second", quiet=True, probe=False, alarms="ignore"
+    )
+    second = labels(folder, "second", number // 2, noise)
+    both = folder / "both.jsonl"
+    both.write_text(first.read_text("utf-8") + second.read_text("utf-8"), "utf-8")
+    report, reward = judged(both, folder)
+    return {"report": report, "curve": curve(start, reward, updates)}
+
+
+def labels(folder: Path, run: str, number: int, noise: float) -> Path:
+    """Return labels of pairs of a run's samples, by the rules of the task."""
+    out = folder / f"{run}-{number}-{noise}.jsonl"
+    return label(folder / run, out=str(out), number=number, simulate="rules", noise=noise)
+
+
+def judged(path: Path, folder: Path) -> tuple[dict[str, Any], Any]:
+    """Return the report of a reward model of labels, and the model."""
+    out = str(folder / f"judge-{path.stem}")
+    model = train_reward_model(path, out=out, sizes={"hidden": 64, "embedding": 32})
+    return {name: value for name, value in model.report.items() if name != "labels"}, load_reward(out)
+
+
+def agent_of(policy: Any) -> Any:
+    """Return the agent that trains on a reward."""
+    return rlseq.make_agent("rloo", policy, lr=1e-3)
 
 
 def curve(start: Any, reward: Any, updates: int) -> list[dict[str, float]]:
@@ -69,7 +101,7 @@ def curve(start: Any, reward: Any, updates: int) -> list[dict[str, float]]:
     env = rlseq.make(ID, num_envs=128, reward=reward)
     policy = made(env)
     policy.load_state_dict(start.state_dict())
-    agent, found = rlseq.make_agent("rloo", policy, lr=1e-3), []
+    agent, found = agent_of(policy), []
     for update in range(updates + 1):
         if update in LOOKS:
             found.append({"update": update, **tested(policy, reward)})

@@ -34,7 +34,7 @@ from tabled.families import families
 from tabled.imitation import dagger, gail
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, labelling, reward_model, training, tune
-from tabled.tasks import boxes, captions, chat, finetune, ggan, oracle, pretrain, recipes, tasks
+from tabled.tasks import boxes, captions, chat, feedback, finetune, ggan, oracle, pretrain, recipes, tasks
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dagger": dagger,
     "demo": demo,
     **{f"families-{task}": partial(families, task) for task in ("copy", "cartpole", "oracle", "g2p")},
+    "feedback": feedback,
     "finetune": finetune,
     "fit": fit,
     "gail": gail,

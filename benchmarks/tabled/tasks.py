@@ -100,6 +100,39 @@ def chat() -> str:
     return text
 
 
+def feedback() -> str:
+    """Accuracy of reward models, and the true reward while policies are trained on them."""
+    text = ""
+    for run in runs("feedback"):
+        looks = [20, 40, 80, 160]
+        rows = []
+        for name, case in run["results"]["cases"].items():
+            at = {point["update"]: point for point in case["curve"]}
+            last = at[looks[-1]]
+            figures = [f"{at[look]['rules']:.2f}" for look in (0, *looks)]
+            monitors = [f"{last[name]:.2f}" for name in ("off_topic", "loops", "different")]
+            rows.append([name, _accuracy(case.get("report")), *figures, *monitors])
+        head = [
+            "trained on",
+            "held-out labels",
+            "rules at 0",
+            *map(str, looks),
+            "off topic",
+            "loops",
+            "different",
+        ]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _accuracy(report: dict[str, Any] | None) -> str:
+    """Return the accuracy of a reward model on held-out labels, with its interval."""
+    if report is None:
+        return ""
+    found = report["accuracy"]
+    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
 def _above(figure: dict[str, Any]) -> list[str]:
     intervals = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in figure["against"].values()]
     return [f"{figure['mean']:.3f}", *intervals]

@@ -16,6 +16,7 @@ from rlseq.feedback.questions import draw_questions
 from rlseq.feedback.simulated import answer_all
 from rlseq.feedback.terminal import ask_all
 from rlseq.mdp.sequence_env import SequenceEnv
+from rlseq.mdp.task import no_reward
 from rlseq.training.experiment_envs import held_out_options
 from rlseq.training.model import Model, load
 from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Seed, ShareBelowOne
@@ -105,7 +106,8 @@ def _task(writers: Mapping[str, Model], config: LabelConfig) -> SequenceEnv:
                 "both; train the second from the first (--start)"
             )
     tested = held_out_options(first.run.env) if config.held_out else {}
-    return first.task(**{**tested, **config.options})
+    unread = {"reward": no_reward} if "reward" in first.run.unrecorded else {}
+    return first.task(**{**unread, **tested, **config.options})
 
 
 def _questions(
