@@ -132,6 +132,14 @@ DESCRIBED = {
         f"`rules`, {TEXT_METRICS}",
         "chat",
     ),
+    "rlseq/Poems-v0": Described(
+        "a Chinese quatrain",
+        "a grammar of regulated verse",
+        "`path`: a poem a line",
+        "`form`, `lines`, `tones`, `rhyme`, `bleu_3`",
+        "poems",
+        decode="sample",
+    ),
     "rlseq/Music-v0": Described(
         "the bars of a tune after the first",
         "a grammar of tunes",

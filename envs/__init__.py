@@ -27,6 +27,7 @@ register("rlseq/Summary-v0", "rlseq.envs.summary:Summary")
 register("rlseq/Extract-v0", "rlseq.envs.extract:Extract")
 register("rlseq/Retrieval-v0", "rlseq.envs.retrieval:Retrieval")
 register("rlseq/Music-v0", "rlseq.envs.music:Music")
+register("rlseq/Poems-v0", "rlseq.envs.poems:Poems")
 
 
 def __getattr__(name: str) -> Any:
