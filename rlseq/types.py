@@ -56,6 +56,11 @@ class Counts:
         self.generated_tokens = self.generated_tokens - number
         self.reference_tokens = self.reference_tokens + number
 
+    def add(self, other: Counts) -> None:
+        """Add other counts."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def as_dict(self) -> dict[str, int]:
         """Return the counts as integers, and `tokens`, the sum of generated and reference tokens."""
         found = {name: int(value) for name, value in vars(self).items()}

@@ -15,21 +15,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from rlseq.compare.claims import Claim, claimed, failure_of_run, forget_failures
 from rlseq.compare.plan import ComparisonConfig
 from rlseq.compare.process_pool import LOG, new_lines, size_of, started_process, threads_each, why_ended
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
-from rlseq.utils.errors import need
+from rlseq.utils.errors import in_one_line, need
 from rlseq.utils.files import read_json
 from rlseq.utils.stopping import Stop, stopping
 
 BEAT_SECONDS = 5.0  # between two touches of a claim
 LOOK_SECONDS = 0.5  # between two looks for runs that are missing
 STOPPING_WORKER = "stopping after the current update; the run is free for other workers then"
+STOPPING_WAIT = "the same command goes on; workers of Ray end now, others when their runs are done"
 OLDEST_RAY = (2, 50)
+
+Look = Callable[[], None]  # raises an error where workers can no longer train what is missing
 
 
 def work(folder: str | os.PathLike[str]) -> int:
@@ -99,7 +101,7 @@ def _trained(claim: Claim, job: RunConfig, stop: Stop) -> bool:
 
 def run_by_workers(
     jobs: Sequence[RunConfig],
-    start: Callable[[], Any],
+    start: Callable[[], Look],
     advance: Callable[[int], None] = lambda done: None,
     tell: Callable[[str, str], None] = lambda folder, line: None,
 ) -> dict[str, str]:
@@ -107,23 +109,23 @@ def run_by_workers(
 
     Args:
         jobs: the runs.
-        start: starts workers, where that is not done by hand.
+        start: starts workers, where that is not done by hand, and returns what looks after them.
         advance: is called now and then with the number of runs that are done.
         tell: is called with the folder of a run and each line that the run writes to its log.
     """
     for job in jobs:
         forget_failures(Path(job.folder))
     logs = {job.folder: size_of(Path(job.folder) / LOG) for job in jobs}
-    with stopping("workers go on until their runs are done; the same command waits for them again") as stop:
-        held = start()
+    with stopping(STOPPING_WAIT) as stop:
+        look = start()
         while not stop.asked and (missing := _missing(jobs)):
+            look()
             for job in jobs:
                 lines, logs[job.folder] = new_lines(Path(job.folder) / LOG, logs[job.folder])
                 for line in lines:
                     tell(job.folder, line)
             advance(len(jobs) - len(missing))
             time.sleep(LOOK_SECONDS)
-        del held
     if stop.asked:
         raise stop.ending()
     failed = {job.folder: failure_of_run(Path(job.folder)) for job in jobs if not job.done}
@@ -136,13 +138,21 @@ def seconds_of(jobs: Sequence[RunConfig]) -> float:
     return sum(float(read_results(Path(job.folder))["seconds"]) for job in jobs if job.done)
 
 
-def by_hand(folder: Path) -> None:
+def unwatched() -> None:
+    """Look after nothing: workers of others may come and go."""
+
+
+def by_hand(folder: Path) -> Look:
     """Say how workers are started."""
     sys.stderr.write(f"rlseq: waiting for workers; start any number: rlseq compare --worker {folder}\n")
+    return unwatched
 
 
-def by_ray(folder: Path, workers: int, gpus: float) -> Any:
-    """Start workers as remote tasks on the Ray cluster that RAY_ADDRESS names, or on this machine."""
+def by_ray(folder: Path, workers: int, gpus: float) -> Look:
+    """Start workers as remote tasks on the Ray cluster that RAY_ADDRESS names, or on this machine.
+
+    Ray starts a task again whose process was killed; what ends all of them is an error of the comparison.
+    """
     ray = need("ray", "ray")
     version = tuple(int(part) for part in ray.__version__.split(".")[:2])
     if version < OLDEST_RAY:
@@ -152,7 +162,21 @@ def by_ray(folder: Path, workers: int, gpus: float) -> Any:
         )
     ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)(work)
-    return [task.remote(str(folder.resolve())) for _ in range(workers)]
+    tasks = [task.remote(str(folder.resolve())) for _ in range(workers)]
+
+    def look() -> None:
+        ended, working = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        if working:
+            return
+        try:
+            ray.get(ended)
+        except Exception as error:
+            raise RuntimeError(
+                f"all {workers} workers on Ray have ended, the last with: {in_one_line(error)}; mend it, and "
+                "give the same command again"
+            ) from None
+
+    return look
 
 
 def slurm_script(folder: Path, workers: int, options: Sequence[str]) -> str:
@@ -173,7 +197,7 @@ def slurm_script(folder: Path, workers: int, options: Sequence[str]) -> str:
     return "\n".join(["#!/bin/bash", *lines, "", f"exec {command}", ""])
 
 
-def by_slurm(folder: Path, script: str) -> None:
+def by_slurm(folder: Path, script: str) -> Look:
     """Submit a batch script."""
     path = folder / "workers.sbatch"
     path.write_text(script, "utf-8")
@@ -188,3 +212,4 @@ def by_slurm(folder: Path, script: str) -> None:
         raise ValueError(f"sbatch has refused {path}: {done.stderr.strip()[:300]}")
     with suppress(OSError):
         sys.stderr.write(f"rlseq: {done.stdout.strip()}\n")
+    return unwatched

@@ -26,7 +26,7 @@ from rlseq.training.experiment_envs import held_out, testing_env, training_env
 from rlseq.training.loop import train
 from rlseq.training.model import VALUE_HEAD, Model, give_weights, load
 from rlseq.training.reward_hacking import diversity_metrics
-from rlseq.training.run_config import RunConfig
+from rlseq.training.run_config import LAST_FILE, RunConfig
 from rlseq.training.run_folder import RunFolder
 from rlseq.types import SteppedEnv
 from rlseq.utils.errors import pick
@@ -200,9 +200,11 @@ def run(
     if config.sweep and me.number == 0:
         sweep = [_at(agent.policy, fresh, t, config.texts) for t in TEMPERATURES]
         write_sealed(folder / "temperatures.json", {"temperatures": sweep})
-    if me.number == 0 and not isinstance(env, SteppedEnv) and has_references(env):
-        beside = beside_training_texts(agent.policy, env, fresh if held_out(config.env) else None)
-        write_sealed(folder / "memorisation.json", beside)
+    if me.number == 0:
+        compared = not isinstance(env, SteppedEnv) and has_references(env)
+        unseen = fresh if held_out(config.env) else None
+        beside = beside_training_texts(agent.policy, env, unseen) if compared else {}
+        write_sealed(folder / LAST_FILE, beside)
     return first, fresh
 
 

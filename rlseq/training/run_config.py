@@ -30,6 +30,7 @@ STORED_IF_GIVEN = (
     "shaping",
     "unrecorded",
 )  # stored where they are given
+LAST_FILE = "memorisation.json"  # of a run; empty where samples have no training texts beside them
 TO_WORDS: dict[str, Any] = {  # options of a task by which vocabularies are made, and their defaults
     **dict.fromkeys(("level", "vocab_size", "tokenizer", "prompt", "languages")),
     "min_count": 1,
@@ -127,7 +128,7 @@ class RunConfig(Checked):
     def done(self) -> bool:
         """Whether the run is finished and all of its files exist."""
         folder = Path(self.folder)
-        needed = ["results.json", "start.json", *(["temperatures.json"] if self.sweep else [])]
+        needed = ["results.json", "start.json", *(["temperatures.json"] if self.sweep else []), LAST_FILE]
         there = all((folder / name).exists() for name in needed)
         return there and read_results(folder)["status"] == "finished"
 
