@@ -69,9 +69,7 @@ def main() -> None:
         "agent": AGENT,
         "tokens": given.tokens,
         "study": found["study"],
-        "dev": {
-            name: {"mean": row["mean"], "rewards": row["rewards"]} for name, row in found["again"].items()
-        },
+        "dev": found["again"],
         "kept": {"name": found["kept"], "hyper": found["hyper"]},
         "importances": found["importances"],
         "test": {"items": len(rewards["kept"][0]), "rewards": means},

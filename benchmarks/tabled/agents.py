@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from tabled import markdown, origin, runs
@@ -232,6 +233,35 @@ def warmup() -> str:
         last = run["results"]["updates"]
         head = ["agent", "schedule", "seed", "at the start", "least in 20 updates", f"after {last} updates"]
         text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
+
+
+def searched() -> str:
+    """Return the rewards of what a search found, and of the defaults, with intervals of the difference."""
+    text = ""
+    for run in runs("tune"):
+        found = run["results"]
+        dev = {"kept": found["dev"][found["kept"]["name"]], "defaults": found["dev"]["defaults"]}
+        rows = [
+            [
+                name,
+                f"{fmean(dev[name]['rewards']):.3f}",
+                f"{fmean(rewards):.3f}",
+                ", ".join(f"{r:.3f}" for r in rewards),
+            ]
+            for name, rewards in found["test"]["rewards"].items()
+        ]
+        gaps = [
+            f"{gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] over {over}"
+            for over in ("items", "seeds")
+            for gap in [found[f"difference over {over}"]]
+        ]
+        hyper = ", ".join(f"{name} {value:.3g}" for name, value in found["kept"]["hyper"].items())
+        text += markdown(["settings", "dev, mean", "test, mean", "test, each seed"], rows)
+        text += (
+            f"\nKept: {hyper}. Difference on test items, with 95 % intervals: {' and '.join(gaps)}; "
+            f"{found['CPU seconds']} seconds of one processor in all. {origin(run).strip()}\n"
+        )
     return text
 
 
