@@ -20,7 +20,7 @@ from rlseq.discriminators.reward_model import Judgements, bradley_terry, load_re
 from rlseq.feedback import label, train_reward_model
 from rlseq.feedback.labels import LabelFile, Question, read_labels
 from rlseq.feedback.simulated import pair_answers, score_answers
-from rlseq.feedback.training import above_chance, order_accuracy, words_on_accuracy
+from rlseq.feedback.training import above_chance, order_accuracy
 from rlseq.training.experiment_envs import training_env
 
 OPTIONS = {"length": 4, "vocab_size": 5, "num_envs": 16}
@@ -208,14 +208,24 @@ def test_folds_hold_out_whole_sources() -> None:
         _folds(items, RewardLearning())
 
 
-def test_a_reward_model_of_labels_by_chance_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_reward_model_of_labels_by_chance_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = label(run, out=str(tmp_path / "labels.jsonl"), number=40, simulate="length")
     draw = torch.Generator().manual_seed(1)
     rows = [{**row, "better": int(torch.randint(2, (), generator=draw))} for row in read(path)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    report = train_reward_model(path, out=str(tmp_path / "judge"), **{**LEARNING, "epochs": 2}).report
+    small = "--sizes hidden=8 embedding=4 --epochs 2 --folds 3"
+    main(f"reward-model {path} --out {tmp_path / 'judge'} {small}".split())
+    said = capsys.readouterr()
+    assert "not above chance (50 %)" in said.err
+    report = load_reward(tmp_path / "judge").report
     assert not above_chance(report)
-    assert "not above chance (50 %)" in words_on_accuracy(report)
+    assert f"{report['accuracy']['estimate']:.4f}" in said.out
+    ties = "".join(json.dumps({**row, "better": None}) + "\n" for row in rows)
+    path.write_text(ties, "utf-8")
+    main(f"reward-model {path} --out {tmp_path / 'judge'} {small}".split())
+    assert "all labels are ties" in capsys.readouterr().err
 
 
 def test_scores_are_regressed_on_their_own_scale(run: Path, tmp_path: Path) -> None:

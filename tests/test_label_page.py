@@ -212,6 +212,8 @@ def test_the_server_refuses_what_is_not_from_its_page(tmp_path: Path) -> None:
         except HTTPError as error:
             return int(error.code)
 
+    with pytest.raises(ValueError, match=f"port {server.server_port} cannot be used"):
+        LabelServer(file, None, server.server_port, ["run"])
     answer = b'{"question": 0, "answer": 1}'
     assert reply(None) == 200
     assert reply(answer, Origin="http://example.org") == 403

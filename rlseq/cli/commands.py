@@ -156,8 +156,11 @@ def reward_model(words: Sequence[str], text: str) -> None:
     found = fields_of(RewardModelConfig, given, {}) | {"sizes": settings(given.sizes, "sizes")}
     config = RewardModelConfig(**found)
     report = train_reward_model(paths[0], config).report
-    sys.stderr.write(f"rlseq: the reward model {words_on_accuracy(report)}\n")
-    sys.stdout.write(f"accuracy         {report['accuracy']['estimate']:10.4f}\n{config.out}\n")
+    accuracy = report["accuracy"]["estimate"]
+    sys.stderr.write(f"rlseq: {words_on_accuracy(report)}\n")
+    sys.stdout.write(
+        f"{'accuracy':16s} {float('nan') if accuracy is None else accuracy:10.4f}\n{config.out}\n"
+    )
 
 
 def train(name: str, words: Sequence[str]) -> None:

@@ -64,7 +64,12 @@ class LabelServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, file: LabelFile, best: int | None, port: int, title: Sequence[str]) -> None:
-        super().__init__((THIS_MACHINE, port), LabelRequest)
+        try:
+            super().__init__((THIS_MACHINE, port), LabelRequest)
+        except OSError as error:
+            raise ValueError(
+                f"port {port} cannot be used ({error.strerror}); choose another one, or 0 for a free one"
+            ) from error
         self.file, self.best, self.title = file, best, title
         self.finished, self.lock = Event(), Lock()
 

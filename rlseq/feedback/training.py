@@ -197,10 +197,10 @@ def words_on_accuracy(report: Mapping[str, Any]) -> str:
     if accuracy["low"] is None:
         return "all labels are ties or equal scores, so that there is no order to learn"
     kind = "labels" if report["kind"] == "pairs" else "pairs of scores"
+    interval = f"[{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
     said = (
-        f"orders {accuracy['estimate']:.1%} of {accuracy['n']:,} held-out {kind} as they were answered "
-        f"[{accuracy['low']:.1%}, {accuracy['high']:.1%}], and {seen['estimate']:.1%} of those that it "
-        "learned from"
+        f"the reward model orders {accuracy['estimate']:.1%} of {accuracy['n']:,} held-out {kind} as they "
+        f"were answered {interval}, and {seen['estimate']:.1%} of those that it learned from"
     )
     if above_chance(report):
         return said
