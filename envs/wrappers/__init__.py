@@ -1,4 +1,4 @@
-"""Tasks that are changed: an added reward, a table of shaping, a curriculum, curiosity."""
+"""Tasks that are changed: an added reward, a table of shaping, a curriculum, two regimes, curiosity."""
 
 from rlseq.envs.wrappers.rewards import SelfCritical as SelfCritical
 from rlseq.envs.wrappers.rewards import charged as charged

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlseq.engine.references import check_has_references
+from rlseq.envs.wrappers.regimes import TwoRegimes
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.starts import Starts
 from rlseq.types import Context, Rollout
@@ -205,6 +206,8 @@ def ReverseCurriculum(env: _E, low: float = 0.2, high: float = 0.9) -> _E:  # no
 
 
 PACES: dict[str, Callable[..., Pacing]] = {"by_schedule": BySchedule, "by_success": BySuccess}
+WRAPPERS: dict[str, Callable[..., Any]] = {"reverse": ReverseCurriculum, "regimes": TwoRegimes}
+WITHOUT_RETURNS = ("by_schedule", "regimes")  # which likelihood can follow, too
 
 
 def with_curriculum(env: _E, name: str, **settings: Any) -> _E:
@@ -212,12 +215,16 @@ def with_curriculum(env: _E, name: str, **settings: Any) -> _E:
 
     Args:
         env: the training task.
-        name: "by_schedule" or "by_success" for short items first, or "reverse" for beginnings of references.
-        **settings: fields of `BySchedule` or `BySuccess`, or arguments of `ReverseCurriculum`.
+        name: "by_schedule" or "by_success" for short items first, "reverse" for beginnings of references,
+            "regimes" for noisy and clean text.
+        **settings: fields of `BySchedule` or `BySuccess`, or arguments of `ReverseCurriculum` or
+            `TwoRegimes`.
     """
-    make = pick({"reverse": ReverseCurriculum, **PACES}, name.replace("-", "_"), "curriculum")
-    known = [each for each in signature(make).parameters if each != "env"]
+    name = name.replace("-", "_")
+    make = pick({**PACES, **WRAPPERS}, name, "curriculum")
+    known = {each.name: each.default for each in signature(make).parameters.values() if each.name != "env"}
     check_options(settings, known, f"the curriculum {name}")
-    return (
-        ReverseCurriculum(env, **settings) if make is ReverseCurriculum else Curriculum(env, make(**settings))
-    )
+    for missing in (each for each, default in known.items() if default is Parameter.empty):
+        if missing not in settings:
+            raise ValueError(f"the curriculum {name} needs {missing}: {name} {missing}=…")
+    return WRAPPERS[name](env, **settings) if name in WRAPPERS else Curriculum(env, make(**settings))

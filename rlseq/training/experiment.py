@@ -19,7 +19,7 @@ from rlseq.engine.memorisation import memorisation
 from rlseq.engine.references import has_references
 from rlseq.envs.wrappers import with_shaping
 from rlseq.envs.wrappers.curiosity import Curiosity
-from rlseq.envs.wrappers.curriculum import with_curriculum
+from rlseq.envs.wrappers.curriculum import WITHOUT_RETURNS, with_curriculum
 from rlseq.policies import make_policy
 from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.training.experiment_envs import held_out, testing_env, training_env
@@ -81,8 +81,8 @@ def with_wrappers(config: RunConfig, env: Any) -> Any:
     if config.curriculum:
         settings = dict(config.curriculum)
         name = str(settings.pop("name", ""))
-        by_schedule = name.replace("-", "_") == "by_schedule"
-        if cls is None or not (by_schedule or issubclass(cls, PolicyGradient)):
+        any_agent = name.replace("-", "_") in WITHOUT_RETURNS
+        if cls is None or not (any_agent or issubclass(cls, PolicyGradient)):
             raise ValueError(
                 f"the curriculum {name!r} follows the returns of a policy's texts, and {config.algorithm} "
                 "has none that it could follow; take a policy gradient, such as reinforce or rloo"

@@ -62,7 +62,8 @@ class RunConfig(Checked):
     Tests report it under its own name; `reward` there is always the reward of the task."""
     curriculum: Mapping[str, Any] = field(default_factory=dict)
     """A curriculum of the training items and its settings: `by_schedule until=0.5` or `by_success wanted=0.8`
-    for short items first, `reverse` for texts that begin with words of references (docs/tasks/index.md)."""
+    for short items first, `reverse` for texts that begin with words of references, `regimes clean=FILE` for
+    noisy and clean text (docs/tasks/index.md)."""
     curiosity: NonNegativeFloat = 0.0
     """Weight of a reward for what is new to a model of the task, in training only; 0 for none."""
     shaping: Mapping[str, Any] = field(default_factory=dict)
