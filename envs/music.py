@@ -19,11 +19,11 @@ from rlseq.envs.music_rules import MusicRules
 from rlseq.envs.piano_roll import piano_roll
 from rlseq.envs.text import copied
 from rlseq.types import HeldOut, Reward, RewardLike
-from rlseq.utils.arguments import Range, checked_arguments
+from rlseq.utils.arguments import PositiveInt, Range, checked_arguments
 
 
 class Music(CorpusTask):
-    """Read metre, key and first bar of a tune, write its other bars. Reward: the mean of three rules.
+    """Read metre, key and the opening of a tune, write its other bars. Reward: the mean of three rules.
 
     `key` is the share of notes that are of the key, `metre` that of bars that are full, among those wanted,
     and `closure` is 1 if the last note is the tonic. Words are notes with their durations, as in ABC under
@@ -33,6 +33,7 @@ class Music(CorpusTask):
         path: tunes in ABC notation, .abc (docs/tasks/music.md); generated ones of four bars when not given.
         split: "train", "dev" or "test".
         bars: of a tune, the first ones; 8, or 4 of generated tunes, when not given.
+        opening: bars that are read.
         reward: "form", the three rules; "key", "metre" or "closure"; a sum such as
             "metre + 0.5*closure + 0.1*bleu_2"; a name of `rlseq metrics`, or any reward.
         **options: see `CorpusOptions`; a pretrained model's tokenizer has no words for notes.
@@ -48,17 +49,20 @@ class Music(CorpusTask):
         path: Where | Mapping[str, Where] | None = None,
         split: str = "train",
         bars: Annotated[int, Range(2, 64)] | None = None,
+        opening: PositiveInt = 1,
         reward: RewardLike = "form",
         **options: Unpack[CorpusOptions],
     ) -> None:
         if options.get("tokenizer") is not None:
             raise ValueError("a word of this task is a note with its duration; leave tokenizer out")
         wanted = bars or (4 if path is None else 8)
-        toy = Origin(lambda: (tune.pair() for tune in toy_tunes(wanted)))
-        origins = {"all": toy} if path is None else find(path, abc_formats(wanted))
+        if opening >= wanted:
+            raise ValueError(f"opening must be less than bars, which are {wanted}, got {opening}")
+        toy = Origin(lambda: (tune.pair(opening) for tune in toy_tunes(wanted)))
+        origins = {"all": toy} if path is None else find(path, abc_formats(wanted, opening))
         corpus = load(origins, split, reading_of(options, "word", reads=True))
         assert corpus.source_vocab is not None
-        rules = MusicRules(corpus.vocab, corpus.source_vocab, wanted - 1)
+        rules = MusicRules(corpus.vocab, corpus.source_vocab, wanted - opening)
         own: dict[str, Reward] = {**rules.rules, "form": rules.form, "copied": partial(copied, corpus)}
         reported = ("form", *rules.rules, "distinct_2", "copied")
         super().__init__(corpus, reward=reward, metrics=reported, own=own, **options)

@@ -276,6 +276,16 @@ def test_a_run_s_report_shows_its_last_texts_as_pictures(tmp_path: Path) -> None
     assert final["metre + 0.5*closure"] == pytest.approx(final["metre"] + 0.5 * final["closure"])
 
 
+def test_an_opening_of_several_bars() -> None:
+    env = music(opening=2, seed=0)
+    env.begin()
+    assert all(source.count("|") == 2 for source in env.sources())
+    assert all(text.count("|") == 1 for item in env.corpus.texts() for text in item)
+    assert env.metrics["metre"].__self__.bars == 2
+    with pytest.raises(ValueError, match="opening must be less than bars, which are 4, got 4"):
+        music(opening=4)
+
+
 def test_a_tokenizer_is_refused() -> None:
     with pytest.raises(
         ValueError, match="a word of this task is a note with its duration; leave tokenizer out"

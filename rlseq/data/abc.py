@@ -48,10 +48,10 @@ class Tune(NamedTuple):
     mode: str
     bars: tuple[str, ...]
 
-    def pair(self) -> Pair:
-        """Return metre, key and first bar as the source, and the other bars as what follows."""
-        opening, *others = self.bars
-        return Pair(f"M:{self.metre} K:{self.tonic} {self.mode} {opening} {BAR}", f" {BAR} ".join(others))
+    def pair(self, opening: int) -> Pair:
+        """Return metre, key and the first bars as the source, and the other bars as what follows."""
+        first, others = (f" {BAR} ".join(bars) for bars in (self.bars[:opening], self.bars[opening:]))
+        return Pair(f"M:{self.metre} K:{self.tonic} {self.mode} {first} {BAR}", others)
 
 
 class AbcError(ValueError):
@@ -62,12 +62,12 @@ class AbcError(ValueError):
         self.line = line
 
 
-def abc_formats(bars: int) -> Formats:
+def abc_formats(bars: int, opening: int) -> Formats:
     """Return the reader of the first bars of every tune, by suffix."""
-    return {".abc": partial(abc_tunes, bars=bars)}
+    return {".abc": partial(abc_tunes, bars=bars, opening=opening)}
 
 
-def abc_tunes(path: Path, bars: int) -> Records:
+def abc_tunes(path: Path, bars: int, opening: int = 1) -> Records:
     """Yield the first bars of every tune in a file, as a pair; or what is wrong with a tune."""
     header: list[NumberedLine] = []
     found = False
@@ -79,7 +79,7 @@ def abc_tunes(path: Path, bars: int) -> Records:
         else:
             found = True
             try:
-                yield tune_of(header, tune, bars).pair()
+                yield tune_of(header, tune, bars).pair(opening)
             except AbcError as error:
                 yield Problem(path, error.line, str(error))
     if not found:
