@@ -21,6 +21,8 @@ from rlseq.agents.dpo import CPO as CPO
 from rlseq.agents.dpo import DPO as DPO
 from rlseq.agents.dqn import DQN as DQN
 from rlseq.agents.dro import DRO as DRO
+from rlseq.agents.dual import Dual as Dual
+from rlseq.agents.dual import Unpaired as Unpaired
 from rlseq.agents.e2e import E2E as E2E
 from rlseq.agents.e2e import UNROLLS
 from rlseq.agents.es import ES as ES
@@ -86,6 +88,7 @@ AGENTS: dict[str, type[Agent]] = {
     "dqn": DQN,
     "dr_grpo": DrGRPO,
     "dro": DRO,
+    "dual": Dual,
     "e2e": E2E,
     "es": ES,
     "finite_differences": FiniteDifferences,
@@ -117,6 +120,7 @@ AGENTS: dict[str, type[Agent]] = {
     "seqgan": SeqGAN,
     "soft_q": SoftQ,
     "trpo": TRPO,
+    "unpaired": Unpaired,
     "vineppo": VinePPO,
 }
 

@@ -36,6 +36,7 @@ from tabled.imitation import dagger, gail
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, labelling, reward_model, training, tune
 from tabled.tasks import boxes, captions, chat, feedback, finetune, ggan, oracle, pretrain, recipes, tasks
+from tabled.unpaired import style
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -48,6 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "campaigns": campaigns,
     "captions": captions,
     "chat": chat,
+    "style": style,
     "control": control,
     "control-trpo": partial(control, "control-trpo"),
     "control-values": partial(control, "control-values"),

@@ -150,6 +150,13 @@ DESCRIBED = {
     "rlseq/Summary-v0": Described(
         "a headline", "a generated newspaper", FILES, f"`rouge_l`, {TEXT_METRICS}", "summary"
     ),
+    "rlseq/Style-v0": Described(
+        "what the source says, in another style",
+        "complaints and praise, no pairs",
+        "`path`, `target`: two .txt",
+        f"`style`, `fluency`, `content`, {TEXT_METRICS}",
+        "style",
+    ),
     "rlseq/Extract-v0": Described(
         "keep or drop for each sentence",
         "a generated newspaper",

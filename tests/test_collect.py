@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from torch import Tensor, nn
 
 import rlseq
-from rlseq.agents import AGENTS, PGBLEU, Adversarial
+from rlseq.agents import AGENTS, PGBLEU, Adversarial, Dual
 from rlseq.engine.decode import acting_logits
 from rlseq.engine.rollout import rollout
 from rlseq.policies.head import divergence
@@ -30,7 +30,7 @@ GRADIENTS = sorted(
     name
     for name, agent in AGENTS.items()  # those that bring a reward of their own have tests of their own
     if issubclass(agent, PolicyGradient)
-    and not issubclass(agent, (Adversarial, PGBLEU))
+    and not issubclass(agent, (Adversarial, Dual, PGBLEU))
     and agent.__module__
     != "rlseq.agents.ratios"  # gather as grpo does, and have its gradient: test_variants.py
 )

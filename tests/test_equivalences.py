@@ -24,6 +24,7 @@ from rlseq.agents import (
     SCST,
     Adversarial,
     DrGRPO,
+    Dual,
     MRTCorrected,
 )
 from rlseq.engine.references import sample_references
@@ -38,7 +39,7 @@ from rlseq.types import Rollout
 GRADIENTS = sorted(
     name
     for name, agent in AGENTS.items()  # those that bring a reward of their own have tests of their own
-    if issubclass(agent, PolicyGradient) and not issubclass(agent, (Adversarial, PGBLEU))
+    if issubclass(agent, PolicyGradient) and not issubclass(agent, (Adversarial, Dual, PGBLEU))
 )
 
 

@@ -19,6 +19,7 @@ Alarm = Callable[[MetricRows], "str | None"]
 PATIENCE = 10  # updates for which all groups may be equal
 LOW_ENTROPY = 0.02  # share of the entropy at the start
 FAR = 3.0  # nats per token from another policy
+TOLD, UNREADABLE = 0.3, 0.5  # probability of a source's word, and the share of it that shows a secret code
 
 
 def not_a_number(rows: MetricRows) -> str | None:
@@ -65,7 +66,21 @@ def all_groups_equal(rows: MetricRows) -> str | None:
     )
 
 
-_ALL = (not_a_number, entropy_collapse, runaway, all_groups_equal)
+def secret_code(rows: MetricRows) -> str | None:
+    """Report texts from which their sources can be told again, but which others cannot read."""
+    row = rows[-1]
+    told = row.get("reconstruction", 0.0)
+    bad = [name for name in ("content", "fluency") if row.get(name, 1.0) < UNREADABLE * told]
+    if told < TOLD or not bad:
+        return None
+    seen = " and ".join(f"{name} is {row[name]:.2f}" for name in bad)
+    return (
+        f"a source's words have probability {told:.2f} given the text, but {seen}: policy and reconstructor "
+        "agree on a code of their own; give the task's reward or a discriminator more weight"
+    )
+
+
+_ALL = (not_a_number, entropy_collapse, runaway, all_groups_equal, secret_code)
 ALARMS: dict[str, Alarm] = {alarm.__name__: alarm for alarm in _ALL}
 
 

@@ -1,0 +1,68 @@
+"""Two heaps of texts without pairs: each text of the first beside the text of the second most like it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+
+import torch
+
+from rlseq.data.encode import Problems, refuse_problems
+from rlseq.data.formats import DataError, Pair, Records
+from rlseq.data.locate import TEXTS, Origin, Where, find
+
+COMPARED = 5000  # texts of the second heap among which the most similar is looked for
+TEXTS_TOGETHER = 256  # texts of the first heap that are compared at a time
+
+
+def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[str]:
+    """Return the texts of a file, or of the training part of a folder."""
+    origins = find(where, TEXTS)
+    problems, texts = Problems(), []
+    for row in origins["all" if "all" in origins else "train"].read():
+        if isinstance(row, Pair):
+            texts.append(row.target)
+        else:
+            problems.add(row)
+    refuse_problems(problems, skip_bad)
+    if not texts:
+        raise DataError(f"{where}: expected texts, got none")
+    return texts
+
+
+def beside(origin: Origin, heap: Sequence[str]) -> Origin:
+    """Return the texts of an origin as sources, each with the text of a heap that is most like it."""
+
+    def read() -> Records:
+        rows = list(origin.read())
+        pairs = iter(nearest([row.target for row in rows if isinstance(row, Pair)], heap))
+        for row in rows:
+            yield Pair(row.target, next(pairs)) if isinstance(row, Pair) else row
+
+    return Origin(read, origin.files)
+
+
+def nearest(texts: Sequence[str], heap: Sequence[str]) -> Iterator[str]:
+    """Yield for each text that of the heap with the largest cosine of their words, weighted by rarity.
+
+    Words of the text alone count for nothing, so that what is common to both heaps decides. Of more than
+    5,000 texts of the heap, as many at equal distances are looked at.
+    """
+    heap = heap[:: -(-len(heap) // COMPARED)]
+    found = Counter(word for text in heap for word in set(text.split()))
+    number = {word: n for n, word in enumerate(found)}
+    weight = torch.tensor([log((1 + len(heap)) / times) for times in found.values()])
+
+    def vectors(some: Sequence[str]) -> torch.Tensor:
+        known = [set(text.split()) & found.keys() for text in some]
+        places = [(n, number[word]) for n, words in enumerate(known) for word in sorted(words)]
+        at = torch.tensor(places, dtype=torch.int64).view(-1, 2).t()
+        return torch.sparse_coo_tensor(at, weight[at[1]], (len(some), len(found)), check_invariants=True)
+
+    there = vectors(heap)
+    size = torch.sparse.sum(there * there, 1).to_dense().sqrt().clamp(min=1e-6)
+    for start in range(0, len(texts), TEXTS_TOGETHER):
+        likeness = torch.sparse.mm(there, vectors(texts[start : start + TEXTS_TOGETHER]).to_dense().t())
+        for best in (likeness / size.unsqueeze(1)).argmax(0).tolist():
+            yield heap[best]
