@@ -86,7 +86,7 @@ def chat() -> str:
     """Shares of answers that break a rule, and their variety, after likelihood and after each reward."""
     text = ""
     for run in runs("chat"):
-        shown = ("generic", "off_topic", "loops", "distinct_2", "different", "length")
+        shown = ("rules", "generic", "off_topic", "loops", "distinct_2", "different", "length")
         rows = [
             [
                 stage,
