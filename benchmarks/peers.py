@@ -94,15 +94,20 @@ def ours(algorithm: str, seed: int, updates: int) -> Run:
     env = Even(num_envs=ROWS, seed=seed)
     policy = rlseq.make_policy("hf", env, model=model)
     agent = rlseq.make_agent(algorithm, policy, samples=SAMPLES, lr=RATE, **OURS[algorithm])
-    rewards, tokens, seconds = [], [], []
+    return learned(agent, env, lambda run: len(run["tokens"]) == updates)
+
+
+def learned(agent: Any, env: Any, done: Callable[[Run], bool]) -> Run:
+    """Train with rlseq until a run is done."""
+    run: Run = {"rewards": [], "tokens": [], "seconds": []}
     start = time.process_time()
-    for _ in range(updates):
+    while not done(run):
         batch = agent.collect(env)
         agent.update(batch)
-        seconds.append(time.process_time() - start)
-        rewards.append(float(batch.returns.mean()))
-        tokens.append(int(batch.mask.sum()))
-    return {"rewards": rewards, "tokens": tokens, "seconds": seconds}
+        run["seconds"].append(time.process_time() - start)
+        run["rewards"].append(float(batch.returns.mean()))
+        run["tokens"].append(int(batch.mask.sum()))
+    return run
 
 
 def trl(algorithm: str, seed: int, updates: int) -> Run:
@@ -166,17 +171,7 @@ def rlseq_ppo(algorithm: str, seed: int, updates: int) -> Run:
     env = rlseq.make(SB3["task"], num_envs=SB3["rows"], seed=seed, **SB3["options"])
     policy = rlseq.make_policy("lstm", env, hidden=64, embedding=32, value=True, seed=seed)
     agent = rlseq.make_agent("ppo", policy, lr=SB3["lr"])
-    rewards: list[float] = []
-    tokens: list[int] = []
-    seconds: list[float] = []
-    start = time.process_time()
-    while sum(tokens) < SB3["tokens"]:
-        batch = agent.collect(env)
-        agent.update(batch)
-        seconds.append(time.process_time() - start)
-        rewards.append(float(batch.returns.mean()))
-        tokens.append(int(batch.mask.sum()))
-    return {"rewards": rewards, "tokens": tokens, "seconds": seconds}
+    return learned(agent, env, lambda run: sum(run["tokens"]) >= SB3["tokens"])
 
 
 def sb3_ppo(algorithm: str, seed: int, updates: int) -> Run:

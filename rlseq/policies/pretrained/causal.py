@@ -24,7 +24,7 @@ from rlseq.policies.pretrained.cache import (
 )
 from rlseq.types import Context, Shifted, SoftTokens, WordsRead
 
-CausalState = tuple[Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
+CausalState = tuple[Tensor, Tensor, Tensor, Tensor, tuple[LayerCache, ...]]
 
 
 class CausalPolicy(PretrainedPolicy):
@@ -38,20 +38,22 @@ class CausalPolicy(PretrainedPolicy):
     def start(self, context: Context) -> CausalState:
         """Read the prompt; the first step reads its last token, and writes it behind all prompts."""
         prompt, present, last = self._prompt(context)
-        layers = self._read(prompt, present)
-        return torch.zeros_like(last), last, present, with_room(layers, self.words.length)
+        own = with_room(self._read(prompt, present), self.words.length)
+        seen = torch.nn.functional.pad(present, (0, self.words.length))
+        return torch.zeros_like(last), present.sum(1), last, additive(seen, self._like()), own
 
     def step(self, token: WordsRead, state: CausalState) -> tuple[Tensor, CausalState]:
         """Read a token; its place is a tensor, so that neither the host nor a captured graph must know it."""
-        place, last, before, own = state
-        written_so_far = torch.arange(self.words.length, device=place.device) <= place.unsqueeze(1)
+        place, position, last, seen, own = state
+        line = place + (seen.shape[1] - self.words.length)
+        seen = seen.scatter(1, line.unsqueeze(1), 0.0)  # not in place: other texts of the row go on from it
         h = self.run(
             inputs_embeds=self.embed(_first_is(last, token, place)).unsqueeze(1),
-            attention_mask=additive(torch.cat([before, written_so_far], 1)[:, None, None], self._like()),
-            position_ids=(before.sum(1) + place).unsqueeze(1),
-            cache=cache_of(own, place + before.shape[1]),
+            attention_mask=seen[:, None, None],
+            position_ids=position.unsqueeze(1),
+            cache=cache_of(own, line),
         ).last_hidden_state
-        return self.logits(h.squeeze(1)), (place + 1, last, before, own)
+        return self.logits(h.squeeze(1)), (place + 1, position + 1, last, seen, own)
 
     def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read each prompt once, whatever the number of its texts, and then the texts, all tokens at once."""
