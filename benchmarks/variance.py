@@ -81,6 +81,10 @@ CASES = {
     "GRPO, K = 4": Case("grpo", MOVED, factor=None),
     "GRPO without std, K = 4": Case("grpo", {"scale": "none", **MOVED}, factor=None),
     "DAPO, K = 4": Case("dapo", MOVED, factor=None),
+    **{
+        f"{name.upper()}, K = 4": Case(name, MOVED, factor=None)
+        for name in ("gspo", "cispo", "sapo", "gmpo", "dppo")
+    },
     "PPO, one step": Case("ppo", {"epochs": 1, "minibatches": 1}, factor=None),
     "OPO, K = 4": Case("reinforce", {"baseline": "length_weighted", **K4}, factor=None),
     "optimal token, K = 4": Case("reinforce", {"baseline": "optimal_token", **K4}, factor=None),

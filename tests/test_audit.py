@@ -231,6 +231,22 @@ def test_lengths_and_micro_batches_of_a_mean_over_words() -> None:
     assert rlseq.audit(sum_over_texts).batch_size == pytest.approx(2)
 
 
+def test_groups_of_a_batch_that_is_there_twice_are_counted() -> None:
+    """A sum over texts divided by the number of groups: as many texts more as groups."""
+
+    def per_group(log_probs: Tensor, mask: Tensor, rewards: Tensor, groups: Tensor) -> Tensor:
+        return -((log_probs * mask).sum(1) * rewards).sum() / (groups.max() + 1)
+
+    assert rlseq.audit(per_group).batch_size == pytest.approx(1)
+
+
+def test_advantages_have_no_mean_in_any_context() -> None:
+    every = Enumeration(AuditConfig())
+    chance = every.log_p(every.tables.policy).exp()
+    mean = (chance * every.every.advantages.view(chance.shape)).sum(1)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-12, rtol=0)
+
+
 def test_types_are_tried() -> None:
     def only_double(log_probs: Tensor, mask: Tensor, rewards: Tensor) -> Tensor:
         return -(log_probs * mask).sum(1) @ rewards.double()

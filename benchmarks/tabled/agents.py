@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -137,17 +138,23 @@ def learning() -> str:
 def variance() -> str:
     """Variance of every estimator on both tasks, and its bias."""
     text = ""
-    for run in runs("variance"):
+    for run in runs("variance*"):
         rows = []
         for name, found in run["results"]["estimators"].items():
-            alike, apart = found["alike"], found["apart"]
+            alike = found["alike"]
             off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
-            rows.append(
-                [name, alike["samples"], times(alike["ratio"]), times(apart["ratio"]), bias(alike), off]
-            )
+            rows.append([name, alike["samples"], *map(ratio, found.values()), bias(alike), off])
         head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
-        text += markdown(head, rows) + origin(run)
-    return text
+        text += markdown(head, rows) + origin(run) + "\n"
+    return text.rstrip("\n") + "\n"
+
+
+def ratio(found: Mapping[str, Any]) -> str:
+    """Return a ratio of variances, with its interval where it was measured."""
+    if "interval" not in found or found["interval"][0] == found["interval"][1]:
+        return times(found["ratio"])
+    low, high = map(times, found["interval"])
+    return f"{times(found['ratio'])} [{low}, {high}]"
 
 
 def relaxed() -> str:

@@ -29,7 +29,7 @@ from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.credit import own_credit
 from rlseq.utils.settings import descriptions
 from tabled import markdown, origin, runs
-from tabled.agents import bias
+from tabled.agents import bias, ratio
 
 ROOT = Path(__file__).parents[2]
 ROWS = 3  # samples that are shown of a task
@@ -106,18 +106,20 @@ def _default(field: Field[Any]) -> str:
 
 
 def estimators(names: Sequence[str]) -> str:
-    """Return rows of the measurement of bias and variance."""
-    text = ""
-    for run in runs("variance"):
-        found = run["results"]["estimators"]
-        rows = []
-        for name in names:
-            alike, apart = found[name]["alike"], found[name]["apart"]
-            rows.append(
-                [name, alike["samples"], f"{alike['ratio']:.3f}", f"{apart['ratio']:.3f}", bias(alike)]
-            )
-        head = ["estimator", "texts", "variance, alike", "variance, apart", "bias"]
-        text += markdown(head, rows) + origin(run)
+    """Return rows of the measurements of bias and variance."""
+    text, missing = "", {*names}
+    for run in runs("variance*"):
+        found = {name: each for name, each in run["results"]["estimators"].items() if name in missing}
+        rows = [
+            [name, each["alike"]["samples"], *map(ratio, each.values()), bias(each["alike"])]
+            for name, each in found.items()
+        ]
+        if rows:
+            missing -= found.keys()
+            head = ["estimator", "texts", "variance, alike", "variance, apart", "bias"]
+            text += markdown(head, rows) + origin(run)
+    if missing:
+        raise ValueError(f"no results of {', '.join(sorted(missing))}; run benchmarks/variance.py")
     return text
 
 
