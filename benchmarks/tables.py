@@ -35,7 +35,20 @@ from tabled.families import families
 from tabled.imitation import dagger, gail
 from tabled.referee import audit, peers
 from tabled.settings import comparison, fit, labelling, reward_model, training, tune
-from tabled.tasks import boxes, captions, chat, feedback, finetune, ggan, oracle, pretrain, recipes, tasks
+from tabled.tasks import (
+    all_tasks,
+    boxes,
+    captions,
+    chat,
+    feedback,
+    finetune,
+    ggan,
+    oracle,
+    pretrain,
+    recipes,
+    regimes,
+    tasks,
+)
 from tabled.unpaired import style
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +56,7 @@ REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
+    "all-tasks": all_tasks,
     "audit": audit,
     "completions": completions,
     "boxes": boxes,
@@ -73,6 +87,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretrain": pretrain,
     "pretrained": pretrained,
     "recipes": recipes,
+    "regimes": regimes,
     "relaxed": relaxed,
     "reward-model": reward_model,
     "rewards": rewards,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from rlseq.training.experiment_envs import number_tested
+from tasks import DESCRIBED
+
+from rlseq.training.experiment_envs import HELD_OUT, number_tested
 from tabled import markdown, origin, runs
 
 
@@ -138,39 +141,93 @@ def _above(figure: dict[str, Any]) -> list[str]:
     return [f"{figure['mean']:.3f}", *intervals]
 
 
+def all_tasks() -> str:
+    """All tasks in words: what is written, and from which data."""
+    rows = [
+        [f"[`{id}`]({task.page}.md)", task.written, task.data, task.own or "–", task.rewards]
+        for id, task in DESCRIBED.items()
+    ]
+    head = ["task", "what is written", "default data", "own data", "rewards"]
+    return markdown(head, rows).replace("---:", "---")
+
+
 def tasks() -> str:
-    """Reward after each stage, the number and kind of the items tested, and what the last policy writes."""
-    text, stages = "", ("untrained", "likelihood", "reinforce")
-    for run in runs("tasks*"):
-        found = run["results"]["tasks"]
+    """Rewards of the best simple rule, of likelihood and of the best agent; and texts before and after it."""
+    text = ""
+    for run in runs("all-tasks"):
+        found = run["results"]
         rows = [
             [
                 f"`{id}`",
                 _tested(task),
-                task["decode"],
-                *(_reward(task["stages"].get(stage)) for stage in stages),
+                f"{task['baseline']}: {task['rules'][task['baseline']]:.3f}",
+                _mean(task["stages"].get("likelihood")),
+                f"{task['best']}: {_with_interval(task['stages'][task['best']]['reward'])}",
+                _with_interval(task["gain"], "+.3f"),
+                f"{task['seconds']:.0f}",
             ]
             for id, task in found.items()
         ]
-        text += markdown(["task", "tested on", "texts", "untrained", "likelihood", "REINFORCE"], rows)
-        seconds = run["results"]["seconds_of_each_stage"]
-        text += f"\n{seconds:.0f} CPU seconds a stage, not tuned. " + origin(run).strip() + "\n\n"
+        head = ["task", "tested on", "best simple rule", "likelihood", "best agent", "gain", "seconds"]
+        text += markdown(head, rows) + origin(run)
+        text += _commits(found.values())
         rows = [
-            [f"`{id}`", line.get("source", ""), (line.get("references") or [""])[0], line["text"]]
+            [f"`{id}`", *(_cell(line[name]) for name in ("source", "reference", "before", "after"))]
             for id, task in found.items()
             for line in task["samples"]
         ]
-        text += markdown(["task", "source", "a reference", "written"], rows)
+        text += markdown(["task", "source", "a reference", "before the reward", "after"], rows).replace(
+            "---:", "---"
+        )
     return text
 
 
+def _mean(stage: dict[str, Any] | None) -> str:
+    return "" if stage is None else f"{stage['reward'][0]:.3f}"
+
+
+def _with_interval(interval: list[float], form: str = ".3f") -> str:
+    mean, *ends = interval
+    return f"{mean:{form}} [{', '.join(f'{end:{form}}' for end in ends)}]"
+
+
+def _commits(found: Iterable[dict[str, Any]]) -> str:
+    """The seconds of a stage with which tasks were measured at each commit."""
+    seconds: dict[str, set[float]] = {}
+    for task in found:
+        seconds.setdefault(task["commit"], set()).add(task["seconds_of_each_stage"])
+    shown = (
+        f"`{commit}`, with {' or '.join(f'{value:.2g}' for value in sorted(values))} CPU seconds a stage"
+        for commit, values in seconds.items()
+    )
+    return f"Tasks were measured at {'; at '.join(shown)}.\n\n"
+
+
 def _tested(task: dict[str, Any]) -> str:
-    """The number and the kind of the items tested; nothing in results that did not record them."""
-    return number_tested(task["selection"]) + str(task["tested_on"]) if "selection" in task else ""
+    """The number and the kind of the items tested."""
+    held_out = "" if task["tested_on"] == HELD_OUT else "training items"
+    return number_tested(task["selection"]) + (held_out or "held out")
 
 
-def _reward(stage: dict[str, Any] | None) -> str:
-    return "" if stage is None else f"{stage['reward']:.3f}"
+def regimes() -> str:
+    """What each regime of noisy and clean text teaches, means over seeds with intervals."""
+    text = ""
+    for run in runs("regimes"):
+        rows = [
+            [
+                name,
+                *(
+                    f"{found[figure]['interval'][0]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+                    for figure, digits in (("exact", 2), ("bleu", 1), ("habit", 2))
+                    for low, high in [found[figure]["interval"][1:]]
+                ),
+            ]
+            for name, found in run["results"]["rows"].items()
+        ]
+        text += markdown(["trained on", "right answers", "BLEU of a text", "with the habit"], rows) + origin(
+            run
+        )
+    return text
 
 
 def captions() -> str:
