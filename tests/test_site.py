@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import curves
 from tabled import catalogue
+from tasks import DESCRIBED
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -100,6 +101,11 @@ def test_everything_registered_has_a_page(registered: dict[str, list[str]], kind
     described = re.findall(rf"^```\{{{kind}\}} (\S+)$", pages, re.M)
     missing = set(registered[kind]) - set(described)
     assert not missing, f"describe {', '.join(sorted(missing))} on a page under docs/, by ```{{{kind}}} NAME"
+
+
+def test_every_task_is_in_the_table_of_all_tasks(registered: dict[str, list[str]]) -> None:
+    missing = set(registered["task"]) - {*DESCRIBED}
+    assert not missing, f"describe {', '.join(sorted(missing))} in DESCRIBED of benchmarks/tasks.py"
 
 
 def test_the_page_of_an_agent_names_what_it_is_tested_by(registered: dict[str, list[str]]) -> None:
