@@ -34,7 +34,7 @@ def test_a_wheel_contains_the_linked_packages(wheel: Path) -> None:
     for folder in ("envs", "agents"):
         wanted = {f"rlseq/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
         assert wanted <= names
-    assert "rlseq/py.typed" in names
+    assert {"rlseq/py.typed", "rlseq/feedback/templates/label.html"} <= names
     assert not any(name.startswith(("envs/", "agents/", "tests/", "benchmarks/")) for name in names)
 
 
