@@ -909,6 +909,27 @@ MUTATIONS = [
             "curiosity",
         ),
         (
+            "shaping-cost-as-bonus",
+            "envs/wrappers/shaping.py",
+            "_weighted(-weight, TOKEN_COSTS[name])",
+            "_weighted(weight, TOKEN_COSTS[name])",
+            "shaping",
+        ),
+        (
+            "shaping-forgets-gamma",
+            "envs/wrappers/shaping.py",
+            "_potential(env, name)), gamma, f",
+            "_potential(env, name)), 1.0, f",
+            "shaping",
+        ),
+        (
+            "regimes-shares-exchanged",
+            "envs/wrappers/regimes.py",
+            "uniform[0] < self.share",
+            "uniform[0] >= self.share",
+            "regimes",
+        ),
+        (
             "birthday-rule-of-thumb",
             "rlseq/engine/memorisation.py",
             "number**2 / (2 * -math.log1p(-chance))",
