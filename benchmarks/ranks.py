@@ -1,10 +1,13 @@
 """How much faster is a training by two processes of one thread than by one process of one thread?
 
-    python benchmarks/ranks.py [--updates 10] [--ranks 1 2]
+    python benchmarks/ranks.py [--updates 10] [--repeats 3] [--rows 512]
 
-REINFORCE on texts of 20 words of 5,000, with the rows divided among ranks: whole updates, from the first word
-to the step of the optimiser. Two updates before the clock starts are not counted. Writes results/ranks.json.
-The machine must be quiet: ranks wait for each other, so that the slowest decides.
+REINFORCE with an LSTM on G2P, and with a transformer and an LSTM on texts of 20 words of 5,000: whole updates,
+from the first word to the step of the optimiser, with the rows divided among ranks. Two updates before the
+clock starts are not counted. One and two processes take turns. Tokens per second by the clock are worth
+something on a quiet machine only. Beside them stands a factor of processor seconds, which other jobs change
+little: those of one process over those of the busier of two, which is what the clock shows where nobody waits.
+Writes results/ranks.json.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -23,63 +27,85 @@ import throughput
 import torch
 
 import rlseq
-from rlseq.utils import ranks
 
-ROWS = 512
+SETTINGS = ("lstm on G2P", "lstm", "transformer")
 
 
-def trained(name: str, updates: int) -> dict[str, Any]:
+def setting(name: str, rows: int) -> tuple[Any, Any]:
+    """Return a task with all of its rows, and a policy."""
+    if name != "lstm on G2P":
+        return throughput.setting(name, rows, "cpu")
+    env = rlseq.make("rlseq/G2P-v0", num_envs=rows, seed=0)
+    return env, rlseq.make_policy("lstm", env, hidden=256, seed=0)
+
+
+def trained(name: str, updates: int, rows: int) -> dict[str, Any]:
     """Train as one of the ranks that the environment names; return tokens and seconds."""
     torch.set_num_threads(1)
-    env, policy = throughput.setting(name, ROWS, "cpu")
+    env, policy = setting(name, rows)
     agent = rlseq.make_agent("reinforce", policy)
-    times: list[float] = []
+    times: list[tuple[float, float, int]] = []
+
+    def note(row: dict[str, float]) -> None:
+        times.append((time.perf_counter(), time.process_time(), env.counts.as_dict()["tokens"]))
+
     settings: dict[str, Any] = {"alarms": "ignore", "quiet": True, "probe": False}
-    rlseq.train(agent, env, updates + 2, on_update=lambda row: times.append(time.perf_counter()), **settings)
-    tokens = env.counts.as_dict()["tokens"] / (updates + 2) * updates
+    rlseq.train(agent, env, updates + 2, on_update=note, **settings)
+    seconds, used, tokens = (end - begin for begin, end in zip(times[1], times[-1], strict=True))
     parameters = sum(p.numel() for p in policy.parameters())
-    return {"tokens": tokens, "seconds": times[-1] - times[1], "parameters": parameters}
+    return {"tokens": tokens, "seconds": seconds, "processor seconds": used, "parameters": parameters}
 
 
-def measured(name: str, number: int, updates: int) -> dict[str, Any]:
-    """Start the ranks of a training; return what rank 0 has measured."""
+def measured(name: str, number: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Start the ranks of a training; return what rank 0 has measured, and the processor seconds of the busier."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, __file__, "--child", name, "--updates", str(updates)]
+    sizes = ["--updates", str(given.updates), "--rows", str(given.rows)]
     running = [
         subprocess.Popen(
-            command,
+            [sys.executable, __file__, "--child", name, *sizes],
             env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
         )
         for rank in range(number)
     ]
-    answers = [process.communicate()[0] for process in running]
-    found: dict[str, Any] = json.loads(answers[0])
-    return {**found, "tokens per second": round(found["tokens"] / found["seconds"])}
+    answers = [json.loads(process.communicate()[0]) for process in running]
+    return {**answers[0], "processor seconds": max(answer["processor seconds"] for answer in answers)}
+
+
+def compared(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return one and two processes, in pairs that take turns."""
+    pairs = [[measured(name, number, given) for number in (1, 2)] for _ in range(given.repeats)]
+    return {
+        "parameters": pairs[0][0]["parameters"],
+        "tokens per second": [[round(row["tokens"] / row["seconds"]) for row in pair] for pair in pairs],
+        "processor seconds": [[round(row["processor seconds"], 3) for row in pair] for pair in pairs],
+        **{
+            f"factor of {what}": round(statistics.median(one[what] / two[what] for one, two in pairs), 3)
+            for what in ("seconds", "processor seconds")
+        },
+    }
 
 
 def main() -> None:
-    """Measure all policies with all numbers of ranks."""
+    """Measure all policies with one process and with two."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--updates", type=int, default=10)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--child")
     given = parser.parse_args()
     if given.child:
-        found = trained(given.child, given.updates)
-        if ranks.launched_as().number == 0:
-            print(json.dumps(found))
+        print(json.dumps(trained(given.child, given.updates, given.rows)))
         return
-    results: dict[str, Any] = {}
-    for name in ("lstm", "transformer"):
-        results[name] = {str(n): measured(name, n, given.updates) for n in given.ranks}
-        speeds = [row["tokens per second"] for row in results[name].values()]
-        results[name]["factor"] = round(speeds[-1] / speeds[0], 3)
-        print(name, speeds, results[name]["factor"], flush=True)
-    print(record.write("ranks", {"rows": ROWS, "load": os.getloadavg()[0], **results}))
+    results: dict[str, Any] = {"rows": given.rows, "updates": given.updates, "load": [os.getloadavg()[0]]}
+    for name in SETTINGS:
+        results[name] = compared(name, given)
+        print(name, results[name], flush=True)
+    results["load"].append(os.getloadavg()[0])
+    print(record.write("ranks", results))
 
 
 if __name__ == "__main__":
