@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rlseq.agents.a2c import A2C as A2C
+from rlseq.agents.a3c import A3C as A3C
 from rlseq.agents.adversarial import Adversarial as Adversarial
 from rlseq.agents.all_action import AllAction as AllAction
 from rlseq.agents.black_box import SHAPINGS, WAYS
@@ -74,6 +75,7 @@ from rlseq.value_based.exploration import EXPLORATIONS
 
 AGENTS: dict[str, type[Agent]] = {
     "a2c": A2C,
+    "a3c": A3C,
     "adversarial": Adversarial,
     "all_action": AllAction,
     "cem": CEM,

@@ -2,11 +2,11 @@
 
     python benchmarks/ranks.py [--updates 10] [--repeats 3] [--rows 512]
 
-REINFORCE with an LSTM on G2P, and with a transformer and an LSTM on texts of 20 words of 5,000: whole updates,
-from the first word to the step of the optimiser, with the rows divided among ranks. Two updates before the
-clock starts are not counted. One and two processes take turns. Tokens per second by the clock are worth
-something on a quiet machine only. Beside them stands a factor of processor seconds, which other jobs change
-little: those of one process over those of the busier of two, which is what the clock shows where nobody waits.
+REINFORCE with an LSTM on G2P, and with a transformer and an LSTM on texts of 20 words of 5,000: whole
+updates, from the first word to the step of the optimiser, with the rows divided among ranks. Two updates
+before the clock starts are not counted. One and two processes take turns. Tokens per second by the clock are
+worth something on a quiet machine only. Beside them stands a factor of processor seconds, which other jobs
+change little: those of one process over those of the busier of two, as the clock shows where nobody waits.
 Writes results/ranks.json.
 """
 
@@ -57,7 +57,7 @@ def trained(name: str, updates: int, rows: int) -> dict[str, Any]:
 
 
 def measured(name: str, number: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Start the ranks of a training; return what rank 0 has measured, and the processor seconds of the busier."""
+    """Start the ranks of a training; return what rank 0 has measured, and the seconds of the busier."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -69,3 +69,49 @@ def test_agents_and_tasks_that_cannot_overlap_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(worker, "this_rank", lambda: Rank(0, 2))
     with pytest.raises(ValueError, match="overlap uses threads of one process; start it without torchrun"):
         learner.check(env)
+
+
+def test_a3c_with_one_worker_is_a2c() -> None:
+    settings: dict[str, Any] = {"alarms": "ignore", "quiet": True, "probe": False}
+    trained = []
+    for agent, hyper in (("a3c", {"workers": 1}), ("a2c", {})):
+        learner, env = made(agent, **hyper)
+        env.generator.manual_seed(0)
+        if agent == "a2c":  # which draws from the seed that the worker has drawn
+            learner.gather = on_seeds(learner.gather)
+        rlseq.train(learner, env, 2, **settings)
+        trained.append(torch.cat([p.detach().flatten() for p in learner.policy.parameters()]))
+    torch.testing.assert_close(*trained, atol=1e-6, rtol=0)
+
+
+def on_seeds(gather: Any) -> Any:
+    """Return a way to gather a batch with random numbers of a seed that the task draws."""
+
+    def gathered(env: Any) -> Any:
+        seed = int(torch.randint(2**62, (), generator=env.generator))
+        return gather(env.replace(generator=torch.Generator().manual_seed(seed)))
+
+    return gathered
+
+
+def test_gradients_of_a3c_are_those_of_weights_one_update_before() -> None:
+    learner, env = made("a3c", workers=2, clip_norm=1e6)
+    earlier = [frozen_copy(learner.policy)]
+    for update in range(4):
+        batch = learner.collect(env)
+        other, _ = made("a2c")
+        other.policy.load_state_dict(earlier[max(0, update - 1)].state_dict())
+        other.loss(batch)[0].backward()
+        wanted = [p.grad for p in other.policy.parameters()]
+        for gradient, known in zip(learner.given.gradients, wanted, strict=True):
+            torch.testing.assert_close(gradient, known)
+        learner.update(batch)
+        earlier.append(frozen_copy(learner.policy))
+
+
+def test_a3c_resumes_bit_by_bit(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"eval_every": 3, "alarms": "ignore", "quiet": True}
+    whole = rlseq.train(*made("a3c", workers=3), 6, out=tmp_path / "whole", **settings)
+    for updates in (3, 6):
+        parts = rlseq.train(*made("a3c", workers=3), updates, out=tmp_path / "parts", **settings)
+    assert whole == parts

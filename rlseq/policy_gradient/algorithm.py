@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rlseq.engine.computing import OFF
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.references import sample_references
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen, rollout
@@ -111,6 +112,8 @@ class PolicyGradient(Agent):
             )
         if self.needs_reference and self.reference is None:
             self.reference = frozen_copy(self.policy)
+        if self.overlap and self.compile != OFF:
+            raise ValueError("compiled code is made for one thread; leave compile or overlap out")
         self.ahead = Worker(self, type(self).gather) if self.overlap else None
 
     @property

@@ -36,7 +36,7 @@ class Worker(Generic[Found]):
         self.agent.policy = deepcopy(agent.policy)
         if getattr(agent, "reference", None) is not None:  # a network is in one thread at a time
             self.agent.reference = deepcopy(agent.reference)
-        self.seed: int | None = None  # of the batch that is under way
+        self.seed: int | None = None  # of the batch that is under way; None where there is none
         self._found: Future[tuple[Found, Counts]] | None = None
 
     def begin(self, env: Any, policy: Any) -> None:
@@ -51,6 +51,7 @@ class Worker(Generic[Found]):
             self._start(env)
         assert self._found is not None
         (found, counts), self._found = self._found.result(), None
+        self.seed = None
         env.counts.add(counts)
         return found
 
