@@ -69,7 +69,7 @@ class A3C(A2C):
 
     def contribution(self, env: Any) -> Contribution:
         """Return texts of this policy, and the gradient of their loss."""
-        parameters = trained(self.policy)
+        parameters = _trained(self.policy)
         for parameter in parameters:
             parameter.grad = None
         batch, logs = self.with_advantages(self.gather(env)), []
@@ -95,7 +95,7 @@ class A3C(A2C):
         given, self.given = self.given, None
         if given is None or given.batch is not batch:
             return super().update(batch)
-        parameters = trained(self.policy)
+        parameters = _trained(self.policy)
         for parameter, gradient in zip(parameters, given.gradients, strict=True):
             parameter.grad = gradient
         norm = clip(parameters, self.clip_norm)
@@ -105,6 +105,6 @@ class A3C(A2C):
         return {**rollout_metrics(given.batch), **given.metrics, "grad_norm": norm}
 
 
-def trained(policy: torch.nn.Module) -> list[torch.nn.Parameter]:
+def _trained(policy: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Return the parameters of a policy that are trained."""
     return [p for p in policy.parameters() if p.requires_grad]

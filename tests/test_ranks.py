@@ -78,6 +78,7 @@ def test_ranks_refuse_together(answers: list[Any]) -> None:
     assert "run.env.data." in first["data"]
     assert "num_envs=1 rows cannot be divided among 2 ranks" in first["rows"]
     assert "Own cannot be trained by several processes" in first["agent"]
+    assert "divided among processes (fully_shard)" in first["sharded"]
     assert "rows=5 of a gradient step cannot be divided among 2 ranks; pass rows=4" in first["replay"]
     assert "take a multiple of 2 policies, one for each rank" in first["population"]
     assert "baseline <lambda> has not been shown" in first["factor"]

@@ -167,6 +167,7 @@ def refused() -> dict[str, str]:
         "data": lambda: made(data_seed=number),
         "rows": lambda: made(rows=1),
         "agent": lambda: (type("Own", (AGENTS["rloo"],), {})(policy), env),
+        "sharded": lambda: (rlseq.make_agent("rloo", sharded(env)), env),
         "replay": lambda: (rlseq.make_agent("dqn", policy, rows=5), env),
         "population": lambda: (rlseq.make_agent("cem", policy, population=3), made(rows=6)[1]),
         "factor": lambda: (rlseq.make_agent("reinforce", policy, baseline=lambda returns, batch: 0.5), env),
@@ -177,6 +178,16 @@ def refused() -> dict[str, str]:
         except ValueError as error:
             found[name] = str(error)
     return found
+
+
+def sharded(env: Any) -> Any:
+    """Return a policy whose weights are divided among the ranks."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    policy = written_by(env, seed=1)
+    fully_shard(policy, mesh=init_device_mesh("cpu", (RANKS,)))
+    return policy
 
 
 def unseeded() -> dict[str, float]:

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from rlseq.mdp.starts import Starts
-from rlseq.types import Counts, LearningReward, SteppedEnv
+from rlseq.types import Counts, SteppedEnv
 from rlseq.utils.ranks import this_rank
+from rlseq.utils.stateful import Stateful
 
 Found = TypeVar("Found")
 
@@ -84,9 +85,10 @@ def check_for_workers(what: str, env: Any) -> None:
         raise ValueError(f"{what} uses threads of one process; start it without torchrun")
     if isinstance(env, SteppedEnv):
         raise ValueError(f"{what} is for texts, got {type(env).__name__}, which plays one batch at a time")
-    learning = [name for name, part in env.parts.items() if isinstance(part, LearningReward)]
-    if learning or isinstance(env.starts, Starts):
-        other = f"the reward {learning[0]!r}" if learning else f"the curriculum {type(env.starts).__name__}"
+    changing = [f"the reward {name!r}" for name, part in env.parts.items() if isinstance(part, Stateful)]
+    if isinstance(env.starts, Starts):
+        changing.append(f"the curriculum {type(env.starts).__name__}")
+    if changing:
         raise ValueError(
-            f"{what} works on the next batch already, and {other} learns from this one; leave one out"
+            f"{what} works on the next batch already, and {changing[0]} changes with this one; leave one out"
         )

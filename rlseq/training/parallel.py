@@ -37,6 +37,12 @@ HOW = "see docs/guides/devices.md"
 def check_for_ranks(agent: Any, env: Any) -> None:
     """Refuse what several processes have not been shown to learn as one does."""
     _check_class(type(agent))
+    if any(hasattr(p, "device_mesh") for p in agent.policy.parameters()):
+        raise ValueError(
+            "the weights of this policy are divided among processes (fully_shard), while gradients are "
+            "summed and checkpoints written here of whole weights; leave the policy whole on every rank, "
+            f"and save memory by adapters (peft=) and micro_batches; {HOW}"
+        )
     for name in COMPARED_FIELDS:
         _check_factor(name, getattr(agent, name, None))
     if isinstance(baseline := getattr(agent, "baseline", None), Regression):
