@@ -150,6 +150,14 @@ DESCRIBED = {
     "rlseq/Summary-v0": Described(
         "a headline", "a generated newspaper", FILES, f"`rouge_l`, {TEXT_METRICS}", "summary"
     ),
+    "rlseq/Molecules-v0": Described(
+        "a molecule as SMILES",
+        "a grammar of rings and groups",
+        "`path`: .smi, .txt, .csv",
+        "`rules`, `qed`, `valid`, `novel`, `unique`, `diversity`",
+        "molecules",
+        decode="sample",
+    ),
     "rlseq/Style-v0": Described(
         "what the source says, in another style",
         "complaints and praise, no pairs",
