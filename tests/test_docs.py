@@ -7,9 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Forked
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,17 +45,17 @@ SNIPPETS = [
 SHELL = [page for page in PAGES if snippets(page, "shell")]
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    process = Forked("-W", "error::UserWarning")
+    yield process
+    process.close()
+
+
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
+def test_a_snippet_runs(code: str, forked: Forked, tmp_path: Path) -> None:
     with_a_model(code, tmp_path)
-    result = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", code],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = forked.run(code, tmp_path)
     assert result.returncode == 0, result.stderr
 
 
