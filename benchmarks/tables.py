@@ -48,6 +48,7 @@ from tabled.tasks import (
     recipes,
     regimes,
     tasks,
+    tunes,
 )
 from tabled.unpaired import style
 
@@ -97,6 +98,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "training": training,
     "tune": tune,
+    "tunes": tunes,
     "tuned": tuned,
     "tuned-g2p": searched,
     "updates": updates,

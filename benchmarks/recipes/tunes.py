@@ -9,7 +9,7 @@ learns by likelihood, and goes on from there for as many CPU seconds each: by li
 with a constant reward, with the three rules of form, and with the rules and BLEU-2. All are tested on the
 same held-out tunes, greedily and by one sample of each; differences to "longer" have a paired bootstrap over
 tunes and a test by approximate randomisation; the monitor of exploited rewards compares each with likelihood.
-Writes results/recipe-tunes.json, and the picture docs/images/tunes.svg of greedy texts for one tune.
+Writes results/tunes.json, and the picture docs/images/tunes.svg of greedy texts for one tune.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def main() -> None:
             **report(texts, test),
         }
     PICTURE.write_text(picture(found), "utf-8")
-    print(record.write("recipe-tunes", found))
+    print(record.write("tunes", found))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,36 @@ def chat() -> str:
     return text
 
 
+def tunes() -> str:
+    """Form of tunes after likelihood and after each reward, and what is shown against longer likelihood."""
+    text = ""
+    for run in runs("tunes"):
+        shown = ("form", "key", "metre", "closure", "bleu_2", "distinct_2", "repetition", "self_bleu")
+        head = [
+            "texts",
+            *(name.replace("_", " ") for name in shown),
+            "form, against longer",
+            "BLEU-2",
+            "alarms",
+        ]
+        rows = []
+        for stage, ways in run["results"]["stages"].items():
+            for how in ("greedy", "sample"):
+                found = ways[how]
+                gains = [_gain(found["against longer"][name]) for name in ("form", "bleu_2")]
+                figures = [f"{found[name]:.3g}" for name in shown]
+                alarms = str(len(found["alarms"])) if stage != "likelihood" else ""
+                rows.append(
+                    [f"{stage}, {how}", *figures, *(gains if stage != "longer" else ("", "")), alarms]
+                )
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _gain(found: dict[str, Any]) -> str:
+    return f"{found['estimate']:+.3g} [{found['low']:+.3g}, {found['high']:+.3g}], p = {found['p']:.4f}"
+
+
 def feedback() -> str:
     """Accuracy of reward models, and the true reward while policies are trained on them."""
     text = ""
