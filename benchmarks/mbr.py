@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "G2P": Setting("rlseq/G2P-v0", 1500, (1,), 3000, ((64, 1.0),)),
+    "G2P": Setting("rlseq/G2P-v0", 1500, (1,), 1500, ((64, 1.0),)),
     "Parallel": Setting("rlseq/Parallel-v0", 120, (1, 2, 3, 4, 5), 200, ((32, 1.0), (32, 0.3))),
     "Parallel, chosen on": Setting("rlseq/Parallel-v0", 120, (0,), 200, ((32, 1.0), (32, 0.3))),
 }

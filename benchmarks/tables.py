@@ -33,7 +33,7 @@ from tabled.campaigns import campaigns
 from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
 from tabled.families import families
 from tabled.imitation import dagger, gail
-from tabled.referee import audit, peers
+from tabled.referee import audit, mbr, peers
 from tabled.settings import comparison, fit, labelling, reward_model, training, tune
 from tabled.tasks import (
     all_tasks,
@@ -83,6 +83,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "learning": learning,
     "loading": loading,
     "matmul": matmul,
+    "mbr": mbr,
     "oracle": oracle,
     "peers": peers,
     "pretrain": pretrain,

@@ -75,3 +75,24 @@ def peers() -> str:
         versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         text += markdown(head, rows) + f"\n{versions}; medians and 95 % intervals over seeds.\n" + origin(run)
     return text
+
+
+def mbr() -> str:
+    """Minimum Bayes risk beside beam search, and its cost."""
+    text = ""
+    for run in runs("mbr*"):
+        rows = [
+            [
+                task,
+                way,
+                found["texts"],
+                f"{found['reward']:.4f}",
+                "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**found["beyond beam"]),
+                f"{found['seconds']:.2f}",
+            ]
+            for task, one in run["results"]["tasks"].items()
+            for way, found in one["decoders"].items()
+        ]
+        head = ["task", "decoder", "texts of an item", "reward", "beyond the beam, 95 %", "CPU seconds"]
+        text += markdown(head, rows) + origin(run) + "\n"
+    return text.rstrip("\n") + "\n"
