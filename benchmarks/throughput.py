@@ -159,8 +159,8 @@ def hardware(policy: Any, rows: int) -> float:
     return float(T * max(2 * weights * rows / flops, 4 * (weights + 2 * rows * V) / bytes_moved))
 
 
-def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]:
-    """Tokens per second of everything that can write with this model."""
+def one_model(name: str, rows: int, device: str, repeats: int, others: bool = True) -> dict[str, Any]:
+    """Tokens per second of everything that can write with this model, other libraries among them or not."""
     env, policy = setting(name, rows, device)
     batch = rlseq.rollout(policy, env)
 
@@ -181,12 +181,12 @@ def one_model(name: str, rows: int, device: str, repeats: int) -> dict[str, Any]
         "floor": lambda: floor(batch),
         "bfloat16 floor": lambda: floor(low),
     }
-    if name == "lstm":
+    if others and name == "lstm":
         runs |= {f"sb3 {agent}": collecting(agent, rows, device) for agent in ("PPO", "A2C")}
-    else:
+    elif others:
         runs["transformers.generate"] = generating(rows, device)
     seconds = medians({name: run for name, run in runs.items() if run is not None}, repeats, device)
-    if device == "cuda":
+    if others and device == "cuda":
         seconds["hardware"] = hardware(policy, rows)
     tokens = rows * T
     return {

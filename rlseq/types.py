@@ -233,6 +233,7 @@ class Rollout:
     score_norms: Tensor | None = None  # [B, T]: squared norm of the gradient of log π(a) in the logits
     demonstrations: Rollout | None = None  # references of the same contexts
     given: Tensor | None = None  # [B, T] bool: words that the task gave, which the policy did not choose
+    longest: int | None = None  # no row has more steps, where that is known without waiting for the device
 
     @property
     def returns(self) -> Tensor:
@@ -262,13 +263,18 @@ class Rollout:
             name: _with_rows(part, rows, getattr(other, name), self.mask.shape)
             for name, part in vars(self).items()
         }
-        return replace(self, **new)
+        return replace(self, **{**new, "longest": None})
 
     @property
     def width(self) -> int:
-        """The number of steps of the longest row, at least 1; reading it waits for the device."""
+        """The number of steps of the longest row, at least 1; reading it may wait for the device."""
+        return int(self.last_step) if self.longest is None else self.longest
+
+    @property
+    def last_step(self) -> Tensor:
+        """The number of steps of the longest row, at least 1, on the device."""
         places = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
-        return int((self.mask.any(0) * places).amax().clamp(min=1))
+        return (self.mask.any(0) * places).amax().clamp(min=1)
 
     def trimmed(self, width: int | None = None) -> Self:
         """Return the batch without the steps after its longest row.

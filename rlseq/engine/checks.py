@@ -13,6 +13,7 @@ from rlseq.mdp.checks import checked_integers
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Evaluation, Reward, State
 from rlseq.utils.arguments import shown
+from rlseq.utils.flags import refuse_where
 
 
 def check_device(policy: Any, device: torch.device) -> None:
@@ -91,11 +92,18 @@ def checked_forcing(
     where = (torch.arange(longest, device=device) < steps.reshape(-1, 1)).expand(tokens.shape)
     too_many = (steps < 0) | (steps > longest)
     unknown = ((tokens < 0) | (tokens >= words)) & where
-    if not (too_many.any() | unknown.any()):  # the host looks once
-        return tokens, where
-    if too_many.any():
-        raise ValueError(f"forced_steps must be 0 … {longest}, the forced tokens given, got {steps.tolist()}")
-    raise ValueError(f"forced tokens must be 0 … {words - 1}, got {int(tokens.min())} … {int(tokens.max())}")
+
+    def error() -> ValueError:
+        if too_many.any():
+            return ValueError(
+                f"forced_steps must be 0 … {longest}, the forced tokens given, got {steps.tolist()}"
+            )
+        return ValueError(
+            f"forced tokens must be 0 … {words - 1}, got {int(tokens.min())} … {int(tokens.max())}"
+        )
+
+    refuse_where(too_many.any() | unknown.any(), error)
+    return (tokens.clamp(0, words - 1) if tokens.is_cuda else tokens), where
 
 
 def check_written(log_probs: Tensor, stuck: Tensor | None, mask: Tensor) -> None:
@@ -107,14 +115,17 @@ def check_written(log_probs: Tensor, stuck: Tensor | None, mask: Tensor) -> None
         mask: True on the tokens written, `[B, T]`.
     """
     wrong = ~log_probs.isfinite()
-    if not (wrong if stuck is None else wrong | (stuck & mask)).any():
-        return
-    if wrong.any():
-        rows = wrong.any(1).nonzero().flatten().tolist()
-        raise ValueError(f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged")
-    assert stuck is not None
-    rows = (stuck & mask).any(1).nonzero().flatten().tolist()
-    raise ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+
+    def error() -> ValueError:
+        if stuck is None or wrong.any():
+            rows = wrong.any(1).nonzero().flatten().tolist()
+            return ValueError(
+                f"the policy's logits hold NaN or infinity in rows {rows[:8]}; nothing was judged"
+            )
+        rows = (stuck & mask).any(1).nonzero().flatten().tolist()
+        return ValueError(f"no token is legal in rows {rows[:8]}; `legal` must allow at least one")
+
+    refuse_where((wrong if stuck is None else wrong | (stuck & mask)).any(), error)
 
 
 def checked_step(answer: Any, rows: int, words: int) -> tuple[Tensor, State]:

@@ -72,11 +72,11 @@ def computing(how: Computing) -> Iterator[None]:
 
 @contextmanager
 def compiled_features(policy: Any) -> Iterator[None]:
-    """Evaluate with a compiled `features` of the policy, where the training computes so and it has one.
+    """Evaluate with a compiled `features` of the policy, if it has one.
 
     All that is evaluated but the head, whose own chunks already are a few large kernels.
     """
-    if not now().learning or not hasattr(policy, "features"):
+    if not hasattr(policy, "features"):
         yield
         return
     vars(policy)["features"] = partial(

@@ -129,7 +129,11 @@ def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:
 
 def narrow_source(context: Context, pad: int) -> Context:
     """Return a context whose sources are as wide as the longest of them; this waits for the device."""
-    used = (context["source"] != pad).any(0)
+    return {**context, "source": context["source"][:, : int(last_word(context["source"], pad))]}
+
+
+def last_word(source: Tensor, pad: int) -> Tensor:
+    """Return the number of words of the longest source, at least 1, on the device."""
+    used = (source != pad).any(0)
     places = torch.arange(1, len(used) + 1, device=used.device)
-    width = int((used * places).amax().clamp(min=1))
-    return {**context, "source": context["source"][:, :width]}
+    return (used * places).amax().clamp(min=1)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from rlseq.engine.parts import narrow_source
+from rlseq.engine.parts import last_word
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.types import Context, Rollout
 from rlseq.utils.masks import last_of
@@ -58,8 +58,11 @@ def length_bucket(env: SequenceEnv) -> Context | None:
 def trimmed(batch: Rollout, env: SequenceEnv) -> Rollout:
     """Return a batch as wide as its longest text and its longest source, to save work on padding."""
     vocab = sequence_env(env).source_vocab
-    context = batch.context if vocab is None else narrow_source(batch.context, vocab.pad)
-    return replace(batch.trimmed(), context=context)
+    if vocab is None:
+        return batch.trimmed()
+    source = batch.context["source"]
+    widths = torch.stack([batch.last_step, last_word(source, vocab.pad)]).tolist()  # one wait for both
+    return replace(batch.trimmed(widths[0]), context={**batch.context, "source": source[:, : widths[1]]})
 
 
 def has_references(env: SequenceEnv) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,6 +39,7 @@ from rlseq.types import (
     SteppedEnv,
 )
 from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.flags import read_beside, read_once
 from rlseq.utils.inplace import unchanged
 from rlseq.utils.masks import last_of
 from rlseq.utils.modules import eval_mode
@@ -108,6 +109,7 @@ DecodeStep = Callable[..., tuple[Tensor, State, Tensor, Tensor | None]]  # `deco
 
 @checked_arguments
 @torch.no_grad()
+@read_once()
 def rollout(
     policy: Policy,
     env: Any,
@@ -163,6 +165,8 @@ def rollout(
             loop = make_decode_loop(policy, decode, compile)
             written = loop(env, token, state, at_work, uniform, given or forcing)
         batch = finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
+        if batch.mask.is_cuda:  # the only wait of a rollout
+            batch = replace(batch, longest=read_beside(batch.last_step))
         return batch if given is None else _marked_as_given(env, batch, given[1])
 
 
@@ -409,7 +413,8 @@ def _evaluate_whole(
         more = (behaviour,)
     given = unchanged("the policy's evaluate", batch.context, actions=batch.actions)
     precision = casting(behaviour.autocast or now().autocast, batch.actions.device)
-    with precision, mode(policy), given, compiled_features(policy):
+    code = compiled_features(policy) if now().learning else nullcontext()
+    with precision, code, mode(policy), given:
         answer = policy.evaluate(batch.actions, batch.context, *more)
         evaluation = checked_evaluation(answer, tuple(batch.mask.shape))
     if behaviour.support is not None:  # the token of the padding may not be allowed: −∞ · 0 is NaN

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlseq.types import Reward
 from rlseq.utils.arguments import shown
+from rlseq.utils.flags import refuse_where
 from rlseq.utils.memory import check_fits
 from rlseq.utils.ranks import own_device
 
@@ -85,9 +86,11 @@ def checked_index(index: Any, size: int, rows: int, repeat: Any, device: torch.d
     items = items.reshape(1) if items.ndim == 0 else items
     if items.shape != (rows // repeat,):
         raise ValueError(f"index must have shape ({rows // repeat},), got {tuple(items.shape)}")
-    if ((items < 0) | (items >= size)).any():
-        raise ValueError(f"index must be 0 … {size - 1}, got {int(items.min())} … {int(items.max())}")
-    return items.to(device)
+    refuse_where(
+        ((items < 0) | (items >= size)).any(),
+        lambda: ValueError(f"index must be 0 … {size - 1}, got {int(items.min())} … {int(items.max())}"),
+    )
+    return items.clamp(0, size - 1) if items.is_cuda else items.to(device)
 
 
 def checked_context(given: Any, index: Tensor, source_vocab: Any) -> dict[str, Tensor]:
@@ -159,7 +162,10 @@ def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
     reward: Tensor = value.detach().to(mask.device, torch.float32)
     due = mask if reward.ndim == 2 else due
     bad = ~reward.isfinite() & due
-    if bad.any():
+
+    def error() -> ValueError:
         row = int(bad.nonzero()[0][0])
-        raise ValueError(f"reward {name!r} is {reward[row].tolist()} in row {row}; it must be finite")
+        return ValueError(f"reward {name!r} is {reward[row].tolist()} in row {row}; it must be finite")
+
+    refuse_where(bad.any(), error)
     return reward.masked_fill(~due, 0.0)

@@ -30,6 +30,7 @@ from rlseq.utils.arguments import (
     rules_of,
     shown,
 )
+from rlseq.utils.flags import read_once, refuse_where
 from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
@@ -100,14 +101,24 @@ SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _S
 
 
 def as_stated(method: Method) -> Method:
-    """Return a method of an agent that computes as the agent's `compile` and `autocast` say."""
+    """Return a method of an agent that computes as the agent's `compile` and `autocast` say.
+
+    On an accelerator the checks of all steps of an update are read when it ends.
+    """
+    ends_update = method.__name__ == "update"
 
     @wraps(method)
     def computed(agent: Agent, *arguments: Any) -> Any:
+        if ends_update and next(agent.policy.parameters()).is_cuda:
+            with read_once():
+                return as_the_trial_says(agent, *arguments)
+        return as_the_trial_says(agent, *arguments)
+
+    def as_the_trial_says(agent: Agent, *arguments: Any) -> Any:
         trial = agent.trial
         if trial is None or now() is not UNSTATED:  # nothing is stated, or another method has called this one
             return method(agent, *arguments)
-        with computing(trial.way), trial.timed(ends_update=method.__name__ == "update"):
+        with computing(trial.way), trial.timed(ends_update=ends_update):
             return method(agent, *arguments)
 
     return cast(Method, computed)
@@ -225,6 +236,8 @@ class Agent(ABC):
             logs.append(metrics)
         total_gradients(parameters)
         norm = clip(parameters, self.clip_norm)
+        if norm.is_cuda:  # whose error comes later; until then the optimiser takes no such step
+            self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
         self.optimizer.step()
         return {"loss": total(torch.stack(losses).sum()), **merge_metrics(logs), "grad_norm": norm}
 
@@ -264,7 +277,12 @@ def clip(parameters: Iterable[Tensor], largest: float) -> Tensor:
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if not norm.isfinite():
-        raise RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")
+    finite = norm.isfinite()
+    if norm.is_cuda or not finite:
+        refuse_where(~finite, lambda: _not_finite(norm))
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def _not_finite(norm: Tensor) -> RuntimeError:
+    return RuntimeError(f"the norm of the gradient is {float(norm)}; nothing was learned from this batch")

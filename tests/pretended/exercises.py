@@ -10,7 +10,10 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +210,48 @@ GRAPHS: dict[str, dict[str, Any]] = {
 }
 
 
+def broken() -> dict[str, Any]:
+    """Return the error of an update of PPO whose advantages are no numbers, and how far the weights moved."""
+    env, agent = Trial("ppo", settings={"scale": "none"}).made()
+    batch = agent.collect(env)
+    agent.update(batch)
+    before = [on_host(p).clone() for p in agent.policy.parameters()]
+    try:
+        agent.update(replace(batch, rewards=batch.rewards * float("nan")))
+        error = "none"
+    except RuntimeError as found:
+        error = str(found).partition(";")[0]
+    moved = max(
+        float((on_host(p) - b).abs().max()) for p, b in zip(agent.policy.parameters(), before, strict=True)
+    )
+    return {"error": error, "moved": moved}
+
+
+def gpu_script() -> dict[str, Any]:
+    """Return what `benchmarks/gpu.py` measures with tiny sizes, without other libraries."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import gpu
+    import oracle
+    import throughput
+
+    throughput.SIZES, throughput.V, throughput.T = {"lstm": {"hidden": 4, "embedding": 4}}, 50, 4
+    profile = replace(oracle.PROFILES["full"], evaluated=4)
+    sizes = gpu.Sizes((2,), 1, False, 2, 1, (20,), profile, ("oracle",))
+    saved: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        gpu.PARTS["seqgan"] = partial(gpu.seqgan, folder=Path(folder))
+        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+            found: dict[str, Any] = gpu.measured([*gpu.PARTS], 10, sizes, saved.append)
+    return {**found, "saved": len(saved)}
+
+
 def main() -> None:
     """Print all answers."""
     cuda.install()
     graphs = {name: asdict(captured(name.split()[0], **how)) for name, how in GRAPHS.items()}
-    json.dump({"trials": answers(TRIALS), "graphs": graphs}, sys.stdout)
+    json.dump(
+        {"trials": answers(TRIALS), "graphs": graphs, "broken": broken(), "gpu": gpu_script()}, sys.stdout
+    )
 
 
 if __name__ == "__main__":
