@@ -61,3 +61,22 @@ def test_a_user_s_texts_are_extracted_from(tmp_path: Path) -> None:
     assert env.max_len == 3
     with pytest.raises(ValueError, match="unknown reward 'rouge'; did you mean 'rouge_l'"):
         extract(path=str(path), reward="rouge")
+
+
+def test_without_pairs_no_text_has_a_summary_that_was_written_for_it() -> None:
+    paired = rlseq.make("rlseq/Summary-v0", num_envs=4)
+    apart = rlseq.make("rlseq/Summary-v0", num_envs=4, pairs=False)
+    written = {text: set(found) for text, found in zip(told(paired), paired.corpus.texts(), strict=True)}
+    others = {headline for text in told(paired)[1::2] for headline in written[text]}
+    assert told(apart) == told(paired)[::2]
+    for _, (headline,) in zip(told(apart), apart.corpus.texts(), strict=True):
+        assert headline in others
+    tests = [rlseq.make("rlseq/Summary-v0", num_envs=4, split="test", pairs=pairs) for pairs in (True, False)]
+    assert tests[0].corpus.texts() == tests[1].corpus.texts()
+
+
+def told(env: Any) -> list[str]:
+    """The sources of all items."""
+    source = env.contexts(torch.arange(env.size))["source"]
+    texts: list[str] = env.source_vocab.decode_batch(source.tolist(), (source != 0).sum(1).tolist())
+    return texts

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import log
 
 import torch
 
+from rlseq.data.corpus import Corpus, Ragged
 from rlseq.data.encode import Problems, refuse_problems
 from rlseq.data.formats import DataError, Pair, Records
 from rlseq.data.locate import TEXTS, Origin, Where, find
@@ -66,3 +68,26 @@ def nearest(texts: Sequence[str], heap: Sequence[str]) -> Iterator[str]:
         likeness = torch.sparse.mm(there, vectors(texts[start : start + TEXTS_TOGETHER]).to_dense().t())
         for best in (likeness / size.unsqueeze(1)).argmax(0).tolist():
             yield heap[best]
+
+
+def without_pairs(corpus: Corpus) -> Corpus:
+    """Return every second source of a corpus, with the most similar reference of the other items.
+
+    No source is left with a reference that was written for it.
+    """
+    assert corpus.sources is not None
+    assert corpus.source_vocab is not None
+    items = corpus.texts()
+    number = {
+        text: int(corpus.starts[n]) + k for n in range(1, len(items), 2) for k, text in enumerate(items[n])
+    }
+    sources = torch.split(corpus.sources.ids, corpus.sources.lengths.tolist())[::2]
+    read = [corpus.source_vocab.decode(ids.tolist()) for ids in sources]
+    chosen = [number[text] for text in nearest(read, list(number))]
+    ends = torch.tensor([0, *map(len, sources)]).cumsum(0)
+    return replace(
+        corpus,
+        sources=Ragged(torch.cat(sources), ends),
+        order=corpus.order[chosen],
+        starts=torch.arange(len(chosen) + 1),
+    )
