@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "all_action": {"action_values": "critic"},  # completions of every word take minutes
     "e2e": {"unroll": "two_pass"},  # the steps of a cache that is written in place have no gradient
     **{name: {"samples": 2} for name in ("rloo", "grpo", "dr_grpo")},
+    **{name: {"completions": 2} for name in ("seqgan", "maligan", "rankgan")},
 }
 SHORTER = {"pretraining": 1, "d": 1, "k": 1}  # lessons of a discriminator, which take minutes by default
 
