@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from recipes import text, words
+from recipes import text, tunes, words
 
 from rlseq.recipe.stages import Stage
 
@@ -107,3 +108,30 @@ def test_words_that_are_told_alike(tmp_path: Path, told: Any, source: str, answe
     for told_as, word in everything:
         if told is words.without_vowels:
             assert told(word, []) == told_as
+
+
+def test_tunes_are_read_from_the_archive_each_title_once(tmp_path: Path) -> None:
+    wheel = tmp_path / "music.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, body in {
+            "b": "X:1\nT:Jig\nK:D\nd|\n",
+            "a": "%\nX:1\r\nT: jig\r\nK:G\r\ng|\r\n\r\nnotes\r\n",
+        }.items():
+            archive.writestr(f"{tunes.FOLDER}{name}.abc", body)
+        archive.writestr(f"{tunes.FOLDER}c.abc", "X:2\nT:Reel\nK:D\na|\n")
+        archive.writestr("music21/corpus/others/d.abc", "X:3\nT:Air\nK:D\na|\n")
+    assert tunes.tunes_of(wheel) == "X:1\nT: jig\nK:G\ng|\n\nX:2\nT:Reel\nK:D\na|\n"
+
+
+def test_the_picture_of_tunes_names_every_stage() -> None:
+    found = {
+        "items": [{"source": "M:2/4 K:D major d4 |", "references": ["f4 | d4"]}],
+        "stages": {"likelihood": {"texts": ["^f4 | d4"]}, "form": {"texts": ["d4 | d4"]}},
+    }
+    drawn = tunes.picture(found)
+    assert drawn.count("<svg") == 4
+    assert [part.split("<")[0] for part in drawn.split('fill="#5c6573">')[1:]] == [
+        "the tune",
+        "likelihood",
+        "form",
+    ]

@@ -57,7 +57,7 @@ def tunes_of(wheel: Path) -> str:
     found: dict[str, str] = {}
     for tune in re.split(r"(?m)^(?=X:)", text.replace("\r\n", "\n").replace("\r", "\n"))[1:]:
         title = re.search(r"(?m)^T:\s*(.*)", tune)
-        found.setdefault(title[1].casefold().strip() if title else tune, tune.split("\n\n")[0])
+        found.setdefault(title[1].casefold().strip() if title else tune, tune.split("\n\n")[0].rstrip())
     return "\n\n".join(found.values()) + "\n"
 
 
