@@ -2,9 +2,9 @@
 
     python benchmarks/stale.py [--tokens 30000] [--seeds 3]
 
-Copies of four words of six, from nothing: GRPO with one step a batch without and with `overlap`, whose batches
-are one update old and corrected by the ratio; A2C, and A3C with 2, 4 and 8 workers, whose gradients are 1, 3
-and 7 updates old and not corrected. Greedy texts of held-out sources. Writes results/stale.json.
+Copies of four words of six, from nothing: GRPO with one step a batch without and with `overlap`, whose
+batches are one update old and corrected by the ratio; A2C, and A3C with 2, 4 and 8 workers, whose gradients
+are 1, 3 and 7 updates old and not corrected. Greedy texts of held-out sources. Writes results/stale.json.
 """
 
 from __future__ import annotations

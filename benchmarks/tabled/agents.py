@@ -243,6 +243,20 @@ def warmup() -> str:
     return text
 
 
+def stale() -> str:
+    """Return the rewards after equal tokens of agents whose samples or gradients are older."""
+    text = ""
+    for run in runs("stale"):
+        found = run["results"]
+        rows = [
+            [arm, f"{fmean(rewards):.3f}", ", ".join(f"{reward:.3f}" for reward in rewards)]
+            for arm, rewards in found["rewards"].items()
+        ]
+        text += markdown(["agent", "mean", "each seed"], rows)
+        text += f"\nAfter {found['tokens']:,} tokens. {origin(run).strip()}\n"
+    return text
+
+
 def searched() -> str:
     """Return the rewards of what a search found, and of the defaults, with intervals of the difference."""
     text = ""
