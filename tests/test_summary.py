@@ -64,14 +64,16 @@ def test_a_user_s_texts_are_extracted_from(tmp_path: Path) -> None:
 
 
 def test_without_pairs_no_text_has_a_summary_that_was_written_for_it() -> None:
-    paired = rlseq.make("rlseq/Summary-v0", num_envs=4)
-    apart = rlseq.make("rlseq/Summary-v0", num_envs=4, pairs=False)
+    paired: Any = rlseq.make("rlseq/Summary-v0", num_envs=4)
+    apart: Any = rlseq.make("rlseq/Summary-v0", num_envs=4, pairs=False)
     written = {text: set(found) for text, found in zip(told(paired), paired.corpus.texts(), strict=True)}
     others = {headline for text in told(paired)[1::2] for headline in written[text]}
     assert told(apart) == told(paired)[::2]
     for _, (headline,) in zip(told(apart), apart.corpus.texts(), strict=True):
         assert headline in others
-    tests = [rlseq.make("rlseq/Summary-v0", num_envs=4, split="test", pairs=pairs) for pairs in (True, False)]
+    tests: list[Any] = [
+        rlseq.make("rlseq/Summary-v0", num_envs=4, split="test", pairs=pairs) for pairs in (True, False)
+    ]
     assert tests[0].corpus.texts() == tests[1].corpus.texts()
 
 
