@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from recipes import text, tunes, words
+from recipes import molecules, text, tunes, words
 
 from rlseq.recipe.stages import Stage
 
@@ -135,3 +136,21 @@ def test_the_picture_of_tunes_names_every_stage() -> None:
         "likelihood",
         "form",
     ]
+
+
+def test_molecules_are_read_from_the_archive_at_equal_distances(tmp_path: Path) -> None:
+    wheel = tmp_path / "moses.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        rows = "SMILES,SPLIT\n" + "".join(f"{'C' * n},train\n" for n in range(1, 8))
+        archive.writestr(f"{molecules.FOLDER}train.csv.gz", gzip.compress(rows.encode()))
+    assert molecules.molecules_of(wheel, "train", 3) == ["C", "CCC", "CCCCC"]
+
+
+def test_a_drawn_molecule_keeps_its_bonds_and_letters() -> None:
+    drawn = (
+        "<svg><path class='bond-0 atom-0' d='M 1,2 L 3,4' style='fill:none;stroke:#FF0000;stroke-width:2px' />"
+        "<path class='atom-1' d='M 5,6 Z' fill='#0000FF'/></svg>"
+    )
+    assert molecules.slim(drawn) == (
+        '<path d="M 1,2 L 3,4" stroke="#FF0000" fill="none"/><path d="M 5,6 Z" fill="#0000FF"/>'
+    )
