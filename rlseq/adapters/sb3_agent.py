@@ -28,6 +28,7 @@ class StockAgent(Agent):
 
     def __post_init__(self) -> None:
         self.optimizer = self.model.policy.optimizer
+        self.trial = None  # stable-baselines3 computes in its own way
 
     def set_progress(self, done: float) -> None:
         """Do nothing: stable-baselines3 sets the step size."""

@@ -139,9 +139,7 @@ class Agent(ABC):
     clip_norm: GradientNorm = 1.0  # gradients with a larger norm are scaled down to it
     weight_decay: NonNegativeFloat = 0.0  # weight decay of matrices, decoupled from the gradient (AdamW)
     schedule: Schedule = constant  # factor of lr as a function of the share of training that is done
-    compile: Compile = (
-        OFF  # compile "rollout" or "all", which is the learning step too; "auto" measures what pays back
-    )
+    compile: Compile = OFF  # compile "rollout" or "all", the learning step too; "auto" measures what pays
     autocast: Autocast = OFF  # type in which networks multiply, "bfloat16"; "auto" measures what is faster
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -48,6 +48,17 @@ def options_of(id: str, draw: random.Random, folder: Path) -> dict[str, Any]:
         languages = ("digits", "cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
         source, target = draw.sample(languages, 2)
         return {"source": source, "target": target, "below": draw.choice((20, 100, 1000))}
+    if name == "Music":
+        return {"opening": draw.randint(1, 3)}
+    if name == "Poems":
+        return {}
+    if name == "Molecules":
+        chains = ["".join(draw.choices("CNOS", k=draw.randint(1, 6))) for _ in range(300)]
+        (folder / "molecules.smi").write_text("\n".join(chains) + "\n", "utf-8")
+        return {"path": folder / "molecules.smi"}
+    if name == "Style":
+        heaps = {heap: pairs(folder / f"{heap}.txt", draw, texts=True) for heap in ("path", "target")}
+        return {} if draw.random() < 0.2 else heaps
     if name == "G2P":
         return {"path": dictionary(folder / "words.dict", draw)}
     return {} if draw.random() < 0.2 else {"path": pairs(folder / "file.tsv", draw, texts=name == "Text")}
