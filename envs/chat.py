@@ -75,6 +75,7 @@ class Chat(Dialogues):
         own: dict[str, Reward] = {"rules": rules, **{name: rules.broken(name) for name in CHAT_RULES}}
         reported = ("rules", *CHAT_RULES, "distinct_2")
         super().__init__(corpus, reward=reward, metrics=reported, own=own, **options)
+        rules.corpus = self.corpus  # whose items are those of contexts: longer references are left out
         self.rules = rules
 
 

@@ -252,6 +252,18 @@ def test_answers_to_many_questions_of_a_file_are_generic(tmp_path: Path) -> None
     assert chat(path=str(path), generic=["it is 3"]).rules.generic == {"it is 3"}
 
 
+@pytest.mark.parametrize(("turns", "max_len"), [(1, 5), (2, 12)])
+def test_an_answer_is_judged_by_its_own_question_where_long_ones_are_left_out(
+    tmp_path: Path, turns: int, max_len: int
+) -> None:
+    path, long = tmp_path / "talk.tsv", " ".join(["long"] * max_len)
+    path.write_text("".join(f"say {n}\t{'it is' if n % 3 else long} {n}\tand\tyes {n}\n" for n in range(60)))
+    with pytest.warns(UserWarning, match="left out"):
+        env = chat(16, path=str(path), turns=turns, max_len=max_len)
+    env.begin()
+    assert [env.rules.questions[item] for item in env.context["index"].tolist()] == env.sources()
+
+
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match="several turns are written in words"):
         chat(turns=2, level="char")
