@@ -42,7 +42,7 @@ from rlseq.engine.checks import named_functions
 from rlseq.engine.evaluation import evaluate_texts, items_tested
 from rlseq.metrics import Constant, Shuffled, evaluate
 from rlseq.metrics.fitting import named_metric
-from rlseq.utils.places import without_places
+from rlseq.utils.places import command_line
 
 SHOWN = 8
 RISK = "start, least risk"
@@ -424,7 +424,7 @@ def main(settings: Mapping[str, Setting] = SETTINGS) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(*lines_of(report), sep="\n")
-    command = without_places(" ".join(["python", *sys.argv]))
+    command = command_line(["python", *sys.argv])
     record.write("finetune", report, options.folder, command)
     if options.commit_as:
         print(record.write(options.commit_as, report, command=command))

@@ -37,7 +37,7 @@ from torch import Tensor
 from rlseq.metrics import evaluate
 from rlseq.training import checkpoint
 from rlseq.utils.errors import need
-from rlseq.utils.places import without_places
+from rlseq.utils.places import command_line
 
 IGNORED = -100  # labels that transformers leaves out of the loss
 SHOWN = 8
@@ -487,7 +487,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(json.dumps(found["dev"]), *found["samples"], sep="\n")
-    command = without_places(" ".join(["python", *sys.argv]))
+    command = command_line(["python", *sys.argv])
     print(record.write(f"pretrain-{options.name}", found, command=command))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def machine() -> dict[str, Any]:
 def write(name: str, results: Any, folder: Path = RESULTS, command: str | None = None) -> Path:
     """Write `NAME.json`, whole or not at all."""
     folder.mkdir(exist_ok=True)
-    command = command or " ".join(["python", *sys.argv])
+    command = command or shlex.join(["python", *sys.argv])
     content = {"command": command, "commit": COMMIT, "machine": machine(), "results": results}
     path, draft = folder / f"{name}.json", folder / f".{name}.json"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

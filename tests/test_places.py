@@ -33,7 +33,7 @@ def test_paths_in_the_working_folder_become_relative(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert without_places(f'File "{tmp_path}/src/mine.py", line 1') == 'File "src/mine.py", line 1'
     words = ["/usr/bin/rlseq", "train", "--out", f"{tmp_path}/runs/a b", "--data=/x y/z"]
-    assert command_line(words) == "rlseq train --out runs/a b --data=z"
+    assert command_line(words) == "rlseq train --out 'runs/a b' --data=z"
 
 
 def named_in(folder: Path, *words: str) -> list[str]:

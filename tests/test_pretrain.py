@@ -190,3 +190,9 @@ def test_a_file_without_pairs_is_refused(pairs: Path) -> None:
     (pairs / "train.tsv").write_text("no tab\n", "utf-8")
     with pytest.raises(ValueError, match=r"train\.tsv has no line with a source, a tab and a target"):
         pretrain.pretrain(tiny("t5"), pairs, pairs.parent / "model", minutes=1)
+
+
+def test_a_recorded_command_can_be_pasted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks/chat.py", "--reward", "form + 0.5*bleu_3"])
+    found = json.loads(record.write("any", {}, tmp_path).read_text("utf-8"))
+    assert found["command"] == "python benchmarks/chat.py --reward 'form + 0.5*bleu_3'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -22,9 +23,9 @@ def without_places(text: str) -> str:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """A command as it is kept: the name of the program, and its arguments without absolute paths."""
+    """Return a command to be kept, and pasted: the program by name, arguments without absolute paths."""
     program, *arguments = words or [""]
-    return " ".join([Path(program).name, *map(_argument, arguments)])
+    return shlex.join([Path(program).name, *map(_argument, arguments)])
 
 
 def _argument(word: str) -> str:
