@@ -12,6 +12,7 @@ from torch import Tensor
 
 import rlseq
 from rlseq.training.alarms import PATIENCE, AlarmMonitor, AlarmWarning, Stopped
+from rlseq.training.reward_hacking import reward_hacking_alarms
 from rlseq.types import Context
 
 HEALTHY = {"update": 1.0, "reward": 0.5, "entropy": 2.0, "kl_behaviour": 0.01, "equal_groups": 0.2}
@@ -120,3 +121,11 @@ def test_what_is_no_reward_of_the_task_is_not_looked_at() -> None:
     rlseq.train(rlseq.make_agent("mle", policy), env, updates=1, alarms=told.append)
     rlseq.train(rlseq.make_agent("pg_bleu", policy, completions=1), env, updates=1, alarms=told.append)
     assert told == []
+
+
+@pytest.mark.parametrize("name", ["copied", "generic", "loops", "off_topic", "short"])
+def test_fewer_copies_and_fewer_broken_rules_are_no_alarm_and_more_are(name: str) -> None:
+    before, after = {"reward": 0.2, name: 0.4}, {"reward": 0.3, name: 0.1}
+    assert reward_hacking_alarms([before, after]) == []
+    worse = reward_hacking_alarms([before, {"reward": 0.3, name: 0.6}])
+    assert worse == [f"reward went from 0.200 to 0.300, but {name} from 0.400 to 0.600"]

@@ -134,9 +134,11 @@ _ROWS = (
     MetricRow("cider_d", CIDErD, range=(0.0, 10.0), reads="words", scale=0.1, all_items=True),
     MetricRow("commonness", Commonness, "neither", SHARE),
     *(MetricRow(f"distinct_{n}", partial(DistinctN, order=n), "neither", SHARE) for n in range(1, 5)),
+    MetricRow("copied", None, "lower", SHARE),  # training texts, word for word
     MetricRow("edit", EditDistance, "lower", COUNT, "edits"),  # the short name, of rewards
     MetricRow("edit_distance", EditDistance, "lower", COUNT, "edits"),
     MetricRow("exact", Exact, range=SHARE),
+    *(MetricRow(rule, None, "lower", SHARE) for rule in ("generic", "loops", "off_topic", "short")),  # broken
     MetricRow("length", Length, "neither", COUNT, "tokens"),
     MetricRow("meteor", METEOR, range=SHARE, reads="texts"),
     MetricRow("nll_oracle", None, "lower", COUNT, "nats a token"),
