@@ -148,7 +148,7 @@ def test_molecules_are_read_from_the_archive_at_equal_distances(tmp_path: Path) 
 
 def test_a_drawn_molecule_keeps_its_bonds_and_letters() -> None:
     drawn = (
-        "<svg><path class='bond-0 atom-0' d='M 1,2 L 3,4' style='fill:none;stroke:#FF0000;stroke-width:2px' />"
+        "<svg><path class='bond-0 atom-0' d='M 1,2 L 3,4' style='fill:none;stroke:#FF0000;width:2px' />"
         "<path class='atom-1' d='M 5,6 Z' fill='#0000FF'/></svg>"
     )
     assert molecules.slim(drawn) == (

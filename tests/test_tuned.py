@@ -42,6 +42,15 @@ def test_every_task_has_them() -> None:
     assert {f"rlseq/{name}" for name in FILES} == ours
 
 
+def test_a_file_says_whether_it_was_measured() -> None:
+    root = Path(__file__).parents[1] / "benchmarks" / "results"
+    measured = json.loads((root / "tuned.json").read_text("utf-8"))["results"]
+    for name in FILES:
+        text = (files("rlseq.training") / "tuned" / f"{name}.yaml").read_text("utf-8")
+        says = text.startswith("# Measured by benchmarks/tuned.py (benchmarks/results/tuned.json).\n")
+        assert says == (f"rlseq/{name}" in measured), name
+
+
 def test_other_tasks_have_none() -> None:
     for id in ("mine/Task-v0", "rlseq/../x"):
         assert tuned_settings(id) == TunedSettings()
