@@ -37,26 +37,42 @@ class TokenizerOptions(EnvOptions, total=False):
     languages: Sequence[str] | None  # of sources and of texts, for a tokenizer that has several
 
 
-class TextOptions(TokenizerOptions, total=False):
-    """Options of tasks on the texts of a corpus."""
+class SourceOptions(EnvOptions, total=False):
+    """Options of tasks that read texts."""
 
     max_source_len: PositiveInt | None  # the most tokens of a source; as the model has positions for
     too_long: str  # "cut" (the default) shortens sources that have more, "refuse" is an error
 
 
-class FileOptions(TextOptions, total=False):
-    """Options of tasks on texts from files."""
+class ReferenceOptions(EnvOptions, total=False):
+    """Options of tasks on texts from files, as they are written."""
 
     max_len: PositiveInt | None  # T, EOS included; the longest reference when not given. Longer are left out
     skip_bad: bool  # True passes over lines that cannot be used; False (the default) refuses them
     words: TaskSpec | None  # vocabularies and sizes of a trained policy, not those of the training part
 
 
-class CorpusOptions(FileOptions, total=False):
-    """Options of tasks that make vocabularies from texts of any kind."""
+class CountedOptions(ReferenceOptions, total=False):
+    """Options of tasks that make a vocabulary from texts, and take no tokenizer."""
 
     min_count: int  # words that training has less often are unknown; 1
     vocab_size: PositiveInt | None  # V at most, the most frequent words
+
+
+class CountedPairOptions(SourceOptions, CountedOptions, total=False):
+    """Options of tasks that make vocabularies from pairs of texts, and take no tokenizer."""
+
+
+class TextOptions(TokenizerOptions, SourceOptions, total=False):
+    """Options of tasks on the texts of a corpus."""
+
+
+class FileOptions(TextOptions, ReferenceOptions, total=False):
+    """Options of tasks on texts from files."""
+
+
+class CorpusOptions(FileOptions, CountedPairOptions, total=False):
+    """Options of tasks that make vocabularies from texts of any kind."""
 
 
 class CorpusTask(SequenceEnv):
@@ -147,7 +163,7 @@ def of_all_tasks(options: TokenizerOptions) -> EnvOptions:
     return cast(EnvOptions, {name: value for name, value in options.items() if name in known})
 
 
-def reading_of(options: CorpusOptions, level: Level, reads: bool) -> Reading:
+def reading_of(options: CountedOptions, level: Level, reads: bool) -> Reading:
     """Return how the texts of a task become ids.
 
     Args:
@@ -157,7 +173,8 @@ def reading_of(options: CorpusOptions, level: Level, reads: bool) -> Reading:
     """
     min_count, vocab_size = options.get("min_count", 1), options.get("vocab_size")
     chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
-    words = given_words(options.get("words"), options, reads, **chosen)
+    of_tokenizer = cast(TokenizerOptions, options)  # of which a task without a tokenizer has none
+    words = given_words(options.get("words"), of_tokenizer, reads, **chosen)
     return Reading(level, min_count, vocab_size, skip_bad=options.get("skip_bad", False), words=words)
 
 

@@ -14,7 +14,7 @@ from rlseq.data.encode import Reading, load
 from rlseq.data.formats import Pair, Records
 from rlseq.data.locate import Origin, Where, find
 from rlseq.data.smiles import CHECKS, smiles_formats, tokens_of
-from rlseq.envs.corpus_task import CorpusTask, FileOptions
+from rlseq.envs.corpus_task import CorpusTask, ReferenceOptions
 from rlseq.envs.molecule_rules import MoleculeRules, ToText
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import checked_arguments
@@ -36,7 +36,7 @@ class Molecules(CorpusTask):
             name of `rlseq metrics`, such as "bleu"; or any reward.
         form: "smiles", or "selfies" (Krenn et al. 2020; needs selfies), of which every text is a molecule.
         check: of what is valid: "syntax", or "rdkit", which also refuses rings without a Kekulé form.
-        **options: see `FileOptions`; a pretrained model's tokenizer has no words for atoms.
+        **options: see `ReferenceOptions`; a pretrained model's tokenizer has no words for atoms.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -50,10 +50,8 @@ class Molecules(CorpusTask):
         reward: RewardLike = "rules",
         form: str = "smiles",
         check: str = "syntax",
-        **options: Unpack[FileOptions],
+        **options: Unpack[ReferenceOptions],
     ) -> None:
-        if options.get("tokenizer") is not None:
-            raise ValueError("a word of this task is an atom, a bond or a bracket; leave tokenizer out")
         written, checked = pick(MOLECULE_FORMS, form, "form"), pick(CHECKS, check, "check")
         toy = Origin(lambda: iter(toy_molecules()))
         found = {"all": toy} if path is None else find(path, smiles_formats(checked))

@@ -14,7 +14,7 @@ from rlseq.data.abc import Tune, abc_formats
 from rlseq.data.encode import load
 from rlseq.data.locate import Origin, Where, find
 from rlseq.data.notes import MIDDLE_C, scale_of, word_of
-from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
+from rlseq.envs.corpus_task import CorpusTask, CountedPairOptions, reading_of
 from rlseq.envs.music_rules import MusicRules
 from rlseq.envs.piano_roll import piano_roll
 from rlseq.envs.text import copied
@@ -36,7 +36,7 @@ class Music(CorpusTask):
         opening: bars that are read.
         reward: "form", the three rules; "key", "metre" or "closure"; a sum such as
             "metre + 0.5*closure + 0.1*bleu_2"; a name of `rlseq metrics`, or any reward.
-        **options: see `CorpusOptions`; a pretrained model's tokenizer has no words for notes.
+        **options: see `CountedPairOptions`; a pretrained model's tokenizer has no words for notes.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -51,10 +51,8 @@ class Music(CorpusTask):
         bars: Annotated[int, Range(2, 64)] | None = None,
         opening: PositiveInt = 1,
         reward: RewardLike = "form",
-        **options: Unpack[CorpusOptions],
+        **options: Unpack[CountedPairOptions],
     ) -> None:
-        if options.get("tokenizer") is not None:
-            raise ValueError("a word of this task is a note with its duration; leave tokenizer out")
         wanted = bars or (4 if path is None else 8)
         if opening >= wanted:
             raise ValueError(f"opening must be less than bars, which are {wanted}, got {opening}")

@@ -14,7 +14,7 @@ from rlseq.data.encode import load
 from rlseq.data.formats import Pair
 from rlseq.data.locate import Origin, Where, find
 from rlseq.data.poems import Syllable, as_poem, commonest_form, poem_formats, readings_of, syllable_of
-from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
+from rlseq.envs.corpus_task import CorpusTask, CountedOptions, reading_of
 from rlseq.envs.poem_rules import PoemRules
 from rlseq.envs.text import AgainstAll, copied
 from rlseq.types import HeldOut, Reward, RewardLike
@@ -38,7 +38,7 @@ class Poems(CorpusTask):
         reward: "form", the three rules; "lines", "tones" or "rhyme"; "bleu_2", "bleu_3" or "bleu_4" with all
             poems as references; a sum such as "form + 0.5*bleu_3"; another name of `rlseq metrics`, or any
             reward.
-        **options: see `CorpusOptions`; a pretrained model's tokenizer has no word for each character.
+        **options: see `CountedOptions`; a pretrained model's tokenizer has no word for each character.
     """
 
     held_out: ClassVar[HeldOut] = {"split": "test"}
@@ -53,10 +53,8 @@ class Poems(CorpusTask):
         lines: Annotated[int, Range(2, 64)] | None = None,
         syllables: Annotated[int, Range(3, 32)] | None = None,
         reward: RewardLike = "form",
-        **options: Unpack[CorpusOptions],
+        **options: Unpack[CountedOptions],
     ) -> None:
-        if options.get("tokenizer") is not None:
-            raise ValueError("a word of this task is a character; leave tokenizer out")
         if path is None and (lines not in (None, 4) or syllables not in (None, 5)):
             raise ValueError(f"generated poems have 4 lines of 5 syllables, got lines={lines}, {syllables=}")
         toy = Origin(lambda: iter(toy_poems()))

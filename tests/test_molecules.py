@@ -130,11 +130,6 @@ def test_a_reward_on_one_property_can_be_joined_by_variety() -> None:
     assert {"valid", "novel", "unique", "diversity"} <= rlseq.evaluate(policy, env, limit=8).keys()
 
 
-def test_a_tokenizer_is_refused() -> None:
-    with pytest.raises(ValueError, match="a word of this task is an atom"):
-        molecules(tokenizer="t5-small")
-
-
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str, extra: str) -> Any:
         raise ImportError(f"{module} is not installed here; pip install 'rlseq[{extra}]'")

@@ -284,10 +284,3 @@ def test_an_opening_of_several_bars() -> None:
     assert env.metrics["metre"].__self__.bars == 2
     with pytest.raises(ValueError, match="opening must be less than bars, which are 4, got 4"):
         music(opening=4)
-
-
-def test_a_tokenizer_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="a word of this task is a note with its duration; leave tokenizer out"
-    ):
-        music(tokenizer="t5-small")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rlseq
+from rlseq.cli.commands import list_or_show
 from rlseq.data.formats import DataError
 from rlseq.data.poems import commonest_form, rhyme_of, table_of_readings, verses_of
 from rlseq.engine.references import sample_references
@@ -180,8 +181,15 @@ def test_poems_of_another_form_are_refused_by_line(tmp_path: Path, own: dict[str
     assert env.size == 2
     with pytest.raises(ValueError, match="generated poems have 4 lines of 5 syllables, got lines=8"):
         poems(lines=8)
-    with pytest.raises(ValueError, match="a word of this task is a character; leave tokenizer out"):
-        poems(tokenizer="t5-small")
+
+
+@pytest.mark.parametrize("option", ["tokenizer", "prompt", "languages"])
+@pytest.mark.parametrize("name", ["Poems", "Music", "Molecules"])
+def test_options_of_a_tokenizer_are_neither_listed_nor_taken(name: str, option: str) -> None:
+    assert option not in list_or_show("envs", f"rlseq/{name}-v0").split("options: ")[-1]
+    given: dict[str, Any] = {option: "t5-small"}
+    with pytest.raises(TypeError, match=f"{name} has no option '{option}'"):
+        rlseq.make(f"rlseq/{name}-v0", **given)
 
 
 # ── a text as states and actions ─────────────────────────────────────────────────────────────────────
