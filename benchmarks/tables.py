@@ -51,7 +51,7 @@ from tabled.tasks import (
     tasks,
     tunes,
 )
-from tabled.unpaired import style
+from tabled.unpaired import molecules, style, summaries
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -85,6 +85,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loading": loading,
     "matmul": matmul,
     "mbr": mbr,
+    "molecules": molecules,
     "oracle": oracle,
     "peers": peers,
     "pretrain": pretrain,
@@ -97,6 +98,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "solve-copy": solve_copy,
     "sparse": sparse,
     "stale": stale,
+    "summaries": summaries,
     "tasks": tasks,
     "throughput": throughput,
     "training": training,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tabled import markdown, origin, runs
 
 
@@ -24,3 +26,63 @@ def style() -> str:
         head = ["", "style", "fluency", "content", "reconstruction", "alarm", f"of “{asked}”"]
         text += markdown(head, rows) + origin(run)
     return text
+
+
+def summaries() -> str:
+    """ROUGE-L of summaries that were learned without pairs, and of simple rules and pairs beside them."""
+    text = ""
+    for run in runs("summaries"):
+        ways = run["results"]["ways"]
+        rows = [
+            [
+                way,
+                f"{found['rouge_l']:.3f}",
+                "" if way == "likelihood, longer" else gain(found["against longer"]),
+                f"{found['exact']:.2f}",
+                f"{found['different']:.2f}",
+                f"{found['words']:.1f}",
+                "" if found.get("reconstruction") is None else f"{found['reconstruction']:.2f}",
+                found.get("updates", ""),
+                len(found["alarms"]) if "alarms" in found else "",
+                found["texts"][0],
+            ]
+            for way, found in ways.items()
+        ]
+        head = ["", "ROUGE-L", "against longer", "exact", "different", "words", "reconstruction"]
+        head += ["updates", "alarms", f"where “{run['results']['items'][0]['references'][0]}” is right"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def molecules() -> str:
+    """Judges of sampled molecules after likelihood and after each reward, and their variety."""
+    text = ""
+    for run in runs("molecules"):
+        results = run["results"]
+        rows = [["molecules of the test", "", *_judged(results["real"]), "", "", ""]]
+        for stage, found in results["stages"].items():
+            gains = [gain(found["against longer"][name]) for name in ("rules", "qed")]
+            rows.append(
+                [
+                    stage,
+                    f"{found['syntax']:.3f}",
+                    *_judged(found),
+                    *(gains if stage != "longer" else ("", "")),
+                    "" if stage == "likelihood" else str(len(found["alarms"])),
+                ]
+            )
+        head = ["samples", "rules, by syntax", "rules", "valid", "unique of valid", "diversity of valid"]
+        head += ["QED of valid", "rules, against longer", "QED, against longer", "alarms"]
+        text += markdown(head, rows) + origin(run)
+    return text
+
+
+def _judged(found: dict[str, float]) -> list[str]:
+    """Return the cells of the judges; variety and QED are shares of what is valid."""
+    shares = [found[name] / max(found["valid"], 1e-9) for name in ("unique", "diversity", "qed")]
+    return [f"{value:.3f}" for value in (found["rules"], found["valid"], *shares)]
+
+
+def gain(found: dict[str, Any]) -> str:
+    """Return a difference with its interval and p-value."""
+    return f"{found['estimate']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}], p = {found['p']:.4f}"
