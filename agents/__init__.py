@@ -141,7 +141,7 @@ FUNCTIONS: dict[str, Mapping[str, Any]] = {
     "pay": PAYS,
     "reading": READINGS,
     "relaxation": RELAXATIONS,
-    "shaping": SHAPINGS,
+    "fitness_shaping": SHAPINGS,
     "unroll": UNROLLS,
 }
 

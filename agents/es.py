@@ -21,7 +21,9 @@ class Antithetic(BlackBox):
     """Pairs of policies θ ± σε along some directions ε, whose returns are compared."""
 
     population: Annotated[int, Range(2)] = 8  # N, perturbed policies, an even number that divides the rows
-    shaping: Shaping = centred_ranks  # what a step is made from: centred_ranks of the returns, or none
+    fitness_shaping: Shaping = (
+        centred_ranks  # what a step is made from: centred_ranks of the returns, or none
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +51,7 @@ class Antithetic(BlackBox):
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Return a loss whose value is minus the mean return, and whose gradient is minus the estimate."""
         scores = self.scores(batch)
-        slope = self.slope(self.shaping(scores), self.pairs(seed_of(batch)))
+        slope = self.slope(self.fitness_shaping(scores), self.pairs(seed_of(batch)))
         theta = flat(self.parameters)
         loss = -(slope * (theta - theta.detach())).sum() - scores.mean()
         return loss / this_rank().of, {"score_std": scores.std(correction=0), "score_best": scores.max()}
@@ -59,8 +61,8 @@ class Antithetic(BlackBox):
 class ES(Antithetic):
     """∇J ≈ E[ (J(θ + σε) − J(θ − σε)) / 2σ · ε ],   ε ~ N(0, I).
 
-    Salimans et al. 2017; the pairs θ ± σε are "antithetic". For J as it is (`shaping="none"`) this is the
-    gradient of J's mean under a normal distribution around θ, which is ∇J up to terms of σ².
+    Salimans et al. 2017; the pairs θ ± σε are "antithetic". For J as it is (`fitness_shaping="none"`) this is
+    the gradient of J's mean under a normal distribution around θ, which is ∇J up to terms of σ².
     """
 
     directions: Directions = every_entry  # which ε are drawn: every_entry on its own, or low_rank matrices

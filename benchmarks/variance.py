@@ -56,7 +56,7 @@ class Case:
 PLAIN = "REINFORCE, none"  # by whose variance others are divided
 K4 = {"samples": 4}
 MOVED = {"kl": 0.0, "samples": 4}
-AS_PAID = {"shaping": "none", "sigma": 0.2}  # the larger σ, the less noise, and the more bias
+AS_PAID = {"fitness_shaping": "none", "sigma": 0.2}  # the larger σ, the less noise, and the more bias
 CASES = {
     **{
         f"REINFORCE, {name}": Case("reinforce", {"baseline": name})

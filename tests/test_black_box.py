@@ -67,7 +67,7 @@ def test_evolution_strategies_follow_the_gradient() -> None:
     """Along orthogonal directions of length √P the sum is the gradient up to σ²; the drawn ones are such
     on the average."""
     env, policy = small()
-    agent: Any = rlseq.make_agent("es", policy, shaping="none", sigma=5e-3)
+    agent: Any = rlseq.make_agent("es", policy, fitness_shaping="none", sigma=5e-3)
     basis = torch.linalg.qr(torch.randn(agent.size, agent.size))[0] * agent.size**0.5
     steps = agent.sigma * basis
     found = agent.slope(exact_scores(agent, env, torch.cat([steps, -steps])), basis)
@@ -95,7 +95,7 @@ def test_the_mean_over_directions_of_low_rank_is_the_gradient() -> None:
     """By the exact returns of the perturbed policies, within four standard errors of every entry."""
     env, policy = small()
     agent: Any = rlseq.make_agent(
-        "es", policy, shaping="none", sigma=0.01, population=400, directions="low_rank", only="head.*"
+        "es", policy, fitness_shaping="none", sigma=0.01, population=400, directions="low_rank", only="head.*"
     )
     scores, drawn = exact_scores(agent, env, agent.perturbations(5)), agent.pairs(5)
     each = ((scores[:200] - scores[200:]) / 0.02).unsqueeze(1) * drawn
@@ -110,7 +110,9 @@ def test_the_mean_over_directions_of_low_rank_is_the_gradient() -> None:
 def test_sampled_estimates_are_right_on_the_average(name: str) -> None:
     """Along the gradient, the mean of many batches is within three standard errors of it."""
     env, policy = small(rows=64)
-    agent: Any = rlseq.make_agent(name, policy, shaping="none", sigma=0.2, population=16, only="head.*")
+    agent: Any = rlseq.make_agent(
+        name, policy, fitness_shaping="none", sigma=0.2, population=16, only="head.*"
+    )
     gradient, found = rlseq.exact.gradient(policy, env)["head.weight"], []
     for _ in range(80):
         policy.zero_grad()
@@ -243,7 +245,7 @@ def test_a_search_acts(id: str, name: str) -> None:
             r"only='haed.\*' matches no trainable parameter of this Recurrent; .*head",
         ),
         ("es", {"sigma": 0.0}, "sigma must be a finite number > 0"),
-        ("es", {"shaping": "rank"}, "unknown shaping 'rank'"),
+        ("es", {"fitness_shaping": "rank"}, "unknown fitness_shaping 'rank'"),
         ("es", {"directions": "lowrank"}, "unknown directions 'lowrank'.* low_rank"),
         ("cem", {"lr": 1.5}, r"lr must be a number in \(0, 1\], got 1.5"),
         ("cem", {"elites": 1.0}, "elites must be a number"),

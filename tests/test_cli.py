@@ -87,6 +87,21 @@ def test_names_are_listed_and_described(what: str, name: str, words: list[str], 
     assert len(capsys.readouterr().out.splitlines()) > 1
 
 
+def test_no_hyper_parameter_has_the_name_of_a_setting_of_the_run() -> None:
+    from rlseq.agents import AGENTS
+    from rlseq.cli.commands import FLAGS_OF_RUN, FLAGS_OF_TRAINING
+    from rlseq.compare.plan import OF_RUN
+    from rlseq.training.config import TrainConfig
+    from rlseq.training.run_config import RunConfig
+
+    of_run = [
+        name for name, _, _ in (*flags(RunConfig, FLAGS_OF_RUN), *flags(TrainConfig, FLAGS_OF_TRAINING))
+    ]
+    for agent, cls in AGENTS.items():
+        own = {name for name, _, _ in flags(cls, {}, without=("policy",))}
+        assert not own & {*of_run, *OF_RUN}, agent
+
+
 def test_every_hyper_parameter_is_a_flag_with_its_comment(capsys: Any) -> None:
     from rlseq.agents import AGENTS
 
