@@ -36,7 +36,7 @@ class Chat(Dialogues):
         turns: answers in an episode.
         user: the other side, from the second turn on: "recorded" goes on as the thread did, "asks_again"
             repeats its question after an answer that breaks a rule, "self" lets the policy speak for both; or
-            any function of the turns so far that returns a text.
+            any function of the turns so far that returns a text, or None to end.
         reward: "rules"; a name of `rlseq metrics`, such as "chrf" or "bleu", or any reward.
         generic: answers that count as generic; when not given, those of the grammar, or in a file those to
             one question in fifty, and to five at least.

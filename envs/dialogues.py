@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,14 @@ from rlseq.envs.chat_rules import Rules, turns_of
 from rlseq.envs.corpus_task import CorpusTask
 from rlseq.types import LegalRule
 
-User = Callable[[list[str]], str]  # the turns so far -> what the other side says next
+User = Callable[[list[str]], str | None]  # the turns so far -> what the other side says next; None: nothing
 USERS = {"recorded": "recorded", "asks_again": "asks_again", "self": "self"}
-Said = dict[tuple[int, tuple[int, ...]], list[int]]  # the other side's ids, by item and what was said before
+Said = dict[tuple[int, str, tuple[int, ...]], list[int]]  # its ids, by item, question, and the words since
+NO_ITEM = -1  # of a question that was given to `generate`
+
+
+def silent(turns: list[str]) -> None:
+    """Say nothing, so that a dialogue ends after its first answer."""
 
 
 class Dialogues(CorpusTask):
@@ -29,6 +35,11 @@ class Dialogues(CorpusTask):
     user: str | User
     rules: Rules
     said: Said
+
+    def without_data(self, options: Mapping[str, Any]) -> None:
+        """Let the policy speak for both sides if it has learned to; else end after its first answer."""
+        self.turns, self.said = options.get("turns", 1), {}
+        self.user = "self" if options.get("user") == "self" else silent
 
     @cached_property
     def turn(self) -> int:
@@ -44,7 +55,7 @@ class Dialogues(CorpusTask):
         for row in ((ended % 2 == 1) & ~self.done).nonzero().flatten().tolist():
             ids = self.tokens[row, : int(self.length[row])].tolist()
             last = len(ids) - ids[::-1].index(self.turn)
-            forced[row] = self._answered(int(self.context["index"][row]), tuple(ids[:last]))[len(ids) - last]
+            forced[row] = self._answered(*self._asked(row), tuple(ids[:last]))[len(ids) - last]
         return forced
 
     def legal(self) -> Tensor | LegalRule | None:
@@ -59,15 +70,25 @@ class Dialogues(CorpusTask):
         forced = self.spoken()
         super().append(torch.where(forced < 0, actions, forced))
 
-    def _answered(self, item: int, before: tuple[int, ...]) -> list[int]:
+    def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Return sequences of ids as text; of an answer alone without the word that gives the turn away."""
+        texts = super().texts(tokens, mask)
+        return [text.removesuffix(TURN).rstrip() for text in texts] if self.user is silent else texts
+
+    def _asked(self, row: int) -> tuple[int, str]:
+        """Return the item and the question of a row; no item where the question was given to `generate`."""
+        if "references" not in self.context:
+            return NO_ITEM, self.sources()[row]
+        item = int(self.context["index"][row])
+        return item, self.rules.questions[item]
+
+    def _answered(self, item: int, question: str, before: tuple[int, ...]) -> list[int]:
         """Return the ids of the other side's turn, its end included; EOS where it has nothing to say."""
-        if (item, before) not in self.said:
-            said = self._says(
-                item, turns_of(self.rules.questions[item], self.vocab.decode(list(before)))[:-1]
-            )
-            end = [self.vocab.eos or 0] if said is None else [*self.vocab.encode(said), self.turn]
-            self.said[item, before] = end
-        return self.said[item, before]
+        key = item, question, before
+        if key not in self.said:
+            said = self._says(item, turns_of(question, self.vocab.decode(list(before)))[:-1])
+            self.said[key] = [self.vocab.eos or 0] if said is None else [*self.vocab.encode(said), self.turn]
+        return self.said[key]
 
     def _says(self, item: int, turns: list[str]) -> str | None:
         """Return what the other side says after these turns; None at the end of a dialogue."""
@@ -77,5 +98,7 @@ class Dialogues(CorpusTask):
             return self.user(turns)
         if self.user == "asks_again" and self.rules.count(turns[:-1], turns[-1]):
             return turns[-2]
+        if item == NO_ITEM:
+            return None
         recorded = turns_of(turns[0], self.corpus.texts(torch.tensor([item]))[0][0])
         return recorded[len(turns)] if len(recorded) > len(turns) + 1 else None

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 import rlseq
+from rlseq.cli.command_line import main
 from rlseq.data.formats import DataError, Pair, Problem
 from rlseq.data.threads import thread_formats
 from rlseq.discriminators import Adversary
@@ -175,6 +176,37 @@ def test_likelihood_and_reinforce_go_through_dialogues() -> None:
         "off_topic",
         "distinct_2",
     }
+
+
+def talkative(env: Any) -> Any:
+    """A policy that says "oh" and gives the turn away, each with probability ½."""
+    policy = rlseq.make_policy("seq2seq", env, hidden=4, embedding=4)
+    with torch.no_grad():
+        policy.head.weight[:, -1] = -50  # the bias
+        policy.head.weight[[*env.vocab.encode("oh"), env.turn], -1] = 0
+    return policy
+
+
+@pytest.mark.parametrize("user", ["recorded", "asks_again", "self"])
+def test_a_run_of_several_turns_answers_questions_without_its_data(
+    tmp_path: Path, capsys: Any, user: str
+) -> None:
+    env, run = chat(4, turns=2, user=user, max_len=24), str(tmp_path / "run")
+    agent = rlseq.make_agent("mle", talkative(env), lr=1e-6)
+    rlseq.train(agent, env, updates=1, out=run, quiet=True, probe=False)
+    main(["generate", run, ASKED, "how is the kind queen today", "--decode", "sample", "--n", "8"])
+    texts = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert len(texts) == 16
+    assert any("oh" in text for text in texts)
+    assert any("<turn>" in text for text in texts) == (user == "self")
+
+
+def test_the_other_side_repeats_the_question_that_was_given() -> None:
+    env, asked = chat(2, turns=2, user="asks_again", max_len=24), (ASKED, "how is the kind queen today")
+    found = rlseq.generate(talkative(env), env, asked, rlseq.Sample(), n=8)
+    for question, texts in zip(asked, found, strict=True):
+        second = [text.split("<turn>")[1].strip() for text, _ in texts if text.count("<turn>") > 1]
+        assert set(second) == {question}
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────

@@ -146,6 +146,13 @@ class Task:
         """Return a source in the form in which the task reads it: a text without blanks around it."""
         return source.strip() if isinstance(source, str) else source
 
+    def without_data(self, options: Mapping[str, Any]) -> None:
+        """Set what `legal` and `as_source` need where a policy writes without data and constructor.
+
+        Args:
+            options: those with which the task of the training was made.
+        """
+
     # ── the episodes ─────────────────────────────────────────────────────────────────────────────────
 
     @property

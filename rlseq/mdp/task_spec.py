@@ -88,17 +88,21 @@ class TaskSpec:
             stored.get("noise", 0),
         )
 
-    def env(self, task: type[SequenceEnv] = SequenceEnv, **options: Any) -> SequenceEnv:
+    def env(
+        self, task: type[SequenceEnv] = SequenceEnv, made: Mapping[str, Any] = {}, **options: Any
+    ) -> SequenceEnv:
         """Return a task with these words and sizes, without items and without a reward.
 
         Args:
             task: its class; methods of `METHODS` that it should have, and has not, are refused when called.
+            made: the options with which the task of the training was made, for `without_data`.
             **options: see `EnvOptions`.
         """
         lacking = {name: partial(_refuse, name) for name in set(self.methods) - {*own_methods(task)}}
         cls = type(task.__name__, (_WithoutData, task), {"__doc__": task.__doc__, **lacking})
-        made: SequenceEnv = cls(self, **options)
-        return made
+        env: SequenceEnv = cls(self, **options)
+        env.without_data(made)
+        return env
 
     def items(self) -> dict[str, Tensor]:
         """One item of zeros, from which a task learns shapes and types."""

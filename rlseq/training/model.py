@@ -279,7 +279,7 @@ def _without_data(found: _Found, device: str | torch.device) -> SequenceEnv | No
     if isinstance(found.spec, ControlSpec):
         return None
     cls = task_class(found.run.env) if found.run.env in ids() else SequenceEnv
-    return found.spec.env(cls, device=device, seed=found.run.seed)
+    return found.spec.env(cls, found.run.options, device=device, seed=found.run.seed)
 
 
 def _policy(found: _Found, env: Any, device: str | torch.device) -> Any:
