@@ -127,6 +127,15 @@ def test_a_run_is_trained_scored_and_used(run: str, capsys: Any) -> None:
     assert float(lines[0][1]) >= float(lines[1][1])
 
 
+def test_minimum_bayes_risk_is_tested_with_settings(run: str, capsys: Any) -> None:
+    mbr = ("evaluate", run, "--decode", "mbr", "--texts", "4", "--samples")
+    assert typed(*mbr, "2") == 2
+    assert "as a command --utility bleu" in capsys.readouterr().err
+    assert typed(*mbr, "2", "--utility", "bleu", "--beam", "2") == 0
+    assert typed(*mbr, "1", "--utility", "bleu") == 2
+    assert "samples must be an integer ≥ 2" in capsys.readouterr().err
+
+
 def test_figures_of_all_texts_at_once_are_those_of_sacrebleu(run: str, capsys: Any) -> None:
     model = rlseq.load(run)
     policy, env = model.policy, model.task(**held_out_options(model.run.env))

@@ -137,7 +137,7 @@ def test_a_short_file_is_not_skipped(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x.tsv: expected pairs to train on, got none"):
+    with pytest.raises(DataError, match=r"x.tsv: expected items to train on, got none"):
         load(find(write(tmp_path, "")))
     with pytest.raises(DataError, match=r"got none; skipped 2, the first: .*x.tsv:1: expected source TAB"):
         load(find(write(tmp_path, "a\nb\n")), "train", Reading(skip_bad=True))

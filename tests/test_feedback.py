@@ -154,6 +154,10 @@ def test_the_terminal_asks_and_goes_back(
 ) -> None:
     out = tmp_path / "labels.jsonl"
     words = ["label", str(run), "--terminal", "--number", "4", "--out", str(out)]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    main(words)
+    assert "nothing is labelled yet" in capsys.readouterr().err
+    assert not out.exists()
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n5\n2\nu\n0\n"))
     main(words)
     assert [row["better"] for row in read(out)] == [0, None]

@@ -183,7 +183,7 @@ def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("content", "flags", "told"),
     [
-        ("", [], "x.tsv: expected pairs to train on, got none"),
+        ("", [], "x.tsv: expected items to train on, got none"),
         (
             "a\tb\n",
             [],

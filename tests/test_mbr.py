@@ -113,7 +113,7 @@ def test_texts_are_generated_best_first() -> None:
 def test_the_utility_is_that_of_the_reward() -> None:
     env, policy = writer(reward="bleu")
     assert rlseq.evaluate(policy, env, decode="mbr", limit=4)["reward"] >= 0
-    with pytest.raises(ValueError, match=r"the reward of this task, .*, is none; name one"):
+    with pytest.raises(ValueError, match=r"the reward of this task, .*, is not a single metric .*; name one"):
         rlseq.rollout(policy, writer()[0], decode=MBR())
     with pytest.raises(ValueError, match="length does not compare two texts"):
         rlseq.rollout(policy, env, decode=MBR(utility="length"))

@@ -136,6 +136,10 @@ def test_a_user_s_tunes_are_a_task(tmp_path: Path) -> None:
     head = "M:2/4\nL:1/8\nK:D\n"
     good = "".join(f"X:{n}\n{head}{bar}|f4|e4|d4|\n\n" for n, bar in enumerate(openings))
     path.write_text(f"{good}X:99\n{head}d4|f4|ef|d4|\n", "utf-8")
+    other = path.with_suffix(".mid")
+    other.touch()
+    with pytest.raises(DataError, match=r"expected a file .abc, a folder .* got .mid$"):
+        music(path=str(other))
     with pytest.raises(
         DataError, match=r"mine.abc:221: expected bars of 2/4, 4 eighths, got one of 2: 'e \^f'"
     ):

@@ -214,6 +214,11 @@ def _evaluate(
     /,
     option: tuple[str, ...] = (),
     decode: str = "greedy",
+    width: int = 5,
+    temperature: float = 1.0,
+    samples: int = 32,
+    utility: str = "",
+    beam: int = 0,
     metrics: tuple[str, ...] = (),
     pooled: tuple[str, ...] = (),
     texts: int | None = None,
@@ -230,6 +235,11 @@ def _evaluate(
         option: options of the task, such as path=new.tsv for a test on other data; the vocabulary of the run
             is kept.
         decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
+        width: number of hypotheses in the beam.
+        temperature: the temperature of sampling, by which logits are divided.
+        samples: number of samples that mbr compares with each other.
+        utility: the metric by which mbr compares them; the reward of the run when not given.
+        beam: number of texts of a beam search that are candidates of mbr beside the samples.
         metrics: metrics to report beside the reward, as means over items; by default those of the task.
         pooled: corpus-level metrics, computed over all texts together as in papers: bleu, chrf, per, …
         texts: the largest number of items, drawn at random by a fixed seed; by default all items.
@@ -241,7 +251,8 @@ def _evaluate(
     """
     from rlseq.cli import commands
 
-    commands.evaluate(run, option, decode, metrics or None, pooled, texts, best, memorisation)
+    sizes = {"width": width, "temperature": temperature, "samples": samples, "utility": utility, "beam": beam}
+    commands.evaluate(run, option, decode, sizes, metrics or None, pooled, texts, best, memorisation)
 
 
 def _generate(

@@ -140,6 +140,9 @@ def label_texts(words: Sequence[str], text: str) -> None:
         raise ValueError(f"name a run, or two: rlseq label runs/chat; got {len(runs)}")
     found = fields_of(LabelConfig, given, FLAGS_OF_LABEL) | {"options": settings(given.option, "option")}
     path = label(runs[0], LabelConfig(**found | {"other": runs[1] if len(runs) == 2 else None}))
+    if not path.exists():
+        sys.stderr.write("rlseq: nothing is labelled yet; the same command asks again\n")
+        return
     sys.stdout.write(f"{path}\n")
     sys.stderr.write(f"rlseq: learn a reward from them: rlseq reward-model {path} --out runs/reward-model\n")
 
@@ -298,6 +301,7 @@ def evaluate(
     run: Path,
     option: Sequence[str],
     decode: str,
+    sizes: Mapping[str, Any],
     metrics: Sequence[str] | None,
     pooled: Sequence[str],
     texts: int | None,
@@ -311,7 +315,7 @@ def evaluate(
     env = model.task(**{**held_out, **other})
     metrics = model.run.metrics if metrics is None else metrics
     chosen = None if metrics is None else {name: metric(env, name) for name in metrics if name not in ALWAYS}
-    found = evaluate_texts(model.policy, env, decode, chosen, texts)
+    found = evaluate_texts(model.policy, env, _decoder(model, decode, sizes), chosen, texts)
     scores = found.means()
     if pooled:
         scores |= {f"pooled_{name}": value for name, value in found.pooled(env, pooled).items()}
@@ -322,6 +326,14 @@ def evaluate(
     if not other:
         _say_changed(run, model)
     sys.stdout.write(lines)
+
+
+def _decoder(model: Model, name: str, settings: Mapping[str, Any]) -> Any:
+    """Return a decoder by name with those of the settings that it has."""
+    decoder: Any = pick(DECODERS, name, "decoder")
+    reward = model.run.options.get("reward")
+    typed = {**settings, "utility": settings["utility"] or (reward if isinstance(reward, str) else "")}
+    return replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
 
 
 def _say_changed(run: Path, model: Model) -> None:
@@ -346,10 +358,7 @@ def generate(
 ) -> None:
     """Print texts of the policy of a run, one a line; several for a source with their rank and score."""
     model = load(run, best=best)
-    decoder: Any = pick(DECODERS, decode, "decoder")
-    reward = model.run.options.get("reward")
-    typed = {**settings, "utility": settings["utility"] or (reward if isinstance(reward, str) else "")}
-    decoder = replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
+    decoder = _decoder(model, decode, settings)
     if model.reads and model.spec.source_vocab is not None:
         for name in filter(_is_file, sources):
             warnings.warn(

@@ -203,7 +203,7 @@ def _build(origins: Mapping[str, Origin], reading: Reading, assign: Assign, fold
     if not len(surveys["all" if "all" in surveys else "train"].pairs):
         some = f"; skipped {problems.count:,}, the first: " if problems.count else ""
         skipped = some + "".join(map(str, problems.first[:1]))
-        raise DataError(f"{_named(origins)}: expected pairs to train on, got none{skipped}")
+        raise DataError(f"{_named(origins)}: expected items to train on, got none{skipped}")
     places = {name: assign_parts(name, seen, assign) for name, seen in surveys.items()}
     rows = partial(rows_of, origins, places)
     words = partial(_words, reading=reading, name=_named(origins))

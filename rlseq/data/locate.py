@@ -118,6 +118,11 @@ def _forms(formats: Formats) -> str:
     """The forms of a path that are accepted, for an error."""
     if _texts(formats):
         return "expected a .txt with a text a line, or a folder of train.txt, dev.txt and test.txt"
+    if ".tsv" not in formats:
+        return (
+            f"expected a file {', '.join(formats)}, a folder of train, dev and test in these forms, or parts "
+            'of any name, path={"train": …, "test": …}'
+        )
     return (
         f"expected a file {', '.join(formats)}; x.src beside x.tgt, x.ref, or x.ref0, x.ref1, …; a folder of "
         'train, dev and test in these forms; aligned files of any name, path=["x.en", "x.de"]; or parts of '
@@ -153,9 +158,11 @@ def _mend(path: Path, formats: Formats) -> str:
         return f"; unpack it: gunzip {path}"
     if _texts(formats):
         return "; pairs belong to rlseq/Parallel-v0"
-    if path.suffix == ".json":
+    if path.suffix == ".json" and ".jsonl" in formats:
         return f"; write one object a line, to {path.with_suffix('.jsonl').name}"
-    return f"; if its lines are source TAB reference, rename it to {path.stem}.tsv"
+    return (
+        f"; if its lines are source TAB reference, rename it to {path.stem}.tsv" if ".tsv" in formats else ""
+    )
 
 
 def expand(where: object) -> Path:

@@ -135,5 +135,9 @@ def readings_of(where: str | PathLike[str] | None, known: Mapping[str, Syllable]
         return table_of_readings(where).get
     if known is not None:
         return known.get
-    need("pypinyin", "poems")
+    try:
+        need("pypinyin", "poems")
+    except ImportError as error:
+        table = "readings=FILE, a table of characters and their pinyin"
+        raise ImportError(f"readings of characters: {error}; or give {table}") from None
     return from_package

@@ -91,7 +91,8 @@ def utility_of(env: SequenceEnv) -> str:
         return names[0]
     raise ValueError(
         f"minimum Bayes risk compares two texts by a metric, and the reward of this task, "
-        f"{' + '.join(env.parts)}, is none; name one, such as MBR(utility='bleu')"
+        f"{' + '.join(env.parts)}, is not a single metric that compares texts; name one, such as "
+        "MBR(utility='bleu'), as a command --utility bleu"
     )
 
 

@@ -121,7 +121,7 @@ def _questions(
         asked = "pairs" if len(other.texts) == 2 else "single texts"
         raise ValueError(f"{kept} has questions about {asked}; label into another file (--out)")
     if known:
-        sys.stderr.write(f"rlseq: {len(known)} questions of {kept}, drawn before, are asked\n")
+        sys.stderr.write(f"rlseq: {len(known)} questions of {kept}, drawn before, are kept\n")
     lacking = config.number - len(known)
     if lacking > 0:
         drawn = draw_questions(
