@@ -112,6 +112,11 @@ class DAPO(GRPO):
             batch = batch.put(equal, super().write(env.replace(num_envs=len(equal))))
         return batch
 
+    @property
+    def writes_otherwise(self) -> str:
+        """The reason why texts of a batch depend on each other: groups are drawn again."""
+        return f"draws={self.draws}" if self.draws > 1 else ""
+
     def token_weights(self, batch: Rollout) -> Tensor:
         """Return the weights of tokens, 0 in groups whose returns are all equal."""
         return self.aggregate(self.acted(batch).mask & returns_differ(batch).unsqueeze(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -334,6 +335,39 @@ def asks_for_nothing(rewards: Tensor) -> Tensor:
 def test_what_is_no_estimator_is_refused(estimator: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         rlseq.audit(estimator)
+
+
+def looks_up(log_probs: Tensor, rewards: Tensor) -> Tensor:
+    return {"weight": log_probs}["wieght"].sum()
+
+
+def test_an_error_of_an_estimator_is_said_to_be_its_own(capsys: Any) -> None:
+    place = f"{__file__}, line {looks_up.__code__.co_firstlineno + 1}: return"
+    with pytest.raises(
+        ValueError, match=re.escape(f"your estimator looks_up raised KeyError: 'wieght' ({place}")
+    ):
+        rlseq.audit(looks_up)
+    with pytest.raises(SystemExit) as left:
+        main(["audit", f"{__name__}:looks_up"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "your estimator looks_up raised KeyError" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("agent", "hyper", "way"),
+    [("dapo", {"draws": 3}, "draws=3"), ("mixer", {}, r"a gather\(\) of its own")],
+)
+def test_agents_that_write_in_a_way_of_their_own_are_refused(
+    agent: str, hyper: dict[str, Any], way: str
+) -> None:
+    with pytest.raises(ValueError, match=f"writes by {way}"):
+        rlseq.audit(agent, hyper=hyper)
+
+
+def test_a_reward_of_the_agent_s_own_is_audited() -> None:
+    assert rlseq.audit("dapo").bias != rlseq.audit("dapo", hyper={"overlong": 2}).bias
 
 
 def test_bad_settings_are_refused() -> None:

@@ -58,7 +58,8 @@ class Changes:
         try:
             found = [gradient_on(self.estimator, self.names, batch, tables) for batch in self.drawn]
         except (RuntimeError, TypeError, ValueError) as error:
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+            raised = error.__cause__ or error  # by the estimator itself
+            return f"{type(raised).__name__}: {' '.join(str(raised).split())[:80]}"
         return self._change([each.to(torch.float64) for each in found])
 
     def length(self) -> tuple[float | None, float | None]:

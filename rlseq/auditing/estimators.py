@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +102,10 @@ def names_of(estimator: Estimator) -> list[str]:
 
 def loss_of(estimator: Estimator, names: Sequence[str], batch: AuditBatch, tables: Tables) -> Tensor:
     """Return an estimator's loss on a batch, once it is one number with a gradient."""
-    loss = estimator(**{name: ARGUMENTS[name](batch, tables) for name in names})
+    try:
+        loss = estimator(**{name: ARGUMENTS[name](batch, tables) for name in names})
+    except Exception as error:
+        raise ValueError(_whose(estimator, error)) from error
     if not isinstance(loss, Tensor) or loss.shape != ():
         got = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else shown(loss)
         raise ValueError(
@@ -118,6 +122,15 @@ def loss_of(estimator: Estimator, names: Sequence[str], batch: AuditBatch, table
             f"{[round(float(r), 3) for r in batch.rewards]} and lengths {batch.mask.sum(1).tolist()}"
         )
     return loss
+
+
+def _whose(estimator: Estimator, error: Exception) -> str:
+    """Return a message that says which estimator failed, and at which line of its file."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # without that of `loss_of`
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    place = f" ({own[-1].filename}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+    name = getattr(estimator, "__name__", type(estimator).__name__)
+    return f"your estimator {name} raised {type(error).__name__}: {error}{place}"
 
 
 def gradient_on(estimator: Estimator, names: Sequence[str], batch: AuditBatch, tables: Tables) -> Tensor:
@@ -166,7 +179,7 @@ def of_agent(name: str, every: Enumeration, **hyper: Any) -> Estimates:
     agent: Any = make_agent(name, every.policy(), **hyper)
     rows = max(every.config.samples // samples, 1) * samples
     every.batches(every.tables.policy, rows // samples, samples)  # refuses too many
-    batch, chance = every_batch(agent, every.env, rows)
+    batch, chance = every_batch(agent, agent.paid_on(every.env), rows)
     parts = [batch.take(slice(start, start + rows)) for start in range(0, len(batch.actions), rows)]
     weight = agent.policy.head.weight
     slopes = [torch.autograd.grad(agent.loss(part)[0], weight)[0].t().flatten() for part in parts]

@@ -180,6 +180,12 @@ class PolicyGradient(Agent):
         batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
         return replace(batch, samples=self.samples)
 
+    @property
+    def writes_otherwise(self) -> str:
+        """The reason why a batch is not independent texts of the policy, K of each source; empty if it is."""
+        own = [n for n in ("gather", "write") if getattr(type(self), n) is not getattr(PolicyGradient, n)]
+        return f"a {own[0]}() of its own" if own else ""
+
     def prepare(self, batch: Rollout, env: Any) -> Rollout:
         """Return a batch of samples with what the factors need."""
         for factor in (self.credit, self.baseline):

@@ -84,7 +84,8 @@ def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str
 
     Args:
         agent: a policy-gradient agent; what its baseline has learned stays as it is.
-        env: a task with few texts: the rows of all batches together are enumerated.
+        env: a task with few texts: the rows of all batches together are enumerated. Its reward is the one
+            that is learned from, as `agent.paid_on(env)` has it.
         rows: texts in a batch; one group of `agent.samples` when not given.
     """
     return mean_gradient(agent, *every_batch(agent, sequence_env(env), rows or agent.samples))
@@ -92,6 +93,11 @@ def expected_gradient(agent: Any, env: Any, rows: int | None = None) -> dict[str
 
 def every_batch(agent: Any, env: SequenceEnv, rows: int) -> tuple[Rollout, Tensor]:
     """Return every batch of so many texts, one after the other, and the probability of each."""
+    if agent.writes_otherwise:
+        raise ValueError(
+            f"{type(agent).__name__} writes by {agent.writes_otherwise}, and the batches that are enumerated "
+            "have independent texts of the policy, K for each source; take an agent or setting that does so"
+        )
     words, _ = texts(env)
     groups = rows // agent.samples
     choices = [env.size, *[len(words)] * agent.samples] * groups
