@@ -4,10 +4,10 @@
 
 On the default data of `rlseq/Summary-v0` with `pairs=False`, a seq2seq learns by likelihood from summaries of
 other texts, each the most similar one that training has, and goes on: by likelihood, by RLOO with a constant
-reward, by `unpaired` with two step sizes, and by each half of its reward alone. Beside them are two rules, the first sentence and
-the retrieved summary itself, and likelihood with pairs, from random weights and on all texts. Every row has
-as many CPU seconds in all, half of them before it goes on. Tested greedily on all held-out texts; one seed;
-the intervals are over texts.
+reward, by `unpaired` with two step sizes, and by each half of its reward alone. Beside them are two rules,
+the first sentence and the retrieved summary itself, and likelihood with pairs, from random weights and on all
+texts. Every row has as many CPU seconds in all, half of them before it goes on. Tested greedily on all
+held-out texts; one seed; the intervals are over texts.
 """
 
 from __future__ import annotations
