@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -15,7 +16,14 @@ from rlseq.engine.references import check_has_expert, trimmed
 from rlseq.engine.rollout import rollout
 from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import no_reward
-from rlseq.metrics.next_words import Expert, by_edit_distance, by_position, draw_words, expert_for
+from rlseq.metrics.next_words import (
+    Expert,
+    by_edit_distance,
+    by_position,
+    draw_words,
+    expert_for,
+    without_expert,
+)
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import NonNegativeInt, check_fields
 from rlseq.utils.masks import last_of
@@ -82,15 +90,23 @@ class DAgger(MLE):
     def __post_init__(self) -> None:
         check_fields(self)
         super().__post_init__()
-        self.aggregate = LabelledTexts()
+        self.aggregate, self.told = LabelledTexts(), False
 
     def stateful_parts(self) -> dict[str, Stateful]:
         """Return the parts that have a state, the texts that are kept among them."""
         return {**super().stateful_parts(), "aggregate": self.aggregate}
 
     def check(self, env: Any) -> None:
-        """Refuse a task in which no expert knows the next word."""
+        """Refuse a task in which no expert knows the next word; say once where its reward has none."""
         check_has_expert(sequence_env(env))
+        names = without_expert(sequence_env(env).parts) if self.expert is of_reward else []
+        if names and not self.told:
+            self.told = True
+            warnings.warn(
+                f"no expert is known for the reward {', '.join(names)}: labels are by edit distance; pass "
+                "expert='by_edit_distance' if that is meant, or take a policy gradient, such as rloo",
+                stacklevel=2,
+            )
 
     def collect(self, env: Any) -> Rollout:
         """Write texts, label them, and return as many labelled texts, half of them of earlier updates."""

@@ -186,3 +186,19 @@ def test_a_task_without_an_expert_is_refused(id: str, options: Any, message: str
     policy = rlseq.make_policy("gru", env, hidden=8, embedding=4)
     with pytest.raises(ValueError, match=message):
         DAgger(policy).collect(env)
+
+
+def test_labels_by_another_measure_than_the_reward_are_said_once() -> None:
+    def env(**options: Any) -> Any:
+        return rlseq.make("rlseq/Parallel-v0", num_envs=4, **options)
+
+    made = env(reward="bleu")
+    policy = rlseq.make_policy("seq2seq", made, hidden=4, embedding=4)
+    agent = rlseq.make_agent("dagger", policy)
+    with pytest.warns(
+        UserWarning, match="no expert is known for the reward bleu: labels are by edit distance"
+    ):
+        agent.collect(made)
+    agent.collect(made)
+    for expert, reward in (("by_edit_distance", "bleu"), ("of_reward", "wer"), ("of_reward", "edit")):
+        rlseq.make_agent("dagger", policy, expert=expert).collect(env(reward=reward))

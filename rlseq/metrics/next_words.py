@@ -16,13 +16,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rlseq.metrics.edit import EditDistance, Exact
 from rlseq.metrics.positional import accuracy, exact
+from rlseq.metrics.registry import row_of
 from rlseq.types import Context, Reward
 
 # (tokens [B, T], mask [B, T], context, id of EOS or None) -> places [B, T, R, L]
 Expert = Callable[[Tensor, Tensor, Context, int | None], Tensor]
 _FAR = 2**28  # the distance to a reference that an item does not have
 _POSITIONAL: tuple[Reward, ...] = (accuracy, exact)
+_EDITS = (EditDistance, Exact)  # a text without edits is exact
 
 
 def by_edit_distance(tokens: Tensor, mask: Tensor, context: Context, eos: int | None) -> Tensor:
@@ -58,6 +61,14 @@ def by_position(tokens: Tensor, mask: Tensor, context: Context, eos: int | None)
 def expert_for(parts: dict[str, Reward]) -> Expert:
     """Return the expert of a task's reward: by position for `accuracy` and `exact`, else by edit distance."""
     return by_position if any(part in _POSITIONAL for part in parts.values()) else by_edit_distance
+
+
+def without_expert(parts: dict[str, Reward]) -> list[str]:
+    """Return the names of rewards that are metrics, but neither by position nor an edit distance."""
+    metrics = {name: row_of(name).kind for name, part in parts.items() if part not in _POSITIONAL}
+    return [
+        n for n, kind in metrics.items() if kind and not (isinstance(kind, type) and issubclass(kind, _EDITS))
+    ]
 
 
 def draw_words(places: Tensor, references: Tensor, uniform: Tensor) -> Tensor:
