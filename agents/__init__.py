@@ -170,6 +170,8 @@ def function_name(field: str, function: Any) -> str | None:
 
 def _function(field: str, value: Any) -> Any:
     """Return a copy of the function that a name stands for; other values as they are."""
+    if value is None and "none" in FUNCTIONS.get(field, ()):
+        value = "none"  # as words of the command line and YAML are read
     if field not in FUNCTIONS or not isinstance(value, str):
         return value
     return deepcopy(pick(FUNCTIONS[field], value, field))  # a copy, because a baseline may learn

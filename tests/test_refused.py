@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.agents import AGENTS
+from rlseq.agents import AGENTS, function_name
 from rlseq.policy_gradient.baselines import MovingAverage, Regression
 
 
@@ -76,6 +76,13 @@ def test_a_factor_is_a_name_or_a_function(tiny: Any, factor: str) -> None:
     _, policy = tiny()
     with pytest.raises(TypeError, match=f"{factor} must be a function, got 3"):
         rlseq.make_agent("reinforce", policy, **{factor: 3})
+
+
+def test_none_names_the_function_that_changes_nothing(tiny: Any) -> None:
+    _, policy = tiny()
+    for given in ("none", None):  # `--hyper reinforce.baseline=none` is read as None
+        agent = rlseq.make_agent("reinforce", policy, baseline=given, scale=given)
+        assert [function_name(name, getattr(agent, name)) for name in ("baseline", "scale")] == ["none"] * 2
 
 
 def test_what_stands_beside_a_regression_has_nothing_to_learn() -> None:

@@ -140,7 +140,8 @@ class RunReport:
         ended = {"finished": "", "running": " (not finished yet)"}.get(
             self.results["status"], f" ({self.results['status']})"
         )
-        spent = f"{self.results['updates']:,} updates and {self.results['tokens']:,} {self.units[0]}{ended}"
+        updates = f"{self.results['updates']:,} update{'s' * (self.results['updates'] != 1)}"
+        spent = f"{updates} and {self.results['tokens']:,} {self.units[0]}{ended}"
         if not tests:
             return f"{spent}; the policy was never tested."
         begun, end = tests[0], tests[-1]

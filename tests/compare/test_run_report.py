@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ def test_other_environments_have_steps_and_episodes(tmp_path: Path) -> None:
     report = RunReport.load(tmp_path)
     steps = f"{env.counts.as_dict()['tokens']} steps"
     assert f"after 2 updates and {steps}" in report.summary()
+    one = replace(report, results={**report.results, "updates": 1})
+    assert f"after 1 update and {steps}" in one.summary()
     assert report.scores().caption == "Scores in tests, means over episodes."
     html = run_page(report)
     assert steps in html
