@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import gymnasium as gym
 import torch
@@ -11,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 from typing_extensions import Unpack
 
+from rlseq.data.archives import read_array
 from rlseq.data.boxes import BoxScenes, draw_boxes, read_boxes
 from rlseq.data.locate import existing, expand
 from rlseq.envs.drawn import SPLITS, other_seed
@@ -95,7 +97,17 @@ class Boxes(SequenceEnv):
         """Allow to end, and every candidate of the picture that is not chosen yet."""
         numbers = torch.arange(len(self.vocab), device=self.device)
         chosen = torch.nn.functional.one_hot(self.tokens, len(self.vocab)).amax(1).bool()
-        return (numbers == 0) | ((numbers <= self.context["count"].unsqueeze(1)) & ~chosen)
+        count = there(self.context["features"]).sum(1, keepdim=True)
+        return (numbers == 0) | ((numbers <= count) & ~chosen)
+
+    def as_source(self, source: Any) -> Any:
+        """Return the features of candidates: an array that is given, or a file `.npy`."""
+        return read_array(Path(source)) if isinstance(source, (str, PathLike)) else source
+
+
+def there(candidates: Tensor) -> Tensor:
+    """Return which candidates of each picture are boxes and no padding, `[scenes, candidates]`."""
+    return (candidates[..., 2:4] > 0).any(2)
 
 
 def span(values: Tensor) -> tuple[float, float]:
@@ -106,7 +118,6 @@ def span(values: Tensor) -> tuple[float, float]:
 def items_of(scenes: BoxScenes) -> dict[str, Tensor]:
     """Return what contexts hold; the reference is the best candidate of every object that has one."""
     overlap = scenes.overlap
-    there = (scenes.candidates[..., 2:4] > 0).any(2)
     best, which = overlap.max(1)  # [S, M]
     each = torch.nn.functional.one_hot(which, overlap.shape[1]).bool() & (best >= HIT).unsqueeze(2)
     chosen = each.any(1)
@@ -118,7 +129,6 @@ def items_of(scenes: BoxScenes) -> dict[str, Tensor]:
         "features": scenes.candidates,
         "overlap": overlap,
         "objects": (scenes.objects[..., 2:] > 0).any(2).sum(1),
-        "count": there.sum(1),
         "references": written.unsqueeze(1),
         "reference_lengths": lengths + 1,
     }

@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 
 from rlseq.data import coco
 from rlseq.data import scenes as rendered
+from rlseq.data.archives import read_array
 from rlseq.data.corpus import Corpus
 from rlseq.data.images import Images, Pictures, read_image
 from rlseq.envs.corpus_task import CorpusTask, TextOptions, given_words
@@ -115,13 +116,13 @@ class Captions(CorpusTask):
         return torch.randint(self.size, (rows,), generator=self.generator, device=self.device)
 
     def as_source(self, source: Any) -> Any:
-        """Return a picture as an array: one that is given, or an image file, cut to a square and scaled."""
+        """Return a picture as an array: one that is given, an image file, cut and scaled, or `.npy`."""
         (item,) = self.observed
-        if not isinstance(source, (str, PathLike)):  # one vector of features is one region, as in files
-            return np.asarray(source)[None] if item != Images.item and np.ndim(source) == 1 else source
-        if item != Images.item:
-            raise ValueError(f"{type(self).__name__} reads {item}: arrays, not files, got {source!r:.80}")
-        return read_image(Path(source), self.items[item].shape[-1])
+        file = isinstance(source, (str, PathLike))
+        if item == Images.item:
+            return read_image(Path(source), self.items[item].shape[-1]) if file else source
+        features = read_array(Path(source)) if file else source
+        return np.asarray(features)[None] if np.ndim(features) == 1 else features  # one region, as in files
 
     def sources(self) -> list[str]:
         """The names of the pictures."""

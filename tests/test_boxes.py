@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -137,3 +138,23 @@ def test_samples_estimate_the_credits() -> None:
     sampled = member_credits(torch.full((20_000,), 1 / 20_000), rewards[drawn], members[drawn])
     for found, exact in zip(sampled, member_credits(chances, rewards, members), strict=True):
         torch.testing.assert_close(found, exact, atol=0.02, rtol=0)
+
+
+def test_a_trained_policy_chooses_among_given_candidates(tmp_path: Path) -> None:
+    env = rlseq.make("rlseq/Boxes-v0", scenes=20, num_envs=8)
+    policy = rlseq.make_policy("captioner", env, hidden=8)
+    rlseq.train(
+        rlseq.make_agent("reinforce", policy), env, 1, out=tmp_path / "run", quiet=True, alarms="ignore"
+    )
+    features = env.items["features"][3].numpy().copy()
+    features[4:] = 0  # four candidates
+    np.save(tmp_path / "features.npy", features)
+    model = rlseq.load(tmp_path / "run")
+    for source in (features, tmp_path / "features.npy"):
+        ((found,),) = model.generate([source])
+        numbers = [int(word) for word in found.text.split()]
+        assert set(numbers) <= {1, 2, 3, 4}
+        assert len(set(numbers)) == len(numbers)
+    (tmp_path / "other.npy").write_text("no numbers", "utf-8")
+    with pytest.raises(ValueError, match=r"other\.npy cannot be read as an array, a file \.npy of numbers"):
+        model.generate([tmp_path / "other.npy"])

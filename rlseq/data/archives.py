@@ -20,6 +20,17 @@ from rlseq.utils.errors import need
 Array = NDArray[Any]
 
 
+def read_array(path: Path) -> Array:
+    """Return the numbers of a file `.npy`, as `np.save` writes it."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an array, a file .npy of numbers: {error}") from None
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path} holds several arrays; save the one to write about with np.save")
+    return found
+
+
 class Npz:
     """A zip archive of `NAME.npy`."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -114,9 +115,12 @@ def command(
 
 
 def source_of(line: dict[str, Any], run: Path) -> list[str]:
-    """A source as it is typed: that of a sample, a file of an image, or none."""
+    """A source as it is typed: that of a sample, a file of an image or of features, or none."""
     env = rlseq.load(run).env
     assert env is not None
+    if "features" in env.observed:
+        np.save(run / "features.npy", env.items["features"][0].numpy() + 1)
+        return [str(run / "features.npy")]
     if "image" not in env.observed:
         return [line["source"]] if "source" in line else []
     image = torch.zeros(env.items["image"].shape[1:], dtype=torch.uint8).permute(1, 2, 0).numpy()
