@@ -19,6 +19,7 @@ from rlseq.data.formats import DataError
 from rlseq.discriminators.reward_model import Judgements, bradley_terry, load_reward, standard
 from rlseq.feedback import label, train_reward_model
 from rlseq.feedback.labels import LabelFile, Question, read_labels
+from rlseq.feedback.questions import reads_back
 from rlseq.feedback.simulated import pair_answers, score_answers
 from rlseq.feedback.training import above_chance, order_accuracy
 from rlseq.training.experiment_envs import training_env
@@ -147,6 +148,12 @@ def test_answers_are_written_at_once_changed_and_taken_back(tmp_path: Path) -> N
     file.close()
     with closing(LabelFile(path, questions)) as again:
         assert again.answers == {0: None}
+
+
+def test_texts_that_a_reward_model_would_read_otherwise_are_not_asked_about() -> None:
+    letters, words = (rlseq.make(f"rlseq/{id}-v0", num_envs=2) for id in ("Molecules", "Music"))
+    assert [reads_back(letters, text) for text in ("CCO", "CC<unk>", "C" * 200)] == [True, False, False]
+    assert reads_back(words, "<unk> | D2")
 
 
 def test_the_terminal_asks_and_goes_back(

@@ -15,6 +15,7 @@ from rlseq.feedback.labels import Question
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
 from rlseq.training.model import Model
+from rlseq.vocab.words import UNK
 
 TOGETHER = 64  # items whose texts are drawn at a time
 PASSES = 10  # over the items, before too few different texts are an error
@@ -55,13 +56,20 @@ def draw_questions(
         for items in torch.split(torch.randperm(env.size, generator=generator), TOGETHER):
             columns = [_written(writers[name], env, items.to(env.device), temperature) for name in names]
             for question in _about(items, _sources(env, items), names, columns, generator):
-                found.setdefault(question)
+                if all(reads_back(env, text) for text in question.texts):
+                    found.setdefault(question)
                 if len(found) == len(known) + number:
                     return list(found)[len(known) :]
     raise ValueError(
         f"{PASSES} samples for each of {env.size:,} items made {len(found) - len(known):,} questions with "
         f"different texts, not {number:,}; ask for fewer (--number), or draw at a higher --temperature"
     )
+
+
+def reads_back(env: SequenceEnv, text: str) -> bool:
+    """Return whether a reward model can read a text as it was written; of characters, `<unk>` is five."""
+    ids = list(env.vocab.encode(text))
+    return len(ids) <= env.max_len and (UNK not in text or env.vocab.decode(ids) == text)
 
 
 def _written(writer: Model, env: SequenceEnv, items: Tensor, temperature: float) -> list[str]:
