@@ -194,6 +194,7 @@ def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("a\nb\n", [], "x.tsv:1: expected source TAB reference, got no tab: 'a'"),
         ("a\t\nb\t\n", [], "x.tsv:1: expected a reference, got nothing"),
         ("a\t" + "b" * 10**7 + "\n", [], "x.tsv:1: expected lines below 100,000 bytes"),
+        (None, ["--reward", "bleu + 0.5*distinct_2"], "a fit is rewarded by one metric"),
         (None, ["--reward", "blue"], "unknown reward 'blue'; did you mean 'bleu'?"),
         (None, ["--agent", "rlo"], "unknown agent 'rlo'; did you mean 'rloo'?"),
         (None, ["--minutes", "0"], "minutes must be a finite number > 0 or None, got 0"),

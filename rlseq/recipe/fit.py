@@ -18,6 +18,7 @@ from rlseq.data.locate import Where, find
 from rlseq.engine.computing import stated
 from rlseq.engine.evaluation import EvaluatedTexts, evaluate_texts, selection
 from rlseq.mdp.registry import make
+from rlseq.metrics.fitting import is_sum
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.policies import make_policy
 from rlseq.recipe import page, verdict
@@ -106,6 +107,11 @@ def run_fit(
     import_modules(config.imports)
     pick(AGENTS, config.agent, "agent")
     if config.reward is not None:
+        if is_sum(config.reward):
+            raise ValueError(
+                f"a fit is rewarded by one metric, by which it also judges what can be gained, got "
+                f"{config.reward!r}; for a sum take rlseq train, with --reward"
+            )
         pick({name: row for name, row in METRICS.items() if row.make}, config.reward, "reward")
     data = _Data(path, config)
     folder = Path(config.out) if config.out is not None else Path("runs") / data.name
