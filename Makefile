@@ -10,7 +10,7 @@ demo: $(READY) ## compare agents in five minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
 
 test: $(READY) ## all tests
-	@echo "Running the tests (about ten minutes on two cores)…"
+	@echo "Running the tests (about twelve minutes on two cores)…"
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # Agents differ above the model: a few of them stand for all.

@@ -1,4 +1,4 @@
-"""Style transfer without pairs: read a text of one heap, say the same in the style of another."""
+"""Style transfer without pairs: read a text of one corpus, say the same in the style of another."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rlseq.vocab import LEVELS, Vocab
 class Style(CorpusTask):
     """Say the same in another style. Reward: a style classifier, a language model and the content kept.
 
-    There are no pairs. For likelihood to begin with, the reference of a text is that text of the other heap
+    There are no pairs. For likelihood to begin with, the reference of a text is that text of the other corpus
     which has most words in common with it; nobody has written it as an answer.
 
     Args:
         path: texts in the style that is read: a .txt with a text a line, or a folder of parts; complaints of
-            a small grammar of reviews when neither heap is given.
+            a small grammar of reviews when neither corpus is given.
         target: texts in the style that is to be written, as `path`; praise when neither is given.
         split: "train", "dev" or "test", of the texts that are read.
         reward: parts and their weights; a name of `rlseq metrics`; or any reward.
@@ -51,7 +51,7 @@ class Style(CorpusTask):
         **options: Unpack[CorpusOptions],
     ) -> None:
         if (path is None) != (target is None):
-            raise ValueError(f"path and target are two heaps of texts, got path={path}, target={target}")
+            raise ValueError(f"path and target are two corpora, got path={path}, target={target}")
         read = {"all": Origin(lambda: iter(toy_reviews(0)))} if path is None else find(path, TEXTS)
         reading = reading_of(options, None if level == "word" else level, reads=True)
         heap = (

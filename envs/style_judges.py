@@ -13,12 +13,12 @@ from rlseq.data.corpus import Corpus
 from rlseq.metrics.ngram_model import NgramModel
 from rlseq.types import Context, Reward
 
-MARKED = 3.0  # times that a word is as frequent in one heap as in the other, from which it marks a style
+MARKED = 3.0  # times that a word is as frequent in one corpus as in the other, from which it marks a style
 EACH_TENTH = 10  # each tenth text tells how likely texts are that a model has not seen
 
 
 class StyleJudges:
-    """Judges that are made of two heaps of texts, one in each style; the same for all parts of a task.
+    """Judges that are made of two corpora, one in each style; the same for all parts of a task.
 
     Args:
         corpus: has the vocabulary, and the sources whose content is to be kept.
@@ -42,7 +42,7 @@ class StyleJudges:
         return {"style": self.style, "fluency": self.fluency, "content": self.content}
 
     def style(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Return the probability of the wanted style, p(y) / (p(y) + q(y)) by a model of each heap, `[B]`."""
+        """Return the probability of the wanted style, p(y) / (p(y) + q(y)) by their models, `[B]`."""
         wanted, read = (model.log_probs(tokens, mask).sum(1) for model in (self.wanted, self.read))
         return (wanted - read).sigmoid()
 
@@ -71,7 +71,7 @@ def shared(weight: Mapping[str, float], one: str, other: str) -> float:
 
 
 def content_weights(read: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
-    """Return log(texts / texts with the word), 0 of words that are rarer in one heap by three times."""
+    """Return log(texts / texts with the word), 0 of words three times rarer in one corpus."""
     found = [Counter(word for text in heap for word in set(text.split())) for heap in (read, wanted)]
     texts, weights = len(read) + len(wanted), {}
     for word in found[0] | found[1]:

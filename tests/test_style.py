@@ -1,4 +1,4 @@
-"""Style transfer without pairs: judges, heaps in files, and the code that reconstruction invents."""
+"""Style transfer without pairs: judges, corpora in files, and the code that reconstruction invents."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_two_heaps_of_a_user(tmp_path: Path) -> None:
     env.begin(index=torch.zeros(4, dtype=torch.int64))
     assert set(env.vocab.words) >= {"thou", "you", "item", "59"}
     assert env.sources()[0].startswith("thou hast item")
-    with pytest.raises(ValueError, match=r"two heaps of texts, got path=.*old\.txt, target=None"):
+    with pytest.raises(ValueError, match=r"two corpora, got path=.*old\.txt, target=None"):
         style(path=str(here))
     there.write_text("you have\n\nwe have\n")
     with pytest.raises(DataError, match=r"new\.txt:2: expected a text"):

@@ -1,4 +1,4 @@
-"""Two heaps of texts without pairs: each text of the first beside the text of the second most like it."""
+"""Two corpora without pairs: each text of the first beside the text of the second most like it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rlseq.data.encode import Problems, refuse_problems
 from rlseq.data.formats import DataError, Pair, Records
 from rlseq.data.locate import TEXTS, Origin, Where, find
 
-COMPARED = 5000  # texts of the second heap among which the most similar is looked for
-TEXTS_TOGETHER = 256  # texts of the first heap that are compared at a time
+COMPARED = 5000  # texts of the second corpus among which the most similar is looked for
+TEXTS_TOGETHER = 256  # texts of the first corpus that are compared at a time
 
 
 def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[str]:
@@ -34,7 +34,7 @@ def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[
 
 
 def beside(origin: Origin, heap: Sequence[str]) -> Origin:
-    """Return the texts of an origin as sources, each with the text of a heap that is most like it."""
+    """Return the texts of an origin as sources, each with the text of a corpus that is most like it."""
 
     def read() -> Records:
         rows = list(origin.read())
@@ -46,10 +46,10 @@ def beside(origin: Origin, heap: Sequence[str]) -> Origin:
 
 
 def nearest(texts: Sequence[str], heap: Sequence[str]) -> Iterator[str]:
-    """Yield for each text that of the heap with the largest cosine of their words, weighted by rarity.
+    """Yield for each text that of the other corpus with the largest cosine of words, weighted by rarity.
 
-    Words of the text alone count for nothing, so that what is common to both heaps decides. Of more than
-    5,000 texts of the heap, as many at equal distances are looked at.
+    Words of the text alone count for nothing, so that what is common to both corpora decides. Of more than
+    5,000 texts of that corpus, as many at equal distances are looked at.
     """
     heap = heap[:: -(-len(heap) // COMPARED)]
     found = Counter(word for text in heap for word in set(text.split()))
