@@ -358,7 +358,7 @@ def _label(words: Sequence[str]) -> None:
     `rlseq label RUN` shows two samples of its policy for each source, `rlseq label RUN OTHER` one of each
     run. Every answer is written before the next question; the same command continues.
     """
-    from rlseq.cli.commands import label_texts
+    from rlseq.cli.feedback import label_texts
 
     label_texts(words, inspect.getdoc(_label) or "")
 
@@ -369,7 +369,7 @@ def _reward_model(words: Sequence[str]) -> None:
     `rlseq reward-model runs/chat/labels.jsonl --out runs/judge`; then a policy is trained on it:
     `rlseq train rloo --start runs/chat --reward path=runs/judge`.
     """
-    from rlseq.cli.commands import reward_model
+    from rlseq.cli.feedback import reward_model
 
     reward_model(words, inspect.getdoc(_reward_model) or "")
 

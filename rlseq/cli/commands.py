@@ -23,6 +23,7 @@ from rlseq.cli.options import (
     flags,
     form,
     named_settings,
+    names_and_flags,
     parsed,
     read_config,
     settings,
@@ -36,8 +37,6 @@ from rlseq.compare.workers import slurm_script, work
 from rlseq.engine.evaluation import DECODERS, evaluate_texts, selection
 from rlseq.engine.memorisation import memorisation as compared_with_training
 from rlseq.envs.wrappers.shaping import read_shaping
-from rlseq.feedback.labelling import LabelConfig, label
-from rlseq.feedback.training import RewardModelConfig, train_reward_model, words_on_accuracy
 from rlseq.mdp.registry import ids, option_names, options_passed_on, task_class
 from rlseq.metrics.registry import METRICS
 from rlseq.policies import POLICIES
@@ -68,15 +67,13 @@ FLAGS_OF_TRAINING = {"wandb_project": "wandb", "trackio_project": "trackio"}
 NO_FLAGS_OF_TRAINING = ("budget_tokens", "eval_every", "eval_texts", "out")  # which a run sets
 FLAGS_OF_FIT = {"options": "option"}
 FLAGS_OF_TUNE = {"options": "option"}
-FLAGS_OF_LABEL = {"options": "option"}
 FLAGS_OF_COMPARISON = {"envs": "env", "mle_options": "mle_option"}
 
 
 def fit(words: Sequence[str], text: str) -> None:
     """Fit a model to pairs; every setting is a flag, and `--config` reads them, and the path, from a file."""
     words, file, found = _config(list(words))
-    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    paths, words = words[:first], words[first:]
+    paths, words = names_and_flags(words)
     own = flags(FitConfig, FLAGS_OF_FIT, ("sizes",))
     form_of_fit = form("Fit", [flag("policy", SeveralWords, descriptions(FitConfig)["policy"])], own)
     path = found.pop("path", None)
@@ -127,43 +124,6 @@ def tune(words: Sequence[str], text: str) -> None:
     again = found.results["again"]
     lines = [f"{name:20s} {row['mean']:10.4f}\n" for name, row in again.items()]
     sys.stdout.write("".join(lines) + f"{found.settings}\n{found.page}\n")
-
-
-def label_texts(words: Sequence[str], text: str) -> None:
-    """Ask for labels, and print the file and what follows."""
-    words = list(words)
-    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    runs, words = words[:first], words[first:]
-    form_of_label = form("Label", flags(LabelConfig, FLAGS_OF_LABEL, ("other",)))
-    given = parsed(form_of_label, words, "rlseq label RUN [OTHER]", text, {})
-    if not 1 <= len(runs) <= 2:
-        raise ValueError(f"name a run, or two: rlseq label runs/chat; got {len(runs)}")
-    found = fields_of(LabelConfig, given, FLAGS_OF_LABEL) | {"options": settings(given.option, "option")}
-    path = label(runs[0], LabelConfig(**found | {"other": runs[1] if len(runs) == 2 else None}))
-    if not path.exists():
-        sys.stderr.write("rlseq: nothing is labelled yet; the same command asks again\n")
-        return
-    sys.stdout.write(f"{path}\n")
-    sys.stderr.write(f"rlseq: learn a reward from them: rlseq reward-model {path} --out runs/reward-model\n")
-
-
-def reward_model(words: Sequence[str], text: str) -> None:
-    """Train a reward model on labels, and print its folder and its accuracy on held-out labels."""
-    words = list(words)
-    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    paths, words = words[:first], words[first:]
-    form_of_model = form("RewardModel", flags(RewardModelConfig, {}))
-    given = parsed(form_of_model, words, "rlseq reward-model LABELS", text, {})
-    if len(paths) != 1:
-        raise ValueError(f"name one file of labels: rlseq reward-model labels.jsonl; got {len(paths)}")
-    found = fields_of(RewardModelConfig, given, {}) | {"sizes": settings(given.sizes, "sizes")}
-    config = RewardModelConfig(**found)
-    report = train_reward_model(paths[0], config).report
-    accuracy = report["accuracy"]["estimate"]
-    sys.stderr.write(f"rlseq: {words_on_accuracy(report)}\n")
-    sys.stdout.write(
-        f"{'accuracy':16s} {float('nan') if accuracy is None else accuracy:10.4f}\n{config.out}\n"
-    )
 
 
 def train(name: str, words: Sequence[str]) -> None:

@@ -97,6 +97,12 @@ def type_of_flag(hint: Any, default: Any) -> Any:
     return reduce(or_, kinds)
 
 
+def names_and_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words before the first flag, and the rest."""
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return list(words[:first]), list(words[first:])
+
+
 def parsed(form: Any, words: Sequence[str], prog: str, text: str | None, found: Mapping[str, Any]) -> Any:
     """Return the flags of a form as they were typed; a file has `found` the values of those that were not."""
     _check_flags(words, [each.name for each in fields(form)])
