@@ -86,6 +86,8 @@ def test_utilities_are_scores_of_pairs() -> None:
     for i in range(3):
         bleu = row_of("bleu").fit([[texts[j]] for j in range(3)])
         torch.testing.assert_close(found[0, i], bleu.score([texts[i]] * 3))
+    others = expected_utility(batch, 3, "bleu", env.vocab, without_itself=True)
+    assert others[1] == pytest.approx(float(found[0, 1, 0] + found[0, 1, 2]) / 2), "its own BLEU is no part"
 
 
 @pytest.mark.parametrize(
