@@ -31,7 +31,17 @@ from tabled.agents import (
     warmup,
 )
 from tabled.campaigns import campaigns
-from tabled.engine import completions, loading, matmul, pretrained, rewards, throughput, updates
+from tabled.engine import (
+    completions,
+    loading,
+    matmul,
+    overlap,
+    pretrained,
+    ranks,
+    rewards,
+    throughput,
+    updates,
+)
 from tabled.families import families
 from tabled.imitation import dagger, gail
 from tabled.referee import audit, mbr, peers
@@ -87,9 +97,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "mbr": mbr,
     "molecules": molecules,
     "oracle": oracle,
+    "overlap": overlap,
     "peers": peers,
     "pretrain": pretrain,
     "pretrained": pretrained,
+    "ranks": ranks,
     "recipes": recipes,
     "regimes": regimes,
     "relaxed": relaxed,

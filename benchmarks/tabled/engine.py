@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from tabled import markdown, origin, runs
@@ -163,5 +164,43 @@ def updates() -> str:
             for name, found in run["results"]["updates"].items()
         ]
         head = ["a whole update", f"ms at {run['results']['commits']['before']}", "ms now", "ratio"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
+
+
+def ranks() -> str:
+    """Return how much faster two processes train than one."""
+    text = ""
+    for run in runs("ranks"):
+        rows = []
+        for name, found in run["results"].items():
+            if not isinstance(found, dict):
+                continue  # the number of rows, of updates, and the load
+            alone, both = (median(each) for each in zip(*found["tokens per second"], strict=True))
+            by_processor = f"{found['factor of processor seconds']:.2f}"
+            rows.append(
+                [name, f"{alone:,.0f}", f"{both:,.0f}", f"{found['factor of seconds']:.2f}", by_processor]
+            )
+        head = ["", "tokens/s, 1 process", "2 processes", "ratio", "ratio of processor seconds"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
+
+
+def overlap() -> str:
+    """Return how much faster an update is whose next batch is written while it learns."""
+    text = ""
+    for run in runs("overlap"):
+        rows = [
+            [
+                name,
+                *(f"{1e3 * found['plain'][part]:.0f}" for part in ("writing", "learning")),
+                f"{1e3 * found['overlap']['seconds']:.0f}",
+                f"{median(found['factors by the clock']):.2f}",
+                f"{found['largest possible factor']:.2f}",
+            ]
+            for name, found in run["results"].items()
+            if isinstance(found, dict)
+        ]
+        head = ["", "ms writing", "ms learning", "ms of both with `overlap`", "ratio", "largest possible"]
         text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
     return text
