@@ -15,6 +15,7 @@ from rlseq.policy_gradient.agent import adam, clip
 from rlseq.policy_gradient.losses import per_token
 from rlseq.types import Metrics, Rollout
 from rlseq.utils.arguments import PositiveFloat, PositiveInt, Share
+from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.stateful import Stateful
 from rlseq.value_based.agent import OffPolicyAgent
 from rlseq.value_based.pathwise import Slopes, VectorSlopes, WordSlopes
@@ -35,7 +36,6 @@ class DDPG(OffPolicyAgent):
     """
 
     writes_texts: ClassVar[bool] = False
-    for_ranks: ClassVar[bool] = False
 
     gamma: Share = 0.99  # discount factor γ
     target_every: PositiveInt = 1  # C, gradient steps between two changes of the target copies
@@ -96,11 +96,12 @@ class DDPG(OffPolicyAgent):
         error = self.critic_loss(batch)
         self.critic_optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
+        total_gradients(list(self.critic.parameters()))
         clip(self.critic.parameters(), self.clip_norm)
         self.critic_optimizer.step()
         metrics = super().learn(batch)
         self.critic_target.follow(self.critic)
-        return {**metrics, "critic_loss": error.detach()}
+        return {**metrics, "critic_loss": total(error.detach())}
 
     def critic_loss(self, batch: Rollout) -> Tensor:
         """Return ½ (Q(s, a) − r − γ Q̂(s', μ̂(s')))², mean over actions."""
@@ -123,4 +124,4 @@ class DDPG(OffPolicyAgent):
         """Return −Q(s, μ(s)), and how far μ is beyond the bounds, where Q has no slope."""
         q, beyond = self.actions.chosen(self.critic, self.policy, batch, seed=self.seed)
         weights = per_token(batch.mask)
-        return ((beyond - q) * weights).sum(), {"q": (q.detach() * weights).sum()}
+        return ((beyond - q) * weights).sum(), {"q": total((q.detach() * weights).sum())}

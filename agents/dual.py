@@ -23,6 +23,7 @@ from rlseq.policy_gradient.losses import per_token
 from rlseq.types import Context, Metrics, Reward, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, StepSize
 from rlseq.utils.masks import last_of
+from rlseq.utils.ranks import gathered, total_gradients
 from rlseq.utils.stateful import Stateful, UpdateCounter
 
 WATCHED = ("content", "fluency")  # metrics of a task that show a secret code, where it has them
@@ -61,7 +62,8 @@ class Reconstructor:
         self.optimizer.zero_grad(set_to_none=True)
         loss = -(evaluate_actions(self.policy, turned).log_probs * per_token(turned.mask)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        clip(list(self.policy.parameters()), 1.0)
+        total_gradients(list(self.policy.parameters()))
+        clip(self.policy.parameters(), 1.0)
         self.optimizer.step()
 
     def turned(self, tokens: Tensor, mask: Tensor, context: Context) -> Rollout:
@@ -93,7 +95,6 @@ class Dual(PolicyGradient):
     """
 
     uses_task_reward: ClassVar[bool] = False  # not alone
-    for_ranks: ClassVar[bool] = False
 
     samples: PositiveInt = 4  # K, number of texts for each source
     baseline: Baseline = leave_one_out  # subtracted from the credit (rlseq.baselines)
@@ -137,12 +138,12 @@ class Dual(PolicyGradient):
         """Return samples; the metrics of the task that show a secret code are noted."""
         batch, metrics = super().collect(env), sequence_env(env).metrics
         text = batch.actions, batch.mask, batch.context
-        self.seen = {name: metrics[name](*text).mean() for name in WATCHED if name in metrics}
+        self.seen = {name: gathered(metrics[name](*text)).mean() for name in WATCHED if name in metrics}
         return batch
 
     def update(self, batch: Rollout) -> Metrics:
         """Learn from a batch, and let the reconstructor learn from it."""
-        told = self.reconstructor(batch.actions, batch.mask, batch.context).mean().exp()
+        told = gathered(self.reconstructor(batch.actions, batch.mask, batch.context)).mean().exp()
         metrics = super().update(batch)
         self.reconstructor.learn(batch)
         self.batches.updates = self.batches.updates + 1

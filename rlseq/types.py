@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, dtype, nn
 from typing_extensions import Self
 
+from rlseq.utils.ranks import Rank
+
 Context = Mapping[str, Tensor]
 """What an episode is about ("index", "source", "references", …); every tensor has B rows."""
 
@@ -399,6 +401,10 @@ class SteppedEnv(ABC):
 
     def learn(self, batch: Rollout) -> None:  # noqa: B027
         """Note a batch; called after each update."""
+
+    def of_rank(self, me: Rank) -> Self:
+        """Return the rows of one of several processes that train together, the same in every process."""
+        raise ValueError(f"{type(self).__name__} is trained on by one process; start it without torchrun")
 
     @abstractmethod
     def check(self, agent: Any) -> None:

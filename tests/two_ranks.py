@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor
 
 import rlseq
+from rlseq.adapters import GymEnv, ReturnScale
 from rlseq.agents import AGENTS
+from rlseq.envs.wrappers.curiosity import Curiosity
+from rlseq.envs.wrappers.curriculum import ReverseCurriculum, with_curriculum
+from rlseq.envs.wrappers.regimes import TwoRegimes
+from rlseq.policies.mlp import MLP
 from rlseq.policy_gradient.credit import Consensus
 from rlseq.policy_gradient.factors import Shuffle, factor_name
 from rlseq.training.parallel import COMPARED_FIELDS
@@ -32,6 +38,7 @@ LITTLE = {  # settings of which less is enough here
     "cg_steps": 2,
     "value_epochs": 2,
     "value_minibatches": 2,
+    "reconstructor_pretraining": 1,
 }
 TESTED = ("reinforce",)  # evaluated and probed, too, which costs time
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,6 +61,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "optimal value": ("dro", {"baseline": "optimal_value"}),
     "in parts": ("rloo", {"micro_batches": 2}),
     "clipped": ("mle", {"clip_norm": 1e-2, "schedule": "linear"}),
+    "ddpg": ("ddpg", {"relaxation": "straight_through_gumbel"}),
+    "curiosity": ("reinforce", {}),
+    "by success": ("reinforce", {}),
+    "reverse": ("rloo", {}),
+    "regimes": ("mle", {}),
+    "a2c, pole": ("a2c", {}),
+    "dqn, pole": ("dqn", {}),
+    "ddpg, pendulum": ("ddpg", {}),
+}
+CLEAN = torch.arange(64) % 3 == 0
+CHANGED: dict[str, Callable[[Any], Any]] = {  # tasks of variants that change as an agent learns
+    "curiosity": lambda env: Curiosity(env, weight=1.0, hidden=8),
+    "by success": lambda env: with_curriculum(env, "by_success", wanted=0.0),
+    "reverse": ReverseCurriculum,
+    "regimes": lambda env: TwoRegimes(env, CLEAN),
 }
 
 
@@ -73,11 +95,9 @@ def trained(name: str, alone: bool) -> tuple[list[dict[str, float]], Any]:
     known: dict[str, Any] = AGENTS[algorithm].__dataclass_fields__
     hyper = {**{n: value for n, value in LITTLE.items() if n in known}, **hyper}
     hyper |= {n: 2 for n in ("epochs", "minibatches") if n in known and known[n].default > 1}
-    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, items=64, num_envs=ROWS, seed=3)
-    test = None
+    env, policy, test = *made_for(name), None
     if name in TESTED:
         test = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, num_envs=8, split="test")
-    policy = written_by(env, seed=1)
     if "teacher" in known:
         hyper["teacher"] = [written_by(env, seed=2)]
     agent: Any = rlseq.make_agent(algorithm, policy, lr=1e-2, **hyper)
@@ -93,6 +113,35 @@ def trained(name: str, alone: bool) -> tuple[list[dict[str, float]], Any]:
     }
     found = rlseq.train(agent, env, UPDATES, test, **settings)
     return found, agent
+
+
+class InDouble(MLP):
+    """A perceptron in double precision, whatever is observed."""
+
+    def _scaled(self, observed: Tensor) -> Tensor:
+        return super()._scaled(observed).double()
+
+
+class ScaledInDouble(ReturnScale):
+    """Scaled rewards in double precision."""
+
+    for_ranks = True
+
+    def forward(self, rewards: Tensor, ends: Tensor) -> Tensor:
+        return super().forward(rewards, ends).double()
+
+
+def made_for(name: str) -> tuple[Any, Any]:
+    """Return the task and the policy of a variant."""
+    if "pole" in name or "pendulum" in name:
+        id = "CartPole-v1" if "pole" in name else "Pendulum-v1"
+        sizes: dict[str, Any] = {"num_envs": 4, "steps": 24, "vectorization_mode": "sync"}
+        control = GymEnv(id, rewards=ScaledInDouble(), seed=3, **sizes)
+        perceptron = rlseq.make_policy("mlp", control, hidden=8, value=True, standardise=True, seed=1)
+        perceptron.__class__ = InDouble
+        return control, perceptron
+    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, items=64, num_envs=ROWS, seed=3)
+    return CHANGED.get(name, lambda env: env)(env), written_by(env, seed=1)
 
 
 def written_by(env: Any, seed: int) -> Any:
@@ -119,14 +168,14 @@ def alike() -> dict[str, Any]:
     Each rank does half of what is done alone.
     """
     answers: dict[str, Any] = {}
-    both, alone, start = ranks.launched_as, lambda: ranks.ALONE, initial()
+    both, alone = ranks.launched_as, lambda: ranks.ALONE
     for place, name in enumerate(VARIANTS):
         history, agent = trained(name, alone=False)
         if both().number == place % RANKS:
             ranks.launched_as = alone
             single, known = trained(name, alone=True)
             ranks.launched_as = both
-            weights = weights_of(agent.policy)
+            weights, start = weights_of(agent.policy), weights_of(made_for(name)[1])
             answers[name] = {
                 "metrics": max(map(gap, history, single)),
                 "weights": float((weights - weights_of(known.policy)).abs().max()),
@@ -165,19 +214,39 @@ def refused() -> dict[str, str]:
     cases: dict[str, Callable[[], tuple[Any, Any]]] = {
         "settings": lambda: (rlseq.make_agent("rloo", policy, lr=1e-3 * (1 + number)), env),
         "data": lambda: made(data_seed=number),
+        "training": made,
         "rows": lambda: made(rows=1),
         "agent": lambda: (type("Own", (AGENTS["rloo"],), {})(policy), env),
         "sharded": lambda: (rlseq.make_agent("rloo", sharded(env)), env),
         "replay": lambda: (rlseq.make_agent("dqn", policy, rows=5), env),
         "population": lambda: (rlseq.make_agent("cem", policy, population=3), made(rows=6)[1]),
+        "reward": lambda: (rlseq.make_agent("rloo", policy), rlseq.make("rlseq/Copy-v0", reward=Learning())),
+        "made already": lambda: control(gym.make_vec("CartPole-v1", RANKS)),
         "factor": lambda: (rlseq.make_agent("reinforce", policy, baseline=lambda returns, batch: 0.5), env),
     }
     for name, case in cases.items():
         try:
-            rlseq.train(*case(), 1, quiet=True)
+            rlseq.train(*case(), 1, eval_every=1 + (number if name == "training" else 0), quiet=True)
         except ValueError as error:
             found[name] = str(error)
     return found
+
+
+class Learning:
+    """A reward of one's own that learns from the rows of a batch."""
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Any) -> Tensor:
+        """Return 0."""
+        return torch.zeros(len(tokens))
+
+    def learn(self, batch: Rollout) -> None:
+        """Learn nothing."""
+
+
+def control(env: Any) -> tuple[Any, Any]:
+    """Return an agent for an environment of Gymnasium, and the task."""
+    task = GymEnv(env, steps=4)
+    return rlseq.make_agent("a2c", rlseq.make_policy("mlp", task, value=True)), task
 
 
 def sharded(env: Any) -> Any:
@@ -225,11 +294,6 @@ def main(folder: Path) -> None:
     (folder / f"{ranks.launched_as().number}.json").write_text(json.dumps(answers))
     answers |= lost(folder)
     (folder / "0.json").write_text(json.dumps(answers))
-
-
-def initial() -> Tensor:
-    env = rlseq.make("rlseq/Copy-v0", length=3, vocab_size=5, items=64, num_envs=ROWS, seed=3)
-    return weights_of(written_by(env, seed=1))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rlseq.envs.wrappers.rewards import with_reward
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.types import Context, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked_arguments
+from rlseq.utils.ranks import total, total_gradients
 
 _E = TypeVar("_E", bound=SequenceEnv)
 
@@ -70,14 +71,16 @@ class CuriosityReward:
 
     def learn(self, batch: Rollout) -> Metrics:
         """Take one step of both models on the states of a batch."""
-        tokens, real = batch.actions, batch.mask / batch.mask.sum().clamp(min=1)
+        tokens, real = batch.actions, batch.mask / total(batch.mask.sum()).clamp(min=1)
         features = self.model.features(tokens, batch.context)
         forward = (self.model.surprise(features, tokens) * real).sum()
         inverse = (self.model.inverse_loss(features, tokens) * real).sum()
         self.optimizer.zero_grad(set_to_none=True)
         (forward + inverse).backward()  # type: ignore[no-untyped-call]
+        total_gradients(list(self.model.parameters()))
         self.optimizer.step()
-        return {"curiosity_forward": forward.detach(), "curiosity_inverse": inverse.detach()}
+        metrics = {"curiosity_forward": forward, "curiosity_inverse": inverse}
+        return {name: total(loss.detach()) for name, loss in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights and the optimizer."""

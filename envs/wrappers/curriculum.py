@@ -21,6 +21,7 @@ from rlseq.mdp.starts import Starts
 from rlseq.types import Context, Rollout
 from rlseq.utils.arguments import Checked, OpenShare, Share, checked_arguments
 from rlseq.utils.errors import check_options, pick
+from rlseq.utils.ranks import gathered, total
 from rlseq.utils.stateful import TensorState
 
 _E = TypeVar("_E", bound=SequenceEnv)
@@ -118,7 +119,7 @@ class EasyFirst(Starts):
 
     def learn(self, batch: Rollout) -> None:
         """Tell the pace the mean return."""
-        self.pace.learn(batch.episodes.returns.mean())
+        self.pace.learn(gathered(batch.episodes.returns).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the share that is open."""
@@ -179,9 +180,9 @@ class EdgeOfSuccess(TensorState, Starts):
     def learn(self, batch: Rollout) -> None:
         """Average the returns of each level that was tried."""
         left, returns = self.left(batch.context), batch.episodes.returns
-        number = torch.bincount(left - 1, minlength=len(self.success))
-        total = torch.zeros_like(self.success).index_add(0, left - 1, returns.to(self.success))
-        mean = DECAY * self.success + (1 - DECAY) * total / number.clamp(min=1)
+        number = total(torch.bincount(left - 1, minlength=len(self.success)))
+        summed = total(torch.zeros_like(self.success).index_add(0, left - 1, returns.to(self.success)))
+        mean = DECAY * self.success + (1 - DECAY) * summed / number.clamp(min=1)
         self.success = torch.where(number > 0, mean, self.success)
         self.rounds = self.rounds + 1
 

@@ -13,8 +13,10 @@ mask.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ from rlseq.mdp.checks import autoreset_mode_of, checked_rows, usable_device
 from rlseq.policies.mlp import MLP
 from rlseq.types import Behaviour, Counts, EpisodeStats, Rollout, SteppedEnv
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.ranks import ALONE, Rank, everyones
 from rlseq.utils.stateful import load_states, set_generator, states_of
 
 Rewards = Callable[[Tensor, Tensor], Tensor]  # (rewards, ends), [B, T] each -> what is learned from
@@ -92,7 +95,7 @@ class GymEnv(SteppedEnv):
         if steps < 2:  # one step could be one that only resets
             raise ValueError(f"steps must be ≥ 2, got {steps}")
         self.device, self.seed, self.steps, self.rewards = usable_device(device), seed, steps, rewards
-        self.env = checked_env(env, num_envs, options)
+        self.env, self._made_from = checked_env(env, num_envs, options), (env, options)
         self.num_envs = self.env.num_envs
         self.single_observation_space = self.env.single_observation_space
         self.single_action_space = self.env.single_action_space
@@ -100,8 +103,22 @@ class GymEnv(SteppedEnv):
         self.last: deque[Episode] = deque(maxlen=EPISODES_REPORTED)
         self.episodes = EpisodeStats(*torch.zeros(3, 0, device=self.device))
         self._mode = autoreset_mode_of(self.env.metadata["autoreset_mode"])
-        self.counts = Counts()
+        self.counts, self.rank = Counts(), ALONE
         self._begin(seed)
+
+    def of_rank(self, me: Rank) -> GymEnv:
+        """Return the rows of one of several processes, with the seeds that they have here."""
+        id, options = self._made_from
+        if not isinstance(id, str):
+            raise ValueError(
+                "an environment that is made already cannot be divided among processes; pass its id, such as "
+                'GymEnv("CartPole-v1", num_envs=8), or start without torchrun'
+            )
+        other = copy(self)
+        other.rank, other.num_envs = me, self.num_envs // me.of
+        other.env = checked_env(id, other.num_envs, options)
+        other._begin(self.seed + me.number * other.num_envs)
+        return other
 
     def check(self, agent: Any) -> None:
         """Refuse an agent that compares texts of a context, or imitates texts."""
@@ -148,13 +165,14 @@ class GymEnv(SteppedEnv):
                 f"{name} is for texts; episodes of a GymEnv continue across batches, so leave it out"
             )
         actions = chosen(self.single_action_space, decode)
-        random = actions.random(self.steps, self.num_envs, self.generator)
+        drawn = actions.random(self.steps, self.rank.all(self.num_envs), self.generator)
+        random = self.rank.own(drawn, 1)
         with torch.no_grad(), eval_mode(policy):
             self._check_memory(policy)
             steps = [self._step(policy, actions, now) for now in random]
-            self._report([episode for step in steps for episode in step.episodes.values()])
+            self._report(self._of_all_ranks(steps))
             segment = self._harvest(steps, actions, decode.temperature)
-            self.counts.generated_tokens += int(segment.mask.sum())
+            self.counts.generated_tokens += int(self.rank.total(segment.mask.sum()))
             return self._valued(segment, policy)
 
     def evaluate(self, policy: Any, decode: Decode, limit: int | None = None) -> dict[str, float]:
@@ -211,6 +229,18 @@ class GymEnv(SteppedEnv):
         }
         self._return[rows], self._length[rows] = 0, 0
         return episodes
+
+    def _of_all_ranks(self, steps: Sequence[GymStep]) -> list[Episode]:
+        """Return the episodes that ended on any rank, in the order of steps and rows."""
+        first = self.rank.number * self.num_envs
+        ended: list[Any] = [
+            (t, first + row, *e) for t, step in enumerate(steps) for row, e in step.episodes.items()
+        ]
+        if self.rank.of > 1:
+            ended = sorted(
+                tuple(e) for sent in everyones(json.dumps(ended).encode()) for e in json.loads(sent)
+            )
+        return [Episode(*episode) for _, _, *episode in ended]
 
     def _report(self, ended: Sequence[Episode]) -> None:
         if not ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ BATCH = 2048  # tokens of an iteration, where `n_steps` is not given
 @dataclass(eq=False)
 class StockAgent(Agent):
     """An SB3 agent with its own network; an update is one of its iterations, collecting included."""
+
+    for_ranks: ClassVar[bool] = False
 
     model: Any = None
 

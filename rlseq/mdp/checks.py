@@ -159,7 +159,7 @@ def checked_reward(name: str, value: Any, mask: Tensor, due: Tensor) -> Tensor:
             f"reward {name!r} must return shape {wanted[0]} (one per text) or {wanted[1]} (one per token), "
             f"got {tuple(value.shape)}"
         )
-    reward: Tensor = value.detach().to(mask.device, torch.float32)
+    reward: Tensor = value.detach().to(mask.device, torch.get_default_dtype())
     due = mask if reward.ndim == 2 else due
     bad = ~reward.isfinite() & due
 

@@ -189,15 +189,18 @@ class Task:
         """
         rows = self.num_envs
         index = checked_index(index, self.size, rows, repeat, self.device)
-        if index is None and self.starts is not None:
-            index = self.starts.draw(self, rows // repeat)
         if index is None:
-            drawn = (self.rank.all(rows // repeat),)
-            index = torch.randint(self.size, drawn, generator=self.generator, device=self.device)
-            index = self.rank.own(index)
+            index = self.rank.own(self._drawn_items(self.rank.all(rows // repeat)))
         context = self.context_of(index.repeat_interleave(repeat), repeat)
         self.episodes = Episodes.begin(context, rows, self.max_len, self.vocab.pad, self.device)
         return context
+
+    def _drawn_items(self, number: int) -> Tensor:
+        """Return random items `[number]`, those of the sampler of beginnings where there is one."""
+        drawn = None if self.starts is None else self.starts.draw(self, number)
+        if drawn is not None:
+            return drawn
+        return torch.randint(self.size, (number,), generator=self.generator, device=self.device)
 
     def context_of(self, index: Tensor, repeat: int = 1) -> dict[str, Tensor]:
         """Return the contexts of items, checked, with their index, and with noise where the task draws it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlseq.utils.ranks import gathered
+
 
 class RunningNorm(nn.Module):
     """(x − mean) / std, within ±10; the statistics change in `update_statistics` alone."""
@@ -25,14 +27,18 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def update_statistics(self, x: Tensor) -> None:
-        """Add rows `[n, width]` to the statistics (Chan et al. 1979)."""
-        x, n = x.double(), len(x)
-        if not n:
-            return
-        share, off = n / (self.count + n), x.mean(0) - self.mean
-        self.square += share * (x.var(0, correction=0) - self.square) + share * (1 - share) * off.square()
-        self.mean += share * off
-        self.count += n
+        """Add rows `[n, width]`, and those of other ranks, to the statistics (Chan et al. 1979)."""
+        x = x.double()
+        numbers = gathered(torch.tensor([len(x)])).tolist()
+        moments = torch.cat([x.mean(0), x.var(0, correction=0)]) if len(x) else x.new_zeros(2 * x.shape[1])
+        for n, part in zip(numbers, gathered(moments.unsqueeze(0)), strict=True):
+            if not n:
+                continue
+            mean, square = part.chunk(2)
+            share, off = n / (self.count + n), mean - self.mean
+            self.square += share * (square - self.square) + share * (1 - share) * off.square()
+            self.mean += share * off
+            self.count += n
 
 
 class ReturnScale(nn.Module):

@@ -17,9 +17,16 @@ from rlseq.utils.ranks import this_rank, total
 Aggregate = Callable[[Tensor], Tensor]  # the mask [B, T] -> how much every token counts, [B, T]
 
 
+def _of_all(mask: Tensor, number: int) -> int | Tensor:
+    """Return the sum of a number over ranks; of rows of single steps, each may have another number."""
+    if this_rank().of == 1 or mask.shape[1] > 1:
+        return this_rank().all(number)
+    return total(torch.tensor(number))
+
+
 def per_sequence(mask: Tensor) -> Tensor:
     """Sum over the tokens of a text, mean over texts: the gradient is that of the expected reward."""
-    return mask / this_rank().all(len(mask))
+    return mask / _of_all(mask, len(mask))
 
 
 def per_token(mask: Tensor) -> Tensor:
@@ -29,12 +36,12 @@ def per_token(mask: Tensor) -> Tensor:
 
 def per_text(mask: Tensor) -> Tensor:
     """Mean over the tokens of a text, mean over texts: tokens of short texts weigh more (GRPO)."""
-    return mask / mask.sum(1, keepdim=True).clamp(min=1) / this_rank().all(len(mask))
+    return mask / mask.sum(1, keepdim=True).clamp(min=1) / _of_all(mask, len(mask))
 
 
 def per_step(mask: Tensor) -> Tensor:
     """Sum over tokens, divided by B·T whatever the lengths: `per_sequence` up to a constant (Dr. GRPO)."""
-    return mask / this_rank().all(mask.numel())
+    return mask / _of_all(mask, mask.numel())
 
 
 AGGREGATES: dict[str, Aggregate] = {

@@ -42,6 +42,7 @@ from rlseq.utils.stopping import Stop, stopping
 History = list[dict[str, float]]
 UPDATES_HELD = 50  # updates whose metrics stay on the device before they are fetched and written together
 NOTICE = "stopping after this update, with a checkpoint; again to stop at once"
+SHARED_SETTINGS = ("budget_tokens", "eval_every", "eval_texts", "probe")  # decide when ranks meet
 FIGURES = ("reward", "nll", "loss")  # the metric in a progress bar: the first of these that exists
 
 
@@ -82,7 +83,7 @@ def train(
     with ExitStack() as stack:
         me = stack.enter_context(together(device_of(agent.policy)))
         test = None if eval_env is None else unwrap_task(eval_env)
-        run = _run_of(me, agent, unwrap_task(env), test, config)
+        run = _run_of(me, agent, unwrap_task(env), test, config, updates)
         if config.out is not None or me.of > 1:
             _begin(run, stack)
         stop = stack.enter_context(nullcontext(Stop(NOTICE)) if config.out is None else stopping(NOTICE))
@@ -300,13 +301,15 @@ class _Run:
         self.curve = [row for row in self.history if _evaluated(row)]
 
 
-def _run_of(me: Rank, agent: Agent, env: Any, eval_env: Any, config: TrainConfig) -> _Run:
+def _run_of(me: Rank, agent: Agent, env: Any, eval_env: Any, config: TrainConfig, updates: int) -> _Run:
     """Return the run of this process; one of several has its rows of a batch, and its items of a test."""
     if me.of > 1:
         check_for_ranks(agent, env)
-        check_same_settings(agent, env)
+        shared = {name: getattr(config, name) for name in SHARED_SETTINGS}
+        check_same_settings(agent, env, eval_env, updates=updates, **shared)
         env = divided(agent, env, me)
-        eval_env = eval_env if eval_env is None else eval_env.replace(rank=me)
+        if not (eval_env is None or isinstance(eval_env, SteppedEnv)):  # which every rank plays as a whole
+            eval_env = eval_env.replace(rank=me)
     return _Run(agent, env, eval_env, config)
 
 

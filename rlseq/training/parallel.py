@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from rlseq.mdp.starts import Starts
 from rlseq.metrics.algebra import name_of
 from rlseq.policy_gradient.agent import Agent
 from rlseq.policy_gradient.baselines import Regression
 from rlseq.training import checkpoint
-from rlseq.training.fingerprint import describe, differences
+from rlseq.training.fingerprint import describe, describe_task, differences
 from rlseq.types import LearningReward, SteppedEnv
 from rlseq.utils.ranks import Rank, everyones, this_rank
 
@@ -48,11 +47,12 @@ def check_for_ranks(agent: Any, env: Any) -> None:
     if isinstance(baseline := getattr(agent, "baseline", None), Regression):
         _check_factor("baseline", baseline.beside)
     if isinstance(env, SteppedEnv):
-        raise ValueError(f"{type(env).__name__} is trained on by one process; start it without torchrun")
-    learning = [name for name, part in env.parts.items() if isinstance(part, LearningReward)]
-    if learning or isinstance(env.starts, Starts):
-        what = f"the reward {learning[0]!r}" if learning else f"the curriculum {type(env.starts).__name__}"
-        raise ValueError(f"{what} learns from the rows of one process; start it without torchrun; {HOW}")
+        _check_factor("rewards", getattr(env, "rewards", None))
+        return
+    _check_factor("curriculum", env.starts)
+    for name, reward in env.parts.items():
+        if isinstance(reward, LearningReward):
+            _check_factor(f"reward {name}", reward)
 
 
 def _check_factor(name: str, factor: Any) -> None:
@@ -88,7 +88,7 @@ def _is_tested(part: type | FunctionType) -> bool:
 
 def divided(agent: Any, env: Any, me: Rank) -> Any:
     """Return a task with the rows of this rank."""
-    if me.of == 1 or isinstance(env, SteppedEnv):
+    if me.of == 1:
         return env
     samples = getattr(agent, "samples", 1)
     if env.num_envs % (me.of * samples):
@@ -97,15 +97,26 @@ def divided(agent: Any, env: Any, me: Rank) -> Any:
             f"num_envs={env.num_envs} rows cannot be divided among {me.of} ranks with at least {each}; make "
             f"the task with a multiple of {me.of * samples} rows"
         )
+    if isinstance(env, SteppedEnv):
+        return env.of_rank(me)
     return env.replace(num_envs=env.num_envs // me.of, rank=me)
 
 
-def check_same_settings(agent: Any, env: Any) -> None:
-    """Refuse ranks whose agents, policies, tasks or data differ; weights and seeds are those of rank 0."""
+def check_same_settings(agent: Any, env: Any, test: Any, **training: Any) -> None:
+    """Refuse ranks whose settings or data differ; weights and seeds are those of rank 0.
+
+    Args:
+        agent: the agent.
+        env: the training task.
+        test: the test task, if there is one.
+        **training: settings of the training that decide when ranks meet.
+    """
     found = describe(agent, env)
     mine = {part: found[part] for part in ("agent", "env", "policy")}
+    mine |= {"test": None if test is None else describe_task(test), "training": training}
     mine["versions"] = {name: found["machine"][name] for name in ("rlseq", "torch")}
-    mine["env"] = {name: value for name, value in mine["env"].items() if name != "seed"}
+    for task in filter(None, (mine["env"], mine["test"])):
+        task.pop("seed", None)
     first, *others = map(json.loads, everyones(json.dumps(mine).encode()))
     for number, other in enumerate(others, 1):
         differ = next(differences(first, other, "run"), None)

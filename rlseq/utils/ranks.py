@@ -176,6 +176,17 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat(parts).to(rows.dtype)
 
 
+def gathered_unequal(rows: Tensor) -> Tensor:
+    """Return the rows of all ranks, of which each may have another number."""
+    if _me.of == 1:
+        return rows
+    numbers = gathered(torch.tensor([len(rows)])).tolist()
+    padded = rows.new_zeros(max(numbers), *rows.shape[1:])
+    padded[: len(rows)] = rows.detach()
+    parts = torch.split(gathered(padded), max(numbers))
+    return torch.cat([part[:number] for part, number in zip(parts, numbers, strict=True)])
+
+
 def total_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace the gradients of parameters by their sums over ranks, in one exchange for each type.
 
@@ -225,9 +236,8 @@ def everyones(data: bytes) -> list[bytes]:
     if _me.of == 1:
         return [data]
     lengths = gathered(torch.tensor([len(data)])).tolist()
-    padded = torch.zeros(1, max(lengths), dtype=torch.uint8)
-    padded[0, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return [row[:n].numpy().tobytes() for row, n in zip(gathered(padded), lengths, strict=True)]
+    sent = gathered_unequal(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    return [message.numpy().tobytes() for message in torch.split(sent, lengths)]
 
 
 @contextmanager

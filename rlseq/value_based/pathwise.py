@@ -16,6 +16,7 @@ from rlseq.engine.relaxed import Relaxation, gumbel_noise
 from rlseq.mdp.sequence_env import sequence_env, unwrap_task
 from rlseq.types import Rollout, SteppedEnv
 from rlseq.utils.modules import eval_mode
+from rlseq.utils.ranks import largest_of_ranks, this_rank
 from rlseq.value_based.action_values import ActionValues, following, plain
 from rlseq.value_based.critic import VectorCritic
 
@@ -139,7 +140,10 @@ class WordSlopes:
         """Return Q of relaxed words."""
         with torch.no_grad():
             q = ActionValues(critic, batch, plain).reduce(lambda q: q.where(q > FORBIDDEN, 0.0))
-        noise = gumbel_noise(tuple(q.shape), torch.Generator().manual_seed(seed)).to(q)
+        rows, steps, words = q.shape
+        drawn = this_rank().all(rows), int(largest_of_ranks(torch.tensor(steps))), words
+        noise = gumbel_noise(drawn, torch.Generator().manual_seed(seed)).to(q)
+        noise = this_rank().own(noise)[:, :steps]
 
         def value(z: Tensor, q: Tensor, noise: Tensor) -> Tensor:
             return (self.relaxation(z, noise, self.temperature) * q).sum(-1)

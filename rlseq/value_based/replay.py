@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlseq.types import Rollout
 from rlseq.utils.memory import check_fits
-from rlseq.utils.ranks import gathered, this_rank
+from rlseq.utils.ranks import gathered_unequal, this_rank
 
 REPLAYED = ("actions", "mask", "log_probs", "rewards", "ends", "reached", "cut")  # fields of a rollout
 OF_CONTEXT = "context/"  # before the names of what is kept of a context
@@ -51,7 +51,7 @@ class Replay:
         """
         fields = {name: value for name in REPLAYED if (value := getattr(batch, name)) is not None}
         fields |= {f"{OF_CONTEXT}{name}": batch.context[name] for name in context}
-        fields = {name: gathered(value) for name, value in fields.items()}
+        fields = {name: gathered_unequal(value) for name, value in fields.items()}
         device = batch.mask.device  # a checkpoint gives rows back on the CPU
         self.rows = {name: kept.to(device) for name, kept in self.rows.items()} or self._made(fields)
         new = len(fields["mask"])
