@@ -180,6 +180,22 @@ def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "unknown setting 'minute'; did you mean 'minutes'?" in capsys.readouterr().err
 
 
+def test_a_sum_of_rewards_is_one_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "pairs.tsv")
+    asked = "chrf + 0.5*distinct_2"
+    main(["fit", "pairs.tsv", *TYPED, "--reward", asked, "--out", "typed"])
+    found = json.loads(Path("typed/results.json").read_text("utf-8"))
+    assert found["reward"] == {"name": asked, "reason": "it was asked for"}
+    assert asked in found["verdict"]
+    for tested in found["test"].values():
+        assert tested[asked] == pytest.approx(tested["reward"], abs=1e-5)
+        assert tested["reward"] > tested["distinct_2"] > 0, "a part, with its weight"
+    assert f"{asked} ↑" in rlseq.Fit(Path("typed"), found).page.read_text("utf-8")
+    again = rlseq.fit("pairs.tsv", out="called", reward=asked, quiet=True, **SMALL)
+    assert again.results["test"] == found["test"]
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "told"),
     [
@@ -194,7 +210,9 @@ def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("a\nb\n", [], "x.tsv:1: expected source TAB reference, got no tab: 'a'"),
         ("a\t\nb\t\n", [], "x.tsv:1: expected a reference, got nothing"),
         ("a\t" + "b" * 10**7 + "\n", [], "x.tsv:1: expected lines below 100,000 bytes"),
-        (None, ["--reward", "bleu + 0.5*distinct_2"], "a fit is rewarded by one metric"),
+        (None, ["--reward", "length + 0.5*distinct_2"], "compares nothing with references"),
+        (None, ["--reward", "bleu + 0.5*distinkt_2"], "unknown reward 'distinkt_2'; did you mean"),
+        (None, ["--reward", "bleu + 0.5*bleu"], "a sum of different names"),
         (None, ["--reward", "blue"], "unknown reward 'blue'; did you mean 'bleu'?"),
         (None, ["--agent", "rlo"], "unknown agent 'rlo'; did you mean 'rloo'?"),
         (None, ["--minutes", "0"], "minutes must be a finite number > 0 or None, got 0"),

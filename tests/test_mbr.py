@@ -11,6 +11,7 @@ from torch import Tensor
 import rlseq
 from rlseq.engine.beam import Beam, beam_search
 from rlseq.engine.mbr import MBR, expected_utility, utilities
+from rlseq.metrics.fitting import named_reward
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.policy_gradient.exact import expected_gradient
 
@@ -101,6 +102,17 @@ def test_any_metric_that_compares_texts_is_a_utility(metric: str) -> None:
     assert (found.diagonal(dim1=1, dim2=2) >= found.amax(2) - 1e-5).all() or metric == "cider", (
         "itself is best"
     )
+
+
+def test_the_utility_of_a_sum_is_the_sum_of_utilities() -> None:
+    """A part that compares nothing, such as the variety of a text, counts for the candidate alone."""
+    env, policy = writer()
+    batch = rlseq.rollout(policy, env, repeat=4)
+    both = utilities(batch, 4, "bleu + 0.5*distinct_2", env.vocab)
+    variety = named_reward("distinct_2", None)(batch.actions, batch.mask, {}).view(3, 4, 1)
+    alone = 0.01 * utilities(batch, 4, "bleu", env.vocab)
+    torch.testing.assert_close(both, alone + 0.5 * variety, check_dtype=False)
+    assert len(set(variety.flatten().tolist())) > 1
 
 
 def test_texts_are_generated_best_first() -> None:

@@ -14,7 +14,7 @@ from rlseq.engine.rollout import finished_rollout, rollout
 from rlseq.mdp.episodes import Episodes
 from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
-from rlseq.metrics.fitting import ItemReferences, named_reward
+from rlseq.metrics.fitting import ItemReferences, compares_texts, named_reward
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import RAW, Policy, Rollout
 from rlseq.utils.arguments import Checked, NonNegativeInt, PositiveFloat, Range
@@ -41,7 +41,8 @@ class MBR(Checked):
 
     Args:
         samples: K, texts of each source.
-        utility: u, a metric by name; that of the task's reward when empty.
+        utility: u, a metric by name, or a sum such as "bleu + 0.5*chrf"; that of the task's reward when
+            empty.
         temperature: with which they are drawn.
         beam: texts of a beam search of that width that are candidates beside the samples.
     """
@@ -102,7 +103,8 @@ def utilities(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:
     Args:
         batch: `samples` texts of each item, one after the other.
         samples: K.
-        metric: by name; it is fitted on the samples, so that one that weighs words counts these.
+        metric: by name, or a sum of rewards; it is fitted on the samples, so that one that weighs words
+            counts these.
         vocab: of the texts.
     """
     shape = -1, samples, batch.mask.shape[1]
@@ -112,8 +114,7 @@ def utilities(batch: Rollout, samples: int, metric: str, vocab: Any) -> Tensor:
 
 def utilities_of(tokens: Tensor, mask: Tensor, samples: Rollout, metric: str, vocab: Any) -> Tensor:
     """Return u(yᵢ, yⱼ) of every candidate `[items, C, T]` and every sample of its item, `[items, C, K]`."""
-    row = row_of(metric)
-    if not row.needs_references:
+    if not compares_texts(metric):
         known = {name for name, other in METRICS.items() if other.needs_references}
         raise ValueError(f"{metric} does not compare two texts, as a utility must{hint(metric, known)}")
     right = {"references": samples.actions.unsqueeze(1), "reference_lengths": samples.lengths.unsqueeze(1)}
@@ -125,7 +126,7 @@ def utilities_of(tokens: Tensor, mask: Tensor, samples: Rollout, metric: str, vo
         value(tokens.flatten(0, 1), mask.flatten(0, 1), {"index": column.repeat_interleave(each)})
         for column in references.t()
     ]
-    return row.sign * torch.stack(columns, 1).view(items, each, -1)
+    return row_of(metric).sign * torch.stack(columns, 1).view(items, each, -1)
 
 
 def expected_utility(

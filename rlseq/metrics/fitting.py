@@ -308,17 +308,23 @@ def _parts(
     text: str, corpus: HasReferences | None, own: Mapping[str, Reward]
 ) -> Iterator[tuple[str, float, Reward]]:
     """Yield the names, weights and rewards of a sum of names; of a single name only this one."""
-    named: set[str] = set()
+    for name, weight in terms_of(text).items():
+        yield name, weight, own[name] if name in own else _fitted(name, "reward", corpus, own)
+
+
+def terms_of(text: str) -> dict[str, float]:
+    """Return the weights of a sum of rewards by name; of a single name its weight, 1."""
+    terms: dict[str, float] = {}
     for term in text.split(" + "):
         found = _TERM.fullmatch(term.strip())
         name = found[2] if found else term
-        if not found or name in named:
+        if not found or name in terms:
             raise ValueError(
                 "a reward is a name or a sum of different names, such as 'bleu + 0.5*distinct_2', got "
                 f"{text!r:.80}"
             )
-        named.add(name)
-        yield name, float(found[1] or 1), own[name] if name in own else _fitted(name, "reward", corpus, own)
+        terms[name] = float(found[1] or 1)
+    return terms
 
 
 _TERM = re.compile(r"(?:(-?\d+(?:\.\d+)?) *\* *)?(\w[\w+.-]*)")
@@ -337,6 +343,11 @@ def named_reward(name: str, corpus: HasReferences | None, own: Mapping[str, Rewa
     if not is_sum(name):
         return own[name] if name in own else _fitted(name, "reward", corpus, own)
     return WeightedSum([(weight, reward) for _, weight, reward in _parts(name, corpus, own)])
+
+
+def compares_texts(name: str) -> bool:
+    """Whether a metric, or one of a sum, compares texts with references."""
+    return any(row_of(term).needs_references for term in terms_of(name))
 
 
 def is_sum(name: str) -> bool:

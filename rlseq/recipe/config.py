@@ -21,7 +21,8 @@ class FitConfig(Checked):
     minutes: PositiveFloat | None = None
     """Time that everything together may take; by default, training continues until dev stops improving."""
     reward: str | None = None
-    """The metric to train on (`rlseq metrics`); chosen by what the texts look like when not given."""
+    """The metric to train on (`rlseq metrics`), or a sum, `"bleu + 0.5*distinct_2"`; chosen by what the texts
+    look like when not given."""
     agent: str = "rloo"
     """The agent that trains on the reward (`rlseq agents`)."""
     hyper: Mapping[str, Any] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from rlseq.data.locate import Where, find
 from rlseq.engine.computing import stated
 from rlseq.engine.evaluation import EvaluatedTexts, evaluate_texts, selection
 from rlseq.mdp.registry import make
-from rlseq.metrics.fitting import is_sum
+from rlseq.metrics.fitting import compares_texts, terms_of
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.policies import make_policy
 from rlseq.recipe import page, verdict
@@ -107,12 +107,7 @@ def run_fit(
     import_modules(config.imports)
     pick(AGENTS, config.agent, "agent")
     if config.reward is not None:
-        if is_sum(config.reward):
-            raise ValueError(
-                f"a fit is rewarded by one metric, by which it also judges what can be gained, got "
-                f"{config.reward!r}; for a sum take rlseq train, with --reward"
-            )
-        pick({name: row for name, row in METRICS.items() if row.make}, config.reward, "reward")
+        check_reward(config.reward)
     data = _Data(path, config)
     folder = Path(config.out) if config.out is not None else Path("runs") / data.name
     make_folder(folder)
@@ -126,6 +121,17 @@ def run_fit(
         sign(lock)
         write_sealed(folder / "fit.json", identity)
         return _Fitting(data, config, folder, say).run()
+
+
+def check_reward(reward: str) -> None:
+    """Refuse a reward that is no metric, nor a sum of metrics, or that compares nothing with references."""
+    known = {name: row for name, row in METRICS.items() if row.make}
+    names = [pick(known, name, "reward").name for name in terms_of(reward)]
+    if not compares_texts(reward):
+        raise ValueError(
+            f"{reward} compares nothing with references, so that a fit on pairs cannot judge by it; add a "
+            f"metric that does, as in 'chrf + 0.5*{names[0]}', or take rlseq train, with --reward"
+        )
 
 
 def _resumed(folder: Path, identity: Json) -> Fit | None:

@@ -34,7 +34,8 @@ def least_risk(policy: Any, task: Callable[[int], Any], items: int, samples: int
         task: makes the task, given a number of rows.
         items: how many, drawn at random by a fixed seed.
         samples: texts of each item.
-        metric: the score, by name; also that by which samples are compared with each other.
+        metric: the score, by name, or a sum of rewards; also that by which samples are compared with each
+            other.
     """
     rows = min(ITEMS, task(1).size)
     wide, narrow = task(rows * samples), task(rows)

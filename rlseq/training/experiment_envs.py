@@ -10,7 +10,14 @@ from rlseq.discriminators.reward_model import load_reward
 from rlseq.mdp.registry import make, option_names, task_class
 from rlseq.mdp.task_spec import TaskSpec
 from rlseq.metrics import Constant, Shuffled
-from rlseq.metrics.fitting import HasReferences, named_metric, named_reward, references_of
+from rlseq.metrics.fitting import (
+    HasReferences,
+    LazyMetric,
+    is_sum,
+    named_metric,
+    named_reward,
+    references_of,
+)
 from rlseq.metrics.registry import CONTROLS as CONTROLS
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import Reward
@@ -102,7 +109,7 @@ def training_env(
         if "reward" in option_names(task_class(id)):
             with suppress(ValueError):  # a task may know fewer names
                 return task_with_words(id, {**options, "reward": reward}, words)
-        env.parts = {reward: named_reward(reward, _references(env, reward), env.metrics)}
+        env.parts = {reward: named_reward(reward, _references(env, reward), own_rewards(env))}
     return env
 
 
@@ -132,7 +139,12 @@ def metric(env: Any, name: str) -> Reward:
     """
     if name.startswith(OF_PATH):
         return load_reward(name.removeprefix(OF_PATH), env)
-    return named_metric(name, _references(env, name), env.metrics)
+    return named_metric(name, _references(env, name), own_rewards(env) if is_sum(name) else env.metrics)
+
+
+def own_rewards(env: Any) -> dict[str, Reward]:
+    """Return the metrics that are a task's own; those of `rlseq.metrics` have other figures as rewards."""
+    return {name: part for name, part in env.metrics.items() if not isinstance(part, LazyMetric)}
 
 
 def _references(env: Any, name: str) -> HasReferences | None:
