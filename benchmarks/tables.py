@@ -61,7 +61,7 @@ from tabled.tasks import (
     tasks,
     tunes,
 )
-from tabled.unpaired import molecules, style, summaries
+from tabled.unpaired import molecules, smiles, style, summaries
 
 ROOT = Path(__file__).parent.parent
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -107,6 +107,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "relaxed": relaxed,
     "reward-model": reward_model,
     "rewards": rewards,
+    "smiles": smiles,
     "solve-copy": solve_copy,
     "sparse": sparse,
     "stale": stale,

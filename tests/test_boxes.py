@@ -101,7 +101,8 @@ def test_a_file_is_read_and_its_tenth_lines_are_the_test(tmp_path: Path) -> None
 def test_bad_lines_are_named_and_can_be_skipped(tmp_path: Path, change: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         boxes(tmp_path, GOOD, {**GOOD, **change})
-    assert boxes(tmp_path, *[GOOD] * 3, {**GOOD, **change}, skip_bad=True).size == 3
+    with pytest.warns(UserWarning, match=r"skipped 1 line: .*:4: "):
+        assert boxes(tmp_path, *[GOOD] * 3, {**GOOD, **change}, skip_bad=True).size == 3
 
 
 # ── the credit of a member ───────────────────────────────────────────────────────────────────────────

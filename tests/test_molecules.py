@@ -41,6 +41,13 @@ def judged(env: Any, *texts: str) -> dict[str, list[float]]:
         ("c1cc[nH]c1", 5, 1),
         ("C[N+](C)(C)C.[Cl-]", 6, 0),
         ("O=c1cc[nH]cc1", 7, 1),
+        ("c1ccc2[nH]ccc2c1", 9, 2),
+        ("c1ccc2cccc-2cc1", 10, 2),
+        ("c1ccccc1c1ccccc1", 12, 2),
+        ("Cn1cnc2c1c(=O)n(C)c(=O)n2C", 14, 2),
+        ("[O-][n+]1ccccc1", 7, 1),
+        ("[cH-]1cccc1", 5, 1),
+        ("c1ccbcc1", 6, 1),
         ("C/C=C/Br", 4, 0),
         ("N[C@@H](C)C(=O)O", 6, 0),
     ],
@@ -71,6 +78,12 @@ def test_molecules_are_read(text: str, atoms: int, rings: int) -> None:
         ("ccc", "an aromatic atom c is in no aromatic ring"),
         ("c1ccccc1(C)C", "an aromatic atom c has 4 neighbours, 3 at most"),
         ("[Xy3z]", "is no atom"),
+        ("C[Zz]", r"\[Zz\] is no atom"),
+        ("CC()C", "a branch has no atom"),
+        ("c1cccc1", "double bonds cannot be placed in its aromatic rings"),
+        ("c1ccnc1", "double bonds cannot be placed"),
+        ("c1ccc2cccc2c1", "double bonds cannot be placed"),
+        ("c(c1ccccc1)c1ccccc1", "an aromatic atom c is in no aromatic ring"),
     ],
 )
 def test_what_is_no_molecule_is_refused_with_the_reason(text: str, why: str) -> None:
@@ -145,9 +158,8 @@ def test_rdkit_judges_and_refuses_by_line(tmp_path: Path) -> None:
 
     assert qed("CC(=O)Oc1ccccc1C(=O)O") == pytest.approx(0.550, abs=0.001)  # aspirin
     path = tmp_path / "mine.smi"
-    path.write_text("CCO\nCCN\n" * 20 + "c1cccc1\n")  # a ring of five without a Kekulé form
-    read_smiles("c1cccc1")
-    with pytest.raises(DataError, match=r"mine\.smi:41: expected SMILES, got 'c1cccc1': rdkit refuses it"):
+    path.write_text("CCO\nCCN\n" * 20 + "CN(C)(C)C\n")
+    with pytest.raises(DataError, match=r"mine\.smi:41: expected SMILES, got 'CN\(C\)\(C\)C': rdkit refuses"):
         molecules(path=str(path), check="rdkit")
     assert "qed" in molecules(reward="qed + 0.5*unique").metrics
 

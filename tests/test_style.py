@@ -97,7 +97,8 @@ def test_two_heaps_of_a_user(tmp_path: Path) -> None:
     there.write_text("you have\n\nwe have\n")
     with pytest.raises(DataError, match=r"new\.txt:2: expected a text"):
         style(path=str(here), target=str(there))
-    assert style(path=str(here), target=str(there), skip_bad=True).size > 40
+    with pytest.warns(UserWarning, match=r"skipped 1 line: .*new\.txt:2: "):
+        assert style(path=str(here), target=str(there), skip_bad=True).size > 40
 
 
 # ── the agents that tell the source again ────────────────────────────────────────────────────────────
@@ -152,6 +153,17 @@ def test_the_discriminator_of_unpaired_texts_sees_no_source() -> None:
     assert set(agent.paid_on(env).parts) == {"reconstruction", "discriminator"}
     metrics = agent.update(agent.collect(env))
     assert {"reconstruction", "content", "fluency", "d_loss"} <= metrics.keys()
+
+
+def test_what_is_learned_before_the_first_update_is_said(capsys: Any) -> None:
+    env, first = style(8), {"pretraining": 1, "k": 1, "reconstructor_pretraining": 2}
+    agent: Any = rlseq.make_agent("unpaired", rlseq.make_policy("gru", env, hidden=8, embedding=4), **first)
+    agent.adversary.texts = 16
+    rlseq.train(agent, env, updates=1, alarms="ignore")
+    learned = "the discriminator learns from 1 × 16 texts, and the reconstructor learns from 2 batches"
+    assert capsys.readouterr().err.splitlines()[0] == f"Unpaired: before the first update {learned}"
+    rlseq.train(agent, env, updates=1, alarms="ignore")
+    assert "before the first update" not in capsys.readouterr().err, "it is behind it"
 
 
 def test_a_task_without_sources_is_refused() -> None:

@@ -25,6 +25,20 @@ def origin(run: dict[str, Any]) -> str:
     return f"\n`{run['command']}` at `{run['commit']}`, {place}, torch {machine['torch']}.\n"
 
 
+def gain(found: dict[str, Any], form: str = "+.3f") -> str:
+    """Return a difference with its interval over items, its p-value, and its interval over seeds."""
+    low, middle, high = (format(found[name], form) for name in ("low", "estimate", "high"))
+    text = f"{middle} [{low}, {high}], p = {found['p']:.4f}"
+    if "over seeds" in found:
+        text += f"; over seeds [{', '.join(format(end, form) for end in found['over seeds'])}]"
+    return text
+
+
+def by_seed(alarms: Sequence[Sequence[str]]) -> str:
+    """Return the number of alarms of each seed."""
+    return ", ".join(str(len(said)) for said in alarms)
+
+
 def runs(pattern: str) -> list[dict[str, Any]]:
     """The JSON files of a benchmark, each with the name of its file."""
     paths = sorted(RESULTS.glob(f"{pattern}.json"))

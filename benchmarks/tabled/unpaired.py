@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tabled import markdown, origin, runs
+from tabled import gain, markdown, origin, runs
 
 
 def style() -> str:
@@ -77,12 +75,17 @@ def molecules() -> str:
     return text
 
 
+def smiles() -> str:
+    """Return how often the check of molecules without rdkit agrees with rdkit."""
+    text = ""
+    for run in runs("smiles"):
+        shown = ("both accept", "both refuse", "rdkit alone refuses", "valences alone refuse")
+        rows = [[name, *(found[figure] for figure in shown)] for name, found in run["results"].items()]
+        text += markdown(["molecules", *shown], rows) + origin(run)
+    return text
+
+
 def _judged(found: dict[str, float]) -> list[str]:
     """Return the cells of the judges; variety and QED are shares of what is valid."""
     shares = [found[name] / max(found["valid"], 1e-9) for name in ("unique", "diversity", "qed")]
     return [f"{value:.3f}" for value in (found["rules"], found["valid"], *shares)]
-
-
-def gain(found: dict[str, Any]) -> str:
-    """Return a difference with its interval and p-value."""
-    return f"{found['estimate']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}], p = {found['p']:.4f}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.data.encode import Problems, refuse_problems
+from rlseq.data.encode import Problems, refuse_problems, warn_of_skipped
 from rlseq.data.formats import Problem, lines
 
 PIXELS = 36  # pixels of a rendered picture
@@ -172,6 +172,7 @@ def read_boxes(path: Path, skip_bad: bool = False) -> BoxScenes:
         else:
             problems.add(entry if isinstance(entry, Problem) else Problem(path, number, entry))
     refuse_problems(problems, skip_bad)
+    warn_of_skipped(problems.count, problems.first)
     if not found:
         raise ValueError(f"{path}: expected pictures with boxes, got none")
     stacked = [torch.nn.utils.rnn.pad_sequence(list(part), True) for part in zip(*found, strict=True)]

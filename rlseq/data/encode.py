@@ -135,11 +135,8 @@ def load(
     corpus = _opened(key, build, part, reading.words)
     if corpus is None:
         raise DataError(f"{_named(origins)}: too few sources for a part {part!r}; give files of its own")
-    skipped = corpus.notes["skipped"]
-    if skipped:
-        first = (Problem(files[file], line, what) for file, line, what in corpus.notes["first_skipped"])
-        counted = f"{skipped:,} line" + ("s" if skipped > 1 else "")
-        warnings.warn(f"skipped {counted}: {'; '.join(map(str, first))}", stacklevel=2)
+    first = (Problem(files[file], line, what) for file, line, what in corpus.notes["first_skipped"])
+    warn_of_skipped(corpus.notes["skipped"], first)
     return corpus
 
 
@@ -310,6 +307,13 @@ def refuse_problems(problems: Problems, skip_bad: bool) -> None:
         may_skip = not skip_bad and not refused[0].fatal
         mend = "\nmend the file, or pass over such lines: skip_bad=True" if may_skip else ""
         raise DataError("\n".join(map(str, refused[:PROBLEMS_LISTED])) + more + mend)
+
+
+def warn_of_skipped(count: int, first: Iterable[Problem]) -> None:
+    """Warn of lines that are passed over, with the first of them."""
+    if count:
+        lines = f"{count:,} line" + ("s" if count > 1 else "")
+        warnings.warn(f"skipped {lines}: {'; '.join(map(str, first))}", stacklevel=3)
 
 
 def assign_parts(name: str, seen: Survey, assign: Assign) -> Place:

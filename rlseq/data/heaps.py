@@ -10,7 +10,7 @@ from math import log
 import torch
 
 from rlseq.data.corpus import Corpus, Ragged
-from rlseq.data.encode import Problems, refuse_problems
+from rlseq.data.encode import Problems, refuse_problems, warn_of_skipped
 from rlseq.data.formats import DataError, Pair, Records
 from rlseq.data.locate import TEXTS, Origin, Where, find
 
@@ -28,6 +28,7 @@ def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[
         else:
             problems.add(row)
     refuse_problems(problems, skip_bad)
+    warn_of_skipped(problems.count, problems.first)
     if not texts:
         raise DataError(f"{where}: expected texts, got none")
     return texts
