@@ -217,6 +217,10 @@ class Agent(ABC):
                 initial = group.setdefault("initial_lr", group["lr"])
                 group["lr"] = initial * share
 
+    def preparation(self) -> list[str]:
+        """Return what is still to be learned before the first update, such as "D learns from 50 texts"."""
+        return []
+
     def remark(self) -> str | None:
         """Return what the user must know about a training that has just ended; None if there is nothing."""
         return None

@@ -25,7 +25,7 @@ from rlseq.training.fingerprint import describe
 from rlseq.training.parallel import check_for_ranks, check_same_settings, check_same_state, device_of, divided
 from rlseq.training.preflight import reward_warnings
 from rlseq.training.probe import PolicyProbe
-from rlseq.training.progress_lines import Pace, evaluation_line, opening_line
+from rlseq.training.progress_lines import Pace, evaluation_line, opening_line, preparation_line
 from rlseq.training.reward_hacking import diversity_metrics
 from rlseq.training.run_config import run_of, words_of
 from rlseq.training.run_folder import Row, RunFolder, Sink
@@ -340,7 +340,10 @@ def _loop(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> Non
     every = run.config.eval_every or (100 if unit == "updates" else max(1, limit // 10))
     done = run.done(unit)
     pace = Pace(done, run.done("tokens"), run.seconds)
-    opening = opening_line(type(run.agent).__name__, limit, every, unit, done)
+    name, learned = type(run.agent).__name__, run.agent.preparation()
+    if learned and done < limit:
+        run.tell(preparation_line(name, learned))
+    opening = opening_line(name, limit, every, unit, done)
     while done < limit and not _asked(stop):
         run.agent.set_progress(done / limit)
         run.env.set_progress(done / limit)

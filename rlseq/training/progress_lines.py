@@ -41,6 +41,11 @@ class Pace:
         return spent * max(0, limit - done) / max(1, done - self.done)
 
 
+def preparation_line(name: str, learned: Sequence[str]) -> str:
+    """Return the line that is printed before the first update, where much is learned before it."""
+    return f"{name}: before the first update {', and '.join(learned)}"
+
+
 def opening_line(name: str, limit: int, every: int, unit: str, done: int = 0) -> str:
     """Return the line that is printed after the first update; `done` is where a resumed run continues."""
     resumed = f", resumed after {done:,}" if done else ""
