@@ -52,6 +52,13 @@ class AdversarialRounds(Agent):
         own: dict[str, Stateful] = {"adversary": self.adversary, "count": self.count, "rounds": self.rounds}
         return {**super().stateful_parts(), **own}
 
+    def preparation(self) -> list[str]:
+        """Return that the discriminator learns first, where it does."""
+        if not self.pretraining or self.rounds.updates or self.adversary.frozen:
+            return super().preparation()
+        learned = f"the discriminator learns from {self.pretraining} × {self.adversary.texts:,} texts"
+        return [learned, *super().preparation()]
+
     def check(self, env: Any) -> None:
         """Refuse a task whose texts the discriminator cannot read, or that has no real ones to learn from."""
         super().check(env)

@@ -121,6 +121,13 @@ class Dual(PolicyGradient):
         own: dict[str, Stateful] = {"reconstructor": self.reconstructor, "batches": self.batches}
         return {**super().stateful_parts(), **own}
 
+    def preparation(self) -> list[str]:
+        """Return that the reconstructor learns first, where it does."""
+        if not self.reconstructor_pretraining or self.batches.updates:
+            return super().preparation()
+        learned = f"the reconstructor learns from {self.reconstructor_pretraining} batches"
+        return [learned, *super().preparation()]
+
     def paid_on(self, env: Any) -> Any:
         """Return the task with both rewards, each by its weight."""
         task = sequence_env(env)

@@ -11,13 +11,13 @@ candidates and then by a policy gradient on the reward, for which likelihood for
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import product
 from typing import Any
 
 import record
 import torch
 import torch.nn.functional as F
+from recipes.seeds import trained
 from torch import Tensor, nn
 
 import rlseq
@@ -147,13 +147,6 @@ def learned(seed: int, test: Any, options: Any) -> dict[str, dict[str, Tensor]]:
         batch = rlseq.rollout(policy, test, decode=rlseq.Greedy(), index=torch.arange(test.num_envs))
         found[name] = judged(batch.actions, batch.mask, batch.context)
     return found
-
-
-def trained(agent: Any, env: Any, seconds: float) -> None:
-    """Update for some CPU seconds."""
-    start = time.process_time()
-    while time.process_time() - start < seconds:
-        agent.update(agent.collect(env))
 
 
 def summary(scores: Any) -> dict[str, Any]:

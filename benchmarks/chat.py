@@ -4,22 +4,25 @@
 
 One answer in ten of the default data of `rlseq/Chat-v0` is generic. A seq2seq learns by likelihood, and goes
 on from there by RLOO on each reward, or against a discriminator that reads question and answer: of whole
-answers, or of every prefix. Tested greedily and by samples on held-out questions, one seed. "self-play" is a
-dialogue of three turns in which the policy speaks for both, or two policies speak, each for itself.
+answers, or of every prefix. Tested greedily and by samples on held-out questions; means over several seeds,
+with intervals over them. "self-play" is a dialogue of three turns in which the policy speaks for both, or two
+policies speak, each for itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import record
 import torch
+from recipes.seeds import trained
 
 import rlseq
 from rlseq.agents.adversarial import Adversarial
 from rlseq.agents.seqgan import REGS
+from rlseq.compare.statistics import mean_interval
 from rlseq.discriminators import Adversary
 from rlseq.discriminators.adversary import random_prefix, whole
 from rlseq.discriminators.objectives import log_probability
@@ -36,23 +39,47 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=6, help="of each reward; likelihood takes twice as many"
     )
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {}
+    seeds = [learned(options.seconds, seed) for seed in range(options.seeds)]
+    stages = {stage: over_seeds([one[stage] for one in seeds]) for stage in seeds[0]}
+    print(record.write("chat", {"seconds_of_each_reward": options.seconds, "stages": stages}))
+
+
+def learned(seconds: float, seed: int) -> dict[str, Any]:
+    """Train every policy with a seed, and test it."""
+    torch.manual_seed(seed)
+    found: dict[str, Any] = {}
     for name, (policy, options, ways) in PARTS.items():
-        env = rlseq.make(ID, num_envs=64, **options)
+        env = rlseq.make(ID, num_envs=64, seed=seed, **options)
         start = rlseq.make_policy(policy, env, hidden=64, embedding=32)
         trained(rlseq.make_agent("mle", start, lr=4e-3), env, 2 * seconds)
-        results[f"{name}: likelihood"] = tested(start, options)
+        found[f"{name}: likelihood"] = tested(start, options)
         for way in ways:
             rewarded: dict[str, Any] = {**options, "reward": way if way in REWARDS else "rules"}
-            env = rlseq.make(ID, num_envs=64, **rewarded)
+            env = rlseq.make(ID, num_envs=64, seed=seed, **rewarded)
             follower = rlseq.make_policy(policy, env, hidden=64, embedding=32)
             follower.load_state_dict(start.state_dict())
             trained(AGENTS.get(way, by_reward)(follower, env), env, seconds)
-            results[f"{name}: {way}"] = tested(follower, options)
-            print(name, way, results[f"{name}: {way}"]["greedy"], flush=True)
-    print(record.write("chat", {"seconds_of_each_reward": seconds, "stages": results}))
+            found[f"{name}: {way}"] = tested(follower, options)
+            print(seed, name, way, found[f"{name}: {way}"]["greedy"], flush=True)
+    return found
+
+
+def over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of every figure with its interval over seeds, and the texts of the first seed."""
+    stage: dict[str, Any] = {}
+    for how in ("greedy", "sample"):
+        stage[how] = {name: interval([one[how][name] for one in found]) for name in FIGURES}
+        stage[f"{how}_texts"] = found[0][f"{how}_texts"]
+    return stage
+
+
+def interval(values: Sequence[float]) -> list[float]:
+    """Return the mean with Student's interval; of one value the value alone."""
+    mean_, low, high, _ = mean_interval(values)
+    return [round(float(x), 4) for x in (mean_, low, high)[: 3 if len(values) > 1 else 1]]
 
 
 def by_reward(policy: Any, env: Any) -> Any:
@@ -85,13 +112,6 @@ PARTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "self-play": ("seq2seq", SELF_PLAY, ("rules",)),
     "self-play of two": ("speakers", SELF_PLAY, ("rules",)),
 }
-
-
-def trained(agent: Any, env: Any, seconds: float) -> None:
-    """Update for some CPU seconds."""
-    start = time.process_time()
-    while time.process_time() - start < seconds:
-        agent.update(agent.collect(env))
 
 
 def tested(policy: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 A seq2seq learns `rlseq/Chat-v0` by likelihood for a short time. A simulated labeller compares pairs of its
 samples by the rules of the task, and is wrong with a given probability; a reward model learns from the pairs,
 and RLOO trains on it. The rules are the true reward, which the policy never sees. Tested by ten samples for
-each held-out question while training goes on, one seed; beside it training on the true reward.
+each held-out question while training goes on, several seeds; beside it training on the true reward.
 """
 
 from __future__ import annotations
@@ -33,11 +33,21 @@ def main() -> None:
     """Learn, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--updates", type=int, default=160, help="of each policy on its reward")
-    updates = parser.parse_args().updates
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    seeds = [learned(options.updates, seed) for seed in range(options.seeds)]
+    cases = {name: [one[name] for one in seeds] for name in seeds[0]}
+    results = {"likelihood_updates": LIKELIHOOD, "samples": SAMPLES, "cases": cases}
+    print(record.write("feedback", results))
+
+
+def learned(updates: int, seed: int) -> dict[str, Any]:
+    """Learn by likelihood with a seed, and from there on every reward; return what each case found."""
+    torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        env = rlseq.make(ID, num_envs=64)
+        env = rlseq.make(ID, num_envs=64, seed=seed)
         start = made(env)
         agent = rlseq.make_agent("mle", start, lr=4e-3)
         rlseq.train(agent, env, LIKELIHOOD, out=folder / "run", quiet=True, probe=False)
@@ -45,8 +55,8 @@ def main() -> None:
         for number, noise in CASES:
             cases[f"{number} labels, {noise:.0%} wrong"] = case(start, folder, number, noise, updates)
         cases["200 + 200 labels, 10% wrong"] = two_rounds(start, folder, 400, 0.1, updates)
-    results = {"likelihood_updates": LIKELIHOOD, "samples": SAMPLES, "cases": cases}
-    print(record.write("feedback", results))
+    print(seed, {name: found["curve"][-1]["rules"] for name, found in cases.items()}, flush=True)
+    return cases
 
 
 def made(env: Any) -> Any:

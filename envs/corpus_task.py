@@ -163,28 +163,32 @@ def of_all_tasks(options: TokenizerOptions) -> EnvOptions:
     return cast(EnvOptions, {name: value for name, value in options.items() if name in known})
 
 
-def reading_of(options: CountedOptions, level: Level, reads: bool) -> Reading:
+def reading_of(
+    options: ReferenceOptions, level: Level, reads: bool, own: Vocabularies | None = None
+) -> Reading:
     """Return how the texts of a task become ids.
 
     Args:
         options: of the task.
         level: of its texts; None where it is chosen by the texts.
         reads: whether the task has sources.
+        own: the vocabularies of the task, where it makes them itself.
     """
-    min_count, vocab_size = options.get("min_count", 1), options.get("vocab_size")
+    counted = cast(CountedOptions, options)  # of which a task that counts no words has none
+    min_count, vocab_size = counted.get("min_count", 1), counted.get("vocab_size")
     chosen = {"level": level, "min_count": min_count if min_count > 1 else None, "vocab_size": vocab_size}
     of_tokenizer = cast(TokenizerOptions, options)  # of which a task without a tokenizer has none
-    words = given_words(options.get("words"), of_tokenizer, reads, **chosen)
+    words = given_words(options.get("words") or own, of_tokenizer, reads, **chosen)
     return Reading(level, min_count, vocab_size, skip_bad=options.get("skip_bad", False), words=words)
 
 
 def given_words(
-    words: TaskSpec | None, options: TokenizerOptions, reads: bool, **made: Any
+    words: Vocabularies | None, options: TokenizerOptions, reads: bool, **made: Any
 ) -> Vocabularies | None:
     """Return the vocabularies of a trained policy, or of a tokenizer; None where they are made from texts.
 
     Args:
-        words: of a trained policy, which has them also where they were those of a tokenizer.
+        words: of a trained policy, which has them also where they were those of a tokenizer; or of the task.
         options: of the task.
         reads: whether the task has sources.
         **made: options of vocabularies that are made from texts; None where they are at their default.

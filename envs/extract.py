@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from rlseq.data.encode import Reading, load
+from rlseq.data.encode import load
 from rlseq.data.locate import Where
 from rlseq.data.news import news, sentences_of
+from rlseq.envs.corpus_task import reading_of
 from rlseq.mdp.sequence_env import EnvOptions, SequenceEnv
 from rlseq.metrics.registry import METRICS
 from rlseq.types import Context, HeldOut, Reward, RewardLike
@@ -48,7 +49,7 @@ class Extract(SequenceEnv):
         skip_bad: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
-        corpus = load(news(path), split, Reading("word", skip_bad=skip_bad))
+        corpus = load(news(path), split, reading_of({"skip_bad": skip_bad}, "word", reads=True))
         assert corpus.sources is not None
         source = corpus.contexts(torch.arange(len(corpus)), int(corpus.sources.lengths.max()), 1)["source"]
         assert corpus.source_vocab is not None

@@ -10,11 +10,11 @@ from typing import ClassVar, NamedTuple
 
 from typing_extensions import Unpack
 
-from rlseq.data.encode import Reading, load
+from rlseq.data.encode import load
 from rlseq.data.formats import Pair, Records
 from rlseq.data.locate import Origin, Where, find
 from rlseq.data.smiles import CHECKS, smiles_formats, tokens_of
-from rlseq.envs.corpus_task import CorpusTask, ReferenceOptions
+from rlseq.envs.corpus_task import CorpusTask, ReferenceOptions, reading_of
 from rlseq.envs.molecule_rules import MoleculeRules, ToText
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import checked_arguments
@@ -35,7 +35,7 @@ class Molecules(CorpusTask):
         reward: "rules", "qed" (needs rdkit), "valid", "novel", "unique", "diversity", or a sum of these; a
             name of `rlseq metrics`, such as "bleu"; or any reward.
         form: "smiles", or "selfies" (Krenn et al. 2020; needs selfies), of which every text is a molecule.
-        check: of what is valid: "syntax", or "rdkit", which also refuses rings without a Kekulé form.
+        check: of what is valid: "valences", without rdkit (docs/tasks/molecules.md), or "rdkit".
         **options: see `ReferenceOptions`; a pretrained model's tokenizer has no words for atoms.
     """
 
@@ -49,7 +49,7 @@ class Molecules(CorpusTask):
         split: str = "train",
         reward: RewardLike = "rules",
         form: str = "smiles",
-        check: str = "syntax",
+        check: str = "valences",
         **options: Unpack[ReferenceOptions],
     ) -> None:
         written, checked = pick(MOLECULE_FORMS, form, "form"), pick(CHECKS, check, "check")
@@ -57,8 +57,7 @@ class Molecules(CorpusTask):
         found = {"all": toy} if path is None else find(path, smiles_formats(checked))
         origins = {part: Origin(partial(written.texts, o), o.files) for part, o in found.items()}
         texts = [row.target for origin in origins.values() for row in origin.read() if isinstance(row, Pair)]
-        words = options.get("words") or OnlyWritten(texts, written)
-        reading = Reading(skip_bad=options.get("skip_bad", False), words=words)
+        reading = reading_of(options, None, reads=False, own=OnlyWritten(texts, written))
         corpus = load(origins, split, reading)
         known = corpus if split == "train" else load(origins, "train", reading)
         smiles = {written.smiles(text) for item in known.texts() for text in item}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 import zipfile
 from dataclasses import replace
@@ -11,12 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from recipes import molecules, text, tunes, words
+from recipes import molecules, poems, seeds, text, tunes, words
 
+from rlseq.data.poems import Syllable
 from rlseq.recipe.stages import Stage
 
 
@@ -154,3 +157,37 @@ def test_a_drawn_molecule_keeps_its_bonds_and_letters() -> None:
     assert molecules.slim(drawn) == (
         '<path d="M 1,2 L 3,4" stroke="#FF0000" fill="none"/><path d="M 5,6 Z" fill="#0000FF"/>'
     )
+
+
+def test_quatrains_are_read_each_once(tmp_path: Path) -> None:
+    good = "朝辭白帝彩雲間，千里江陵一日還。兩岸猿聲啼不住，輕舟已過萬重山。"
+    short, marked = "床前明月光，疑是地上霜。舉頭望明月，低頭思故鄉。", good.replace("雲", "□")
+    (tmp_path / "全唐诗").mkdir()
+    for number, texts in {1000: [good, short], 0: [marked, good[::-1].strip("。，") + "。", good]}.items():
+        found = [{"paragraphs": [text[:16], text[16:]]} for text in texts]
+        (tmp_path / "全唐诗" / f"poet.tang.{number}.json").write_text(json.dumps(found), "utf-8")
+    (tmp_path / "全唐诗" / "authors.tang.json").write_text("[]", "utf-8")
+    assert poems.quatrains_of(tmp_path) == [good[::-1].strip("。，") + "。", good]
+
+
+def test_the_picture_of_poems_has_the_colours_of_tones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poems, "from_package", {"山": Syllable(True, "an"), "水": Syllable(False, "ei")}.get)
+    drawn = poems.picture({"form": "山水，山<unk>。"})
+    colours = re.findall(r'fill="(#\w+)">(.)<', drawn)
+    assert colours == [
+        *((poems.TONES[True], "山"), (poems.TONES[False], "水")),
+        *((poems.TONES[True], "山"), (poems.TONES[None], "□")),
+    ]
+
+
+def test_differences_have_intervals_over_texts_and_over_seeds() -> None:
+    new, old = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]), np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    found = seeds.compared(new, old, seeds.of_same_items)
+    assert found["n"] == 3
+    assert found["estimate"] == pytest.approx(0.5)
+    low, high = found["over seeds"]
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert high - low == pytest.approx(2 * 12.706 / 6, abs=1e-3), "of 1/3 and 2/3, by Student's t"
+    assert seeds.compared(new, old, seeds.of_all_samples)["n"] == 6
+    assert "over seeds" not in seeds.compared(new[:1], old[:1], seeds.of_same_items)
+    assert seeds.means([{"a": 1.0}, {"a": 2.0}]) == {"a": 1.5}

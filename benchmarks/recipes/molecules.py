@@ -8,10 +8,10 @@ The wheel of `molsets` holds the molecules of MOSES (Polykovskiy et al. 2020); i
 need not be installed. A policy learns by likelihood from 4,000 of them, and goes on from there for as many
 CPU seconds each: by likelihood ("longer"), by RLOO with a constant reward, with the rules of size, rings and
 other atoms, with the same where rdkit says which molecules are valid, and with uniqueness and diversity
-beside them. 500 samples of each are judged as one batch, validity by rdkit. Differences to "longer" have a
-bootstrap over molecules and a test by approximate randomisation; the monitor of exploited rewards compares
-each with likelihood. Writes results/molecules.json, and the picture docs/images/molecules.svg of the first
-valid samples.
+beside them; all of it with several seeds. 500 samples of each are judged as one batch, validity by rdkit.
+Differences to "longer" have intervals over molecules and over seeds, and a test by approximate randomisation;
+the monitor of exploited rewards compares each with likelihood. Writes results/molecules.json, and the picture
+docs/images/molecules.svg of the first valid samples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import gzip
 import re
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Sequence
 from copy import deepcopy
@@ -32,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import record
 import torch
+from recipes.seeds import compared, means, of_all_samples, scores_of, trained
 
 import rlseq
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.metrics import Constant
-from rlseq.recipe.difference import difference
 from rlseq.training.reward_hacking import reward_hacking_alarms
 from rlseq.utils.errors import need
 
@@ -44,7 +43,8 @@ FOLDER = "moses/dataset/data/"
 READ = {"train": 4000, "test": 500}
 JUDGES = ("rules", "valid", "novel", "unique", "diversity", "qed")
 TESTED = ("rules", "qed")  # of each molecule alone, so that molecules are independent
-RDKIT = {"check": "rdkit"}
+RDKIT: dict[str, Any] = {"check": "rdkit"}
+OWN = "rules, by valences"  # with the check of the package, which is the default
 REWARDS: dict[str, dict[str, Any]] = {  # options of the task
     "constant": {"reward": Constant()},
     "rules": {"reward": "rules"},
@@ -70,23 +70,16 @@ def written(wheel: Path, folder: Path) -> None:
         (folder / f"{part}.smi").write_text("\n".join(molecules_of(wheel, part, count)) + "\n", "utf-8")
 
 
-def task(folder: Path, split: str = "train", rows: int = 64, **options: Any) -> Any:
+def task(folder: Path, split: str = "train", rows: int = 64, seed: int = 0, **options: Any) -> Any:
     """Return a part of the molecules."""
-    return rlseq.make("rlseq/Molecules-v0", num_envs=rows, seed=0, path=str(folder), split=split, **options)
+    return rlseq.make(
+        "rlseq/Molecules-v0", num_envs=rows, seed=seed, path=str(folder), split=split, **options
+    )
 
 
-def trained(agent: Any, env: Any, seconds: float) -> int:
-    """Update for some CPU seconds; return the number of updates."""
-    start, updates = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        agent.update(agent.collect(env))
-        updates += 1
-    return updates
-
-
-def sampled(policy: Any, test: Any) -> Any:
+def sampled(policy: Any, test: Any, seed: int) -> Any:
     """Return as many samples as there are molecules in the test, and their scores."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return evaluate_texts(policy, test, "sample")
 
 
@@ -98,28 +91,29 @@ def real(test: Any) -> dict[str, float]:
     return {name: float(test.metrics[name](tokens, mask, context).mean()) for name in JUDGES}
 
 
-def report(samples: dict[str, Any], test: Any) -> dict[str, Any]:
-    """Return figures of all stages, their differences to longer likelihood, alarms, and some molecules."""
+def report(seeds: Sequence[dict[str, Any]], test: Any) -> dict[str, Any]:
+    """Return figures of all stages, their differences to longer likelihood, alarms by seed, and molecules."""
     stages = {}
-    before = figures(samples["likelihood"])
-    for name, found in samples.items():
-        now = figures(found)
-        trained = "rules" if "rdkit" in name else "syntax"
+    before = [figures(one["likelihood"]) for one in seeds]
+    for name in seeds[0]:
+        samples, longer = ([one[stage] for one in seeds] for stage in (name, "longer"))
+        now, trained_on = [figures(found) for found in samples], "rules" if "rdkit" in name else OWN
         stages[name] = {
-            **{judge: round(value, 4) for judge, value in now.items()},
+            **means(now),
             "against longer": {
-                judge: difference(found.scores[judge], samples["longer"].scores[judge]) for judge in TESTED
+                judge: compared(scores_of(samples, judge), scores_of(longer, judge), of_all_samples)
+                for judge in TESTED
             },
-            "alarms": reward_hacking_alarms([before, now], trained),
-            "molecules": [line["text"] for line in found.lines(test) if line["scores"]["valid"]][:SHOWN],
+            "alarms": [reward_hacking_alarms([*pair], trained_on) for pair in zip(before, now, strict=True)],
+            "molecules": [line["text"] for line in samples[0].lines(test) if line["scores"]["valid"]][:SHOWN],
         }
     return stages
 
 
 def figures(found: Any) -> dict[str, float]:
-    """Return the means of all judges, of the rules where validity is by syntax alone, and of the length."""
-    means = found.means()
-    return {name: means[name] for name in (*JUDGES, "syntax", "length")}
+    """Return the means of all judges, of the rules where rdkit is not asked, and of the length."""
+    every = found.means()
+    return {name: every[name] for name in (*JUDGES, OWN, "length")}
 
 
 def slim(drawn: str) -> str:
@@ -154,27 +148,22 @@ def picture(stages: dict[str, Sequence[str]]) -> str:
     )
 
 
-def learned(folder: Path, seconds: float) -> dict[str, Any]:
-    """Train and sample every stage; return the figures."""
-    train, test = task(folder), task(folder, "test", READ["test"], reward="qed", **RDKIT)
-    test.metrics = {**test.metrics, "syntax": train.metrics["rules"]}
+def learned(folder: Path, test: Any, seconds: float, seed: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """Train and sample every stage with a seed; return the updates of each, and its samples."""
+    torch.manual_seed(seed)
+    train = task(folder, seed=seed)
     policy = rlseq.make_policy("lstm", train, hidden=192, embedding=64)
     updates = {"likelihood": trained(rlseq.make_agent("mle", policy, lr=4e-3), train, LIKELIHOOD * seconds)}
-    start, samples = deepcopy(policy.state_dict()), {"likelihood": sampled(policy, test)}
+    start, samples = deepcopy(policy.state_dict()), {"likelihood": sampled(policy, test, seed)}
     updates["longer"] = trained(rlseq.make_agent("mle", policy, lr=1e-3), train, seconds)
-    samples["longer"] = sampled(policy, test)
+    samples["longer"] = sampled(policy, test, seed)
     for name, asked in REWARDS.items():
         policy.load_state_dict(start)
         agent = rlseq.make_agent("rloo", policy, lr=1e-3, samples=16)
-        updates[name] = trained(agent, task(folder, **asked), seconds)
-        samples[name] = sampled(policy, test)
-        print(name, samples[name].means(), flush=True)
-    return {
-        "molecules": {"train": train.size, "test": test.size},
-        "updates": updates,
-        "real": {name: round(value, 4) for name, value in real(test).items()},
-        "stages": report(samples, test),
-    }
+        updates[name] = trained(agent, task(folder, seed=seed, **asked), seconds)
+        samples[name] = sampled(policy, test, seed)
+        print(seed, name, samples[name].means(), flush=True)
+    return updates, samples
 
 
 def main() -> None:
@@ -184,13 +173,25 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=22, help="of each stage; likelihood takes three times as many"
     )
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written(options.wheel, folder)
-        found = {"seconds_of_each_stage": options.seconds, **learned(folder, options.seconds)}
+        train, test = task(folder), task(folder, "test", READ["test"], reward="qed", **RDKIT)
+        test.metrics = {**test.metrics, OWN: train.metrics["rules"]}
+        updates, samples = zip(
+            *(learned(folder, test, options.seconds, seed) for seed in range(options.seeds)), strict=True
+        )
+        found = {
+            "seconds_of_each_stage": options.seconds,
+            "seeds": options.seeds,
+            "molecules": {"train": train.size, "test": test.size},
+            "updates": {stage: [one[stage] for one in updates] for stage in updates[0]},
+            "real": {judge: round(value, 4) for judge, value in real(test).items()},
+            "stages": report(samples, test),
+        }
     shown = {
         "molecules of the test": molecules_of(options.wheel, "test", READ["test"])[:SHOWN],
         **{name: stage["molecules"] for name, stage in found["stages"].items()},

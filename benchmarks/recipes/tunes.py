@@ -6,10 +6,11 @@
 The wheel of `music21` holds the 1850 tunes as ABC files; it is read as an archive, and need not be installed.
 Of tunes with the same title only the first is used. A policy reads four bars and writes the next four. It
 learns by likelihood, and goes on from there for as many CPU seconds each: by likelihood ("longer"), by RLOO
-with a constant reward, with the three rules of form, and with the rules and BLEU-2. All are tested on the
-same held-out tunes, greedily and by one sample of each; differences to "longer" have a paired bootstrap over
-tunes and a test by approximate randomisation; the monitor of exploited rewards compares each with likelihood.
-Writes results/tunes.json, and the picture docs/images/tunes.svg of greedy texts for one tune.
+with a constant reward, with the three rules of form, and with the rules and BLEU-2; all of it with several
+seeds. All are tested on the same held-out tunes, greedily and by one sample of each; differences to "longer"
+have intervals over tunes, each with the mean of its seeds, and over seeds, and a test by approximate
+randomisation; the monitor of exploited rewards compares each with likelihood. Writes results/tunes.json, and
+the picture docs/images/tunes.svg of greedy texts for one tune.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import argparse
 import re
 import sys
 import tempfile
-import time
 import zipfile
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import record
 import torch
+from recipes.seeds import compared, means, of_same_items, scores_of, trained
 
 import rlseq
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.envs.piano_roll import piano_roll
 from rlseq.metrics import Constant
-from rlseq.recipe.difference import difference
 from rlseq.training.experiment_envs import metric
 from rlseq.training.reward_hacking import diversity_metrics, reward_hacking_alarms
 
@@ -46,6 +47,7 @@ REWARDS: dict[str, Any] = {
 }
 FIGURES = ("form", "key", "metre", "closure", "bleu_2", "copied", "length")
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "tunes.svg"
+WAYS = ("greedy", "sample")
 SHOWN = 3
 
 
@@ -61,26 +63,17 @@ def tunes_of(wheel: Path) -> str:
     return "\n\n".join(found.values()) + "\n"
 
 
-def task(path: Path, split: str = "train", rows: int = 64, **options: Any) -> Any:
+def task(path: Path, split: str = "train", rows: int = 64, seed: int = 0, **options: Any) -> Any:
     """Return a part of the tunes."""
     return rlseq.make(
-        "rlseq/Music-v0", num_envs=rows, seed=0, path=str(path), split=split, **OPTIONS, **options
+        "rlseq/Music-v0", num_envs=rows, seed=seed, path=str(path), split=split, **OPTIONS, **options
     )
-
-
-def trained(agent: Any, env: Any, seconds: float) -> int:
-    """Update for some CPU seconds; return the number of updates."""
-    start, updates = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        agent.update(agent.collect(env))
-        updates += 1
-    return updates
 
 
 def tested(policy: Any, test: Any) -> dict[str, Any]:
     """Return the texts of all test items by both ways of decoding."""
     torch.manual_seed(0)
-    return {decode: evaluate_texts(policy, test, decode) for decode in ("greedy", "sample")}
+    return {decode: evaluate_texts(policy, test, decode) for decode in WAYS}
 
 
 def figures(found: Any) -> dict[str, float]:
@@ -88,23 +81,43 @@ def figures(found: Any) -> dict[str, float]:
     return {**{name: found.means()[name] for name in FIGURES}, **diversity_metrics(found)}
 
 
-def report(texts: dict[str, dict[str, Any]], test: Any) -> dict[str, Any]:
-    """Return figures of all stages, their differences to longer likelihood, and alarms."""
+def learned(path: Path, test: Any, seconds: float, seed: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """Train every stage with a seed; return the updates of each, and its texts of the test."""
+    torch.manual_seed(seed)
+    train = task(path, seed=seed)
+    policy = rlseq.make_policy("seq2seq", train, hidden=96, embedding=48, dropout=0.2)
+    updates = {"likelihood": trained(rlseq.make_agent("mle", policy, lr=3e-3), train, 2 * seconds)}
+    start, texts = deepcopy(policy.state_dict()), {"likelihood": tested(policy, test)}
+    updates["longer"] = trained(rlseq.make_agent("mle", policy, lr=1e-3), train, seconds)
+    texts["longer"] = tested(policy, test)
+    for name, reward in REWARDS.items():
+        policy.load_state_dict(start)
+        agent = rlseq.make_agent("rloo", policy, lr=1e-3, samples=4)
+        updates[name] = trained(agent, task(path, seed=seed, reward=reward), seconds)
+        texts[name] = tested(policy, test)
+        print(seed, name, figures(texts[name]["greedy"]), flush=True)
+    return updates, texts
+
+
+def report(seeds: Sequence[dict[str, dict[str, Any]]], test: Any) -> dict[str, Any]:
+    """Return figures of all stages, their differences to longer likelihood, and alarms by seed."""
     stages: dict[str, Any] = {}
-    for name, ways in texts.items():
+    for name in seeds[0]:
         stages[name] = {}
-        for decode, found in ways.items():
-            now, before = figures(found), figures(texts["likelihood"][decode])
+        for decode in WAYS:
+            texts, longer = ([one[stage][decode] for one in seeds] for stage in (name, "longer"))
+            before = [figures(one["likelihood"][decode]) for one in seeds]
+            now = [figures(found) for found in texts]
             stages[name][decode] = {
-                **{figure: round(float(value), 4) for figure, value in now.items()},
+                **means(now),
                 "against longer": {
-                    figure: difference(found.scores[figure], texts["longer"][decode].scores[figure])
+                    figure: compared(scores_of(texts, figure), scores_of(longer, figure), of_same_items)
                     for figure in ("form", "bleu_2")
                 },
-                "alarms": reward_hacking_alarms([before, now], "form"),
+                "alarms": [reward_hacking_alarms([*pair], "form") for pair in zip(before, now, strict=True)],
             }
-        stages[name]["texts"] = [line["text"] for line in ways["greedy"].lines(test)[:SHOWN]]
-    lines = texts["likelihood"]["greedy"].lines(test)[:SHOWN]
+        stages[name]["texts"] = [line["text"] for line in seeds[0][name]["greedy"].lines(test)[:SHOWN]]
+    lines = seeds[0]["likelihood"]["greedy"].lines(test)[:SHOWN]
     items = [{"source": line["source"], "references": line["references"]} for line in lines]
     return {"items": items, "stages": stages}
 
@@ -134,33 +147,23 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=40, help="of each stage; likelihood takes twice as many"
     )
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tunes.abc"
         path.write_text(tunes_of(options.wheel), "utf-8")
-        train, test = task(path), task(path, "test", 250)
+        test = task(path, "test", 250)
         test.metrics = {name: metric(test, name) for name in FIGURES[:-1]}
-        policy = rlseq.make_policy("seq2seq", train, hidden=96, embedding=48, dropout=0.2)
-        updates = {
-            "likelihood": trained(rlseq.make_agent("mle", policy, lr=3e-3), train, 2 * options.seconds)
-        }
-        start, texts = deepcopy(policy.state_dict()), {"likelihood": tested(policy, test)}
-        longer = rlseq.make_agent("mle", policy, lr=1e-3)
-        updates["longer"] = trained(longer, train, options.seconds)
-        texts["longer"] = tested(policy, test)
-        for name, reward in REWARDS.items():
-            policy.load_state_dict(start)
-            agent = rlseq.make_agent("rloo", policy, lr=1e-3, samples=4)
-            updates[name] = trained(agent, task(path, reward=reward), options.seconds)
-            texts[name] = tested(policy, test)
-            print(name, figures(texts[name]["greedy"]), flush=True)
+        updates, texts = zip(
+            *(learned(path, test, options.seconds, seed) for seed in range(options.seeds)), strict=True
+        )
         found = {
             "seconds_of_each_stage": options.seconds,
+            "seeds": options.seeds,
             "options": OPTIONS,
-            "tunes": {"train": train.size, "test": test.size},
-            "updates": updates,
+            "tunes": {"train": task(path).size, "test": test.size},
+            "updates": {name: [one[name] for one in updates] for name in updates[0]},
             **report(texts, test),
         }
     PICTURE.write_text(picture(found), "utf-8")
