@@ -9,8 +9,9 @@ agent writes for its baseline, and a completion, count as tokens like any other.
 
 Each agent's step size is chosen from three on a seed of its own (the tuning seed), and then used for all
 others. Scores are greedy, on 1,000 sources that nobody trained on. Two controls show what is gained without
-information: a constant reward, and rewards dealt to other texts. Finished runs are kept in runs/learning and
-not done again; remove that folder to start afresh.
+information: a constant reward, and rewards dealt to other texts. `gkd` looks at no reward: its teachers are
+wider LSTMs that likelihood has taught 10,000 pairs, the same for all seeds. Finished runs are kept in
+runs/learning and not done again; remove that folder to start afresh.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TUNING_SEED = 1000
 FEW = ("mixer", "adversarial", "regs")  # agents that learn from references get those of likelihood only
 ROUNDS: dict[str, Any] = {"d": 1, "k": 1, "pretraining": 20}  # texts that a discriminator reads spend tokens
 VIEWS = {"adversarial": whole, "regs": random_prefix}  # agent → what its discriminator learns from
+TEACHERS = {"gkd, two teachers": 2}  # how many, where it is not one
+TAUGHT: dict[str, Any] = {"hidden": 128, "embedding": 64, "lr": 3e-3, "updates": 600}  # a teacher
 RUNS = Path("runs/learning")
 
 # name → the agent, its hyper-parameters, and what becomes of the reward
@@ -73,6 +76,19 @@ AGENTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dpo": ("dpo", {"samples": 4}, "true"),
     "cpo": ("cpo", {"samples": 4}, "true"),
     "dro": ("dro", {"baseline": "leave_one_out"}, "true"),
+    "dro, kimi": ("dro", {"baseline": "group_mean"}, "true"),
+    "dro, a-star-po": ("dro", {"baseline": "optimal_value"}, "true"),
+    "dro, reinvent": ("dro", {"baseline": "none"}, "true"),
+    "mbr fine-tuning": (
+        "reinforce",
+        {"samples": 8, "credit": "consensus", "baseline": "none", "scale": "best_of_group"},
+        "true",
+    ),
+    "mbr-dpo": ("dpo", {"samples": 8, "credit": "consensus"}, "true"),
+    "gkd, reverse KL": ("gkd", {"distance": "reverse_kl"}, "true"),
+    "gkd, forward KL": ("gkd", {"distance": "forward_kl"}, "true"),
+    "gkd, Jensen-Shannon": ("gkd", {"distance": "jensen_shannon"}, "true"),
+    "gkd, two teachers": ("gkd", {"distance": "reverse_kl"}, "true"),
     "vineppo": ("vineppo", {"completions": 4}, "true"),
     "raft": ("reinforce", {"samples": 8, "baseline": "none", "scale": "best_of_group"}, "true"),
     "adversarial, D of texts": ("adversarial", ROUNDS, "true"),
@@ -119,6 +135,32 @@ def likelihood(seed: int) -> Any:
     return policy
 
 
+def teacher(number: int) -> Any:
+    """Return a wider policy that likelihood has taught 10,000 pairs."""
+    kept, pairs = RUNS / f"teacher-{number}.safetensors", task(128, items=10_000, seed=number)
+    policy = rlseq.make_policy(
+        "lstm", pairs, hidden=TAUGHT["hidden"], embedding=TAUGHT["embedding"], seed=number
+    )
+    if kept.exists():
+        load_model(policy, kept)
+        return policy
+    agent = rlseq.make_agent("mle", policy, lr=TAUGHT["lr"])
+    rlseq.train(agent, pairs, updates=TAUGHT["updates"], alarms="ignore", quiet=True)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    save_model(policy, str(kept))
+    return policy
+
+
+def beside(name: str, env: Any, seed: int) -> dict[str, Any]:
+    """Return the networks that an agent learns from beside the rewards of a task."""
+    agent = AGENTS[name][0]
+    if agent in VIEWS:
+        return {"adversary": adversary(env, VIEWS[agent], seed)}
+    if agent == "gkd":
+        return {"teacher": [teacher(number) for number in range(TEACHERS.get(name, 1))]}
+    return {}
+
+
 def adversary(env: Any, view: Any, seed: int) -> Adversary:
     """A discriminator of pairs that has learned nothing yet, a GRU whatever it learns from."""
     judge = make_discriminator("gru", env, seed=seed, hidden=64, embedding=32)
@@ -139,8 +181,7 @@ def run(name: str, seed: int, lr: float, tokens: int) -> dict[str, Any]:
     elif reward == "shuffled":
         env.parts = {"shuffled": Shuffled(env.parts["edit"], seed=seed)}
     before = rlseq.evaluate(policy, test)["reward"]
-    learned = {"adversary": adversary(env, VIEWS[agent_name], seed)} if agent_name in VIEWS else {}
-    agent = rlseq.make_agent(agent_name, policy, lr=lr, **hyper, **learned)
+    agent = rlseq.make_agent(agent_name, policy, lr=lr, **hyper, **beside(name, env, seed))
     history = rlseq.train(
         agent, env, budget_tokens=tokens, eval_env=test, eval_every=max(1, tokens // 8), alarms="ignore"
     )
@@ -191,7 +232,12 @@ def main() -> None:
             f"{name:<32} lr {lr:<7} {sum(after) / n:.3f}  gain {mean:+.3f} [{low:+.3f}, {high:+.3f}]",
             flush=True,
         )
-    print(record.write(options.out, {"tokens": options.tokens, "agents": rows}))
+    results: dict[str, Any] = {"tokens": options.tokens, "agents": rows}
+    if any(AGENTS[name][0] == "gkd" for name in options.agents):
+        test = task(500, split="test", seed=0)
+        scores = [rlseq.evaluate(teacher(number), test)["reward"] for number in range(2)]
+        results["teachers"] = {**TAUGHT, "reward": scores}
+    print(record.write(options.out, results))
 
 
 if __name__ == "__main__":

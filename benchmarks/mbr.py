@@ -4,11 +4,12 @@
 
 On G2P (edits of phonemes) and Parallel (BLEU) models are trained by likelihood, on Parallel not to the end,
 where every decoder writes the reference. Then test items are written greedily, by a beam of 5, and by minimum
-Bayes risk from K samples at temperature τ, with and without the texts of the beam as candidates. The utility
-is the task's reward. K and τ were chosen on models of seed 0, of which that of Parallel is shown ("chosen
-on"); the others have other seeds, on Parallel, which has 200 test items, five of them. Intervals are of the
-paired difference from the beam over items, of all models together; seconds are of one core; texts are the
-hypotheses written for each item. The last measurement is the utility matrix of 32 samples of 1,000 items.
+Bayes risk from K samples: at temperature τ, of the k likeliest words ("top"), or of a nucleus, with and
+without the texts of the beam as candidates. The utility is the task's reward. K and the kind of samples were
+chosen on models of seed 0 ("chosen on", "samples"); the others have other seeds, on Parallel, which has 200
+test items, five of them. Intervals are of the paired difference from the beam over items, of all models
+together; seconds are of one core; texts are the hypotheses written for each item. The last measurement is the
+utility matrix of 32 samples of 1,000 items.
 """
 
 from __future__ import annotations
@@ -30,19 +31,28 @@ MODEL: dict[str, Any] = {"hidden": 64, "embedding": 32}
 
 
 class Setting(NamedTuple):
-    """A task, the updates of likelihood, seeds of models, test items of each, samples at temperatures."""
+    """A task, the updates of likelihood, seeds of models, test items of each, and decoders."""
 
     task: str
     updates: int
     seeds: tuple[int, ...]
     items: int
-    sampled: tuple[tuple[int, float], ...]
+    ways: tuple[MBR, ...]
 
 
+HEATS = (MBR(32), MBR(32, beam=5), MBR(32, temperature=0.3), MBR(32, temperature=0.3, beam=5))
+SAMPLES = (  # of the settings from which is chosen
+    *(MBR(k) for k in (8, 32, 128)),
+    *(MBR(32, temperature=heat) for heat in (0.7, 0.5, 0.3)),
+    *(MBR(32, top_k=k) for k in (2, 3, 5)),
+    *(MBR(32, top_p=p) for p in (0.9, 0.7, 0.5)),
+)
 SETTINGS = {
-    "G2P": Setting("rlseq/G2P-v0", 1500, (1,), 1500, ((64, 1.0),)),
-    "Parallel": Setting("rlseq/Parallel-v0", 120, (1, 2, 3, 4, 5), 200, ((32, 1.0), (32, 0.3))),
-    "Parallel, chosen on": Setting("rlseq/Parallel-v0", 120, (0,), 200, ((32, 1.0), (32, 0.3))),
+    "G2P": Setting("rlseq/G2P-v0", 1500, (1,), 1500, (MBR(64), MBR(64, beam=5))),
+    "Parallel": Setting("rlseq/Parallel-v0", 120, (1, 2, 3, 4, 5), 200, HEATS),
+    "Parallel, chosen on": Setting("rlseq/Parallel-v0", 120, (0,), 200, HEATS),
+    "G2P, samples": Setting("rlseq/G2P-v0", 1500, (0,), 1000, SAMPLES),
+    "Parallel, samples": Setting("rlseq/Parallel-v0", 120, (0,), 200, SAMPLES),
 }
 
 
@@ -55,14 +65,11 @@ def trained(setting: Setting, seed: int) -> Any:
     return policy
 
 
-def decoders(setting: Setting) -> dict[str, Any]:
-    """Return the decoders by name."""
-    least_risk = {
-        f"MBR {k}, τ = {heat}{', and the beam' if beam else ''}": MBR(k, temperature=heat, beam=beam)
-        for k, heat in setting.sampled
-        for beam in (0, 5)
-    }
-    return {"beam 5": rlseq.Beam(5), "greedy": rlseq.Greedy(), **least_risk}
+def name(decode: MBR) -> str:
+    """Return a decoder as it is named in the table."""
+    cut = {"top": decode.top_k, "nucleus": decode.top_p}
+    kind = "".join(f", {word} {value}" for word, value in cut.items() if value is not None)
+    return f"MBR {decode.samples}, τ = {decode.temperature}{kind}{', and the beam' if decode.beam else ''}"
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -71,7 +78,9 @@ def measure(setting: Setting) -> dict[str, Any]:
     models = [trained(setting, seed) for seed in setting.seeds]
     found: dict[str, Any] = {}
     beam = None
-    for way, decode in decoders(setting).items():
+    others: dict[str, Any] = {"beam 5": rlseq.Beam(5), "greedy": rlseq.Greedy()}
+    decoders = others | {name(way): way for way in setting.ways}
+    for way, decode in decoders.items():
         test.reseed(0)
         began = time.process_time()
         texts = [evaluate_texts(policy, test, decode, {}, setting.items) for policy in models]
@@ -85,7 +94,8 @@ def measure(setting: Setting) -> dict[str, Any]:
             "seconds": seconds, "texts": written, "reward": float(scores.mean()), "beyond beam": gain,
         }  # fmt: skip
         print(way, found[way], flush=True)
-    return {"decoders": found, "metric": "+".join(test.parts), **setting._asdict()}
+    described = {**setting._asdict(), "ways": [repr(way) for way in setting.ways]}
+    return {"decoders": found, "metric": "+".join(test.parts), **described}
 
 
 def matrix(metric: str) -> dict[str, float]:
@@ -106,7 +116,7 @@ def main() -> None:
     parser.add_argument("--out", default="mbr", help="name of the file of results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    tasks = {name: measure(SETTINGS[name]) for name in given.tasks}
+    tasks = {task: measure(SETTINGS[task]) for task in given.tasks}
     costs = {metric: matrix(metric) for metric in ("edit_distance", "bleu")}
     print(record.write(given.out, {"tasks": tasks, "utility matrix": costs}))
 

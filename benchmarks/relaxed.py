@@ -88,7 +88,7 @@ def bias(found: Tensor, wanted: Tensor) -> tuple[float, float]:
 
 def measure(write: Write) -> dict[str, float]:
     """Return the variance and the bias of an estimator."""
-    env, policy = variance.setting(0.0)
+    env, policy = variance.setting("alike")
     wanted = variance.flat(rlseq.exact.gradient(policy, env))
     off, cosine = bias(estimates(write, policy, env, MANY, TIMES), wanted)
     spread = estimates(write, policy, env, variance.TEXTS, variance.BATCHES).var(0).sum()
@@ -98,7 +98,7 @@ def measure(write: Write) -> dict[str, float]:
 def main() -> None:
     """Run all, print a line each, and write the JSON."""
     torch.set_num_threads(1)
-    plain = variance.measure(variance.CASES["REINFORCE, none"], 0.0)["variance"]
+    plain = variance.measure(variance.CASES["REINFORCE, none"], "alike")["variance"]
     results = {}
     for name, write in estimators().items():
         start, found = time.process_time(), measure(write)

@@ -3,11 +3,11 @@
     python benchmarks/variance.py [--estimators "OPO, K = 4" …] [--out variance]
 
 The task is `rlseq/Enumerable-v0` with two contexts; its rewards, of standard deviation 1, have mean 2 in both
-("alike"), or 1 in one and 3 in the other ("apart"). The policy is an LSTM with random weights. Every estimate
-is made of at most 64 texts, greedy ones and completions counted. V and regressions have learned from 800
-batches before, on the hidden states as they are.
-
-MaxRL is not among them: it divides by the mean of a group, and these rewards may be negative.
+("alike"), or 1 in one and 3 in the other ("apart"). With `--rewards graded` they are two metrics in [0, 1],
+which MaxRL needs: the share of places at which a text has the words of the policy's greedy text, and whether
+it is that text. The policy is an LSTM with random weights. Every estimate is made of
+at most 64 texts, greedy ones and completions counted. V and regressions have learned from 800 batches before,
+on the hidden states as they are. The teacher of `gkd` is the policy after 50 steps along the exact gradient.
 
 Estimates are divided by the constant that an agent states, or, where it follows an objective of its own, by
 the one that makes its mean as long along ∇J as ∇J is. Then, of each,
@@ -24,6 +24,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,11 +36,22 @@ import rlseq
 from rlseq.agents import AGENTS
 from rlseq.agents.black_box import BlackBox
 from rlseq.policy_gradient.baselines import CompletedValue, MovingAverage, Regression
-from rlseq.policy_gradient.credit import Completions
-from rlseq.types import Context
+from rlseq.policy_gradient.credit import Completions, Consensus, PassAtK
+from rlseq.types import Context, Reward
 
-TEXTS, BATCHES, LESSONS = 64, 400, 800
+TEXTS, BATCHES, LESSONS, STEPS = 64, 400, 800, 50
 LEARNED = (MovingAverage, Regression)  # baselines that learn from batches
+
+
+def better(env: Any, policy: Any) -> dict[str, Any]:
+    """Return the policy after some steps along the exact gradient, as a teacher."""
+    teacher = deepcopy(policy)
+    optimizer = torch.optim.Adam(teacher.parameters(), 0.02)
+    for _ in range(STEPS):
+        for name, slope in rlseq.exact.gradient(teacher, env).items():
+            teacher.get_parameter(name).grad = -slope
+        optimizer.step()
+    return {"teacher": [teacher.requires_grad_(False)]}
 
 
 @dataclass
@@ -51,6 +63,7 @@ class Case:
     beside: float = 0.0  # texts written beside each sample: greedy ones, completions
     factor: Callable[[int], float] | None = lambda k: 1.0  # of ∇J that it states, for K texts of a context
     exact: bool = True  # whether enumeration says its bias
+    needs: Callable[[Any, Any], dict[str, Any]] = lambda env, policy: {}  # further settings, made for a task
 
 
 PLAIN = "REINFORCE, none"  # by whose variance others are divided
@@ -94,7 +107,32 @@ CASES = {
     ),
     "best of 4 (pass@4)": Case("reinforce", {"credit": "pass_at_k", "baseline": "none", **K4}, factor=None),
     "DPO, K = 4": Case("dpo", K4, factor=None),
+    "CPO, K = 4": Case("cpo", K4, factor=None),
     "DRO, K = 4": Case("dro", {"baseline": "leave_one_out", **K4}),
+    "Kimi's loss, K = 4": Case("dro", {"baseline": "group_mean", **K4}, factor=lambda k: (k - 1) / k),
+    "A*PO, K = 4": Case("dro", {"baseline": "optimal_value", **K4}, factor=None),
+    "REINVENT": Case("dro", {"baseline": "none"}),
+    **{
+        f"GKD, {name}": Case("gkd", {"distance": name}, factor=None, needs=better)
+        for name in ("reverse_kl", "forward_kl", "jensen_shannon")
+    },
+    "MaxRL, K = 4": Case("grpo", {"scale": "by_mean", **MOVED}, factor=None),
+    "best of 2 (pass@2), K = 4": Case(
+        "reinforce", {"credit": PassAtK(2), "baseline": "none", **K4}, factor=None
+    ),
+    "GDPO, K = 4": Case(
+        "reinforce", {"credit": "per_metric", "baseline": "none", "scale": "by_batch", **K4}, factor=None
+    ),
+    "best of 4 imitated (RAFT)": Case(
+        "reinforce", {"baseline": "none", "scale": "best_of_group", **K4}, factor=None
+    ),
+    "MBR fine-tuning, K = 4": Case(
+        "reinforce",
+        {"credit": Consensus("edit_distance"), "baseline": "none", "scale": "best_of_group", **K4},
+        factor=None,
+        exact=False,  # two texts agree as well with each other
+    ),
+    "MBR-DPO, K = 4": Case("dpo", {"credit": Consensus("edit_distance"), **K4}, factor=None, exact=False),
     "VinePPO, 4 completions": Case(
         "vineppo",
         {"completions": 4, "baseline": CompletedValue(4), "epochs": 1, "minibatches": 1},
@@ -108,19 +146,42 @@ CASES = {
 }
 
 
-def setting(apart: float) -> tuple[Any, Any]:
-    """The task, its contexts as far apart in what they pay, and the policy."""
+def table(apart: float) -> Callable[[Any, Any], dict[str, Reward]]:
+    """Return what makes a reward that is N(2, 1) in both contexts, or apart by so much."""
+
+    def rewards(env: Any, policy: Any) -> dict[str, Reward]:
+        def look_up(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+            paid: Tensor = env.look_up(tokens, mask, context) + 2 + apart * (context["index"] - 0.5)
+            return paid
+
+        return {"table": look_up}
+
+    return rewards
+
+
+def graded(env: Any, policy: Any) -> dict[str, Reward]:
+    """Return two metrics in [0, 1], whose best text is the policy's greedy one."""
+    wanted = rlseq.rollout(policy, env.replace(num_envs=2), decode=rlseq.Greedy(), index=torch.arange(2))
+
+    def right(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        index = context["index"]
+        same: Tensor = (tokens == wanted.actions[index]) & mask & wanted.mask[index]
+        return same.sum(1) / torch.maximum(mask.sum(1), wanted.mask[index].sum(1))
+
+    return {"near": right, "exact": lambda *text: (right(*text) == 1).float()}
+
+
+REWARDS = {"alike": table(0.0), "apart": table(2.0), "graded": graded}
+
+
+def setting(rewards: str) -> tuple[Any, Any]:
+    """The task, with one of the rewards, and the policy."""
     env: Any = rlseq.make("rlseq/Enumerable-v0", num_envs=TEXTS, sources=2)
-
-    def reward(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        paid: Tensor = env.look_up(tokens, mask, context) + 2 + apart * (context["index"] - 0.5)
-        return paid
-
-    env.parts = {"table": reward}
     policy = rlseq.make_policy("lstm", env, hidden=8, embedding=4, value=True)
     with torch.no_grad():
         for p in policy.parameters():
             p.mul_(2.5)
+    env.parts = REWARDS[rewards](env, policy)
     return env, policy
 
 
@@ -163,12 +224,12 @@ def matched(found: Tensor, wanted: Tensor, factor: float | None) -> Tensor:
     return found / (mean @ wanted / wanted.square().sum() if factor is None else factor)
 
 
-def measure(case: Case, apart: float) -> dict[str, Any]:
+def measure(case: Case, rewards: str) -> dict[str, Any]:
     """One estimator on one task."""
-    env, policy = setting(apart)
+    env, policy = setting(rewards)
     black_box = issubclass(AGENTS[case.agent], BlackBox)
     hyper = case.hyper if black_box else {"value_weight": 0.0, **case.hyper}
-    agent: Any = rlseq.make_agent(case.agent, policy, **hyper)
+    agent: Any = rlseq.make_agent(case.agent, policy, **hyper, **case.needs(env, policy))
     if not black_box:
         learn(agent, env)
     wanted = flat(rlseq.exact.gradient(policy, env))
@@ -206,15 +267,16 @@ def main() -> None:
     """Run all, print a line each, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--estimators", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--rewards", nargs="+", default=["alike", "apart"], choices=list(REWARDS))
     parser.add_argument("--out", default="variance", help="name of the file of results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys([PLAIN, *options.estimators]):
         start = time.perf_counter()
-        found = {task: measure(CASES[name], apart) for task, apart in (("alike", 0.0), ("apart", 2.0))}
+        found = {rewards: measure(CASES[name], rewards) for rewards in options.rewards}
         plain = results.get(PLAIN, found)
-        results[name] = {task: compared(found[task], plain[task]) for task in found}
+        results[name] = {rewards: compared(found[rewards], plain[rewards]) for rewards in found}
         print(f"{name:28s} {results[name]} {time.perf_counter() - start:.0f} s", flush=True)
     print(record.write(options.out, {"texts": TEXTS, "batches": BATCHES, "estimators": results}))
 

@@ -132,6 +132,9 @@ def test_minimum_bayes_risk_is_tested_with_settings(run: str, capsys: Any) -> No
     assert typed(*mbr, "2") == 2
     assert "as a command --utility bleu" in capsys.readouterr().err
     assert typed(*mbr, "2", "--utility", "bleu", "--beam", "2") == 0
+    assert typed(*mbr, "2", "--utility", "bleu", "--top-k", "2", "--top-p", "0.9") == 0
+    assert typed(*mbr, "2", "--utility", "bleu", "--top-k", "0") == 2
+    assert "top_k must be an integer ≥ 1" in capsys.readouterr().err
     assert typed(*mbr, "1", "--utility", "bleu") == 2
     assert "samples must be an integer ≥ 2" in capsys.readouterr().err
 

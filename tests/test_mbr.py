@@ -55,6 +55,20 @@ def test_the_best_sample_is_that_of_the_formula() -> None:
     assert torch.equal(chosen.rewards, drawn.rewards[best]), "paid by the task's own references"
 
 
+def test_samples_may_be_of_likely_words_only() -> None:
+    """The text is one of those that the decoder of the samples draws, and the best of them."""
+    env, policy = writer(3)
+    index, state = torch.tensor([3, 1, 4]), env.generator.get_state()
+    chosen = rlseq.rollout(policy, env, decode=MBR(5, "edit_distance", 0.7, 3, 0.9), index=index)
+    env.generator.set_state(state)
+    wide = env.replace(num_envs=15)
+    drawn = rlseq.rollout(policy, wide, decode=rlseq.Sample(0.7, 3, 0.9), repeat=5, index=index)
+    best = expected_utility(drawn, 5, "edit_distance", env.vocab).view(3, 5).argmax(1) + torch.arange(3) * 5
+    assert torch.equal(chosen.actions, drawn.actions[best])
+    with pytest.raises(ValueError, match="top_p must be a number in"):
+        MBR(top_p=0.0)
+
+
 def test_texts_of_a_beam_are_candidates_too() -> None:
     """The samples alone are references; of samples and beam that with the fewest edits to them is written."""
     env, policy = writer(3)

@@ -136,15 +136,15 @@ def learning() -> str:
 
 
 def variance() -> str:
-    """Variance of every estimator on both tasks, and its bias."""
+    """Variance of every estimator for each kind of rewards, and its bias for the first."""
     text = ""
     for run in runs("variance*"):
         rows = []
         for name, found in run["results"]["estimators"].items():
-            alike = found["alike"]
-            off = "–" if alike["off"] is None else f"{alike['off']:+.1f}"
-            rows.append([name, alike["samples"], *map(ratio, found.values()), bias(alike), off])
-        head = ["estimator", "samples", "variance, alike", "variance, apart", "bias", "off"]
+            first = next(iter(found.values()))
+            off = "–" if first["off"] is None else f"{first['off']:+.1f}"
+            rows.append([name, first["samples"], *map(ratio, found.values()), bias(first), off])
+        head = ["estimator", "samples", *(f"variance, {rewards}" for rewards in found), "bias", "off"]
         text += markdown(head, rows) + origin(run) + "\n"
     return text.rstrip("\n") + "\n"
 

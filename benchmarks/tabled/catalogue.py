@@ -106,17 +106,18 @@ def _default(field: Field[Any]) -> str:
 
 
 def estimators(names: Sequence[str]) -> str:
-    """Return rows of the measurements of bias and variance."""
+    """Return rows of the measurements of bias and variance, of the run first that has most of them."""
     text, missing = "", {*names}
-    for run in runs("variance*"):
-        found = {name: each for name, each in run["results"]["estimators"].items() if name in missing}
-        rows = [
-            [name, each["alike"]["samples"], *map(ratio, each.values()), bias(each["alike"])]
-            for name, each in found.items()
-        ]
+    measured = [(run, run["results"]["estimators"]) for run in reversed(runs("variance*"))]
+    for run, every in sorted(measured, key=lambda each: -len(missing & each[1].keys())):
+        found = {name: each for name, each in every.items() if name in missing}
+        rows, rewards = [], []
+        for name, each in found.items():
+            rewards, first = list(each), next(iter(each.values()))
+            rows.append([name, first["samples"], *map(ratio, each.values()), bias(first)])
         if rows:
             missing -= found.keys()
-            head = ["estimator", "texts", "variance, alike", "variance, apart", "bias"]
+            head = ["estimator", "texts", *(f"variance, {kind}" for kind in rewards), "bias"]
             text += markdown(head, rows) + origin(run)
     if missing:
         raise ValueError(f"no results of {', '.join(sorted(missing))}; run benchmarks/variance.py")

@@ -216,6 +216,8 @@ def _evaluate(
     decode: str = "greedy",
     width: int = 5,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     samples: int = 32,
     utility: str = "",
     beam: int = 0,
@@ -237,6 +239,8 @@ def _evaluate(
         decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
         width: number of hypotheses in the beam.
         temperature: the temperature of sampling, by which logits are divided.
+        top_k: sample among this many tokens only, the most likely ones.
+        top_p: sample among the fewest tokens whose probabilities have this sum.
         samples: number of samples that mbr compares with each other.
         utility: the metric by which mbr compares them; the reward of the run when not given.
         beam: number of texts of a beam search that are candidates of mbr beside the samples.
@@ -251,7 +255,8 @@ def _evaluate(
     """
     from rlseq.cli import commands
 
-    sizes = {"width": width, "temperature": temperature, "samples": samples, "utility": utility, "beam": beam}
+    sampled = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sizes = {"width": width, **sampled, "samples": samples, "utility": utility, "beam": beam}
     commands.evaluate(run, option, decode, sizes, metrics or None, pooled, texts, best, memorisation)
 
 
@@ -263,6 +268,8 @@ def _generate(
     decode: str = "beam",
     width: int = 5,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     samples: int = 32,
     utility: str = "",
     beam: int = 0,
@@ -281,6 +288,8 @@ def _generate(
         decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
         width: number of hypotheses in the beam.
         temperature: the temperature of sampling, by which logits are divided.
+        top_k: sample among this many tokens only, the most likely ones.
+        top_p: sample among the fewest tokens whose probabilities have this sum.
         samples: number of samples that mbr compares with each other.
         utility: the metric by which mbr compares them; the reward of the run when not given.
         beam: number of texts of a beam search that are candidates of mbr beside the samples.
@@ -290,8 +299,9 @@ def _generate(
     """
     from rlseq.cli import commands
 
+    sampled = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     mbr = {"samples": samples, "utility": utility, "beam": beam}
-    settings = {"width": max(width, n), "temperature": temperature, **mbr}
+    settings = {"width": max(width, n), **sampled, **mbr}
     commands.generate(run, texts, n, decode, settings, best, too_long)
 
 

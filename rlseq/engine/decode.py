@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rlseq.engine.categorical import FORBIDDEN, inverse_cdf, sample_from_logits
 from rlseq.types import Behaviour, Rollout, RuleSupport
-from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, Range, Share, shown
+from rlseq.utils.arguments import Checked, PositiveFloat, PositiveInt, PositiveShare, Share, shown
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class Sample(Checked):
 
     temperature: PositiveFloat = 1.0
     top_k: PositiveInt | None = None
-    top_p: Annotated[float, Range(0, 1, open_low=True)] | None = None
+    top_p: PositiveShare | None = None
 
     def support(self, logits: Tensor) -> Tensor | None:
         """Return the nucleus of the k most likely tokens."""

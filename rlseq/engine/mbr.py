@@ -17,7 +17,14 @@ from rlseq.mdp.task import no_reward
 from rlseq.metrics.fitting import ItemReferences, compares_texts, named_reward
 from rlseq.metrics.registry import METRICS, row_of
 from rlseq.types import RAW, Policy, Rollout
-from rlseq.utils.arguments import Checked, NonNegativeInt, PositiveFloat, Range
+from rlseq.utils.arguments import (
+    Checked,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Range,
+)
 from rlseq.utils.errors import hint
 
 AT_ONCE = 4_000_000  # tokens of samples that are drawn and compared at a time
@@ -44,12 +51,16 @@ class MBR(Checked):
         utility: u, a metric by name, or a sum such as "bleu + 0.5*chrf"; that of the task's reward when
             empty.
         temperature: with which they are drawn.
+        top_k: they are made of the k most likely tokens.
+        top_p: they are made of the fewest tokens whose probabilities sum to p.
         beam: texts of a beam search of that width that are candidates beside the samples.
     """
 
     samples: Annotated[int, Range(2)] = 32
     utility: str = ""
     temperature: PositiveFloat = 1.0
+    top_k: PositiveInt | None = None
+    top_p: PositiveShare | None = None
     beam: NonNegativeInt = 0
 
     def best(self, policy: Policy, env: SequenceEnv, *, repeat: int, index: Tensor | None) -> Rollout:
@@ -66,7 +77,8 @@ class MBR(Checked):
         """Return the samples of items, the texts of the beam behind them, and what is expected of each."""
         metric = self.utility or utility_of(env)
         wide = env.replace(num_envs=len(items) * self.samples, reward=no_reward)
-        drawn = rollout(policy, wide, decode=Sample(self.temperature), repeat=self.samples, index=items)
+        decode = Sample(self.temperature, self.top_k, self.top_p)
+        drawn = rollout(policy, wide, decode=decode, repeat=self.samples, index=items)
         shape = len(items), self.samples, env.max_len
         texts = [part.view(shape) for part in (drawn.actions, drawn.mask, drawn.log_probs)]
         if self.beam:

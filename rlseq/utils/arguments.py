@@ -59,6 +59,7 @@ NonNegativeInt = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, open_low=True)]
 NonNegativeFloat = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]  # a probability, or a part of a whole
+PositiveShare = Annotated[float, Range(0, 1, open_low=True)]
 OpenShare = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
 StepSize = Annotated[float, Range(0, open_low=True), Searched(1e-5, 3e-2, log=True)]
