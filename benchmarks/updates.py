@@ -5,6 +5,8 @@
 Policies have trained by likelihood first, so that the lengths of texts are those of practice. With
 `--against` the same measurement runs in both checkouts in turn, so that both meet the same noise; the results
 have the ratio of the medians. One thread; seconds are of the processor.
+
+Beside them stands a floor: the seconds of the matrix products that an update cannot do without.
 """
 
 from __future__ import annotations
@@ -16,14 +18,25 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import record
 import torch
+from matmul import speed
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import linear
+from torch.utils.flop_counter import FlopCounterMode
 
 import rlseq
+from rlseq.engine.parts import narrow_source
+from rlseq.engine.rollout import evaluate_actions
+from rlseq.policies.matmul import affine
+from rlseq.types import Rollout
 
 HERE = Path(__file__).resolve()
 
@@ -36,6 +49,7 @@ class Setting:
     policy: str
     agent: str
     likelihood: int
+    written: int = 1  # texts that are written for each that is learned from
     rows: int = 256
     options: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
@@ -44,9 +58,9 @@ class Setting:
 WIDE = {"hidden": 256}
 SETTINGS = {
     "REINFORCE, G2P, LSTM 256": Setting("rlseq/G2P-v0", "lstm", "reinforce", 1000, sizes=WIDE),
-    "likelihood, G2P, LSTM 256": Setting("rlseq/G2P-v0", "lstm", "mle", 1000, sizes=WIDE),
+    "likelihood, G2P, LSTM 256": Setting("rlseq/G2P-v0", "lstm", "mle", 1000, 0, sizes=WIDE),
     "RLOO, G2P, seq2seq 256": Setting("rlseq/G2P-v0", "seq2seq", "rloo", 300, sizes=WIDE),
-    "SCST, captions, captioner 256": Setting("rlseq/Captions-v0", "captioner", "scst", 100, sizes=WIDE),
+    "SCST, captions, captioner 256": Setting("rlseq/Captions-v0", "captioner", "scst", 100, 2, sizes=WIDE),
     "PPO, V = 5,000, transformer 128 × 4": Setting(
         *("rlseq/Copy-v0", "transformer", "ppo", 60),
         options={"vocab_size": 5000, "length": 20, "shortest": 1},
@@ -68,17 +82,78 @@ def prepared(setting: Setting) -> tuple[Any, Any]:
 
 
 def serve() -> None:
-    """Prepare every setting, then time a round of updates for every line of standard input."""
+    """Prepare every setting, then measure what each line of standard input asks for."""
     torch.set_num_threads(1)
     made = {name: prepared(setting) for name, setting in SETTINGS.items()}
-    for _ in sys.stdin:
-        found = {}
-        for name, (env, agent) in made.items():
-            began = time.process_time()
-            for _ in range(UPDATES):
-                agent.update(agent.collect(env))
-            found[name] = (time.process_time() - began) / UPDATES
+    measure = {"updates": timed, "floors": floor}
+    for line in sys.stdin:
+        found = {name: measure[line.strip()](SETTINGS[name], *made[name]) for name in made}
         print(json.dumps(found), flush=True)
+
+
+def timed(setting: Setting, env: Any, agent: Any) -> float:
+    """Return the seconds of an update."""
+    began = time.process_time()
+    for _ in range(UPDATES):
+        agent.update(agent.collect(env))
+    return (time.process_time() - began) / UPDATES
+
+
+# ── the floor ────────────────────────────────────────────────────────────────────────────────────────────
+
+COUNTED = 32  # rows of a batch whose products are counted, each alone, so that padding is not
+
+
+def floor(setting: Setting, env: Any, agent: Any) -> float:
+    """Return the seconds of the matrix products that an update needs, at the speed of its largest one.
+
+    Every real word is written once, and scored and differentiated once in every epoch; a source is encoded
+    once for all of its texts. What is no product (softmax, gates, rewards, Adam) is not counted.
+    """
+    policy, batch, epochs = agent.policy, agent.collect(env), getattr(agent, "epochs", 1)
+    share, total = len(batch.actions) // COUNTED, 0.0
+    for row in range(0, len(batch.actions), share):
+        scored, encoded = products(policy, alone(policy, batch, row))
+        words = (setting.written + 3 * epochs) * (scored - encoded)  # differentiated: twice as many again
+        total += share * (words + encoded * (bool(setting.written) + 3 * epochs) / batch.samples)
+    return total / (1e9 * fastest(policy, setting.rows))
+
+
+def alone(policy: Any, batch: Rollout, row: int) -> Rollout:
+    """Return one text of a batch without padding."""
+    text = batch.take(slice(row, row + 1)).trimmed()
+    if policy.words.source is None:
+        return text
+    return replace(text, context=narrow_source(text.context, policy.words.source_pad))
+
+
+@torch.no_grad()
+def products(policy: Any, text: Rollout) -> tuple[int, int]:
+    """Return the operations of the products that score a text, and those that encode its source."""
+    return (
+        operations(lambda: evaluate_actions(policy, text)),
+        operations(lambda: policy.start(text.context)),
+    )
+
+
+def operations(run: Callable[[], Any]) -> int:
+    """Return the operations of the matrix products in a call, by kernels that the counter knows."""
+    ours = {torch.ops.rlseq.affine: lambda x, weight, *_, **__: 2 * x[0] * x[1] * weight[0]}
+    counter = FlopCounterMode(display=False, custom_mapping=ours)
+    with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
+        run()
+    return counter.get_total_flops()
+
+
+def fastest(policy: Any, rows: int) -> float:
+    """Return billions of operations a second of the product of a batch with the policy's largest matrix."""
+    weight = max((p.detach() for p in policy.parameters() if p.ndim == 2), key=Tensor.numel)
+    x = torch.randn(rows, weight.shape[1])
+    with torch.no_grad():
+        return max(speed(partial(by, x, weight), 2 * rows * weight.numel()) for by in (affine, linear))
+
+
+# ── here and in another checkout ─────────────────────────────────────────────────────────────────────────
 
 
 def started(checkout: Path) -> subprocess.Popen[str]:
@@ -92,11 +167,11 @@ def started(checkout: Path) -> subprocess.Popen[str]:
     )
 
 
-def asked(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Ask a process for a round."""
+def asked(process: subprocess.Popen[str], what: str) -> dict[str, float]:
+    """Ask a process for the seconds of "updates" or of "floors"."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write("\n")
+    process.stdin.write(f"{what}\n")
     process.stdin.flush()
     found: dict[str, float] = json.loads(process.stdout.readline())
     return found
@@ -116,14 +191,20 @@ def main() -> None:
     if options.against is not None:
         checkouts["before"] = options.against.resolve()
     processes = {name: started(checkout) for name, checkout in checkouts.items()}
-    rounds = [{name: asked(process) for name, process in processes.items()} for _ in range(options.rounds)]
+    floors = asked(processes["here"], "floors")
+    rounds = [
+        {name: asked(process, "updates") for name, process in processes.items()}
+        for _ in range(options.rounds)
+    ]
     for process in processes.values():
         process.communicate()
     rows = {}
-    for setting in SETTINGS:
+    for setting, least in floors.items():
         medians = {name: statistics.median(each[name][setting] for each in rounds) for name in checkouts}
-        ratio = {"ratio": round(medians["before"] / medians["here"], 2)} if "before" in medians else {}
-        rows[setting] = {**{name: round(value, 4) for name, value in medians.items()}, **ratio}
+        rows[setting] = {name: round(value, 4) for name, value in medians.items()}
+        if "before" in medians:
+            rows[setting]["ratio"] = round(medians["before"] / medians["here"], 2)
+        rows[setting] |= {"floor": round(least, 4), "of floor": round(medians["here"] / least, 2)}
         print(setting, rows[setting], flush=True)
     commits = {name: commit(checkout) for name, checkout in checkouts.items()}
     print(record.write("updates", {"commits": commits, "updates": rows}))

@@ -156,14 +156,19 @@ def matmul() -> str:
 
 
 def updates() -> str:
-    """Return the seconds of whole updates, and the ratio to those of the commit before."""
+    """Return the seconds of whole updates, the ratio to those of the commit before, and the floor."""
     text = ""
     for run in runs("updates"):
+        found = run["results"]["updates"]
         rows = [
-            [name, f"{1e3 * found['before']:.0f}", f"{1e3 * found['here']:.0f}", f"{found['ratio']:.2f}"]
-            for name, found in run["results"]["updates"].items()
+            [name, f"{1e3 * of['before']:.0f}", f"{1e3 * of['here']:.0f}", f"{of['ratio']:.2f}"]
+            for name, of in found.items()
         ]
         head = ["a whole update", f"ms at {run['results']['commits']['before']}", "ms now", "ratio"]
+        if all("floor" in of for of in found.values()):  # results of before have none
+            head += ["ms of its products", "now ÷ products"]
+            floors = [[f"{1e3 * of['floor']:.0f}", f"{of['of floor']:.1f}"] for of in found.values()]
+            rows = [[*row, *floor] for row, floor in zip(rows, floors, strict=True)]
         text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
     return text
 
