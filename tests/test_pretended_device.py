@@ -48,7 +48,7 @@ def test_the_host_waits_once_in_a_rollout(answers: Any) -> None:
         assert functions(graph["waits"]) == {"_read": 1}
 
 
-ROLLOUTS = {"reinforce": 1, "scst": 2, "mixer": 1, "ppo": 1, "trpo": 1, "dqn": 1}  # in a batch
+ROLLOUTS = {"reinforce": 1, "scst": 1, "mixer": 1, "ppo": 1, "trpo": 1, "dqn": 1}  # in a batch
 
 
 def test_the_host_waits_once_for_each_rollout_of_a_batch_and_once_in_an_update(answers: Any) -> None:

@@ -145,8 +145,23 @@ def rollout(
         if forced is not None or compile or autocast:
             raise ValueError("forced, compile and autocast go with Sample() or Greedy(), not with a search")
         return decode.best(policy, env, repeat=repeat, index=index)
-    compile, autocast = compile or now().rollout, autocast or now().autocast
     forcing = checked_forcing(forced, forced_steps, (env.num_envs, env.max_len), len(env.vocab), env.device)
+    return write_texts(policy, env, decode, draw_uniforms, forcing, repeat, index, compile, autocast)
+
+
+def write_texts(
+    policy: Policy,
+    env: SequenceEnv,
+    decode: Decode,
+    draw: Callable[[SequenceEnv, int], Tensor],
+    forcing: tuple[Tensor, Tensor] | None = None,
+    repeat: int = 1,
+    index: Tensor | None = None,
+    compile: bool = False,
+    autocast: torch.dtype | None = None,
+) -> Rollout:
+    """Write as `rollout` does, with random numbers `[steps, B]` that `draw(env, steps)` returns."""
+    compile, autocast = compile or now().rollout, autocast or now().autocast
     check_device(policy, env.device)
     check_words(policy, env)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
@@ -160,11 +175,11 @@ def rollout(
             state = fork(state, torch.arange(env.num_envs, device=env.device) // repeat)
         token = torch.full((env.num_envs,), env.vocab.bos, device=env.device)
         at_work = [env.num_envs] * env.max_len
-        uniform = draw_uniforms(env, env.max_len)
+        uniform = draw(env, env.max_len)
         with env.counts.writing(env):
             loop = make_decode_loop(policy, decode, compile)
-            written = loop(env, token, state, at_work, uniform, given or forcing)
-        batch = finished_rollout(env, written, Behaviour(decode.temperature, autocast=autocast))
+            decoded = loop(env, token, state, at_work, uniform, given or forcing)
+        batch = finished_rollout(env, decoded, Behaviour(decode.temperature, autocast=autocast))
         if batch.mask.is_cuda:  # the only wait of a rollout
             batch = replace(batch, longest=read_beside(batch.last_step))
         return batch if given is None else _marked_as_given(env, batch, given[1])

@@ -177,7 +177,8 @@ class PolicyGradient(Agent):
 
     def write(self, env: Any) -> Rollout:
         """Return texts of the policy, K of each source."""
-        batch = rollout(self.policy, env, decode=self.decode, repeat=self.samples)
+        decode = self.baseline.decoder(self.decode) if isinstance(self.baseline, Factor) else self.decode
+        batch = rollout(self.policy, env, decode=decode, repeat=self.samples)
         return replace(batch, samples=self.samples)
 
     @property

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlseq.engine.decode import Greedy
+from rlseq.engine.beside import BesideGreedy
+from rlseq.engine.decode import Decode, Greedy, Search
 from rlseq.engine.rollout import evaluate_frozen, rollout
 from rlseq.mdp.sequence_env import sequence_env
 from rlseq.types import Rollout
@@ -33,6 +34,10 @@ class Factor:
 
     Plain functions are factors, too: only what overrides one of these methods derives from this class.
     """
+
+    def decoder(self, decode: Decode) -> Decode | Search:
+        """Return the decoder that writes a batch, or one that also writes what the factor needs."""
+        return decode
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Return the batch with what the factor needs; called when a batch is collected."""
@@ -240,8 +245,14 @@ def values_of(batch: Rollout) -> Tensor:
 class GreedyReturn(Factor):
     """R of the greedy text of the same context, less past rewards (Rennie et al. 2017; "ReMax")."""
 
+    def decoder(self, decode: Decode) -> Decode | Search:
+        """Return a decoder that writes the greedy texts in the same batch."""
+        return BesideGreedy(decode)
+
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
-        """Add the return of the greedy text, which is written once for all samples of a context."""
+        """Add the return of the greedy text, once for all samples of a context, where there is none yet."""
+        if batch.greedy is not None:
+            return batch
         index = batch.context["index"][:: batch.samples]
         best = rollout(policy, sequence_env(env).replace(num_envs=len(index)), decode=Greedy(), index=index)
         return replace(batch, greedy=best.returns.repeat_interleave(batch.samples))
@@ -275,6 +286,10 @@ class Regression(TensorState, Factor):
         check_fields(self)
         if isinstance(self.beside, Factor) and type(self.beside).learn is not Factor.learn:
             raise ValueError(f"the baseline beside a regression must not learn, got {shown(self.beside)}")
+
+    def decoder(self, decode: Decode) -> Decode | Search:
+        """Return what writes the texts for the baseline beside the regression."""
+        return self.beside.decoder(decode) if isinstance(self.beside, Factor) else decode
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside the regression needs."""
