@@ -118,7 +118,8 @@ def parts_of(mask: Tensor) -> Parts | None:
     cost, size = min(_cost(lengths, -(-rows // number)) for number in range(1, MOST + 1))
     if cost > (1 - LEAST_SAVED) * steps * (rows + OVERHEAD):
         return None
-    return Parts(torch.split(order, size), lengths[::size], steps)
+    # In ascending order, so that texts of one source stay neighbours.
+    return Parts([part.sort().values for part in torch.split(order, size)], lengths[::size], steps)
 
 
 def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:

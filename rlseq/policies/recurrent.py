@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state
+from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
@@ -83,7 +84,12 @@ class Recurrent(TokenPolicy):
         """Return the decoder's first memory, and the summary of the source, `[B, H]`, if there is one."""
         if self.words.source is None:
             return self.decoder.from_first(self.head.weight.new_zeros(len(context["index"]), self.hidden)), ()
+        memory, summary = each_once(self, self._encode, context, "source")
+        return memory, (summary,)
+
+    def _encode(self, context: Context) -> tuple[Memory, Tensor]:
+        """Return the decoder's first memory, and the summary of the source, `[B, H]`."""
         source = context["source"]
         read = self.encoder.unroll(self.dropout(self.source_embedding(source)))
         summary = last_state(read, self.words.present(source))
-        return self.decoder.from_first(self.bridge(summary).tanh()), (summary,)
+        return self.decoder.from_first(self.bridge(summary).tanh()), summary

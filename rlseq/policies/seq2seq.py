@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head, TokenPolicy
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
+from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
@@ -65,6 +66,10 @@ class Seq2Seq(TokenPolicy):
         self.head = Head(hidden, words.written, value)
 
     def start(self, context: Context) -> Seq2SeqState:
+        """Read the source."""
+        return each_once(self, self._encode, context, "source")
+
+    def _encode(self, context: Context) -> Seq2SeqState:
         """Read the source in both directions; the decoder starts from what each knew at its end."""
         source = context["source"]
         present = self.words.present(source)

@@ -27,6 +27,7 @@ from rlseq.policies.attention import (
 )
 from rlseq.policies.encoders import WordReader, picture_reader
 from rlseq.policies.head import Head, TokenPolicy, working_dtype
+from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
@@ -121,6 +122,10 @@ class Transformer(TokenPolicy):
         """Return keys and values of the source, for every layer that attends to it."""
         if self.reader is None:
             return ()
+        return each_once(self, self._encode, context, self.reader.entry)
+
+    def _encode(self, context: Context) -> CachedSource:
+        """Return the keys and values for every layer."""
         x, present = self.reader(context)
         looked_at = tuple(cast(TransformerLayer, layer).look_at(x) for layer in self.decoder)
         return looked_at, seen_where(present[:, None, None], working_dtype(x))

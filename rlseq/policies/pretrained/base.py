@@ -240,13 +240,6 @@ def additive(seen: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(seen, dtype=like.dtype).masked_fill(~seen, torch.finfo(like.dtype).min)
 
 
-def runs_of_rows(source: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first row of every run of equal sources, `[R]`, and the run of every row, `[B]`."""
-    new = torch.ones_like(present[:, 0])
-    new[1:] = ((source[1:] != source[:-1]) | (present[1:] != present[:-1])).any(1)
-    return new.nonzero().squeeze(1), new.cumsum(0) - 1
-
-
 def _checksum(weights: Iterable[Tensor]) -> Tensor:
     """Return the SHA-256 of weights, 32 bytes."""
     found = sha256()

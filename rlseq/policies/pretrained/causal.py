@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlseq.policies.pretrained.base import PretrainedPolicy, additive, runs_of_rows
+from rlseq.policies.pretrained.base import PretrainedPolicy, additive
 from rlseq.policies.pretrained.cache import (
     LayerCache,
     after,
@@ -22,6 +22,7 @@ from rlseq.policies.pretrained.cache import (
     layers_of,
     with_room,
 )
+from rlseq.policies.sharing import runs_of_rows
 from rlseq.types import Context, Shifted, SoftTokens, WordsRead
 
 CausalState = tuple[Tensor, Tensor, Tensor, Tensor, tuple[LayerCache, ...]]

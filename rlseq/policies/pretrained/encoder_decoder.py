@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from rlseq.policies.pretrained.base import PretrainedPolicy, additive, runs_of_rows
+from rlseq.policies.pretrained.base import PretrainedPolicy, additive
 from rlseq.policies.pretrained.cache import LayerCache, cache_of, layers_of, with_room, with_source
+from rlseq.policies.sharing import runs_of_rows
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, WordsRead
 
