@@ -22,6 +22,7 @@ from transformers.utils import logging
 from rlseq.policies.head import LinearLogits, TokenPolicy, token_scores
 from rlseq.policies.matmul import affine, speed_up
 from rlseq.policies.pretrained.adapters import ReferenceAdapters
+from rlseq.policies.pretrained.attention import speed_up_attention
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, Behaviour, Context, Evaluation, Shifted, SoftTokens, WordsRead
 from rlseq.vocab import TokenizerVocab, Vocab
@@ -59,6 +60,7 @@ class PretrainedPolicy(TokenPolicy):
         weight = self.inner.get_output_embeddings().weight
         self.value = nn.Linear(weight.shape[1], 1, dtype=weight.dtype) if value else None
         speed_up(self.inner)
+        speed_up_attention(self.inner)
         self.cache_name = _cache_name(self.decoder)
         if checkpointing:
             for layer in self.inner.modules():

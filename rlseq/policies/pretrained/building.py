@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from rlseq.policies.pretrained.adapters import with_adapters
+from rlseq.policies.pretrained.attention import SPED_UP
 from rlseq.policies.pretrained.base import PretrainedPolicy, without_bars
 from rlseq.policies.pretrained.causal import CausalPolicy
 from rlseq.policies.pretrained.encoder_decoder import EncoderDecoderPolicy
@@ -126,7 +127,7 @@ def checked_model(model: Any) -> Any:
         )
     check_type(str(inner.dtype).removeprefix("torch."))
     used = inner.config._attn_implementation
-    if used not in ATTENTION:
+    if used not in (*ATTENTION, SPED_UP):  # the last where it has been made a policy before
         raise ValueError(
             f"the model's attention is {used!r}, wanted one of {list(ATTENTION)}: load it with "
             'attn_implementation="sdpa"'
