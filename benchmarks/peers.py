@@ -4,11 +4,12 @@
 
 TRL: GRPO and RLOO on one small GPT-2 from a configuration. Model, initial weights, prompts, reward, batch,
 group, learning rate, optimiser, clipping and precision are the same for both libraries; each samples with its
-own engine and learns with its own loss. A text is paid the share of its 16 places that hold even words. Each
-library runs in a process of its own on one thread, and both run at the same time, so that what else the
-machine does falls on both. Times are CPU seconds of a process: tokens per second are those of whole updates
-(sampling, reward, learning) but the first; memory is the peak of the process less what it had when the
-libraries were imported.
+own engine and learns with its own loss. A text is paid the share of its 16 places that hold even words. rlseq
+runs with its default settings and with `compile="rollout"`. Each runs in a process of its own on one thread,
+and all at the same time, so that what else the machine does falls on all. Times are CPU seconds of a process:
+tokens per second are those of whole updates (sampling, reward, learning) but the first, in which code is
+compiled; seconds to a reward count it. Memory is the peak of the process less what it had when the libraries
+were imported.
 
 stable-baselines3: PPO with its default settings but for those named in `SB3`, on rlseq/Reverse-v0 through
 `rlseq.sb3`, beside PPO of rlseq at the same number of tokens.
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -48,6 +50,7 @@ MODEL: dict[str, Any] = {
     "eos_token_id": EOS, "pad_token_id": 0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
 }  # fmt: skip
 OURS: dict[str, dict[str, Any]] = {"grpo": {"kl": 0.0}, "rloo": {}}
+COMPILED: dict[str, Any] = {"compile": "rollout"}
 SB3: dict[str, Any] = {
     "task": "rlseq/Reverse-v0", "options": {"length": 4, "vocab_size": 8}, "rows": 64, "tokens": 10_000,
     "lr": 1e-3,
@@ -88,12 +91,12 @@ class Even(SequenceEnv):
 Run = dict[str, Any]  # rewards, tokens and CPU seconds after each update, and the peak of memory
 
 
-def ours(algorithm: str, seed: int, updates: int) -> Run:
+def ours(algorithm: str, seed: int, updates: int, **settings: Any) -> Run:
     """Train with rlseq."""
     model = model_of(seed)
     env = Even(num_envs=ROWS, seed=seed)
     policy = rlseq.make_policy("hf", env, model=model)
-    agent = rlseq.make_agent(algorithm, policy, samples=SAMPLES, lr=RATE, **OURS[algorithm])
+    agent = rlseq.make_agent(algorithm, policy, samples=SAMPLES, lr=RATE, **OURS[algorithm], **settings)
     return learned(agent, env, lambda run: len(run["tokens"]) == updates)
 
 
@@ -208,7 +211,8 @@ def sb3_ppo(algorithm: str, seed: int, updates: int) -> Run:
 
 
 LIBRARIES: dict[str, Callable[[str, int, int], Run]] = {
-    "rlseq": ours, "trl": trl, "rlseq-ppo": rlseq_ppo, "sb3-ppo": sb3_ppo,
+    "rlseq": ours, "rlseq-compiled": partial(ours, **COMPILED), "trl": trl,
+    "rlseq-ppo": rlseq_ppo, "sb3-ppo": sb3_ppo,
 }  # fmt: skip
 
 
@@ -219,11 +223,13 @@ def memory() -> float:
 
 
 def side_by_side(
-    pair: tuple[str, str], algorithms: Sequence[str], seeds: int, updates: int
+    libraries: Sequence[str], algorithms: Sequence[str], seeds: int, updates: int
 ) -> dict[str, Any]:
-    """Return the runs of two libraries, each in a process of its own, at the same time."""
+    """Return the runs of several libraries, each in a process of its own, at the same time."""
     words = ["--seeds", str(seeds), "--updates", str(updates), "--algorithms", *algorithms]
-    commands = {name: [sys.executable, "-W", "ignore", __file__, "--only", name, *words] for name in pair}
+    commands = {
+        name: [sys.executable, "-W", "ignore", __file__, "--only", name, *words] for name in libraries
+    }
     started = {
         name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for name, command in commands.items()
@@ -259,20 +265,25 @@ def interval(values: Sequence[float]) -> list[float]:
     return [round(each, 4) for each in (middle, middle - off, middle + off)]
 
 
-def compared(first: Sequence[Run], second: Sequence[Run], names: tuple[str, str]) -> dict[str, Any]:
-    """Return the runs of two libraries side by side, and the ratios of their speeds, seed by seed."""
-    ratios = [a["per_second"] / b["per_second"] for a, b in zip(first, second, strict=True)]
-    found: dict[str, Any] = {"speed_ratio": median(ratios), "speed_ratios": ratios}
-    for name, runs in zip(names, (first, second), strict=True):
-        curves = zip(*(run["curve"] for run in runs), strict=True)
-        found[name] = {
-            "per_second": median(run["per_second"] for run in runs),
-            "last": interval([run["last"] for run in runs]),
-            "curve": [interval(values) for values in curves],
-            "seconds_to_reward": [run["seconds_to_reward"] for run in runs],
-            "runs": runs,
-        }
-    return found
+def compared(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return the runs of libraries side by side, with their speeds over that of the last, seed by seed."""
+    last = runs[[*runs][-1]]
+    return {name: described(own, last) for name, own in runs.items()}
+
+
+def described(own: Sequence[Run], other: Sequence[Run]) -> dict[str, Any]:
+    """Return the runs of a library, and their speeds over those of another."""
+    ratios = [a["per_second"] / b["per_second"] for a, b in zip(own, other, strict=True)]
+    curves = zip(*(run["curve"] for run in own), strict=True)
+    return {
+        "speed_ratio": median(ratios),
+        "speed_ratios": ratios,
+        "per_second": median(run["per_second"] for run in own),
+        "last": interval([run["last"] for run in own]),
+        "curve": [interval(values) for values in curves],
+        "seconds_to_reward": [run["seconds_to_reward"] for run in own],
+        "runs": own,
+    }
 
 
 def main() -> None:
@@ -289,7 +300,14 @@ def main() -> None:
         return
     results: dict[str, Any] = {
         "versions": {name: version(name) for name in ("trl", "transformers", "stable-baselines3", "torch")},
-        "settings": {"model": MODEL, "trl": TRL, "of_trl": OF_TRL, "rlseq": OURS, "sb3": SB3},
+        "settings": {
+            "model": MODEL,
+            "trl": TRL,
+            "of_trl": OF_TRL,
+            "rlseq": OURS,
+            "rlseq-compiled": COMPILED,
+            "sb3": SB3,
+        },
         "work": {
             "rows": ROWS,
             "samples": SAMPLES,
@@ -299,13 +317,13 @@ def main() -> None:
         },
         "reached": REACHED,
     }
-    for pair, algorithms in ((("rlseq", "trl"), list(OURS)), (("rlseq-ppo", "sb3-ppo"), ["ppo"])):
-        runs = side_by_side(pair, algorithms, given.seeds, given.updates)
-        first, second = (runs[name] for name in pair)
+    groups = {("rlseq", "rlseq-compiled", "trl"): [*OURS], ("rlseq-ppo", "sb3-ppo"): ["ppo"]}
+    for libraries, algorithms in groups.items():
+        runs = side_by_side(libraries, algorithms, given.seeds, given.updates)
         for algorithm in algorithms:
-            results[algorithm] = compared(first[algorithm], second[algorithm], pair)
-            results[algorithm]["mb"] = {name: runs[name]["mb"] for name in pair}
-            print(algorithm, {k: v for k, v in results[algorithm].items() if k not in pair}, flush=True)
+            found = compared({name: runs[name][algorithm] for name in libraries})
+            results[algorithm] = {name: {**one, "mb": runs[name]["mb"]} for name, one in found.items()}
+            print(algorithm, {name: one["speed_ratios"] for name, one in found.items()}, flush=True)
         print(record.write("peers", results))
 
 
