@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,8 +18,7 @@ from torch import Tensor
 
 from rlseq.types import Context, Evaluation, Logits, Rollout
 
-MOST = 8  # parts of a batch
-OVERHEAD = 32  # rows whose work takes as long as the overhead of a step
+OVERHEAD = 64  # steps of a row that take as long as a further part does beside its steps; 30 … 200 measured
 LEAST_SAVED = 0.15  # share of the cost that a division must save
 
 
@@ -115,17 +115,32 @@ def parts_of(mask: Tensor) -> Parts | None:
     last = (mask * torch.arange(1, steps + 1)).amax(1).clamp(min=1)  # a part has one step at least
     order = last.argsort(descending=True, stable=True)
     lengths = last[order].tolist()
-    cost, size = min(_cost(lengths, -(-rows // number)) for number in range(1, MOST + 1))
-    if cost > (1 - LEAST_SAVED) * steps * (rows + OVERHEAD):
+    cost, sizes = _division(lengths)
+    if cost > (1 - LEAST_SAVED) * (steps * rows + OVERHEAD):
         return None
     # In ascending order, so that texts of one source stay neighbours.
-    return Parts([part.sort().values for part in torch.split(order, size)], lengths[::size], steps)
+    parts = [part.sort().values for part in torch.split(order, sizes)]
+    return Parts(
+        parts, [lengths[end - size] for end, size in zip(accumulate(sizes), sizes, strict=True)], steps
+    )
 
 
-def _cost(lengths: Sequence[int], size: int) -> tuple[int, int]:
-    """Return the cost of parts of so many rows, in steps of a row, and the number of rows."""
-    firsts = range(0, len(lengths), size)
-    return sum(lengths[first] * (min(size, len(lengths) - first) + OVERHEAD) for first in firsts), size
+def _division(lengths: Sequence[int]) -> tuple[int, list[int]]:
+    """Return the least cost of parts, in steps of a row, and how many rows each has.
+
+    A part takes all texts of some length or none of them: min over parts of Σ rows · longest + OVERHEAD.
+
+    Args:
+        lengths: of all rows, in descending order.
+    """
+    best: dict[int, tuple[int, list[int]]] = {0: (0, [])}  # of so many first rows
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or lengths[end] < lengths[end - 1]:
+            best[end] = min(
+                (cost + lengths[first] * (end - first) + OVERHEAD, [*sizes, end - first])
+                for first, (cost, sizes) in best.items()
+            )
+    return best[len(lengths)]
 
 
 def narrow_source(context: Context, pad: int) -> Context:
