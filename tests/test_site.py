@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from html import unescape
 from importlib.util import find_spec
@@ -127,9 +128,10 @@ def test_published_values_stand_beside_defaults() -> None:
     assert "| `clip` | `0.2` | 0.1 |" in table
 
 
-def test_the_curves_of_the_readme_are_those_of_the_results() -> None:
-    drawn = (DOCS / "images" / "learning.svg").read_text("utf-8")
-    assert drawn == curves.learning(), "run python benchmarks/curves.py"
+@pytest.mark.parametrize("draw", [curves.learning, curves.synopses])
+def test_drawn_curves_are_those_of_the_results(draw: Callable[[], str]) -> None:
+    drawn = (DOCS / "images" / f"{draw.__name__}.svg").read_text("utf-8")
+    assert drawn == draw(), "run python benchmarks/curves.py"
 
 
 def test_curves_are_drawn_within_their_frame() -> None:
