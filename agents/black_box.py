@@ -21,6 +21,7 @@ from rlseq.types import BasePolicy, Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import Checked, Perturbation, PositiveInt, Range, StepSize
 from rlseq.utils.memory import check_fits
 from rlseq.utils.ranks import gathered, this_rank
+from rlseq.utils.stateful import seed_from
 from rlseq.utils.vectors import assign, flat
 
 Shaping = Callable[[Tensor], Tensor]  # scores of all perturbed policies -> what a step is made from
@@ -142,7 +143,7 @@ class BlackBox(Agent):
         """Return what the perturbed policies write."""
         env = unwrap_task(env)
         self.check(env)
-        seed = int(torch.randint(2**62, (), generator=env.generator, device=env.device))
+        seed = seed_from(env.generator)
         writer: Any = self.perturbed(seed)
         given: dict[str, Any] = {}
         if not isinstance(env, SteppedEnv):

@@ -44,7 +44,10 @@ class CEM(BlackBox):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.optimizer = torch.optim.SGD(self.parameters, self.lr, weight_decay=self.weight_decay)
+        on_gpu = self.parameters[0].is_cuda  # where the fused step skips gradients that are no numbers
+        self.optimizer = torch.optim.SGD(
+            self.parameters, self.lr, weight_decay=self.weight_decay, fused=on_gpu or None
+        )
         self.deviation = Deviation(torch.full_like(flat(self.parameters), self.sigma).detach())
 
     def stateful_parts(self) -> dict[str, Stateful]:

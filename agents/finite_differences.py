@@ -35,7 +35,7 @@ class FiniteDifferences(Antithetic):
     def pairs(self, seed: int) -> Tensor:
         """Return eᵢ of every pair, `[N/2, P]`."""
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
-        chosen = order[: self.population // 2].to(self.parameters[0].device)
+        chosen = order[: self.population // 2].to(self.parameters[0].device, non_blocking=True)
         return torch.nn.functional.one_hot(chosen, self.size).to(self.parameters[0].dtype)
 
     def slope(self, scores: Tensor, directions: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class TRPO(A2C):
             "grad_norm": gradient.norm(),
             "gain": before - after,
             "kl_step": moved,
-            "step_share": before.new_tensor(share),
+            "step_share": share,
         }
 
     def trained(self) -> list[nn.Parameter]:
@@ -89,7 +89,7 @@ class TRPO(A2C):
 
         x = conjugate_gradients(damped, uphill, self.cg_steps)
         size = x @ damped(x)
-        return x * (2 * self.kl_target / size).sqrt() if size > 0 else torch.zeros_like(x)
+        return torch.where(size > 0, x * (2 * self.kl_target / size).sqrt(), 0.0)
 
     @torch.no_grad()
     def line_search(
@@ -99,18 +99,24 @@ class TRPO(A2C):
         divergence: RecordedDivergence,
         parameters: list[nn.Parameter],
         parts: list[Rollout],
-    ) -> tuple[float, Tensor, Tensor]:
-        """Take the largest good share of a step; return it with the loss and the divergence after it."""
-        start = flat(parameters)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the largest good share of a step; return it with the loss and the divergence after it.
+
+        Shares are tried until one is good; on an accelerator, which would be waited for, all of them.
+        """
+        start, none = flat(parameters), torch.zeros_like(before)
+        found = none, before, none
         for halving in range(self.halvings + 1):
-            share = 0.5**halving
+            share = torch.full_like(before, 0.5**halving)
             assign(parameters, start + share * step)
             after = total(torch.stack([self.loss(part)[0] for part in parts]).sum())
             moved = divergence()
-            if after < before and moved <= self.kl_target:
+            good = (found[0] == 0) & (after < before) & (moved <= self.kl_target)
+            if not good.is_cuda and good:
                 return share, after, moved
-        assign(parameters, start)
-        return 0.0, before, torch.zeros_like(before)
+            found = share.where(good, found[0]), after.where(good, found[1]), moved.where(good, found[2])
+        assign(parameters, torch.where(found[0] > 0, start + found[0] * step, start))
+        return found
 
     def update(self, batch: Rollout) -> Metrics:
         """Take steps on a batch, then let V learn from it."""

@@ -15,6 +15,7 @@ from rlseq.mdp.sequence_env import SequenceEnv
 from rlseq.mdp.task import no_reward
 from rlseq.policies.encoders import PICTURE_READERS
 from rlseq.types import Context, Reward, Rollout
+from rlseq.utils.flags import refuse_where
 from rlseq.utils.modules import eval_mode
 from rlseq.utils.ranks import ALONE
 
@@ -107,11 +108,13 @@ def check_pool(env: SequenceEnv) -> None:
     if "reference_lengths" not in env.items:
         return  # computed, as those of a corpus, in which every item has one
     empty = (env.items["reference_lengths"] < 1).all(1)
-    if empty.any():
-        raise ValueError(
+    refuse_where(
+        empty.any(),
+        lambda: ValueError(
             f"{int(empty.sum())} of {len(empty)} items have no real text (reference_lengths 0), "
             f"the first is item {int(empty.nonzero()[0])}; a discriminator compares with real texts"
-        )
+        ),
+    )
 
 
 @torch.no_grad()

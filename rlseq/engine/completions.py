@@ -18,12 +18,14 @@ from rlseq.mdp.sequence_env import SequenceEnv, sequence_env
 from rlseq.mdp.task import TOKEN_BYTES
 from rlseq.types import Behaviour, Policy, Rollout, State
 from rlseq.utils.arguments import PositiveInt, checked_arguments
+from rlseq.utils.flags import read_once, refuse_where
 from rlseq.utils.memory import check_fits
 from rlseq.utils.modules import eval_mode
 
 
 @checked_arguments
 @torch.no_grad()
+@read_once()
 def complete(
     policy: Policy,
     env: Any,
@@ -62,7 +64,8 @@ def complete(
     check_fits(len(lengths) * rows * samples * env.max_len * TOKEN_BYTES, samples=samples, num_envs=rows)
     # In ascending order of prefix: those with most to write come first, and the others drop out at the end.
     lane = torch.arange(len(lengths) * rows * samples, device=env.device) // samples
-    prefix, text = torch.tensor(lengths, device=env.device)[lane // rows] - 1, lane % rows
+    on_device = torch.tensor(lengths).to(env.device, non_blocking=True)  # the host goes on
+    prefix, text = on_device[lane // rows] - 1, lane % rows
     lanes = _cut(env, batch, text, prefix + 1)
     with env.rollback_on_error(), eval_mode(policy), casting(autocast, env.device):
         states = _states(policy, env, batch)
@@ -77,8 +80,10 @@ def complete(
 
 def _check_can_be_completed(env: SequenceEnv, batch: Rollout) -> None:
     """Refuse texts that have no end, or no prefix but the whole."""
-    if not batch.ends.any(1).all():
-        raise ValueError("complete needs finished texts; some rows of the rollout have no end")
+    refuse_where(
+        ~batch.ends.any(1).all(),
+        lambda: ValueError("complete needs finished texts; some rows of the rollout have no end"),
+    )
     if env.max_len < 2:
         raise ValueError("complete needs texts of at least two tokens; every prefix here is a whole text")
 

@@ -103,13 +103,13 @@ SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _S
 def as_stated(method: Method) -> Method:
     """Return a method of an agent that computes as the agent's `compile` and `autocast` say.
 
-    On an accelerator the checks of all steps of an update are read when it ends.
+    On an accelerator the checks of all steps are read together, when a rollout or the method ends.
     """
     ends_update = method.__name__ == "update"
 
     @wraps(method)
     def computed(agent: Agent, *arguments: Any) -> Any:
-        if ends_update and next(agent.policy.parameters()).is_cuda:
+        if next(agent.policy.parameters()).is_cuda:
             with read_once():
                 return as_the_trial_says(agent, *arguments)
         return as_the_trial_says(agent, *arguments)

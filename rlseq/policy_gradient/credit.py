@@ -106,7 +106,8 @@ class Completions(CreditOfTexts, Checked):
             )
             means = completed.returns.view(len(prefixes), rows, self.samples).mean(2).t()
             following = [sum(prefix < length for prefix in prefixes) for length in range(1, longest + 1)]
-            credit = torch.cat([means, credit], 1)[:, following]
+            place = torch.tensor(following).to(credit.device, non_blocking=True)  # the host goes on
+            credit = torch.cat([means, credit], 1)[:, place]
         credit = credit.where(~batch.ends, batch.returns.unsqueeze(1))
         return replace(batch, credit=credit - past_rewards(batch))
 

@@ -94,18 +94,20 @@ def _logits(evaluation: Evaluation) -> Logits:
 def conjugate_gradients(product: Product, b: Tensor, steps: int, tolerance: float = 1e-10) -> Tensor:
     """Return an approximate solution x of A x = b, A symmetric and positive, from products A v alone.
 
-    Exact after as many steps as A has different eigenvalues (Hestenes & Stiefel 1952). It ends early where
-    ‖b − A x‖² is at most `tolerance` · ‖b‖².
+    Exact after as many steps as A has different eigenvalues (Hestenes & Stiefel 1952). x stays as it is
+    once ‖b − A x‖² is at most `tolerance` · ‖b‖²; an accelerator, which would be waited for, takes all steps.
     """
     x, rest = torch.zeros_like(b), b
     direction, size = rest, rest @ rest
     enough = tolerance * size
     for _ in range(steps):
-        if size <= enough:
+        going_on = size > enough
+        if not (size.is_cuda or going_on):
             break
         along = product(direction)
         length = size / (direction @ along)
-        x, rest = x + length * direction, rest - length * along
+        x = torch.where(going_on, x + length * direction, x)
+        rest = torch.where(going_on, rest - length * along, rest)
         size, before = rest @ rest, size
         direction = rest + size / before * direction
     return x

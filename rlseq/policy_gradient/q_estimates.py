@@ -76,11 +76,11 @@ class CompletedActions(Checked):
     def __call__(self, batch: Rollout, policy: Any, env: Any, decode: Decode) -> Tensor:
         """Return the values."""
         env = sequence_env(env)
-        states, steps, words = batch.mask.flatten().nonzero().squeeze(1), batch.mask.shape[1], len(env.vocab)
-        support: Any = batch.behaviour.at(states, steps).support
-        allowed = states.new_ones((), dtype=torch.bool) if support is None else support
-        state, action = allowed.expand(len(states), words).nonzero(as_tuple=True)
-        row, step = states[state] // steps, states[state] % steps
+        real, steps, words = batch.mask.flatten(), batch.mask.shape[1], len(env.vocab)
+        support: Any = batch.behaviour.at(torch.arange(len(real), device=real.device), steps).support
+        allowed = real.unsqueeze(1) if support is None else real.unsqueeze(1) & support
+        state, action = allowed.expand(len(real), words).nonzero(as_tuple=True)
+        row, step = state // steps, state % steps
         forced = batch.actions[row].scatter(1, step.unsqueeze(1), action.unsqueeze(1))
         given: dict[str, Any] = {
             name: value.repeat_interleave(self.samples, 0)

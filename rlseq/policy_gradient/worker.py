@@ -16,7 +16,7 @@ import torch
 from rlseq.mdp.starts import Starts
 from rlseq.types import Counts, SteppedEnv
 from rlseq.utils.ranks import this_rank
-from rlseq.utils.stateful import Stateful
+from rlseq.utils.stateful import Stateful, seed_from
 
 Found = TypeVar("Found")
 
@@ -43,7 +43,7 @@ class Worker(Generic[Found]):
     def begin(self, env: Any, policy: Any) -> None:
         """Take over the weights of a policy, and begin a batch."""
         self.agent.policy.load_state_dict(policy.state_dict())
-        self.seed = int(torch.randint(2**62, (), generator=env.generator, device=env.device))
+        self.seed = seed_from(env.generator)
         self._start(env)
 
     def finish(self, env: Any) -> Found:

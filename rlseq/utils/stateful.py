@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -51,6 +52,18 @@ class UpdateCounter(TensorState):
 def states_of(parts: Mapping[str, object]) -> dict[str, Any]:
     """Return the states of the parts that have one, by name."""
     return {name: part.state_dict() for name, part in parts.items() if isinstance(part, Stateful)}
+
+
+def seed_from(generator: torch.Generator) -> int:
+    """Return a seed that is drawn from a generator, without waiting for its device.
+
+    On an accelerator it is made from the generator's state, which the host knows.
+    """
+    if generator.device.type == "cpu":
+        return int(torch.randint(2**62, (), generator=generator))
+    torch.rand((), generator=generator, device=generator.device)  # so that the next state is another
+    state = generator.get_state().numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(state).digest()[:7], "little")
 
 
 def set_generator(generator: torch.Generator, state: Tensor) -> None:

@@ -31,6 +31,7 @@ class Replay:
         self.capacity = capacity
         self.rows: dict[str, Tensor] = {}  # made when the sizes are known
         self.written = 0  # rows so far, those that are replaced too
+        self.longest: int | None = 1  # no row has more steps; None where the host does not know it
         self.draws = 0
 
     def __len__(self) -> int:
@@ -60,6 +61,10 @@ class Replay:
         for name, kept in self.rows.items():
             kept[place] = fields[name][rows]
         self.written += new
+        if self.longest is None or batch.longest is None or this_rank().of > 1:
+            self.longest = None
+        else:
+            self.longest = max(self.longest, batch.longest)
 
     def draw(self, rows: int, parts: int = 1) -> Rollout:
         """Return rows drawn uniformly, with replacement, with what was kept of their contexts.
@@ -77,7 +82,7 @@ class Replay:
         context = {
             name.removeprefix(OF_CONTEXT): fields.pop(name) for name in [*fields] if OF_CONTEXT in name
         }
-        return Rollout(values=None, bootstrap=None, context=context, **fields)
+        return Rollout(values=None, bootstrap=None, context=context, longest=self.longest, **fields)
 
     def _made(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return room for as many rows as the capacity allows, at least one."""
@@ -86,9 +91,9 @@ class Replay:
         return {name: part.new_empty((places, *part.shape[1:])) for name, part in fields.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows that are kept, and how many have been written and drawn."""
+        """Return the rows that are kept, how many were written and drawn, and the longest; 0 if unknown."""
         kept = {name: part[: len(self)] for name, part in self.rows.items()}
-        return {"rows": kept, "written": self.written, "draws": self.draws}
+        return {"rows": kept, "written": self.written, "draws": self.draws, "longest": self.longest or 0}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
@@ -97,3 +102,4 @@ class Replay:
         for name, part in kept.items():
             self.rows[name][: len(part)] = part
         self.written, self.draws = state["written"], state["draws"]
+        self.longest = state.get("longest", 0) or None

@@ -11,6 +11,7 @@ is no way back: use it in a process of its own.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -283,17 +284,19 @@ def capture(graph: Graph, pool: Any = None, **_: Any) -> Iterator[None]:
         State.tape = None
 
 
-@contextmanager
-def device(which: Any) -> Iterator[None]:
-    """Make a device the current one inside; -1 and None change nothing."""
-    index = which if isinstance(which, int) else None if which is None else index_of(which)
-    before = State.current
-    if index is not None and index >= 0:
-        State.current = index
-    try:
-        yield
-    finally:
-        State.current = before
+class DeviceContext:
+    """Makes a device the current one inside; -1 and None change nothing."""
+
+    def __init__(self, which: Any) -> None:
+        self._index = which if isinstance(which, int) else None if which is None else index_of(which)
+
+    def __enter__(self) -> None:
+        self._before = State.current
+        if self._index is not None and self._index >= 0:
+            State.current = self._index
+
+    def __exit__(self, *_: object) -> None:
+        State.current = self._before
 
 
 @contextmanager
@@ -305,12 +308,25 @@ def nothing(*_: Any, **__: Any) -> Iterator[None]:
 def install() -> None:
     """Pretend from now on."""
     _replace_factories()
-    _replace_cuda()
+    replace_cuda()
     _move_parameters_in_place()
     for cell in (torch.nn.LSTM, torch.nn.GRU):
         _differentiate_once(cell)
     mode: Any = Mode
     mode().__enter__()
+    _pretend_in_threads(mode)
+
+
+def _pretend_in_threads(mode: Any) -> None:
+    """Let new threads pretend, too: a mode holds for the thread that enters it."""
+    owner: Any = threading.Thread
+    run = owner.run
+
+    def pretending(thread: threading.Thread) -> None:
+        with mode():
+            run(thread)
+
+    owner.run = pretending
 
 
 def _differentiate_once(cell: Any) -> None:
@@ -370,7 +386,7 @@ def _replace_factories() -> None:
     owner.empty, owner.tensor, owner.as_tensor = new_empty, new_tensor, new_as_tensor
 
 
-def _replace_cuda() -> None:
+def replace_cuda() -> None:
     """Replace the functions of torch.cuda that ask a driver."""
     import torch.cuda.amp.common
 
@@ -394,7 +410,7 @@ def _replace_cuda() -> None:
         "CUDAGraph": Graph,
         "graph": capture,
         "stream": nothing,
-        "device": device,
+        "device": DeviceContext,
         "_initialized": True,
     }
     for name, value in replaced.items():
