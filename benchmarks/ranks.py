@@ -4,7 +4,9 @@
 
 REINFORCE with an LSTM on G2P, and with a transformer and an LSTM on texts of 20 words of 5,000: whole
 updates, from the first word to the step of the optimiser, with the rows divided among ranks. Two updates
-before the clock starts are not counted. One and two processes take turns. Tokens per second by the clock are
+before the clock starts are not counted. Three arms take turns: one process, two ranks, and two trainings of
+half the rows that run at the same time and exchange nothing. The last is the ceiling of the machine: half a
+batch is not half the work, and two processors share caches and memory. Tokens per second by the clock are
 worth something on a quiet machine only. Beside them stands a factor of processor seconds, which other jobs
 change little: those of one process over those of the busier of two, as the clock shows where nobody waits.
 Writes results/ranks.json.
@@ -29,6 +31,7 @@ import torch
 import rlseq
 
 SETTINGS = ("lstm on G2P", "lstm", "transformer")
+ARMS = ("one process", "two ranks", "apart")
 
 
 def setting(name: str, rows: int) -> tuple[Any, Any]:
@@ -56,13 +59,15 @@ def trained(name: str, updates: int, rows: int) -> dict[str, Any]:
     return {"tokens": tokens, "seconds": seconds, "processor seconds": used, "parameters": parameters}
 
 
-def measured(name: str, number: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Start the ranks of a training; return what rank 0 has measured, and the seconds of the busier."""
+def measured(name: str, arm: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Start the processes of an arm; return the tokens of all, and the seconds of the slower."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    sizes = ["--updates", str(given.updates), "--rows", str(given.rows)]
+    number, together = 1 if arm == "one process" else 2, arm == "two ranks"
+    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if together else {}
+    rows = given.rows if together else given.rows // number
+    sizes = ["--updates", str(given.updates), "--rows", str(rows)]
     running = [
         subprocess.Popen(
             [sys.executable, __file__, "--child", name, *sizes],
@@ -72,21 +77,30 @@ def measured(name: str, number: int, given: argparse.Namespace) -> dict[str, Any
         for rank in range(number)
     ]
     answers = [json.loads(process.communicate()[0]) for process in running]
-    return {**answers[0], "processor seconds": max(answer["processor seconds"] for answer in answers)}
+    slower = {what: max(answer[what] for answer in answers) for what in ("seconds", "processor seconds")}
+    return {
+        **answers[0],
+        **slower,
+        "tokens": sum(a["tokens"] for a in (answers[:1] if together else answers)),
+    }
 
 
 def compared(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return one and two processes, in pairs that take turns."""
-    pairs = [[measured(name, number, given) for number in (1, 2)] for _ in range(given.repeats)]
+    """Return all arms, which take turns."""
+    turns = [[measured(name, arm, given) for arm in ARMS] for _ in range(given.repeats)]
+    kinds = ("seconds", "processor seconds")
     return {
-        "parameters": pairs[0][0]["parameters"],
-        "tokens per second": [[round(row["tokens"] / row["seconds"]) for row in pair] for pair in pairs],
-        "processor seconds": [[round(row["processor seconds"], 3) for row in pair] for pair in pairs],
-        **{
-            f"factor of {what}": round(statistics.median(one[what] / two[what] for one, two in pairs), 3)
-            for what in ("seconds", "processor seconds")
-        },
+        "parameters": turns[0][0]["parameters"],
+        "tokens per second": [[round(row["tokens"] / row["seconds"]) for row in turn] for turn in turns],
+        "processor seconds": [[round(row["processor seconds"], 3) for row in turn] for turn in turns],
+        **{f"factor of {what}": factor(turns, 1, what) for what in kinds},
+        **{f"factor of {what}, apart": factor(turns, 2, what) for what in kinds},
     }
+
+
+def factor(turns: list[list[dict[str, Any]]], arm: int, what: str) -> float:
+    """Return how much longer one process takes than an arm, the median over turns."""
+    return round(statistics.median(float(turn[0][what] / turn[arm][what]) for turn in turns), 3)
 
 
 def main() -> None:

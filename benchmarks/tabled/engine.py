@@ -181,12 +181,16 @@ def ranks() -> str:
         for name, found in run["results"].items():
             if not isinstance(found, dict):
                 continue  # the number of rows, of updates, and the load
-            alone, both = (median(each) for each in zip(*found["tokens per second"], strict=True))
-            by_processor = f"{found['factor of processor seconds']:.2f}"
-            rows.append(
-                [name, f"{alone:,.0f}", f"{both:,.0f}", f"{found['factor of seconds']:.2f}", by_processor]
-            )
-        head = ["", "tokens/s, 1 process", "2 processes", "ratio", "ratio of processor seconds"]
+            alone, both, *_ = (median(each) for each in zip(*found["tokens per second"], strict=True))
+            names = [
+                f"factor of {what}{arm}"
+                for arm in ("", ", apart")
+                for what in ("seconds", "processor seconds")
+            ]
+            factors = (f"{found[each]:.2f}" if each in found else "–" for each in names)
+            rows.append([name, f"{alone:,.0f}", f"{both:,.0f}", *factors])
+        head = ["", "tokens/s, 1 process", "2 ranks", "ratio", "ratio of processor seconds"]
+        head += ["2 that exchange nothing, ratio", "of processor seconds"]
         text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
     return text
 

@@ -149,7 +149,8 @@ def train(name: str, words: Sequence[str]) -> None:
     given = parsed(flags_of_train, words, f"rlseq train {name}", text, {**suited, **found})
     if not given.env and start is None:
         raise ValueError(f"name a task: rlseq train {name} --env rlseq/Copy-v0")
-    if start is None and name in tuned.after_likelihood and name not in tuned.agents:
+    unlikely = start is None and name in tuned.after_likelihood and name not in tuned.agents
+    if unlikely and not launched_as().number:
         _say_likelihood_first(given.env, name)
     policy, *sizes = given.policy or ("" if start else tuned.policy or RunConfig.policy,)
     job = RunConfig(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 JOINING = timedelta(minutes=2)  # for which a process waits until the others answer
+LOOKING = 0.1  # seconds between two looks at whether they do
 WORKING = timedelta(minutes=30)  # for which it waits while others test, or write a checkpoint
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of the environment, set by torchrun
 
@@ -115,18 +118,34 @@ def _joined(device: torch.device) -> Rank:
     me = launched_as()
     if me.of == 1 or dist.is_initialized():
         return me
-    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
+        if me.number:
+            _await_first(host, int(port))
         store, number, ranks = next(iter(rendezvous("env://", me.number, me.of, timeout=JOINING)))
         dist.init_process_group(backend, store=store, rank=number, world_size=ranks, timeout=WORKING)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise RankLost(
-            f"rank {me.number} of {me.of} cannot reach the others at {where} (MASTER_ADDR, MASTER_PORT): "
-            f"{str(error).splitlines()[0]:.200}; check the address, and that all of them were started"
+            f"rank {me.number} of {me.of} cannot reach the others at {host}:{port} (MASTER_ADDR, "
+            f"MASTER_PORT): {reason:.200}; check the address, and that all of them were started"
         ) from None
     atexit.register(_leave)
     return me
+
+
+def _await_first(host: str, port: int) -> None:
+    """Wait until the first rank listens; PyTorch waits twice as long, and prints stacks of C++ meanwhile."""
+    end = time.monotonic() + JOINING.total_seconds()
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=JOINING.total_seconds()).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOKING)
 
 
 def _leave() -> None:
