@@ -48,33 +48,45 @@ def peers() -> str:
     for run in runs("peers"):
         results, rows = run["results"], []
         for algorithm in ("grpo", "rloo", "ppo"):
-            found = results.get(algorithm)
-            if found is None:
-                continue
-            ours, theirs = list(found["mb"])
-            for name in (ours, theirs):
-                side = found[name]
+            for name, side in results.get(algorithm, {}).items():
                 reached = [s for s in side["seconds_to_reward"] if s is not None]
                 rows.append([
                     f"{algorithm}, {name.removesuffix('-ppo')}",
                     f"{side['per_second']:,.0f}",
-                    f"{found['speed_ratio']:.2f}" if name == ours else "1",
-                    f"{found['mb'][name]:.0f}",
+                    _ratios(side["speed_ratios"], side["speed_ratio"]),
+                    f"{side['mb']:.0f}",
                     "{:.3f} [{:.3f}, {:.3f}]".format(*side["last"]),
+                    _inside(side["curve"], [*results[algorithm].values()][-1]["curve"]),
                     f"{len(reached)} of {len(side['seconds_to_reward'])}"
                     + (f": {', '.join(f'{s:.1f}' for s in reached)}" if reached else ""),
                 ])  # fmt: skip
         head = [
             "algorithm, library",
             "tokens per CPU second, whole update",
-            "ratio",
+            "ratio, of each seed",
             "MB",
             "reward of the last 10 updates",
+            "points of the curve inside",
             f"runs that reached {results['reached']}, CPU seconds",
         ]
         versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         text += markdown(head, rows) + f"\n{versions}; medians and 95 % intervals over seeds.\n" + origin(run)
     return text
+
+
+def _ratios(each: list[float], middle: float) -> str:
+    """Return the median of ratios, and those of all seeds; of a library to itself 1."""
+    return "1" if set(each) == {1.0} else f"{middle:.2f} ({', '.join(f'{ratio:.2f}' for ratio in each)})"
+
+
+def _inside(curve: list[list[float]], other: list[list[float]]) -> str:
+    """Return how many points of two curves lie in each other's intervals."""
+    if curve == other or len(curve) != len(other):  # the library itself; other numbers of updates
+        return "–"
+    pairs = list(zip(curve, other, strict=True))
+    both = sum(low <= b <= high and other_low <= a <= other_high
+               for (a, low, high), (b, other_low, other_high) in pairs)  # fmt: skip
+    return f"{both} of {len(pairs)}"
 
 
 def mbr() -> str:
