@@ -43,8 +43,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def product_of_columns(a: Tensor, b: Tensor) -> Tensor:
-    """Return aᵀ b, without a gradient: oneDNN copies the transposed first matrix, so that is the smaller."""
-    return product(a.t(), b) if a.shape[1] <= b.shape[1] else product(b.t(), a).t()
+    """Return aᵀ b: oneDNN copies the transposed first matrix, so that is the smaller."""
+    return affine(a.t(), b.t()) if a.shape[1] <= b.shape[1] else affine(b.t(), a.t()).t()
 
 
 class Linear(nn.Linear):
@@ -122,6 +122,6 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             affine(slope, weight.t()) if needs_x else None,
-            affine(slope.t(), x.t()) if needs_weight else None,
+            product_of_columns(slope, x) if needs_weight else None,
             slope.sum(0) if needs_bias else None,
         )
