@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.policies.matmul import affine
+from rlseq.policies.unroll import Packed, unrolled
 from rlseq.types import WordsRead
 from rlseq.utils.kernels import backward_in_full_precision, full_precision
 
@@ -67,11 +69,8 @@ class Recurrence(nn.Module):
 
         A vocabulary that is smaller than the batch is multiplied once, and not for every row.
         """
-        ids = isinstance(words, Tensor) and not words.is_floating_point()
-        dropped = dropout.training and dropout.p > 0
-        if ids and not dropped and len(words) > len(embedding.weight):
-            return F.embedding(words, self.entering(embedding.weight))  # type: ignore[arg-type]
-        return self.entering(dropout(embedding(words)))
+        x, which = looked_up(words, embedding, dropout)
+        return self.entering(x) if which is None else F.embedding(which, self.entering(x))
 
     def step(self, entering: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Take one step in all layers; return the top layer's h `[B, H]`, and the new memory.
@@ -91,20 +90,65 @@ class Recurrence(nn.Module):
                 new += cell(entering, memory[at : at + self.kinds], recurrent, *biases)
         return new[-self.kinds], tuple(new)
 
-    def unroll(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        """Read x `[B, T, E]`, from zeros if there is no memory; the top layer's h, `[B, T, H]`.
+    def unroll(
+        self,
+        x: Tensor,
+        memory: Memory = (),
+        *,
+        which: Tensor | None = None,
+        beside: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Read whole texts, from zeros if there is no memory; return the top layer's h, `[B, T, H]`.
 
-        cuDNN, which does it on a GPU, multiplies as precisely as `step` does.
+        Args:
+            x: what is read, `[B, T, E]`; or, with `which`, the vectors `[M, E]` that places look up.
+            memory: before the first word.
+            which: of these vectors is read at each place, `[B, T]`.
+            beside: what is read, too, at every place of a text, `[B, e]`.
+            lengths: after how many words texts end, `[B]`, at least 1 each; what is returned for padding has
+                no meaning.
         """
-        first: Any = None
         with torch.autocast(x.device.type, enabled=False):
-            x = self._precise(x)
-            if memory is not None:
-                kinds = (torch.stack(memory[kind :: self.kinds]) for kind in range(self.kinds))
-                first = tuple(map(self._precise, kinds))
-                first = first if self.kinds == 2 else first[0]
-            with full_precision() if x.is_cuda else nullcontext():
-                features: Tensor = self.rnn(x, first)[0]
+            x, memory = self._precise(x), tuple(map(self._precise, memory))
+            beside = None if beside is None else self._precise(beside)
+            if self._unrolls(x):
+                if which is None:
+                    which, x = torch.arange(x[..., 0].numel()).view(x.shape[:2]), x.flatten(0, 1)
+                return self._unrolled(x, memory, which, beside, Packed.of(which, lengths))
+            x = x if which is None else F.embedding(which, x)
+            if beside is not None:
+                x = torch.cat([x, beside.unsqueeze(1).expand(-1, x.shape[1], -1)], 2)
+            return self._by_torch(x, memory)
+
+    def _unrolls(self, x: Tensor) -> bool:
+        """Return whether `rlseq.policies.unroll` is to be used: on a CPU, where one gradient is enough."""
+        allowed = bool(torch.backends.mkldnn.enabled) and not torch.compiler.is_compiling()
+        return allowed and self.kinds == 2 and x.device.type == "cpu"
+
+    def _unrolled(
+        self, x: Tensor, memory: Memory, which: Tensor, beside: Tensor | None, packed: Packed
+    ) -> Tensor:
+        """Unroll layer by layer."""
+        which = which.flatten()[packed.places]
+        for layer, (weight, recurrent, *biases) in enumerate(self._weights):
+            share, width = None, x.shape[1]
+            if beside is not None:
+                share = affine(packed.sorted(beside), weight[:, width:].contiguous())
+            entering = affine(x, weight[:, :width].contiguous(), biases[0] + biases[1])
+            first = [packed.sorted(part) for part in memory[2 * layer : 2 * layer + 2]]
+            x = unrolled(entering, which, share, recurrent, first, packed.at_work)
+            which, beside = torch.arange(len(x)), None
+        return packed.unpacked(x)
+
+    def _by_torch(self, x: Tensor, memory: Memory) -> Tensor:
+        """Unroll by PyTorch; cuDNN, which does it on a GPU, multiplies as precisely as `step` does."""
+        first: Any = None
+        if memory:
+            kinds = (torch.stack([*memory[kind :: self.kinds]]) for kind in range(self.kinds))
+            first = tuple(kinds) if self.kinds == 2 else next(kinds)
+        with full_precision() if x.is_cuda else nullcontext():
+            features: Tensor = self.rnn(x, first)[0]
         if x.is_cuda:
             backward_in_full_precision(features)
         return features
@@ -138,8 +182,20 @@ def _gru_cell(entering: Tensor, memory: Memory, weight: Tensor, *biases: Tensor)
     return (torch.lerp(candidate, h, update),)
 
 
+def looked_up(words: WordsRead, embedding: nn.Embedding, dropout: nn.Dropout) -> tuple[Tensor, Tensor | None]:
+    """Return the vectors of words, and which of them is read at each place; None where each has its own.
+
+    Where a vocabulary is smaller than the number of places, its vectors are returned once.
+    """
+    ids = isinstance(words, Tensor) and not words.is_floating_point()
+    dropped = dropout.training and dropout.p > 0
+    if ids and not dropped and words.numel() > len(embedding.weight):  # type: ignore[union-attr]
+        return embedding.weight, words  # type: ignore[return-value]
+    return dropout(embedding(words)), None
+
+
 def reversed_within(x: Tensor, present: Tensor) -> Tensor:
-    """Return every row of x `[B, S, E]` backwards within its length; padding stays where it is.
+    """Return every row of x `[B, S, …]` backwards within its length; padding stays where it is.
 
     Read so, padding comes last in both directions, where it cannot touch what was read before it: no packed
     sequence, whose lengths would have to wait on the host.
@@ -147,7 +203,7 @@ def reversed_within(x: Tensor, present: Tensor) -> Tensor:
     place = torch.arange(x.shape[1], device=x.device)
     length = present.sum(1, keepdim=True)
     place = torch.where(place < length, length - 1 - place, place)
-    return x.gather(1, place.unsqueeze(2).expand_as(x))
+    return x.gather(1, place.view(*place.shape, *(1,) * (x.ndim - 2)).expand_as(x))
 
 
 def last_state(features: Tensor, present: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rlseq.policies.head import Head, TokenPolicy
-from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state
+from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
@@ -75,9 +74,8 @@ class Recurrent(TokenPolicy):
     def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all words at once."""
         memory, source = self._read(context)
-        x = self.dropout(self.embedding(read))
-        x = torch.cat([x, *[s.unsqueeze(1).expand(-1, x.shape[1], -1) for s in source]], 2)
-        h: Tensor = self.dropout(self.decoder.unroll(x, memory))
+        x, which = looked_up(read, self.embedding, self.dropout)
+        h: Tensor = self.dropout(self.decoder.unroll(x, memory, which=which, beside=next(iter(source), None)))
         return h
 
     def _read(self, context: Context) -> tuple[Memory, Sequence[Tensor]]:
@@ -90,6 +88,7 @@ class Recurrent(TokenPolicy):
     def _encode(self, context: Context) -> tuple[Memory, Tensor]:
         """Return the decoder's first memory, and the summary of the source, `[B, H]`."""
         source = context["source"]
-        read = self.encoder.unroll(self.dropout(self.source_embedding(source)))
-        summary = last_state(read, self.words.present(source))
+        present = self.words.present(source)
+        x, which = looked_up(source, self.source_embedding, self.dropout)
+        summary = last_state(self.encoder.unroll(x, which=which, lengths=present.sum(1)), present)
         return self.decoder.from_first(self.bridge(summary).tanh()), summary

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head, TokenPolicy
-from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, reversed_within
+from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up, reversed_within
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
@@ -73,8 +73,13 @@ class Seq2Seq(TokenPolicy):
         """Read the source in both directions; the decoder starts from what each knew at its end."""
         source = context["source"]
         present = self.words.present(source)
-        x = self.dropout(self.source_embedding(source))
-        there, back = self.forwards.unroll(x), self.backwards.unroll(reversed_within(x, present))
+        x, which = looked_up(source, self.source_embedding, self.dropout)
+        turned = (
+            (reversed_within(x, present), None) if which is None else (x, reversed_within(which, present))
+        )
+        lengths = present.sum(1)
+        there = self.forwards.unroll(x, which=which, lengths=lengths)
+        back = self.backwards.unroll(turned[0], which=turned[1], lengths=lengths)
         first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
         read = self.dropout(torch.cat([there, reversed_within(back, present)], 2))
         keys, values = self.keys_values(read).chunk(2, 2)
@@ -90,7 +95,8 @@ class Seq2Seq(TokenPolicy):
     def features(self, read: WordsRead, context: Context) -> Tensor:
         """Read all words at once."""
         memory, source = self.start(context)
-        h = self.decoder.unroll(self.dropout(self.embedding(read)), memory)
+        x, which = looked_up(read, self.embedding, self.dropout)
+        h = self.decoder.unroll(x, memory, which=which)
         return self._attend(h, source)
 
     def _attend(self, h: Tensor, source: EncodedSource) -> Tensor:

@@ -61,11 +61,17 @@ def backward_in_full_precision(output: Tensor) -> None:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Use kernels inside that can be differentiated twice: fused attention and cuDNN's recurrences cannot."""
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
+    """Use kernels inside that can be differentiated twice: fused attention and fast recurrences cannot.
+
+    Recurrences are fast by cuDNN on a GPU, and on a CPU by `rlseq.policies.unroll`, for which oneDNN stands.
+    """
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
+    before = [library.enabled for library in libraries]
     try:
+        for library in libraries:
+            library.enabled = False
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.cudnn.enabled = before
+        for library, enabled in zip(libraries, before, strict=True):
+            library.enabled = enabled
