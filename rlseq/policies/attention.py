@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.policies.matmul import Linear
 from rlseq.policies.spec import TokenEmbedding
 from rlseq.types import Shifted, WordsRead
 
@@ -53,13 +54,13 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(hidden)
-        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.qkv, self.out = Linear(hidden, 3 * hidden), Linear(hidden, hidden)
         if crosses:
             self.source_norm = nn.LayerNorm(hidden)
-            self.source_q, self.source_kv = nn.Linear(hidden, hidden), nn.Linear(hidden, 2 * hidden)
-            self.source_out = nn.Linear(hidden, hidden)
+            self.source_q, self.source_kv = Linear(hidden, hidden), Linear(hidden, 2 * hidden)
+            self.source_out = Linear(hidden, hidden)
         self.wide = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden)
+            nn.LayerNorm(hidden), Linear(hidden, 4 * hidden), nn.GELU(), Linear(4 * hidden, hidden)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -111,7 +112,7 @@ class FactorizedEmbedding(nn.Module):
     def __init__(self, ids: int, embedding: int, hidden: int) -> None:
         super().__init__()
         self.table = TokenEmbedding(ids, embedding)
-        self.widen = nn.Identity() if embedding == hidden else nn.Linear(embedding, hidden, bias=False)
+        self.widen = nn.Identity() if embedding == hidden else Linear(embedding, hidden, bias=False)
 
     def forward(self, ids: WordsRead) -> Tensor:
         """Return vectors `[…, H]` of words `[…]`."""

@@ -134,8 +134,8 @@ class Recurrence(nn.Module):
         for layer, (weight, recurrent, *biases) in enumerate(self._weights):
             share, width = None, x.shape[1]
             if beside is not None:
-                share = affine(packed.sorted(beside), weight[:, width:].contiguous())
-            entering = affine(x, weight[:, :width].contiguous(), biases[0] + biases[1])
+                share = affine(packed.sorted(beside), weight[:, width:])
+            entering = affine(x, weight[:, :width], biases[0] + biases[1])
             first = [packed.sorted(part) for part in memory[2 * layer : 2 * layer + 2]]
             x = unrolled(entering, which, share, recurrent, first, packed.at_work)
             which, beside = torch.arange(len(x)), None

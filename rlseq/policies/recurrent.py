@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.matmul import Linear
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
@@ -54,7 +55,7 @@ class Recurrent(TokenPolicy):
         if words.source is not None:
             self.source_embedding = nn.Embedding(words.source, embedding)
             self.encoder = Recurrence(cell, embedding, hidden, layers)
-            self.bridge = nn.Linear(hidden, hidden)
+            self.bridge = Linear(hidden, hidden)
         self.decoder = Recurrence(cell, embedding + hidden * (words.source is not None), hidden, layers)
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)

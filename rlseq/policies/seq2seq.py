@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
 from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.matmul import Linear
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up, reversed_within
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
@@ -58,10 +59,10 @@ class Seq2Seq(TokenPolicy):
         self.source_embedding = nn.Embedding(words.source, embedding)
         self.forwards = Recurrence(cell, embedding, hidden, layers)
         self.backwards = Recurrence(cell, embedding, hidden, layers)
-        self.bridge = nn.Linear(2 * hidden, hidden)
-        self.keys_values = nn.Linear(2 * hidden, 2 * hidden, bias=False)
+        self.bridge = Linear(2 * hidden, hidden)
+        self.keys_values = Linear(2 * hidden, 2 * hidden, bias=False)
         self.decoder = Recurrence(cell, embedding, hidden, layers)
-        self.combine = nn.Linear(2 * hidden, hidden)
+        self.combine = Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(dropout)
         self.head = Head(hidden, words.written, value)
 
