@@ -183,6 +183,11 @@ class BasePolicy(nn.Module):
 
     differentiable_step: bool = True  # False where `step` writes its state in place
 
+    @property
+    def packs(self) -> bool:
+        """Whether `evaluate` takes the mask of real actions, and does no work on padding."""
+        return False
+
     def update_statistics(self, batch: Rollout) -> None:
         """Update running statistics of the inputs; called after a batch, never while it is learned from."""
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlseq.types import Context, Evaluation, Logits, Rollout
+from rlseq.utils.masks import lengths_of
 
 OVERHEAD = 64  # steps of a row that take as long as a further part does beside its steps; 30 … 200 measured
 LEAST_SAVED = 0.15  # share of the cost that a division must save
@@ -112,7 +113,7 @@ def parts_of(mask: Tensor) -> Parts | None:
     rows, steps = mask.shape
     if mask.device.type != "cpu":
         return None
-    last = (mask * torch.arange(1, steps + 1)).amax(1).clamp(min=1)  # a part has one step at least
+    last = lengths_of(mask)  # a part has one step at least
     order = last.argsort(descending=True, stable=True)
     lengths = last[order].tolist()
     cost, sizes = _division(lengths)

@@ -407,6 +407,8 @@ def evaluate_actions(
         batch: whose actions are scored.
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
+    if getattr(policy, "packs", False) and not now().learning:  # compiled code is for whole rectangles
+        return _evaluate_whole(policy, batch, mode, batch.mask)
     parts = parts_of(batch.mask)
     if parts is None:
         return _evaluate_whole(policy, batch, mode)
@@ -416,12 +418,17 @@ def evaluate_actions(
 
 
 def _evaluate_whole(
-    policy: Any, batch: Rollout, mode: Callable[[Any], AbstractContextManager[None]]
+    policy: Any,
+    batch: Rollout,
+    mode: Callable[[Any], AbstractContextManager[None]],
+    mask: Tensor | None = None,
 ) -> Evaluation:
-    """Score a rollout in one pass."""
+    """Score a rollout in one pass; the mask is for a policy that packs."""
     behaviour = batch.behaviour
     more: tuple[Any, ...] = ()  # a policy that is always scored as it is needs no third argument
-    if batch.inputs is not None:
+    if mask is not None:
+        more = behaviour, batch.inputs, mask
+    elif batch.inputs is not None:
         more = behaviour, batch.inputs
     elif behaviour._replace(autocast=None) != RAW:
         check_takes_behaviour(policy)

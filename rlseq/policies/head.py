@@ -91,9 +91,11 @@ class Head(nn.Module):
         """Return logits `[B, V]` of h `[B, H]`."""
         return affine(_with_one(h, self.weight), self.weight)
 
-    def evaluate(self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW) -> Evaluation:
-        """Score actions `[B, T]` chosen from h `[B, T, H]`."""
-        log_probs, entropy, top = token_scores(features, self.weight, actions, behaviour)
+    def evaluate(
+        self, features: Tensor, actions: Tensor, behaviour: Behaviour = RAW, mask: Tensor | None = None
+    ) -> Evaluation:
+        """Score actions `[B, T]` chosen from h `[B, T, H]`; with a mask the real ones only."""
+        log_probs, entropy, top = token_scores(features, self.weight, actions, behaviour, mask)
         values = None if self.value is None else self.value(features).squeeze(2)
         return Evaluation(log_probs, entropy, values, top, LinearLogits(features, self.weight, behaviour))
 
@@ -121,7 +123,7 @@ class TokenPolicy(BasePolicy):
 
 
 def token_scores(
-    features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour
+    features: Tensor, weight: Tensor, actions: Tensor, behaviour: Behaviour, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log π(a), H(π) and max π, `[B, T]` each, for π = softmax(W [h; 1] / temperature).
 
@@ -130,14 +132,22 @@ def token_scores(
         weight: W, `[V, H + 1]`.
         actions: `[B, T]`.
         behaviour: temperature, and the tokens that were allowed.
+        mask: `[B, T]`, True on real actions; others are not scored, and have 0. None where all are real.
     """
-    shape = actions.shape
+    flat, chosen = features.flatten(0, 1), actions.flatten()
+    states = (
+        torch.arange(len(flat), device=flat.device) if mask is None else mask.flatten().nonzero().squeeze(1)
+    )
+    if mask is not None:
+        flat, chosen = flat.index_select(0, states), chosen[states]
     # Autocast is off in the backward pass, which must compute the same logits again: so it is applied here.
-    flat = _with_one(features.reshape(-1, features.shape[-1]), weight)
-    flat, weight = (x.to(working_dtype(x)) for x in (flat, weight))
-    arguments = flat, weight, actions.reshape(-1), behaviour, shape[1]
-    log_probs, entropy, top = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
-    return log_probs.view(shape), entropy.view(shape), top.view(shape)
+    flat, weight = (x.to(working_dtype(x)) for x in (_with_one(flat, weight), weight))
+    arguments = flat, weight, chosen, behaviour, states, actions.shape[1]
+    found = _TokenScores.apply(*arguments)  # type: ignore[no-untyped-call]
+    if mask is not None:
+        found = (x.new_zeros(actions.numel()).index_copy(0, states, x) for x in found)
+    log_probs, entropy, top = (x.view(actions.shape) for x in found)
+    return log_probs, entropy, top
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -164,19 +174,20 @@ class _TokenScores(torch.autograd.Function):
         weight: Tensor,
         actions: Tensor,
         behaviour: Behaviour,
+        states: Tensor,
         steps: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
         log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
         for rows in _chunks(features, len(weight)):
-            z, p = _distribution(features, weight, behaviour, steps, rows)
+            z, p = _distribution(features[rows], weight, behaviour, states[rows], steps)
             # log Σ exp z, from the likeliest token, as softmax is faster than logsumexp.
             top[rows] = likeliest = p.amax(-1)
             log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
             entropy[rows] = norm - z.mul_(p).sum(-1)
         kept = p if 0 < len(features) * len(weight) <= CHUNK else None
-        ctx.save_for_backward(features, weight, actions, entropy, log_norm, kept)
+        ctx.save_for_backward(features, weight, actions, states, entropy, log_norm, kept)
         ctx.behaviour, ctx.steps = behaviour, steps
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.mark_non_differentiable(top)
@@ -187,13 +198,13 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        features, weight, actions, entropy, log_norm, kept = ctx.saved_tensors
+        features, weight, actions, states, entropy, log_norm, kept = ctx.saved_tensors
         temperature = ctx.behaviour.temperature
         by_features = torch.empty_like(features)
         by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
         for rows in _chunks(features, len(weight)):
             if kept is None or by_entropy is not None:
-                z, p = _distribution(features, weight, ctx.behaviour, ctx.steps, rows)
+                z, p = _distribution(features[rows], weight, ctx.behaviour, states[rows], ctx.steps)
             else:
                 p = kept
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
@@ -209,7 +220,7 @@ class _TokenScores(torch.autograd.Function):
                 by_features[rows] = product(by_z, weight)
             if ctx.needs_input_grad[1]:
                 by_weight += product_of_columns(by_z, features[rows])
-        return by_features, by_weight, None, None, None
+        return by_features, by_weight, None, None, None, None
 
 
 def _chunks(features: Tensor, words: int) -> list[slice]:
@@ -219,12 +230,11 @@ def _chunks(features: Tensor, words: int) -> list[slice]:
 
 
 def _distribution(
-    features: Tensor, weight: Tensor, behaviour: Behaviour, steps: int, rows: slice
+    features: Tensor, weight: Tensor, behaviour: Behaviour, states: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the logits of the distribution that acts, and its probabilities."""
-    z = product(features[rows], weight.t())
+    """Return the logits of the distribution that acts in some states, and its probabilities."""
+    z = product(features, weight.t())
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     if behaviour.support is not None or behaviour.temperature != 1.0:
-        states = torch.arange(len(features), device=features.device)[rows]
         z = acting_logits(z, behaviour.at(states, steps))
     return z, z.softmax(-1)

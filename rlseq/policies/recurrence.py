@@ -112,7 +112,7 @@ class Recurrence(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x, memory = self._precise(x), tuple(map(self._precise, memory))
             beside = None if beside is None else self._precise(beside)
-            if self._unrolls(x):
+            if self.packs and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
                 if which is None:
                     which, x = torch.arange(x[..., 0].numel()).view(x.shape[:2]), x.flatten(0, 1)
                 return self._unrolled(x, memory, which, beside, Packed.of(which, lengths))
@@ -121,10 +121,10 @@ class Recurrence(nn.Module):
                 x = torch.cat([x, beside.unsqueeze(1).expand(-1, x.shape[1], -1)], 2)
             return self._by_torch(x, memory)
 
-    def _unrolls(self, x: Tensor) -> bool:
-        """Return whether `rlseq.policies.unroll` is to be used: on a CPU, where one gradient is enough."""
-        allowed = bool(torch.backends.mkldnn.enabled) and not torch.compiler.is_compiling()
-        return allowed and self.kinds == 2 and x.device.type == "cpu"
+    @property
+    def packs(self) -> bool:
+        """Whether whole texts are read without work on padding: LSTMs are, on a CPU."""
+        return self.kinds == 2 and self._weights[0][0].device.type == "cpu"
 
     def _unrolled(
         self, x: Tensor, memory: Memory, which: Tensor, beside: Tensor | None, packed: Packed

@@ -26,3 +26,8 @@ def last_of(mask: Tensor) -> Tensor:
     """True on the last real action of every row, `[B, T]`."""
     following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
     return mask & ~following
+
+
+def lengths_of(mask: Tensor) -> Tensor:
+    """The number of steps up to the last real action of every row, at least 1, `[B]`."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
