@@ -51,6 +51,9 @@ SETTINGS = {
     "G2P": Setting("rlseq/G2P-v0", 1500, (1,), 1500, (MBR(64), MBR(64, beam=5))),
     "Parallel": Setting("rlseq/Parallel-v0", 120, (1, 2, 3, 4, 5), 200, HEATS),
     "Parallel, chosen on": Setting("rlseq/Parallel-v0", 120, (0,), 200, HEATS),
+    "G2P, τ = 0.7": Setting(
+        "rlseq/G2P-v0", 1500, (1, 2), 1000, (MBR(64, temperature=0.7), MBR(64, temperature=0.7, beam=5))
+    ),
     "G2P, samples": Setting("rlseq/G2P-v0", 1500, (0,), 1000, SAMPLES),
     "Parallel, samples": Setting("rlseq/Parallel-v0", 120, (0,), 200, SAMPLES),
 }
