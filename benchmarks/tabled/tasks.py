@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 from tasks import DESCRIBED
 
 from rlseq.training.experiment_envs import HELD_OUT, number_tested
-from tabled import markdown, origin, runs
+from tabled import by_seed, gain, markdown, origin, runs
 
 
 def oracle(kind: str = "oracle") -> str:
@@ -89,81 +89,93 @@ def chat() -> str:
     """Shares of answers that break a rule, and their variety, after likelihood and after each reward."""
     text = ""
     for run in runs("chat"):
-        shown = ("rules", "generic", "off_topic", "loops", "distinct_2", "different", "length")
+        shown = ("rules", "generic", "off_topic", "loops", "different", "length")
         rows = [
             [
                 stage,
-                *(" / ".join(f"{found[how][name]:.2f}" for how in ("greedy", "sample")) for name in shown),
+                *(" / ".join(_spread(found[how][name]) for how in ("greedy", "sample")) for name in shown),
             ]
             for stage, found in run["results"]["stages"].items()
         ]
-        text += markdown(["greedy / sampled", *(name.replace("_", " ") for name in shown)], rows) + origin(
-            run
-        )
+        head = ["greedy / sampled", *(name.replace("_", " ") for name in shown)]
+        text += markdown(head, rows) + origin(run)
     return text
+
+
+def _spread(interval: Sequence[float]) -> str:
+    """Return a mean over seeds, and half of its interval where that shows."""
+    middle, *ends = interval
+    half = (ends[1] - ends[0]) / 2 if ends else 0.0
+    return f"{middle:.2f}" + (f" ± {half:.2f}" if half >= 0.005 else "")
 
 
 def tunes() -> str:
     """Form of tunes after likelihood and after each reward, and what is shown against longer likelihood."""
-    text = ""
-    for run in runs("tunes"):
-        shown = ("form", "key", "metre", "closure", "bleu_2", "distinct_2", "repetition", "self_bleu")
-        head = [
-            "texts",
-            *(name.replace("_", " ") for name in shown),
-            "form, against longer",
-            "BLEU-2",
-            "alarms",
-        ]
-        rows = []
-        for stage, ways in run["results"]["stages"].items():
-            for how in ("greedy", "sample"):
-                found = ways[how]
-                gains = [_gain(found["against longer"][name]) for name in ("form", "bleu_2")]
-                figures = [f"{found[name]:.3g}" for name in shown]
-                alarms = str(len(found["alarms"])) if stage != "likelihood" else ""
-                rows.append(
-                    [f"{stage}, {how}", *figures, *(gains if stage != "longer" else ("", "")), alarms]
-                )
-        text += markdown(head, rows) + origin(run)
-    return text
+    shown = ("form", "key", "metre", "closure", "bleu_2", "distinct_2", "repetition", "self_bleu")
+    return "".join(
+        _of_stages(run, shown, {"form": "form", "bleu_2": "BLEU-2"}, ("greedy", "sample"))
+        for run in runs("tunes")
+    )
 
 
-def _gain(found: dict[str, Any]) -> str:
-    return f"{found['estimate']:+.3g} [{found['low']:+.3g}, {found['high']:+.3g}], p = {found['p']:.4f}"
+def poems() -> str:
+    """Form of poems after likelihood and after each reward, and what is shown against longer likelihood."""
+    shown = ("form", "lines", "tones", "rhyme", "bleu_3", "copied", "repetition", "self_bleu")
+    return "".join(
+        _of_stages(run, shown, {"form": "form", "bleu_3": "BLEU-3"}, ("sample",)) for run in runs("poems")
+    )
+
+
+def _of_stages(run: dict[str, Any], shown: Sequence[str], gained: dict[str, str], ways: Sequence[str]) -> str:
+    """Return figures of all stages of a recipe, by each way of decoding, and their gains over "longer"."""
+    first, *others = gained.values()
+    head = ["texts", *(name.replace("_", " ") for name in shown), f"{first}, against longer", *others]
+    rows = []
+    for stage, every in run["results"]["stages"].items():
+        for way in ways:
+            found = every[way]
+            gains = [
+                "" if stage == "longer" else gain(found["against longer"][name], "+.3g") for name in gained
+            ]
+            figures = [f"{found[name]:.3g}" for name in shown]
+            name = stage if len(ways) == 1 else f"{stage}, {way}"
+            rows.append([name, *figures, *gains, "" if stage == "likelihood" else by_seed(found["alarms"])])
+    return markdown([*head, "alarms"], rows) + origin(run)
 
 
 def feedback() -> str:
-    """Accuracy of reward models, and the true reward while policies are trained on them."""
+    """Accuracy of reward models, and the true reward while policies are trained on them; means over seeds."""
     text = ""
     for run in runs("feedback"):
         looks = [20, 40, 80, 160]
         rows = []
-        for name, case in run["results"]["cases"].items():
-            at = {point["update"]: point for point in case["curve"]}
-            last = at[looks[-1]]
-            figures = [f"{at[look]['rules']:.2f}" for look in (0, *looks)]
-            monitors = [f"{last[name]:.2f}" for name in ("off_topic", "loops", "different")]
-            rows.append([name, _accuracy(case.get("report")), *figures, *monitors])
-        head = [
-            "trained on",
-            "held-out labels",
-            "rules at 0",
-            *map(str, looks),
-            "off topic",
-            "loops",
-            "different",
-        ]
-        text += markdown(head, rows) + origin(run)
+        for name, seeds in run["results"]["cases"].items():
+            curves = [{point["update"]: point for point in case["curve"]} for case in seeds]
+            rules = [_range([curve[look]["rules"] for curve in curves]) for look in (0, *looks)]
+            monitors = [
+                _range([curve[looks[-1]][figure] for curve in curves])
+                for figure in ("off_topic", "loops", "different")
+            ]
+            rows.append(
+                [name, _accuracy([case["report"] for case in seeds if "report" in case]), *rules, *monitors]
+            )
+        head = ["trained on", "held-out labels", "rules at 0", *map(str, looks)]
+        text += markdown([*head, "off topic", "loops", "different"], rows) + origin(run)
     return text
 
 
-def _accuracy(report: dict[str, Any] | None) -> str:
-    """Return the accuracy of a reward model on held-out labels, with its interval."""
-    if report is None:
-        return ""
-    found = report["accuracy"]
-    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+def _accuracy(reports: Sequence[dict[str, Any]]) -> str:
+    """Return the accuracy of reward models on held-out labels; of one alone with its interval."""
+    found = [report["accuracy"] for report in reports]
+    if len(found) == 1:
+        return "{estimate:.2f} [{low:.2f}, {high:.2f}]".format(**found[0])
+    return _range([one["estimate"] for one in found]) if found else ""
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return a mean over seeds, and the least and the largest value where they differ."""
+    low, middle, high = (f"{value:.2f}" for value in (min(values), sum(values) / len(values), max(values)))
+    return middle if low == high else f"{middle} ({low} … {high})"
 
 
 def _above(figure: dict[str, Any]) -> list[str]:
