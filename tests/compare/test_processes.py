@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,34 @@ import torch
 from rlseq.compare import process_pool
 from rlseq.compare.process_pool import processes_for, threads_each
 from rlseq.utils.files import locked
-from tests.compare.conftest import small
+from tests.forked import Forked, Program
 
 WORDS = [
     *("compare", "--env", "rlseq/Copy-v0", "--option", "items=40", "length=3", "num_envs=8"),
-    *("--agents", "mle", "reinforce", "sb3-a2c", "--seeds", "2", "--budget-tokens", "6000"),
+    *("--agents", "mle", "reinforce", "sb3-a2c", "--seeds", "2", "--budget-tokens", "2000"),
     *("--policy", "gru", "hidden=8", "embedding=4", "--evaluations", "4", "--texts", "20", "--temperatures"),
 ]
 
 
-def command(out: Path, threads: int = 1) -> list[str]:
-    """A comparison, whose processes are forked with one thread each, and spawned with more."""
-    program = f"import torch; torch.set_num_threads({threads}); from rlseq.cli import main; main()"
-    return [sys.executable, "-c", program, *WORDS, "--jobs", "2", "--out", str(out)]
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    process = Forked("torch", "torch._dynamo", "scipy.stats", "matplotlib.pyplot", "stable_baselines3")
+    yield process
+    process.close()
 
 
-def started(out: Path, threads: int = 1) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(out, threads), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+def started(forked: Forked, out: Path, threads: int = 1) -> Program:
+    """Start a comparison, whose processes are forked with one thread each, and spawned with more."""
+    words = [*WORDS, "--jobs", "2", "--out", str(out)]
+    code = f"import torch; torch.set_num_threads({threads}); from rlseq.cli import main; main({words})"
+    return forked.start(code, out)
 
 
-def seen(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
+def seen(condition: Callable[[], Any], process: Program) -> None:
     """Wait for a condition, at most a minute, while a process goes on."""
     until = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -76,44 +78,43 @@ def scores(out: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def undisturbed(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison that is not stopped."""
     out = tmp_path_factory.mktemp("undisturbed")
-    process = started(out)
-    said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    return scores(out)
+    ended = started(forked, out).wait()
+    assert ended.returncode == 0, ended
+    return out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_goes_on_at_once_to_the_same_results(
-    undisturbed: Any, tmp_path: Path, number: signal.Signals
+    undisturbed: Path, forked: Forked, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = started(tmp_path)
+    process = started(forked, tmp_path)
     seen(lambda: list(tmp_path.glob("runs/*/mle/*/checkpoints/*.json")), process)
     runs = children(process.pid)
     assert runs
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    assert b"Traceback" not in said
+    ended = process.wait()
+    assert ended.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert "Traceback" not in ended.stderr
     assert not (tmp_path / "results.json").exists()
-    again = started(tmp_path)
-    said = b" ".join(again.communicate(timeout=120))
-    assert again.returncode == 0, said
+    again = started(forked, tmp_path).wait()
+    assert again.returncode == 0, again
     assert not any(map(alive, runs))
-    assert scores(tmp_path) == undisturbed
+    assert scores(tmp_path) == scores(undisturbed)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("threads", [1, 4])
-def test_runs_end_with_the_process_that_started_them(tmp_path: Path, threads: int) -> None:
-    process = started(tmp_path, threads)
+def test_runs_end_with_the_process_that_started_them(forked: Forked, tmp_path: Path, threads: int) -> None:
+    process = started(forked, tmp_path, threads)
     seen(lambda: list(tmp_path.glob("runs/*/start/*/log.txt")), process)
     runs = children(process.pid)
     assert runs
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     until = time.monotonic() + 10
     while any(map(alive, runs)):
         assert time.monotonic() < until, "a run outlives the comparison"
@@ -143,18 +144,17 @@ def test_a_forked_process_does_not_hold_a_lock(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
-def test_a_kill_during_the_sweep_of_temperatures_loses_nothing(comparison: Any, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(comparison.folder, tmp_path, dirs_exist_ok=True)
+def test_a_kill_during_the_sweep_of_temperatures_loses_nothing(
+    undisturbed: Path, forked: Forked, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     (tmp_path / "runs/rlseq_Copy-v0/mle/1/temperatures.json").unlink()
-    again = small(tmp_path)
-    swept = [
-        next(a["temperatures"] for a in found.results["tasks"][0]["agents"] if a["name"] == "mle")
-        for found in (comparison, again)
-    ]
-    assert swept[0]
-    assert swept[0] == swept[1]
+    (tmp_path / "results.json").unlink()
+    again = started(forked, tmp_path).wait()
+    assert again.returncode == 0, again
+    (task,) = scores(tmp_path)
+    assert all(agent["temperatures"] for agent in task["agents"] if agent["name"] == "mle")
+    assert scores(tmp_path) == scores(undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_processes_are_as_many_as_threads_are_allowed_unless_more_are_asked_for(
 
 
 def test_a_comparison_uses_no_more_threads_than_it_was_given(
-    comparison: Any, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tests have one thread; a machine with many processors does not change that."""
+    """It was given one thread; a machine with many processors does not change that."""
     monkeypatch.setattr(process_pool, "processors", lambda: 64)
     assert threads_each(1) == 1
-    for path in comparison.folder.glob("runs/*/*/*/config.json"):
+    for path in undisturbed.glob("runs/*/*/*/config.json"):
         assert json.loads(path.read_text("utf-8"))["machine"]["threads"] == 1
