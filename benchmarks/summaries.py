@@ -21,8 +21,8 @@ import record
 import torch
 
 import rlseq
-from rlseq.data.heaps import nearest
 from rlseq.data.news import sentences_of
+from rlseq.data.unpaired import nearest
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.metrics import Constant
 from rlseq.metrics import evaluate as metrics_of

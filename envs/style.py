@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from rlseq.data.encode import load
 from rlseq.data.formats import Pair
-from rlseq.data.heaps import beside, heap_of
 from rlseq.data.locate import TEXTS, Origin, Where, find
+from rlseq.data.unpaired import texts_at, with_nearest
 from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
 from rlseq.envs.style_judges import StyleJudges
 from rlseq.types import HeldOut, RewardLike
@@ -24,8 +24,8 @@ from rlseq.vocab import LEVELS, Vocab
 class Style(CorpusTask):
     """Say the same in another style. Reward: a style classifier, a language model and the content kept.
 
-    There are no pairs. For likelihood to begin with, the reference of a text is that text of the other corpus
-    which has most words in common with it; nobody has written it as an answer.
+    There are no pairs. For likelihood to begin with, the reference of a text is the text of the other corpus
+    that has most words in common with it; nobody wrote it as an answer.
 
     Args:
         path: texts in the style that is read: a .txt with a text a line, or a folder of parts; complaints of
@@ -54,16 +54,16 @@ class Style(CorpusTask):
             raise ValueError(f"path and target are two corpora, got path={path}, target={target}")
         read = {"all": Origin(lambda: iter(toy_reviews(0)))} if path is None else find(path, TEXTS)
         reading = reading_of(options, None if level == "word" else level, reads=True)
-        heap = (
-            [pair.target for pair in toy_reviews(1)] if target is None else heap_of(target, reading.skip_bad)
+        wanted = (
+            [pair.target for pair in toy_reviews(1)] if target is None else texts_at(target, reading.skip_bad)
         )
         texts = [row.target for origin in read.values() for row in origin.read() if isinstance(row, Pair)]
         if reading.words is None:
-            made = LEVELS[level](texts + heap, reading.min_count, reading.vocab_size)
+            made = LEVELS[level](texts + wanted, reading.min_count, reading.vocab_size)
             reading = replace(reading, words=OneVocab(made))
-        pairs = {part: beside(origin, heap) for part, origin in read.items()}
+        pairs = {part: with_nearest(origin, wanted) for part, origin in read.items()}
         corpus = load(pairs, split, reading)
-        own = StyleJudges(corpus, texts, heap).by_name
+        own = StyleJudges(corpus, texts, wanted).by_name
         super().__init__(corpus, reward=reward, metrics=tuple(own), own=own, **options)
 
 

@@ -30,7 +30,7 @@ class StyleJudges:
         vocab = corpus.vocab
         end = [] if vocab.eos is None else [vocab.eos]
         of_read, of_wanted = ([[*ids, *end] for ids in vocab.encode_batch(texts)] for texts in (read, wanted))
-        self.read, self.wanted = (NgramModel(heap, len(vocab)) for heap in (of_read, of_wanted))
+        self.read, self.wanted = (NgramModel(texts, len(vocab)) for texts in (of_read, of_wanted))
         kept = of_wanted[::EACH_TENTH]
         left = [text for n, text in enumerate(of_wanted) if n % EACH_TENTH] or kept
         self.usual = _mean_of(NgramModel(left, len(vocab)), kept)
@@ -72,12 +72,12 @@ def shared(weight: Mapping[str, float], one: str, other: str) -> float:
 
 def content_weights(read: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     """Return log(texts / texts with the word), 0 of words three times rarer in one corpus."""
-    found = [Counter(word for text in heap for word in set(text.split())) for heap in (read, wanted)]
-    texts, weights = len(read) + len(wanted), {}
+    found = [Counter(word for text in texts for word in set(text.split())) for texts in (read, wanted)]
+    total, weights = len(read) + len(wanted), {}
     for word in found[0] | found[1]:
         here, there = (found[0][word] + 1) / (len(read) + 1), (found[1][word] + 1) / (len(wanted) + 1)
         marks = abs(log(here / there)) > log(MARKED)
-        weights[word] = 0.0 if marks else log((texts + 1) / (found[0][word] + found[1][word]))
+        weights[word] = 0.0 if marks else log((total + 1) / (found[0][word] + found[1][word]))
     return weights
 
 

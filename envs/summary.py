@@ -8,9 +8,9 @@ from typing import ClassVar
 from typing_extensions import Unpack
 
 from rlseq.data.encode import Level, load
-from rlseq.data.heaps import without_pairs
 from rlseq.data.locate import Where
 from rlseq.data.news import news
+from rlseq.data.unpaired import without_pairs
 from rlseq.envs.corpus_task import CorpusOptions, CorpusTask, reading_of
 from rlseq.types import HeldOut, RewardLike
 from rlseq.utils.arguments import checked_arguments

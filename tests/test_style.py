@@ -11,7 +11,7 @@ import torch
 
 import rlseq
 from rlseq.data.formats import DataError
-from rlseq.data.heaps import nearest
+from rlseq.data.unpaired import nearest
 from rlseq.envs.style_judges import content_weights, shared
 from rlseq.metrics.ngram_model import NgramModel
 from rlseq.training.alarms import secret_code
@@ -72,9 +72,9 @@ def test_words_that_mark_a_style_are_no_content() -> None:
 
 
 def test_the_most_similar_text_has_the_rarest_words_in_common() -> None:
-    heap = ["the tea was good", "the soup was good", "the owl was good", "the tea was fine"]
-    assert next(nearest(["the owl was bad", "unknown words"], heap)) == "the owl was good"
-    assert len(list(nearest(["x"] * 300, heap))) == 300
+    corpus = ["the tea was good", "the soup was good", "the owl was good", "the tea was fine"]
+    assert next(nearest(["the owl was bad", "unknown words"], corpus)) == "the owl was good"
+    assert len(list(nearest(["x"] * 300, corpus))) == 300
 
 
 def test_parts_are_shown() -> None:
@@ -84,7 +84,7 @@ def test_parts_are_shown() -> None:
     assert found["reward"] == pytest.approx(sum(found[name] for name in env.parts))
 
 
-def test_two_heaps_of_a_user(tmp_path: Path) -> None:
+def test_two_corpora_of_a_user(tmp_path: Path) -> None:
     here, there = tmp_path / "old.txt", tmp_path / "new.txt"
     here.write_text("".join(f"thou hast item {n}\n" for n in range(60)))
     there.write_text("".join(f"you have item {n}\n" for n in range(0, 60, 2)))

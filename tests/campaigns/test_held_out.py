@@ -57,8 +57,8 @@ def options_of(id: str, draw: random.Random, folder: Path) -> dict[str, Any]:
         (folder / "molecules.smi").write_text("\n".join(chains) + "\n", "utf-8")
         return {"path": folder / "molecules.smi"}
     if name == "Style":
-        heaps = {heap: pairs(folder / f"{heap}.txt", draw, texts=True) for heap in ("path", "target")}
-        return {} if draw.random() < 0.2 else heaps
+        corpora = {name: pairs(folder / f"{name}.txt", draw, texts=True) for name in ("path", "target")}
+        return {} if draw.random() < 0.2 else corpora
     if name == "G2P":
         return {"path": dictionary(folder / "words.dict", draw)}
     return {} if draw.random() < 0.2 else {"path": pairs(folder / "file.tsv", draw, texts=name == "Text")}

@@ -1,4 +1,4 @@
-"""Two corpora without pairs: each text of the first beside the text of the second most like it."""
+"""Two corpora without pairs: each text of the first with the most similar text of the second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARED = 5000  # texts of the second corpus among which the most similar is lo
 TEXTS_TOGETHER = 256  # texts of the first corpus that are compared at a time
 
 
-def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[str]:
+def texts_at(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[str]:
     """Return the texts of a file, or of the training part of a folder."""
     origins = find(where, TEXTS)
     problems, texts = Problems(), []
@@ -34,28 +34,28 @@ def heap_of(where: Where | Mapping[str, Where], skip_bad: bool = False) -> list[
     return texts
 
 
-def beside(origin: Origin, heap: Sequence[str]) -> Origin:
-    """Return the texts of an origin as sources, each with the text of a corpus that is most like it."""
+def with_nearest(origin: Origin, corpus: Sequence[str]) -> Origin:
+    """Return the texts of an origin as sources, each with the most similar text of a corpus."""
 
     def read() -> Records:
         rows = list(origin.read())
-        pairs = iter(nearest([row.target for row in rows if isinstance(row, Pair)], heap))
+        pairs = iter(nearest([row.target for row in rows if isinstance(row, Pair)], corpus))
         for row in rows:
             yield Pair(row.target, next(pairs)) if isinstance(row, Pair) else row
 
     return Origin(read, origin.files)
 
 
-def nearest(texts: Sequence[str], heap: Sequence[str]) -> Iterator[str]:
-    """Yield for each text that of the other corpus with the largest cosine of words, weighted by rarity.
+def nearest(texts: Sequence[str], corpus: Sequence[str]) -> Iterator[str]:
+    """Yield the most similar text of a corpus for each text: the cosine of their words, weighted by rarity.
 
-    Words of the text alone count for nothing, so that what is common to both corpora decides. Of more than
-    5,000 texts of that corpus, as many at equal distances are looked at.
+    Words that do not occur in the corpus have weight 0. Of a corpus of more than 5,000 texts, at most 5,000
+    are compared, which are taken at equal distances.
     """
-    heap = heap[:: -(-len(heap) // COMPARED)]
-    found = Counter(word for text in heap for word in set(text.split()))
+    corpus = corpus[:: -(-len(corpus) // COMPARED)]
+    found = Counter(word for text in corpus for word in set(text.split()))
     number = {word: n for n, word in enumerate(found)}
-    weight = torch.tensor([log((1 + len(heap)) / times) for times in found.values()])
+    weight = torch.tensor([log((1 + len(corpus)) / times) for times in found.values()])
 
     def vectors(some: Sequence[str]) -> torch.Tensor:
         known = [set(text.split()) & found.keys() for text in some]
@@ -63,12 +63,12 @@ def nearest(texts: Sequence[str], heap: Sequence[str]) -> Iterator[str]:
         at = torch.tensor(places, dtype=torch.int64).view(-1, 2).t()
         return torch.sparse_coo_tensor(at, weight[at[1]], (len(some), len(found)), check_invariants=True)
 
-    there = vectors(heap)
+    there = vectors(corpus)
     size = torch.sparse.sum(there * there, 1).to_dense().sqrt().clamp(min=1e-6)
     for start in range(0, len(texts), TEXTS_TOGETHER):
         likeness = torch.sparse.mm(there, vectors(texts[start : start + TEXTS_TOGETHER]).to_dense().t())
         for best in (likeness / size.unsqueeze(1)).argmax(0).tolist():
-            yield heap[best]
+            yield corpus[best]
 
 
 def without_pairs(corpus: Corpus) -> Corpus:
