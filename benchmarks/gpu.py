@@ -45,7 +45,7 @@ LONGEST_GAPS = 10
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     rows: tuple[int, ...] = (64, 512, 4096)
     repeats: int = 5
@@ -98,7 +98,8 @@ def profiled(name: str, compile: str, sizes: Sizes) -> dict[str, Any]:
     agent = rlseq.make_agent("reinforce", policy, compile=compile)
 
     def learn() -> None:
-        agent.update(agent.collect(env))
+        with agent.computing():
+            agent.update(agent.collect(env))
 
     for _ in range(2):  # captures, and choices of libraries
         learn()

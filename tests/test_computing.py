@@ -79,8 +79,9 @@ def test_bfloat16_reaches_rollouts_completions_and_likelihood(monkeypatch: pytes
     monkeypatch.setattr("rlseq.engine.rollout.casting", noticed)
     for name in ("mle", "reinforce"):
         agent, env = agent_of(name, autocast="bfloat16")
-        batch = agent.collect(env)
-        agent.update(batch)
+        with agent.computing():
+            batch = agent.collect(env)
+            agent.update(batch)
     assert batch.behaviour.autocast is torch.bfloat16
     assert set(seen) == {torch.bfloat16}
     done = rlseq.complete(agent.policy, env, batch, samples=1)

@@ -1,7 +1,7 @@
-"""How a training computes: with compiled code or without, and in which precision.
+"""The way in which a training computes: with compiled code or without, and in which precision.
 
-An agent states it (`compile`, `autocast`). While it gathers a batch and learns from it, every rollout, every
-completion and every evaluation of actions follows, wherever it is called.
+An agent states it (`compile`, `autocast`). In the context `agent.computing()`, which the training loop enters
+for every update, each rollout, completion and evaluation of actions computes so, wherever it is called.
 """
 
 from __future__ import annotations
@@ -164,7 +164,6 @@ class Trial:
         self.seconds: list[list[float]] = [[] for _ in self.ways]
         self.chosen = 0 if len(self.ways) == 1 else None
         self.done = 0.0  # the share of training that lies behind; 0 where that is not known
-        self._spent = 0.0  # seconds of the update that is under way
         self._line = f"{stated}: {self.ways[0]}; {lacking}" if lacking and self.chosen == 0 else None
 
     @property
@@ -182,8 +181,8 @@ class Trial:
         return line
 
     @contextmanager
-    def timed(self, *, ends_update: bool) -> Iterator[None]:
-        """Time a part of an update, as long as nothing is chosen."""
+    def timed(self) -> Iterator[None]:
+        """Time an update, as long as nothing is chosen."""
         if self.chosen is not None:
             yield
             return
@@ -191,10 +190,8 @@ class Trial:
         yield
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self._spent += time.perf_counter() - started
-        if ends_update:
-            self.note(float(largest_of_ranks(torch.tensor(self._spent))))  # all ranks choose the same
-            self._spent = 0.0
+        spent = torch.tensor(time.perf_counter() - started)
+        self.note(float(largest_of_ranks(spent)))  # all ranks choose the same
 
     def note(self, seconds: float) -> None:
         """Note how long an update took; choose when the last way is measured, or no other is worth trying."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from numbers import Real
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rlseq.engine.computing import OFF, UNSTATED, Autocast, Compile, Trial, computing, now, ways, why_not
+from rlseq.engine.computing import OFF, Autocast, Compile, Trial, computing, ways, why_not
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.types import Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import (
@@ -35,7 +35,6 @@ from rlseq.utils.ranks import total, total_gradients
 from rlseq.utils.stateful import Stateful, load_states, states_of
 
 Schedule = Callable[[float], float]
-Method = TypeVar("Method", bound=Callable[..., Any])
 WARM_UP = 0.1  # share of training in which the step size rises
 
 
@@ -100,33 +99,9 @@ _SCHEDULES = (constant, linear, cosine, warmup, warmup_linear)
 SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in _SCHEDULES}
 
 
-def as_stated(method: Method) -> Method:
-    """Return a method of an agent that computes as the agent's `compile` and `autocast` say.
-
-    On an accelerator the checks of all steps are read together, when a rollout or the method ends.
-    """
-    ends_update = method.__name__ == "update"
-
-    @wraps(method)
-    def computed(agent: Agent, *arguments: Any) -> Any:
-        if next(agent.policy.parameters()).is_cuda:
-            with read_once():
-                return as_the_trial_says(agent, *arguments)
-        return as_the_trial_says(agent, *arguments)
-
-    def as_the_trial_says(agent: Agent, *arguments: Any) -> Any:
-        trial = agent.trial
-        if trial is None or now() is not UNSTATED:  # nothing is stated, or another method has called this one
-            return method(agent, *arguments)
-        with computing(trial.way), trial.timed(ends_update=ends_update):
-            return method(agent, *arguments)
-
-    return cast(Method, computed)
-
-
 @dataclass(eq=False)
 class Agent(ABC):
-    """What improves a policy, batch by batch; an algorithm gathers batches and has a loss."""
+    """The base of all agents, which improve a policy batch by batch: `collect`, `loss`, `update`."""
 
     writes_texts: ClassVar[bool] = True  # False where its default settings are for vectors of numbers
     # Whether several processes learn as one does. Tests compare every agent of rlseq for which this is so;
@@ -141,11 +116,6 @@ class Agent(ABC):
     schedule: Schedule = constant  # factor of lr as a function of the share of training that is done
     compile: Compile = OFF  # compile "rollout" or "all", the learning step too; "auto" measures what pays
     autocast: Autocast = OFF  # type in which networks multiply, "bfloat16"; "auto" measures what is faster
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        for name in {"collect", "update"} & vars(cls).keys():
-            setattr(cls, name, as_stated(vars(cls)[name]))
 
     def __post_init__(self) -> None:
         functions = (name for name, rule in rules_of(type(self)).items() if rule.wanted == "a function")
@@ -179,6 +149,19 @@ class Agent(ABC):
             raise ValueError(f"{stated}: {reasons.pop()}")
         return Trial(possible, stated, device, " ".join(sorted(map(str, reasons))))
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as `compile` and `autocast` say, in the context of one update: `collect` and `update`.
+
+        On an accelerator the checks of its steps are read together, when a rollout or the context ends.
+        """
+        with read_once():
+            if self.trial is None:
+                yield
+                return
+            with computing(self.trial.way), self.trial.timed():
+                yield
+
     def check_computing(self, env: Any) -> None:
         """Refuse `compile` and `autocast` on a task without words, where they do nothing."""
         if self.trial is not None and isinstance(env, SteppedEnv):
@@ -198,7 +181,6 @@ class Agent(ABC):
     def loss(self, batch: Rollout) -> tuple[Tensor, Metrics]:
         """Return what to minimise, and what to log."""
 
-    @as_stated
     def update(self, batch: Rollout) -> Metrics:
         """Take one gradient step on the loss of a batch."""
         return self.step([batch])

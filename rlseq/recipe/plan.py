@@ -1,4 +1,4 @@
-"""How much of everything a fit does, where its time is limited: chosen by measured speeds, once each."""
+"""Numbers of updates and texts of a fit whose time is limited: each is chosen once, by measured speeds."""
 
 from __future__ import annotations
 
@@ -102,10 +102,15 @@ class Plan:
     def _speed_of(self, agent: Any) -> float:
         """Measure the seconds of an update."""
         env = self.task("train", self.rows)
-        agent.update(agent.collect(env))
+
+        def update() -> None:
+            with agent.computing():
+                agent.update(agent.collect(env))
+
+        update()
         began = time.perf_counter()
         for _ in range(TRIALS):
-            agent.update(agent.collect(env))
+            update()
         return (time.perf_counter() - began) / TRIALS
 
     def _seconds_of_a_text(self, policy: Any) -> float:

@@ -89,16 +89,7 @@ def train(
         stop = stack.enter_context(nullcontext(Stop(NOTICE)) if config.out is None else stopping(NOTICE))
         show = False if config.quiet or me.number else None
         advance = stack.enter_context(progress(type(agent).__name__, limit, unit, show))
-        try:
-            if config.alarms != "ignore":
-                _preflight(run)
-            _loop(run, unit, limit, stop, advance)
-            if not stop.asked and (remark := agent.remark()):
-                run.watch.say(remark)
-            run.save("interrupted" if stop.asked else "finished")
-        except BaseException as error:
-            run.break_off(error)
-            raise
+        _to_the_end(run, unit, limit, stop, advance)
         if stop.asked:
             raise stop.ending()
     return run.history
@@ -155,9 +146,10 @@ class _Run:
     def learn(self) -> None:
         """Make one update; its metrics stay tensors on the device."""
         started = time.perf_counter()
-        batch = self.agent.collect(self.env)
-        with own_noise(self.env.seed, self.updates):
-            metrics = self.agent.update(batch)
+        with self.agent.computing():
+            batch = self.agent.collect(self.env)
+            with own_noise(self.env.seed, self.updates):
+                metrics = self.agent.update(batch)
         self.env.learn(batch)
         if self.agent.trial is not None and not self.config.quiet and (chosen := self.agent.trial.news()):
             self.tell(chosen)
@@ -329,6 +321,20 @@ def _begin(run: _Run, stack: ExitStack) -> None:
     if this_rank().number:
         run.updates, run.env.seed, state, rows = checkpoint.unpacked(data)
         run.take(state, rows)
+
+
+def _to_the_end(run: _Run, unit: str, limit: int, stop: Stop, advance: Advance) -> None:
+    """Train to the limit or until a signal asks to stop, and save; note an error that ends the run."""
+    try:
+        if run.config.alarms != "ignore":
+            _preflight(run)
+        _loop(run, unit, limit, stop, advance)
+        if not stop.asked and (remark := run.agent.remark()):
+            run.watch.say(remark)
+        run.save("interrupted" if stop.asked else "finished")
+    except BaseException as error:
+        run.break_off(error)
+        raise
 
 
 def _evaluated(row: Row) -> bool:

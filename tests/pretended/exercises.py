@@ -103,10 +103,16 @@ def run(trial: Trial) -> Answer:
     agent.set_progress(0.5)
     agent.update(agent.collect(env))
     agent.set_progress(0.6)
-    collected, batch = counted(lambda: agent.collect(env))
-    updated, _ = counted(lambda: agent.update(batch))
+    collected, batch = counted(lambda: computed(agent, lambda: agent.collect(env)))
+    updated, _ = counted(lambda: computed(agent, lambda: agent.update(batch)))
     gap = gap_after_restart(trial, agent, env)
     return Answer(collected[0], updated[0], (collected[1], updated[1]), gap)
+
+
+def computed(agent: Any, work: Callable[[], Any]) -> Any:
+    """Return the result of a part of an update, computed in the context that the training loop enters."""
+    with agent.computing():
+        return work()
 
 
 def counted(run: Callable[[], Any]) -> tuple[tuple[Waits, int], Any]:
@@ -217,7 +223,7 @@ def broken() -> dict[str, Any]:
     agent.update(batch)
     before = [on_host(p).clone() for p in agent.policy.parameters()]
     try:
-        agent.update(replace(batch, rewards=batch.rewards * float("nan")))
+        computed(agent, lambda: agent.update(replace(batch, rewards=batch.rewards * float("nan"))))
         error = "none"
     except RuntimeError as found:
         error = str(found).partition(";")[0]
