@@ -89,7 +89,7 @@ def test_names_are_listed_and_described(what: str, name: str, words: list[str], 
 
 def test_no_hyper_parameter_has_the_name_of_a_setting_of_the_run() -> None:
     from rlseq.agents import AGENTS
-    from rlseq.cli.commands import FLAGS_OF_RUN, FLAGS_OF_TRAINING
+    from rlseq.cli.training import FLAGS_OF_RUN, FLAGS_OF_TRAINING
     from rlseq.compare.plan import OF_RUN
     from rlseq.training.config import TrainConfig
     from rlseq.training.run_config import RunConfig

@@ -14,7 +14,7 @@ import pytest
 
 import rlseq
 from rlseq.cli import command_line as cli
-from rlseq.cli import commands
+from rlseq.cli import training
 from tests.campaigns.test_command_line import typed
 
 TRAINED = [
@@ -36,7 +36,7 @@ def test_a_bug_says_that_it_is_one_and_where_its_report_is(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(commands, "run", None)  # so that rlseq calls what is no function
+    monkeypatch.setattr(training, "run", None)  # so that rlseq calls what is no function
     status, _, said = typed(["train", "mle", "--env", "rlseq/Copy-v0"])
     (report,) = tmp_path.iterdir()
     assert status == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rlseq
-from rlseq.cli.commands import list_or_show
+from rlseq.cli.listing import list_or_show
 from rlseq.data.formats import DataError
 from rlseq.data.poems import commonest_form, rhyme_of, table_of_readings, verses_of
 from rlseq.engine.references import sample_references

@@ -11,7 +11,7 @@ import pytest
 
 import rlseq
 from rlseq.cli.command_line import main
-from rlseq.cli.commands import FLAGS_OF_COMPARISON
+from rlseq.cli.comparing import FLAGS_OF_COMPARISON
 from rlseq.compare.plan import ComparisonConfig
 from rlseq.compare.run import compare
 from rlseq.training.config import TrainConfig

@@ -11,11 +11,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from rlseq.cli.options import Imports
+from rlseq.cli.options import Decoding, DecodingFlags, Imports, tokens
 from rlseq.utils.errors import pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.processors import limit_threads
@@ -129,9 +130,9 @@ def _named(what: Literal["envs", "agents", "policies", "metrics"]) -> Any:
     """Return a command that lists the entries of a table, or describes one of them."""
 
     def show(name: str | None = None, /, imports: Imports = ()) -> None:
-        from rlseq.cli import commands
+        from rlseq.cli.listing import list_or_show
 
-        sys.stdout.write(commands.list_or_show(what, name))
+        sys.stdout.write(list_or_show(what, name))
 
     show.__doc__ = f"List the {LISTED[what]}, or describe the named one with its options."
     return show
@@ -143,7 +144,7 @@ def _fit(words: Sequence[str]) -> None:
     `rlseq fit pairs.tsv`: level of the texts, reward and sizes are chosen by the data unless they are given.
     The same command resumes a run that was interrupted.
     """
-    from rlseq.cli.commands import fit
+    from rlseq.cli.fitting import fit
 
     fit(words, inspect.getdoc(_fit) or "")
 
@@ -167,16 +168,16 @@ def _train(words: Sequence[str]) -> None:
     elif not words or words[0].startswith("-"):
         raise ValueError("name the agent first: rlseq train scst --env rlseq/Copy-v0")
     else:
-        from rlseq.cli.commands import train
+        from rlseq.cli.training import train
 
         train(words[0], words[1:])
 
 
 def _help_of_train() -> str:
     """Return the help of `rlseq train` without an agent: usage, the flags used most, and the agents."""
-    from rlseq.cli import commands
+    from rlseq.cli.listing import list_or_show
 
-    lines = commands.list_or_show("agents", None).splitlines()
+    lines = list_or_show("agents", None).splitlines()
     agents = "\n".join(line for line in lines if not line.startswith("sb3-"))  # which only compare trains
     return (
         f"usage: rlseq train AGENT --env TASK [OPTIONS]\n\n{inspect.getdoc(_train)}\n\n"
@@ -204,9 +205,9 @@ def _resume(
         quiet: print no line after an evaluation.
         imports: modules of your own to import first, beside those of the run.
     """
-    from rlseq.cli import commands
+    from rlseq.cli.training import resume
 
-    commands.resume(run, budget_tokens, quiet, imports)
+    resume(run, budget_tokens, quiet, imports)
 
 
 def _evaluate(
@@ -214,13 +215,7 @@ def _evaluate(
     /,
     option: tuple[str, ...] = (),
     decode: str = "greedy",
-    width: int = 5,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    samples: int = 32,
-    utility: str = "",
-    beam: int = 0,
+    decoding: DecodingFlags = Decoding(),
     metrics: tuple[str, ...] = (),
     pooled: tuple[str, ...] = (),
     texts: int | None = None,
@@ -237,13 +232,7 @@ def _evaluate(
         option: options of the task, such as path=new.tsv for a test on other data; the vocabulary of the run
             is kept.
         decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
-        width: number of hypotheses in the beam.
-        temperature: the temperature of sampling, by which logits are divided.
-        top_k: sample among this many tokens only, the most likely ones.
-        top_p: sample among the fewest tokens whose probabilities have this sum.
-        samples: number of samples that mbr compares with each other.
-        utility: the metric by which mbr compares them; the reward of the run when not given.
-        beam: number of texts of a beam search that are candidates of mbr beside the samples.
+        decoding: the settings of the decodings.
         metrics: metrics to report beside the reward, as means over items; by default those of the task.
         pooled: corpus-level metrics, computed over all texts together as in papers: bleu, chrf, per, …
         texts: the largest number of items, drawn at random by a fixed seed; by default all items.
@@ -253,11 +242,9 @@ def _evaluate(
             of held-out references, and how many different texts the policy writes.
         imports: modules of your own to import first.
     """
-    from rlseq.cli import commands
+    from rlseq.cli.testing import evaluate
 
-    sampled = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    sizes = {"width": width, **sampled, "samples": samples, "utility": utility, "beam": beam}
-    commands.evaluate(run, option, decode, sizes, metrics or None, pooled, texts, best, memorisation)
+    evaluate(run, option, decode, decoding, metrics or None, pooled, texts, best, memorisation)
 
 
 def _generate(
@@ -266,13 +253,7 @@ def _generate(
     /,
     n: int = 1,
     decode: str = "beam",
-    width: int = 5,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    samples: int = 32,
-    utility: str = "",
-    beam: int = 0,
+    decoding: DecodingFlags = Decoding(),
     best: bool = False,
     imports: Imports = (),
     too_long: Literal["cut", "refuse"] = "cut",
@@ -286,23 +267,15 @@ def _generate(
         texts: sources; paths of image files if the policy reads images.
         n: number of texts for each source, best first, with their log-probabilities.
         decode: the decoding: greedy, sample, beam, or mbr (minimum Bayes risk).
-        width: number of hypotheses in the beam.
-        temperature: the temperature of sampling, by which logits are divided.
-        top_k: sample among this many tokens only, the most likely ones.
-        top_p: sample among the fewest tokens whose probabilities have this sum.
-        samples: number of samples that mbr compares with each other.
-        utility: the metric by which mbr compares them; the reward of the run when not given.
-        beam: number of texts of a beam search that are candidates of mbr beside the samples.
+        decoding: the settings of the decodings.
         best: use the best checkpoint instead of the last.
         imports: modules of your own to import first.
         too_long: cut sources that are longer than any in training, with a warning, or refuse them.
     """
-    from rlseq.cli import commands
+    from rlseq.cli.testing import generate
 
-    sampled = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    mbr = {"samples": samples, "utility": utility, "beam": beam}
-    settings = {"width": max(width, n), **sampled, **mbr}
-    commands.generate(run, texts, n, decode, settings, best, too_long)
+    decoding = replace(decoding, width=max(decoding.width, n))
+    generate(run, texts, n, decode, decoding, best, too_long)
 
 
 def _save(
@@ -345,7 +318,7 @@ def _compare(words: Sequence[str]) -> None:
 
     The same command resumes an interrupted comparison and trains only the runs that are missing.
     """
-    from rlseq.cli.commands import compare
+    from rlseq.cli.comparing import compare
 
     compare(words, inspect.getdoc(_compare) or "")
 
@@ -357,7 +330,7 @@ def _tune(words: Sequence[str]) -> None:
     and resumes one that was interrupted. The result is a file of settings, which `--settings` of `rlseq
     train`, `rlseq fit` and `rlseq compare` takes, and a page.
     """
-    from rlseq.cli.commands import tune
+    from rlseq.cli.fitting import tune
 
     tune(words, inspect.getdoc(_tune) or "")
 
@@ -391,7 +364,7 @@ def _report(folder: Path, /, imports: Imports = ()) -> None:
         folder: the folder of a run or of a comparison.
         imports: modules of your own to import first.
     """
-    from rlseq.cli.commands import report
+    from rlseq.cli.comparing import report
 
     report(folder)
 
@@ -414,7 +387,6 @@ def _demo(
         budget_tokens: the number of tokens in every run.
         quiet: print no lines about the runs and show no progress bar.
     """
-    from rlseq.cli.commands import tokens
     from rlseq.cli.demo import demo
 
     demo(out, seeds, tokens("budget_tokens", budget_tokens), quiet=quiet)

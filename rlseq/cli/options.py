@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import reduce
 from inspect import isfunction
 from itertools import chain
@@ -18,7 +18,7 @@ import tyro
 from typing_extensions import get_type_hints
 from tyro.conf import UseAppendAction, arg
 
-from rlseq.utils.arguments import Range, Tokens, check_fields
+from rlseq.utils.arguments import Range, Tokens, check_fields, checked, rule_of
 from rlseq.utils.errors import check_options, hint, in_one_line, ours
 from rlseq.utils.settings import descriptions
 
@@ -30,6 +30,29 @@ Imports = Annotated[tuple[str, ...], arg(name="import", help=IMPORT), UseAppendA
 SeveralWords = tuple[str, ...]
 TypedTokens = Annotated[float, Range(1, 1e18)]
 Flag = tuple[str, Any, Any]  # as `make_dataclass` takes it: name, type, default
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The settings of the decodings, each of which takes those that it has."""
+
+    width: int = 5
+    """Number of hypotheses in the beam."""
+    temperature: float = 1.0
+    """Temperature of sampling, by which logits are divided."""
+    top_k: int | None = None
+    """Sample among this many tokens only, the most likely ones."""
+    top_p: float | None = None
+    """Sample among the fewest tokens whose probabilities have this sum."""
+    samples: int = 32
+    """Number of samples that mbr compares with each other."""
+    utility: str = ""
+    """Metric by which mbr compares them; the reward of the run when not given."""
+    beam: int = 0
+    """Number of texts of a beam search that are candidates of mbr beside the samples."""
+
+
+DecodingFlags = Annotated[Decoding, arg(name="")]
 
 
 def form(name: str, *parts: Iterable[Flag]) -> Any:
@@ -147,6 +170,11 @@ def fields_of(cls: type, given: Any, renamed: Mapping[str, str]) -> dict[str, An
     return found
 
 
+def tokens(name: str, number: float) -> int:
+    """Return a number of tokens that was typed as a float, such as 1e6."""
+    return int(checked(name, number, rule_of(TypedTokens)))
+
+
 def settings(pairs: Sequence[str], what: str) -> dict[str, Any]:
     """Return pairs `name=value` as a dictionary: numbers as numbers, other values as text."""
     found = {}
@@ -203,6 +231,16 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold names and values, got {type(found).__name__}")
     return dict(found)
+
+
+def words_and_config(words: Sequence[str]) -> tuple[list[str], str, dict[str, Any]]:
+    """Return the words without `--config FILE`, the file, and the settings that it holds."""
+    if "--config" not in words:
+        return list(words), "", {}
+    at = words.index("--config")
+    if at + 1 == len(words):
+        raise ValueError("--config needs a file")
+    return [*words[:at], *words[at + 2 :]], words[at + 1], read_config(words[at + 1])
 
 
 def check_setting_names(path: str | PathLike[str], found: Iterable[str], known: Collection[str]) -> None:
