@@ -20,7 +20,7 @@ from rlseq.utils.stateful import Stateful, UpdateCounter
 
 
 class Contribution(NamedTuple):
-    """What a worker has found: texts of its weights, and the gradient of their loss in these weights."""
+    """The result of a worker: texts of its weights, and the gradient of their loss at these weights."""
 
     batch: LearningBatch
     gradients: list[Tensor | None]

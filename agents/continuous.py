@@ -33,7 +33,7 @@ from rlseq.utils.modules import eval_mode, frozen
 
 
 class CriticInput(ABC):
-    """How texts that were written word by word become vectors that a critic reads, `[B, T, n]`."""
+    """A map from texts that were written word by word to vectors that a critic reads, `[B, T, n]`."""
 
     @abstractmethod
     def __call__(self, policy: Any, texts: TextBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which objective the losses of other libraries follow, by `rlseq.audit`.
+"""The objectives that the losses of other libraries follow, by `rlseq.audit`.
 
     python benchmarks/audit.py [--verl FOLDER]      # with trl, torchrl and verl where Python finds them
 

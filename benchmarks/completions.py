@@ -1,4 +1,4 @@
-"""What Monte-Carlo rewards cost: 64 texts × 19 prefixes × 16 completions, 5,000 words, SeqGAN's own CNN.
+"""The cost of Monte-Carlo rewards: 64 texts × 19 prefixes × 16 completions, 5,000 words, SeqGAN's own CNN.
 
     python benchmarks/completions.py
 

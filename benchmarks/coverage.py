@@ -1,4 +1,4 @@
-"""How often intervals over few seeds hold the truth, and how often equal agents are told apart.
+"""Coverage of intervals over few seeds, and rates at which tests and verdicts separate equal agents.
 
     python benchmarks/coverage.py
 
@@ -121,7 +121,7 @@ def of_probability() -> list[dict[str, Any]]:
 
 
 def of_tests() -> list[dict[str, Any]]:
-    """How often each test at 5 %, and a verdict, tells apart two agents, equal or not."""
+    """Return how often each test at 5 %, and a verdict, separates two agents, equal or not."""
     lines = []
     for name, law in LAWS.items():
         for seeds in SEEDS:
@@ -156,7 +156,7 @@ def permutations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
 
 
 def of_families() -> list[dict[str, Any]]:
-    """How often a comparison of several equal agents ends in any verdict."""
+    """Return how often a comparison of several equal agents ends in any verdict."""
     lines = []
     for name, law in LAWS.items():
         for agents, seeds in ((3, 4), (3, 10), (6, 4), (6, 10)):

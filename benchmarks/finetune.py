@@ -51,7 +51,7 @@ Scores = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """How much of everything."""
+    """The sizes of a run."""
 
     reward: str = "rouge_l"
     end: bool = False  # does the end of a text count as a word in the reward?
@@ -147,7 +147,7 @@ class Experiment:
         return rlseq.make_policy("hf", env, model=self.model, **options)
 
     def kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was found under a name before, or else now."""
+        """Return the result that is kept under a name; compute it if there is none."""
         path = self.place(name)
         if not path.exists():
             found = make()
@@ -207,7 +207,7 @@ class Experiment:
         }
 
     def start(self) -> dict[str, Any]:
-        """What the model itself writes, with the sources and references of all items."""
+        """Return the texts of the model itself, with the sources and references of all items."""
         test = self.task("test", 250)
         policy = self.policy(test)
         lines = evaluate_texts(policy, test, limit=self.setting.test, metrics={}).lines(test)

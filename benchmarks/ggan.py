@@ -42,7 +42,7 @@ METRICS = ["bleu_4_coco", "rouge_l", "cider_d"]
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of everything."""
+    """The sizes of a run."""
 
     scenes: int = 4000  # to train on; as many others train the evaluators of the table
     tested: int = 500

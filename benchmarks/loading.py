@@ -1,4 +1,4 @@
-"""How long a stranger's data take to become a task, the first time and from the cache.
+"""Seconds from a user's data to a task, the first time and from the cache.
 
     OMP_NUM_THREADS=1 python benchmarks/loading.py
 

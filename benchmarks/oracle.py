@@ -51,7 +51,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is spent."""
+    """The budgets of a run."""
 
     evaluated: int  # texts a row is scored by
     epochs: int  # of likelihood, 10,000 texts each
@@ -237,7 +237,7 @@ class Bench:
         return [round(float(self.oracle.nll(texts).mean()), 4), round(self.nll_test(policy, limit=1000), 4)]
 
     def sampled(self, policy: Any, temperature: float, number: int) -> Tensor:
-        """What a policy writes, with random numbers of its own: how often one looks changes nothing."""
+        """Return texts of a policy, drawn with separate random numbers, so that looking changes nothing."""
         env = OracleEnv(oracle=self.oracle, num_envs=1000, references=1, seed=77, device=self.env.device)
         parts = [
             rlseq.rollout(policy, rewarded(env, half), decode=rlseq.Sample(temperature)).actions

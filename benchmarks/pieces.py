@@ -1,4 +1,4 @@
-"""How fast the words of pieces are found: whole batches by runs of pieces, against texts that are decoded.
+"""The speed at which words are made of pieces: whole batches by runs of pieces, against decoded texts.
 
     python benchmarks/pieces.py
 

@@ -1,4 +1,4 @@
-"""How often the host would wait for a GPU, and kernels, in the rollouts and updates of every agent.
+"""Numbers of waits for a GPU, and of kernels, in the rollouts and updates of every agent.
 
     python benchmarks/pretended_device.py [--agents reinforce ppo]
 

@@ -73,7 +73,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Kind:
-    """What differs between an encoder–decoder and a causal model."""
+    """The differences between an encoder–decoder and a causal model."""
 
     tokenizer: Callable[[Sequence[str], Setting], Any]
     model: Callable[[Any, Setting], Any]

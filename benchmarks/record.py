@@ -1,4 +1,4 @@
-"""Where benchmark results go: JSON that names commit, machine and command."""
+"""Results of benchmarks as JSON, with commit, machine and command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Return the machine on which the numbers were measured."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),

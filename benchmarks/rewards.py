@@ -1,4 +1,4 @@
-"""How fast the rewards are: rlseq's batched metrics against the reference implementations.
+"""The speed of rewards: rlseq's batched metrics against the reference implementations.
 
     python benchmarks/rewards.py [--threads 2]
 

@@ -1,4 +1,4 @@
-"""How fast agents solve `rlseq/Copy-v0` (V 8, length 5) from scratch: our REINFORCE, and SB3's PPO bridged.
+"""The speed at which REINFORCE and SB3's PPO (bridged) solve `rlseq/Copy-v0` (V 8, length 5) from scratch.
 
     python benchmarks/solve_copy.py
 

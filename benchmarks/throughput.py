@@ -1,4 +1,4 @@
-"""How fast the engine writes, beside what else could be used, in one run on one machine.
+"""The speed at which the engine writes, beside alternatives, in one run on one machine.
 
     python benchmarks/throughput.py [--device cuda] [--rows 64 512 4096] [--repeats 5] [--threads 2]
 
@@ -84,7 +84,7 @@ def setting(name: str, rows: int, device: str, length: int = T, **options: Any) 
 
 @torch.no_grad()
 def plain_loop(policy: Any, env: Any, prefix: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What one would write first; a given prefix is read, and not sampled."""
+    """Write texts by the loop that one would write first; a given prefix is read, and not sampled."""
     with eval_mode(policy):
         state = policy.start(env.begin())
         token = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
@@ -250,7 +250,7 @@ def doubling(device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
 
 
 def training_step(name: str, reward: str, device: str, repeats: int, rows: int = 512) -> dict[str, Any]:
-    """Where a step's time goes, with the oracle's likelihood or a metric on 10,000 texts as the reward."""
+    """Return the time of each part of a step; the reward is the oracle's likelihood, or a metric."""
     env, policy = setting(name, rows, device, references=10_000)
     texts = env.items["references"].tolist()
     metrics = {

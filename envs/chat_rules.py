@@ -112,7 +112,7 @@ def turns_of(question: str, text: str) -> list[str]:
 
 
 def loops(rules: Rules, earlier: list[str], answer: str) -> bool:
-    """Whether a word follows itself, two words come twice in the same order, or a turn comes again."""
+    """Return whether a word follows itself, two words come twice in the same order, or a turn comes again."""
     words = answer.split()
     pairs = list(pairwise(words))
     again = bool(answer) and answer in earlier
@@ -120,17 +120,17 @@ def loops(rules: Rules, earlier: list[str], answer: str) -> bool:
 
 
 def generic(rules: Rules, earlier: list[str], answer: str) -> bool:
-    """Whether it would answer anything."""
+    """Return whether an answer fits any question."""
     return answer in rules.generic
 
 
 def short(rules: Rules, earlier: list[str], answer: str) -> bool:
-    """Whether it has less than two words."""
+    """Return whether an answer has fewer than two words."""
     return len(answer.split()) < LEAST_WORDS
 
 
 def off_topic(rules: Rules, earlier: list[str], answer: str) -> bool:
-    """Whether no word of it tells of the topic of the recorded answers, where there are any."""
+    """Return whether an answer shares no topical word with the recorded answers, where there are any."""
     topic = rules.topics.get(earlier[-1]) if earlier else None
     return topic is not None and not topic.intersection(answer.split())
 

@@ -117,5 +117,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What a shell offers after `rlseq.`."""
+    """Return the names that a shell offers after `rlseq.`."""
     return sorted(__all__)

@@ -87,7 +87,7 @@ class RuleSupport:
 
 
 class Behaviour(NamedTuple):
-    """How the distribution that acts is made from a policy's logits.
+    """The settings by which the distribution that acts is made from a policy's logits.
 
     It travels with the rollout, so that `evaluate` scores exactly the distribution that acted; its support is
     applied to logits by `rlseq.engine.decode.acting_logits`.
@@ -137,7 +137,7 @@ class Logits(Protocol):
 
     @property
     def features(self) -> Tensor:
-        """What they are made from, `[B, T, H]`."""
+        """The hidden states from which the logits are computed, `[B, T, H]`."""
 
     def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """`what(logits [n, V], …) -> [n]` or `[n, k]` of every state, as `[B, T]` or `[B, T, k]`.
@@ -210,7 +210,7 @@ class EpisodeStats(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """What a policy did: B rows of at most T actions, batch-major.
+    """The actions of a policy: B rows of at most T actions, batch-major.
 
     A row is one finished text. Where episodes are longer than a batch, it is a segment in which episodes end
     and begin, and `last_episodes` has the statistics of the episodes. The last fields are added by an agent.

@@ -40,7 +40,7 @@ REWARDS = ("cider_d", "bleu", "rouge_l", "meteor" if METEOR_IS_HERE else "edit_d
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """The sizes of a run."""
 
     scenes: int = 8000  # to train on
     held_out: int = 500  # for dev, and for test

@@ -161,7 +161,7 @@ class Recipe:
         }
 
     def report(self, found: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any]:
-        """What was found, and how the texts differ."""
+        """Return the figures, and the differences of the texts."""
         test = self.task("test", 250)
         lines = {name: side["greedy"].lines(test)[:SHOWN] for name, side in texts.items()}
         samples = [
@@ -197,7 +197,7 @@ class Recipe:
 
 
 def verdict(gain: dict[str, Any], before: float) -> str:
-    """What a difference in errors per text says."""
+    """Return a sentence on a difference in errors per text."""
     if before < ALMOST_NOTHING:
         return f"likelihood leaves {before:.3f} errors a text: there is nothing to win, and RL adds nothing"
     low, high = (100 * gain[end] / before for end in ("low", "high"))
@@ -208,7 +208,7 @@ def verdict(gain: dict[str, Any], before: float) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """What a report says, in a few lines."""
+    """Return a report in a few lines."""
     compared, risk = report["setting"]["compared"], report["risk"]
     lines = []
     for way in DECODERS:

@@ -17,7 +17,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def origin(run: dict[str, Any]) -> str:
-    """Where the numbers are from."""
+    """Return a line with the origin of the numbers."""
     machine = run["machine"]
     place = (
         machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"

@@ -28,7 +28,7 @@ def solve_copy() -> str:
 
 
 def coverage() -> str:
-    """How often 95 % intervals hold the truth at few seeds."""
+    """Return a table of how often 95 % intervals hold the truth at few seeds."""
     text = ""
     for run in runs("coverage"):
         results = run["results"]
@@ -53,7 +53,7 @@ def coverage() -> str:
 
 
 def verdicts() -> str:
-    """How often tests and verdicts tell agents apart."""
+    """Return a table of how often tests and verdicts separate agents."""
     text = ""
     for run in runs("coverage"):
         lines = run["results"]["tests"]
@@ -77,7 +77,7 @@ def verdicts() -> str:
 
 
 def items() -> str:
-    """How often intervals over items hold the truth."""
+    """Return a table of how often intervals over items hold the truth."""
     text = ""
     for run in runs("coverage"):
         lines = run["results"]["items"]
@@ -118,7 +118,7 @@ def _interval(value: dict[str, float]) -> str:
 
 
 def learning() -> str:
-    """What every agent gained on the likelihood that it started from, at equal tokens."""
+    """Return a table of what every agent gained on the likelihood that it started from, at equal tokens."""
     text = ""
     for run in runs("learning*"):
         rows = [

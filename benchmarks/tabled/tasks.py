@@ -252,7 +252,7 @@ def _tested(task: dict[str, Any]) -> str:
 
 
 def regimes() -> str:
-    """What each regime of noisy and clean text teaches, means over seeds with intervals."""
+    """Return a table of scores after each regime of noisy and clean text, means over seeds with intervals."""
     text = ""
     for run in runs("regimes"):
         rows = [
@@ -319,7 +319,7 @@ def _best(value: float, best: float) -> str:
 
 
 def recipes() -> str:
-    """What a reward added to likelihood, on the same test items; and samples."""
+    """Return tables of what a reward added to likelihood, on the same test items, and samples."""
     rows, samples, seconds = [], [], []
     for run in runs("recipe-*"):
         found = run["results"]

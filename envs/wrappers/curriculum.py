@@ -37,7 +37,7 @@ def text_length(context: Context) -> Tensor:
 
 
 class Pacing(Protocol):
-    """How much of a task is open: the share of its items, the easiest first."""
+    """The share of the items of a task that is open, the easiest first."""
 
     share: float
 

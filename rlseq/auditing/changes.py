@@ -1,4 +1,4 @@
-"""How the gradient of an estimator changes with padding, lengths, batch size, micro-batches and dtype."""
+"""Changes of an estimator's gradient with padding, lengths, batch size, micro-batches and dtype."""
 
 from __future__ import annotations
 

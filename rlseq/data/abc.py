@@ -55,7 +55,7 @@ class Tune(NamedTuple):
 
 
 class AbcError(ValueError):
-    """What is wrong in a line."""
+    """An error in a line of ABC notation."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)

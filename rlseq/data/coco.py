@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def names(self) -> tuple[Name, ...]:
-        """What its features may be called: its id, or its file with or without an ending."""
+        """The names that its features may have: its id, or its file with or without a suffix."""
         return self.id, self.file, Path(self.file).stem
 
 

@@ -44,7 +44,7 @@ PlacedPair = tuple[Pair, int, int, bool]  # a pair, its part, its item, and whet
 
 @dataclass(frozen=True)
 class Reading:
-    """How texts become ids.
+    """The settings by which texts become ids.
 
     Args:
         level: "char", "word" or "bpe", or one for sources and one for references; when not given, words
@@ -97,7 +97,7 @@ class Problems:
 
 
 class Survey(NamedTuple):
-    """What is known of an origin after all its pairs are read once."""
+    """The facts about an origin that one pass over its pairs finds."""
 
     sources: NDArray[np.uint64]  # a key of each pair's source, or of its text where there is no source
     items: NDArray[np.uint64]  # a key of what shares references: the source, or the line

@@ -1,4 +1,4 @@
-"""What is in a file before anything is trained on it: `rlseq data inspect PATH`."""
+"""Counts and problems of a data file, before anything is trained on it: `rlseq data inspect PATH`."""
 
 from __future__ import annotations
 
@@ -204,17 +204,16 @@ def inspect(
     conditional = any(seen.conditional for seen in surveys.values())
     chosen, why = chosen_levels(level, surveys, rows_of(origins, places), conditional)
     source, target = ("char" if name == "char" else "word" for name in chosen)
-    read, written = None, None
+    written, read = None, None
     if tokenizer is not None:
         written, read = tokenizer_pair(tokenizer, prompt, languages, reads=conditional)
-        (source, target), why = ("token", "token"), ""
-        max_len = max_len or written.longest
+        source, target, why, max_len = "token", "token", "", max_len or written.longest
     parts = {name: Part((Side(source, read), Side(target, written))) for name in PARTS}
-    examples: list[Pair] = []
+    examples = list[Pair]()
     for name, place in places.items():
         pairs = pairs_of(origins[name])
         examples += _count(parts, place, pairs, max_len, shown=SHOWN_PAIRS - len(examples))
-    longest = max((length + 1 for part in parts.values() for length in part.sides[1].lengths), default=1)
+    longest = _longest(parts)
     return Overview(
         parts={name: part for name, part in parts.items() if part.pairs or name == "train"},
         level=(source, target),
@@ -225,6 +224,11 @@ def inspect(
         max_source_len=None if read is None else read.room(min(longest, max_len or longest)),
         recommended=why,
     )
+
+
+def _longest(parts: Mapping[str, Part]) -> int:
+    """Return the number of tokens of the longest reference with its end."""
+    return max((length + 1 for part in parts.values() for length in part.sides[1].lengths), default=1)
 
 
 def _check_counted(level: str | None, tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which files a path stands for, and which of them are for training, development and test.
+"""The files that a path stands for, divided into those for training, development and test.
 
 A path is a file, a folder of parts, a list of aligned files, or a mapping of parts. Nothing is guessed from
 other names; pairs that files do not divide into parts are divided by a seed.
@@ -110,7 +110,7 @@ def _suffixes(formats: Formats) -> list[str]:
 
 
 def _texts(formats: Formats) -> bool:
-    """Whether a line is a text, and not a pair."""
+    """Return whether a line is a text, and not a pair."""
     return text_lines in formats.values()
 
 
@@ -153,7 +153,7 @@ def origin(where: Where, formats: Formats = PAIRS) -> Origin:
 
 
 def _mend(path: Path, formats: Formats) -> str:
-    """What to do with a file of another suffix."""
+    """Return the advice about a file with another suffix."""
     if path.suffix == ".gz":
         return f"; unpack it: gunzip {path}"
     if _texts(formats):
@@ -216,7 +216,7 @@ def existing(path: Path) -> Path:
 
 
 def _instead(path: Path) -> str:
-    """What has the name of a file, and is none."""
+    """Return what stands where a file was expected: a folder, for instance."""
     if isdir(path):
         return "a folder"
     if islink(path) and not exists(path):

@@ -28,7 +28,7 @@ RHYMES = {  # finals that rhyme with others, of the thirteen rhymes (十三辙) 
 
 
 class Syllable(NamedTuple):
-    """How a character is read."""
+    """The reading of a character."""
 
     level: bool  # of the first or the second tone
     rhyme: str

@@ -94,7 +94,7 @@ def render(scenes: Scenes) -> Tensor:
 
 
 def _covered(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
-    """Which pixels an object covers; x, y are seen from its centre, in radii. Bool `[N, SIDE, SIDE]`."""
+    """Return the pixels that an object covers, bool `[N, SIDE, SIDE]`; x, y are from its centre, in radii."""
     across, along = x.abs(), y.abs()
     kinds = (
         x * x + y * y <= 1,
@@ -144,7 +144,7 @@ def longest() -> int:
 
 
 def _sentence(random: Random, seen: Sequence[_Object], ground: str) -> list[str]:
-    """What somebody may say."""
+    """Return a sentence that somebody may say about a scene."""
     told = sorted(seen, key=lambda thing: random.random() * (3 if thing.size else 1), reverse=True)
     kind = random.random()
     if kind < 0.6:
@@ -173,7 +173,7 @@ def _noun(random: Random, thing: _Object) -> list[str]:
 
 
 def _relation(random: Random, one: _Object, other: _Object) -> Sequence[str]:
-    """How one lies to the other: by the longer way, and by either where both are as long."""
+    """Return the relation of two objects along the axis on which they are further apart, or along either."""
     down, right = (b - a for a, b in zip(divmod(one.cell, GRID), divmod(other.cell, GRID), strict=True))
     if abs(down) + abs(right) == 1 and random.random() < 0.25:
         return random.choice(BESIDE)
@@ -184,7 +184,7 @@ def _relation(random: Random, one: _Object, other: _Object) -> Sequence[str]:
 
 
 def _place(random: Random, thing: _Object) -> Sequence[str]:
-    """Where it is in the image."""
+    """Return the words for the place of an object in the image."""
     row, column = ROWS[thing.cell // GRID], COLUMNS[thing.cell % GRID]
     if row == column == "middle":
         return "in", "the", "middle"

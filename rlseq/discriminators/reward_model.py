@@ -73,7 +73,7 @@ class Judgements:
 
 @dataclass(frozen=True)
 class RewardLearning(Checked):
-    """How a reward model learns from labels."""
+    """Settings by which a reward model learns from labels."""
 
     lr: PositiveFloat = 2e-3
     """Step size of Adam."""

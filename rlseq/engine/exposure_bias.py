@@ -18,7 +18,7 @@ from rlseq.utils.arguments import PositiveInt, checked_arguments
 
 
 class AtPosition(NamedTuple):
-    """How a policy goes on at one position of the texts; shares are NaN where no text has this position."""
+    """Continuations at one position of the texts; shares are NaN where no text has this position."""
 
     position: int  # from 1
     own: float  # share of words that are not best after the policy's own prefix

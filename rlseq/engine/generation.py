@@ -63,12 +63,7 @@ def generate(
     check_words(policy, env)
     sources = [sources] if isinstance(sources, str) else sources
     decode = checked_decoder(decode)
-    if isinstance(decode, Greedy) and n > 1:
-        raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
-    if isinstance(decode, Beam) and n > decode.width:
-        raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
-    if isinstance(decode, MBR) and n > decode.samples:
-        raise ValueError(f"MBR ranks its {decode.samples} samples, got n={n}; use MBR(samples={n})")
+    _check_number(decode, n)
     task = _task_about(env, sources, too_long)
     rows, drawn = task.num_envs, decode.samples + decode.beam if isinstance(decode, MBR) else n
     check_fits(rows * drawn * env.max_len * TOKEN_BYTES, n=drawn, max_len=env.max_len)
@@ -88,6 +83,16 @@ def generate(
         )
         for row in range(rows)
     ]
+
+
+def _check_number(decode: Decode | Beam | MBR, n: int) -> None:
+    """Refuse more texts for a source than a decoder finds."""
+    if isinstance(decode, Greedy) and n > 1:
+        raise ValueError(f"the greedy text is one, got n={n}; use Beam({n}) or Sample()")
+    if isinstance(decode, Beam) and n > decode.width:
+        raise ValueError(f"a beam of width {decode.width} finds as many texts, got n={n}; use Beam({n})")
+    if isinstance(decode, MBR) and n > decode.samples:
+        raise ValueError(f"MBR ranks its {decode.samples} samples, got n={n}; use MBR(samples={n})")
 
 
 @checked_arguments

@@ -1,4 +1,4 @@
-"""Where episodes of training begin: which items are drawn, and which words are already written."""
+"""Beginnings of training episodes: which items are drawn, and which words are already written."""
 
 from __future__ import annotations
 

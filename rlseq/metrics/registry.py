@@ -41,7 +41,7 @@ CONTROLS = ("constant", "shuffled")  # rewards of control runs, which no metric 
 
 @dataclass(frozen=True)
 class MetricRow(Checked):
-    """What is known about a metric beside its formula.
+    """The facts about a metric beside its formula.
 
     Args:
         name: by which tasks, `--reward` and `--metrics` find it.

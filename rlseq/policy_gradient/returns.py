@@ -1,4 +1,4 @@
-"""What an action is given credit for: pure functions of `[B, T]` tensors, whatever ends inside a row.
+"""Returns with which actions are credited: pure functions of `[B, T]` tensors with any ends inside a row.
 
 A row is cut after an action where an episode `ends`, and after the last one. What comes then is worth
 `bootstrap`: 0 where the episode is over, V of the state reached where it merely was not followed further.

@@ -1,4 +1,4 @@
-"""What `rlseq.fit` chooses by the looks of the data: the reward, the size of the policy, and of a batch."""
+"""Choices that `rlseq.fit` makes from the data: the reward, the size of the policy, and that of a batch."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Fit:
 
     @property
     def verdict(self) -> str:
-        """What happened, in words."""
+        """The result in words."""
         return str(self.results["verdict"])
 
     @property

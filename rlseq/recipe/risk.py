@@ -1,4 +1,4 @@
-"""How much a reward could add to a policy that learns nothing more: minimum Bayes risk.
+"""An estimate of what a reward could add to a policy, before any training: minimum Bayes risk.
 
 If likelihood is right about how likely texts are, no text is expected to score better than the one that its
 own samples agree with best on average (Kumar & Byrne 2004). Where greedy texts are as good as those, there is

@@ -1,4 +1,4 @@
-"""Whether a model uses its sources: likelihood of dev with the right sources and with those of other items.
+"""A test of whether a model uses its sources: likelihood of dev with them, and with those of other items.
 
 A model with little training or few pairs may write the most common texts whatever it reads. Its likelihood
 still improves, and no score of its texts tells the cause; exchanged sources do.

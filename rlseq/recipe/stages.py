@@ -20,6 +20,7 @@ from rlseq.recipe.source_use import held_out_pairs
 from rlseq.training import checkpoint
 from rlseq.training.loop import train
 from rlseq.training.run_folder import read_results
+from rlseq.types import Rollout
 from rlseq.utils.files import make_folder, write_json, write_whole
 from rlseq.utils.modules import eval_mode
 
@@ -82,8 +83,7 @@ def likelihood(
                 train(agent, env, done, eval_every=every, out=folder / f"likelihood-{number}", quiet=True)
                 if agent.trial is not None and (chosen := agent.trial.news()):
                     say(chosen)
-                with torch.no_grad(), eval_mode(policy):
-                    nll = float(agent.loss(held_out)[0])
+                nll = _nll(agent, held_out)
                 if nll < min(scores.values(), default=float("inf")):
                     write_whole(folder / KEPT, save(_apart(policy.state_dict())))
                 scores[look] = nll
@@ -93,6 +93,12 @@ def likelihood(
                 break
         policy.load_state_dict(load((folder / KEPT).read_bytes()))
     return scores
+
+
+def _nll(agent: Any, held_out: Rollout) -> float:
+    """Return the nats per token of held-out pairs."""
+    with torch.no_grad(), eval_mode(agent.policy):
+        return float(agent.loss(held_out)[0])
 
 
 def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

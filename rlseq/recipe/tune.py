@@ -52,7 +52,7 @@ DEV, NO_DEV = "dev items", "training items: this task declares no dev items"
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search has found; `results` is the content of `results.json`."""
+    """The result of a search; `results` is the content of `results.json`."""
 
     folder: Path
     results: Json

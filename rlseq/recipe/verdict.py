@@ -1,4 +1,4 @@
-"""What a fit has found, in plain words."""
+"""The result of a fit in plain words."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def _number(kind: type, numbers: Range) -> Rule:
 
 
 def _any_of(rules: Sequence[Rule | None]) -> Rule | None:
-    """What one of several rules allows."""
+    """A rule that allows whatever one of several rules allows."""
     known = [rule for rule in rules if rule is not None]
     if len(known) < len(rules):
         return None

@@ -12,7 +12,7 @@ def token_rewards(value: Tensor, mask: Tensor) -> Tensor:
 
 
 def steps_of(totals: Tensor) -> Tensor:
-    """What each step adds to a running total `[B, T]`, which is 0 before the first."""
+    """Return what each step adds to a running total `[B, T]`, which is 0 before the first."""
     return torch.diff(totals, dim=1, prepend=torch.zeros_like(totals[:, :1]))
 
 

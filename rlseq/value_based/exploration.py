@@ -1,4 +1,4 @@
-"""How an agent whose policy's logits are values acts while it learns."""
+"""Exploration: how an agent acts while it learns, if the logits of its policy are values."""
 
 from __future__ import annotations
 

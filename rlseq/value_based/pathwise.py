@@ -22,7 +22,7 @@ from rlseq.value_based.critic import VectorCritic
 
 
 class Slopes(Protocol):
-    """How a policy acts, and how Q sees its actions; all values are `[B, T]`."""
+    """The actions of a policy as Q reads them, so that Q has a slope in them; all values are `[B, T]`."""
 
     critic: nn.Module
 

@@ -226,7 +226,7 @@ def single_characters(texts: Texts, min_count: int = 1, size: int | None = None)
 
 
 def whole_words(texts: Texts, min_count: int = 1, size: int | None = None) -> Vocab:
-    """What stands between blanks."""
+    """Return the vocabulary of the words between blanks."""
     return _frequent(texts, " ", min_count, size)
 
 
