@@ -43,12 +43,10 @@ class A3C(A2C):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, usual in (("overlap", False), ("epochs", 1), ("minibatches", 1)):
-            if getattr(self, name) != usual:
-                raise ValueError(
-                    "the workers of a3c write while others learn, and give one gradient for each batch; "
-                    f"leave {name} at {usual}, or take ppo"
-                )
+        if self.minibatches > 1:
+            raise ValueError(
+                "the workers of a3c give one gradient for each batch; leave minibatches at 1, or take ppo"
+            )
         if isinstance(self.baseline, Factor) and type(self.baseline).learn is not Factor.learn:
             raise ValueError(
                 "the workers of a3c share a baseline, which must not learn; take baseline='value'"

@@ -9,16 +9,16 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from rlseq.mdp.sequence_env import unwrap_task
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, Factor, none
 from rlseq.policy_gradient.factors import as_it_is
 from rlseq.policy_gradient.q_estimates import ActionCritic, CompletedActions, QEstimate
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout, SteppedEnv
 from rlseq.utils.stateful import Stateful
 
 
 @dataclass(eq=False)
-class AllAction(PolicyGradient):
+class AllAction(SampleReuse):
     """∇J = E[ Σₜ Σₐ Q(sₜ, a) ∇π(a|sₜ) ],   the sum over all actions, sampled states.
 
     The expectation over actions of the policy gradient theorem (Sutton et al. 2000), as it stands; "expected"

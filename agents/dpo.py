@@ -7,16 +7,16 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, none
 from rlseq.policy_gradient.losses import preference
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Metrics
 from rlseq.utils.arguments import NonNegativeFloat, PositiveFloat, Range
 from rlseq.utils.masks import at_last
 
 
 @dataclass(eq=False)
-class DPO(PolicyGradient):
+class DPO(SampleReuse):
     """Minimise E[ −log σ(β log π/π_ref(y⁺) − β log π/π_ref(y⁻)) ], y⁺ the best and y⁻ the worst of K samples.
 
     Rafailov et al. 2023; the pairs are fresh, and ordered by the reward. With `credit="consensus"` they are

@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, OptimalValue, group_mean
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch
 from rlseq.utils.arguments import PositiveFloat, PositiveInt
 from rlseq.utils.masks import at_last
 
 
 @dataclass(eq=False)
-class DRO(PolicyGradient):
+class DRO(SampleReuse):
     """Minimise E[ (R − b − β log π/π_ref(y))² ] / 2β, a regression of the log-ratio of a text on its return.
 
     For the policy that maximises E[R] − β KL(π ‖ π_ref) the residual is 0, if b is β log E_ref[exp(R/β)]. On

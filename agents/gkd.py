@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.algorithm import PolicyGradient, frozen_copy
+from rlseq.policy_gradient.algorithm import frozen_copy
 from rlseq.policy_gradient.baselines import Baseline, none
 from rlseq.policy_gradient.factors import check_vocabulary
 from rlseq.policy_gradient.losses import Aggregate, per_token
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Logits
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # log π, log π_T, [n, V] each -> [n]
@@ -47,7 +48,7 @@ DISTANCES: dict[str, Distance] = {
 
 
 @dataclass(eq=False)
-class GKD(PolicyGradient):
+class GKD(SampleReuse):
     """Minimise E[ mean over tokens of D(π(·|s), π_T(·|s)) ], D over all words, in the states s of texts of π.
 
     Agarwal et al. 2024 with λ = 1: no gradient flows into how s was reached, and no reward is looked at.

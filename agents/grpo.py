@@ -9,17 +9,17 @@ from torch import Tensor
 
 from rlseq.mdp.sequence_env import unwrap_task
 from rlseq.metrics.algebra import Overlong
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, group_mean, none
 from rlseq.policy_gradient.factors import Scale, as_it_is, by_batch, by_group
 from rlseq.policy_gradient.losses import Aggregate, clipped, out_of_clip, per_step, per_text, per_token
 from rlseq.policy_gradient.penalties import Divergence, k3
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import ClipRange, NonNegativeFloat, NonNegativeInt, PenaltyWeight, PositiveInt
 
 
 @dataclass(eq=False)
-class GroupRelative(PolicyGradient):
+class GroupRelative(SampleReuse):
     """The base of GRPO and its variants: K texts of a context are compared with each other."""
 
     samples: PositiveInt = 8  # K, number of texts for each source

@@ -41,10 +41,10 @@ class MIXER(PolicyGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples > 1 or self.mle or self.epochs > 1:
+        if self.samples > 1 or self.mle:
             raise ValueError(
-                "MIXER goes on from one reference a row, once, and has a likelihood of its own; leave "
-                f"samples and epochs at 1 and mle at 0, got {self.samples}, {self.epochs}, {self.mle}"
+                "MIXER goes on from one reference a row, and has a likelihood of its own; leave samples at 1 "
+                f"and mle at 0, got {self.samples}, {self.mle}"
             )
         self.done = 0.0
         self.reinforced = UpdateCounter()  # updates in which the policy wrote words itself

@@ -7,16 +7,16 @@ from typing import Annotated
 
 from torch import Tensor
 
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, none
 from rlseq.policy_gradient.losses import minimum_risk
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Rollout
 from rlseq.utils.arguments import Range, Sharpness
 from rlseq.utils.masks import at_last
 
 
 @dataclass(eq=False)
-class MRT(PolicyGradient):
+class MRT(SampleReuse):
     """Minimise E[ Σₖ Qₖ · (−Aₖ) ],   Q = softmaxₖ(α log π(yₖ|x)) over K sampled texts of a context.
 
     Shen et al. 2016. Q is made from the samples alone, so this follows a risk of its own, not the expected

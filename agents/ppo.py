@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rlseq.agents.a2c import A2C
 from rlseq.engine.rollout import evaluate_frozen
-from rlseq.policy_gradient.algorithm import PolicyGradient
 from rlseq.policy_gradient.baselines import Baseline, CompletedValue, Value
 from rlseq.policy_gradient.credit import Completions, Credit, Lambda, own_credit
 from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.losses import clipped, kl_estimate, out_of_clip, per_token, ratio_weighted
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import (
     ClipRange,
@@ -29,7 +29,7 @@ from rlseq.utils.stateful import Stateful, TensorState
 
 
 @dataclass(eq=False)
-class Proximal(PolicyGradient):
+class Proximal(SampleReuse):
     """The base of PPO and VinePPO: several steps on a batch, with a clip of the ratio."""
 
     clip: ClipRange = 0.2  # ε: the ratio π/π_old is clipped to 1 − ε … 1 + ε
@@ -64,7 +64,7 @@ class PPO(Proximal):
 
 
 @dataclass(eq=False)
-class PPOKL(A2C):
+class PPOKL(A2C, SampleReuse):
     """Maximise E[ Σₜ ρₜAₜ ] − β KL(π_old ‖ π), with a β that keeps the divergence near a target.
 
     Schulman et al. 2017, §4: after a batch β doubles where KL > 1.5 target, and halves where KL < target/1.5.

@@ -15,6 +15,7 @@ from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.policy_gradient.factors import Scale, by_batch
 from rlseq.policy_gradient.fisher import RecordedDivergence, conjugate_gradients, slope
 from rlseq.policy_gradient.losses import ratio_weighted
+from rlseq.policy_gradient.sample_reuse import SampleReuse
 from rlseq.types import Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import DivergenceTarget, NonNegativeFloat, NonNegativeInt, PositiveInt, StepSize
 from rlseq.utils.ranks import total, total_gradients
@@ -22,7 +23,7 @@ from rlseq.utils.vectors import assign, flat
 
 
 @dataclass(eq=False)
-class TRPO(A2C):
+class TRPO(A2C, SampleReuse):
     """Maximise E[ Σₜ ρₜAₜ ] subject to KL(π_old ‖ π) ≤ δ,   ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ).
 
     Schulman et al. 2015. A step goes along F⁻¹g, of the length at which ½ dᵀFd = δ, and is halved until the

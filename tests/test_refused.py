@@ -51,8 +51,7 @@ from rlseq.policy_gradient.baselines import MovingAverage, Regression
             "unknown aggregate 'per_tokens'; did you mean 'per_token'",
         ),
         ("reinforce", {"divergence": "k4"}, "unknown divergence 'k4'"),
-        ("reinforce", {"epochs": 2}, "REINFORCE learns from fresh samples only, got epochs=2"),
-        ("mixer", {"epochs": 2}, "leave samples and epochs at 1"),
+        ("mixer", {"samples": 2}, "leave samples at 1"),
         ("ppo", {"clip": -0.2}, "clip must be a finite number > 0, got -0.2"),
         ("grpo", {"clip": 0.0}, "clip must be a finite number > 0, got 0.0"),
         ("dapo", {"clip_high": -1.0}, "clip_high must be a finite number > 0, got -1.0"),
@@ -68,6 +67,16 @@ from rlseq.policy_gradient.baselines import MovingAverage, Regression
 def test_settings(tiny: Any, name: str, hyper: Any, message: str) -> None:
     _, policy = tiny()
     with pytest.raises(ValueError, match=message):
+        rlseq.make_agent(name, policy, **hyper)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "mixer", "a3c"])
+@pytest.mark.parametrize("hyper", [{"epochs": 2}, {"overlap": True}], ids=str)
+def test_agents_that_need_fresh_samples_have_no_settings_for_older_ones(
+    tiny: Any, name: str, hyper: Any
+) -> None:
+    _, policy = tiny()
+    with pytest.raises(TypeError, match=f"has no option '{next(iter(hyper))}'"):
         rlseq.make_agent(name, policy, **hyper)
 
 

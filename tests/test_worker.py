@@ -59,9 +59,7 @@ def test_an_error_in_a_thread_reaches_the_training() -> None:
 
 
 def test_agents_and_tasks_that_cannot_overlap_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ValueError, match="learns from fresh samples only, got overlap=True; leave overlap out"
-    ):
+    with pytest.raises(TypeError, match="RLOO has no option 'overlap'"):
         made("rloo", overlap=True)
     learner, env = made("ppo", overlap=True)
     with pytest.raises(ValueError, match="overlap works on the next batch already, and the curriculum"):

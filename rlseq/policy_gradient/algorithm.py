@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rlseq.engine.computing import OFF
 from rlseq.engine.decode import Decode, Sample
 from rlseq.engine.references import sample_references
 from rlseq.engine.rollout import evaluate_actions, evaluate_frozen, rollout
@@ -30,7 +29,6 @@ from rlseq.policy_gradient.diagnostics import merge_metrics, rollout_metrics, st
 from rlseq.policy_gradient.factors import Scale, Shuffle, as_it_is, check_factors, check_task
 from rlseq.policy_gradient.losses import Aggregate, per_sequence, per_token, score_function
 from rlseq.policy_gradient.penalties import Divergence, full_kl, penalties
-from rlseq.policy_gradient.worker import Worker, check_for_workers
 from rlseq.types import BasePolicy, Evaluation, LearningBatch, Metrics, Rollout
 from rlseq.utils.arguments import NonNegativeFloat, PenaltyWeight, PositiveInt, Share, StepSize
 from rlseq.utils.stateful import Stateful
@@ -73,10 +71,8 @@ class PolicyGradient(Agent):
     scale: Scale = as_it_is  # normalisation of the advantage (rlseq.policy_gradient.factors)
     aggregate: Aggregate = per_sequence  # weight of each token in the loss (rlseq.losses)
     decode: Decode = field(default_factory=Sample)  # how tokens are chosen
-    epochs: PositiveInt = 1  # number of passes over a batch
-    minibatches: PositiveInt = 1  # gradient steps in each pass
+    minibatches: PositiveInt = 1  # gradient steps in a pass over a batch
     micro_batches: PositiveInt = 1  # parts in which the gradient of a step is computed, to save memory
-    overlap: bool = False  # a thread writes the next batch while this one is learned from; needs a ratio
     value_weight: NonNegativeFloat = 0.5  # weight of the value loss, where a value head is used
     entropy: PenaltyWeight = 0.0  # weight of the entropy bonus
     l2: NonNegativeFloat = 0.0  # weight of the penalty on the mean square of the logits
@@ -97,13 +93,6 @@ class PolicyGradient(Agent):
         if self.credit is own_credit:
             self.credit = self.make_credit()
         check_factors(self)
-        if (self.epochs > 1 or self.overlap) and type(self).surrogate is PolicyGradient.surrogate:
-            given = "overlap=True" if self.overlap else f"epochs={self.epochs}"
-            raise ValueError(
-                f"{type(self).__name__} learns from fresh samples only, got {given}; leave "
-                f"{given.partition('=')[0]} out, or take an agent whose ratio allows for older ones, such as "
-                "ppo or grpo"
-            )
         self.shuffle, self._ratio_checked = Shuffle(), False
         if self.reference is not None and not self.needs_reference:
             raise ValueError(
@@ -112,9 +101,6 @@ class PolicyGradient(Agent):
             )
         if self.needs_reference and self.reference is None:
             self.reference = frozen_copy(self.policy)
-        if self.overlap and self.compile != OFF:
-            raise ValueError("compiled code is made for one thread; leave compile or overlap out")
-        self.ahead = Worker(self, type(self).gather) if self.overlap else None
 
     @property
     def needs_reference(self) -> bool:
@@ -129,40 +115,20 @@ class PolicyGradient(Agent):
         """Return the optimizer, the order of minibatches, and the factors and reference that have a state."""
         given = {name: getattr(self, name) for name in ("reference", "credit", "baseline", "decode")}
         factors = {name: part for name, part in given.items() if isinstance(part, Stateful)}
-        ahead = {} if self.ahead is None else {"ahead": self.ahead}
-        return {**super().stateful_parts(), "shuffle": self.shuffle, **factors, **ahead}
+        return {**super().stateful_parts(), "shuffle": self.shuffle, **factors}
 
     # ── sampling ─────────────────────────────────────────────────────────────────────────────────────
 
     def collect(self, env: Any) -> Rollout:
-        """Return on-policy samples, with what the factors need; with `overlap` those of one update before."""
+        """Return samples of the policy, with what the factors need."""
         env = unwrap_task(env)
         self.check(env)
-        if self.ahead is not None:
-            return self.take_turns(self.ahead, env)
         self.catch_up(env)
         return self.gather(self.paid_on(env))
-
-    def take_turns(self, ahead: Worker[Rollout], env: Any) -> Rollout:
-        """Return the batch that was begun one update before, and begin the next with the weights of now."""
-        if ahead.seed is None:
-            ahead.begin(env, self.policy)
-        else:
-            self._ratio_checked = True  # the batch is not of the policy as it is now
-        batch = ahead.finish(env)
-        ahead.begin(env, self.policy)
-        return batch
 
     def check(self, env: Any) -> None:
         """Refuse a task that does not fit the factors."""
         check_task(self, unwrap_task(env))
-        if self.overlap:
-            check_for_workers("overlap", unwrap_task(env))
-            if type(self).catch_up is not PolicyGradient.catch_up:
-                raise ValueError(
-                    f"overlap writes the next batch while {type(self).__name__} learns its reward; leave "
-                    "overlap out"
-                )
 
     def catch_up(self, env: Any) -> None:
         """Learn what must be learned before a batch is gathered: a discriminator, for instance."""
@@ -217,11 +183,11 @@ class PolicyGradient(Agent):
         return self.aggregate(self.acted(batch).mask)
 
     def update(self, batch: Rollout) -> Metrics:
-        """Learn from a batch, in `epochs` passes of `minibatches` steps."""
+        """Learn from a batch, in a gradient step for each minibatch."""
         learned = self.with_advantages(batch)
         rows = self.rows(learned)
         width = rows.width if rows.mask.is_cuda else None  # the host looks once, not in every step
-        logs = [self.step(self._parts(part, width)) for _ in range(self.epochs) for part in self._steps(rows)]
+        logs = [self.step(self._parts(part, width)) for part in self.minibatches_of(rows)]
         if isinstance(self.baseline, Factor):
             self.baseline.learn(learned.targets, self.acted(learned))
         if isinstance(self.policy, BasePolicy):  # after a batch, never during it: the first ratio is 1
@@ -269,8 +235,8 @@ class PolicyGradient(Agent):
         """Return further values of tokens `[B, T]`, whose means a step logs."""
         return {}
 
-    def _steps(self, batch: LearningBatch) -> Iterator[LearningBatch]:
-        """Yield shuffled minibatches of whole groups, each with the weights of a step."""
+    def minibatches_of(self, batch: LearningBatch) -> Iterator[LearningBatch]:
+        """Return shuffled minibatches of whole groups, each with the weights of a step."""
         if self.minibatches == 1:
             return iter([batch])
         parts = list(self.shuffle(batch, self.minibatches))

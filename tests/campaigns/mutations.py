@@ -185,7 +185,7 @@ MUTATIONS = [
         ),
         (
             "epochs-once",
-            "rlseq/policy_gradient/algorithm.py",
+            "rlseq/policy_gradient/sample_reuse.py",
             "for _ in range(self.epochs)",
             "for _ in range(1)",
             "update",
