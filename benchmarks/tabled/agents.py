@@ -254,6 +254,13 @@ def stale() -> str:
         ]
         text += markdown(["agent", "mean", "each seed"], rows)
         text += f"\nAfter {found['tokens']:,} tokens. {origin(run).strip()}\n"
+        if (timed := found.get("at equal seconds")) is None:
+            continue
+        rows = [
+            [arm, f"{fmean(row['reward']):.3f}", f"{fmean(row['tokens']):,.0f}"] for arm, row in timed.items()
+        ]
+        text += "\n" + markdown(["agent", "mean", "tokens, mean"], rows)
+        text += f"\nAfter {found['seconds']:g} seconds by the clock, in the same run.\n"
     return text
 
 
