@@ -13,7 +13,15 @@ from rlseq.compare.folders import check_inside
 from rlseq.compare.plan import ComparisonConfig, Names, check_runs
 from rlseq.compare.process_pool import processes_for, run_all
 from rlseq.compare.results import Comparison, collect_results
-from rlseq.compare.workers import by_hand, by_ray, by_slurm, run_by_workers, seconds_of, slurm_script
+from rlseq.compare.workers import (
+    by_hand,
+    by_ray,
+    by_slurm,
+    check_executor,
+    run_by_workers,
+    seconds_of,
+    slurm_script,
+)
 from rlseq.training.fingerprint import differences
 from rlseq.training.progress_lines import clock
 from rlseq.training.run_config import RunConfig
@@ -48,6 +56,7 @@ def run_comparison(config: ComparisonConfig) -> Comparison:
     check_alone("a comparison")
     began, runs, folder = time.perf_counter(), config.runs(), Path(config.out)
     check_runs(runs)
+    check_executor(config.executor)
     check_inside(folder, [Path(job.folder) for job in runs])
     _agree(runs)  # before anything is made
     make_folder(folder)

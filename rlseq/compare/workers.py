@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rlseq.compare.claims import Claim, claimed, failure_of_run, forget_failures
 from rlseq.compare.plan import ComparisonConfig
@@ -30,6 +33,7 @@ LOOK_SECONDS = 0.5  # between two looks for runs that are missing
 STOPPING_WORKER = "stopping after the current update; the run is free for other workers then"
 STOPPING_WAIT = "the same command goes on; workers of Ray end now, others when their runs are done"
 OLDEST_RAY = (2, 50)
+ANSWERS_WITHIN = 10.0  # seconds in which a cluster of Ray must answer
 
 Look = Callable[[], None]  # raises an error where workers can no longer train what is missing
 
@@ -148,18 +152,46 @@ def by_hand(folder: Path) -> Look:
     return unwatched
 
 
-def by_ray(folder: Path, workers: int, gpus: float) -> Look:
-    """Start workers as remote tasks on the Ray cluster that RAY_ADDRESS names, or on this machine.
+def check_executor(executor: str) -> None:
+    """Refuse an executor that cannot start workers here, before anything is written."""
+    if executor == "ray":
+        _check_ray(need("ray", "ray"), os.environ.get("RAY_ADDRESS", ""))
+    elif executor == "slurm" and shutil.which("sbatch") is None:
+        raise ValueError(
+            "there is no sbatch here; call this on a node from which Slurm takes jobs, or print the script "
+            "with --dry-run"
+        )
 
-    Ray starts a task again whose process was killed; what ends all of them is an error of the comparison.
+
+def _check_ray(ray: Any, address: str) -> None:
+    """Refuse a version of Ray that is too old, and an address at which nothing answers.
+
+    Ray itself tries such an address for minutes, and prints where in C++ it does.
     """
-    ray = need("ray", "ray")
     version = tuple(int(part) for part in ray.__version__.split(".")[:2])
     if version < OLDEST_RAY:
         raise ValueError(
             f"ray {ray.__version__} is too old, wanted 2.50 or newer: pip install -U 'rlseq[ray]', or take "
             "--executor workers"
         )
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # "auto", "local" or nothing
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); begin it there by `ray start "
+            "--head`, correct the address, or unset it, so that workers are started on this machine"
+        ) from None
+
+
+def by_ray(folder: Path, workers: int, gpus: float) -> Look:
+    """Start workers as remote tasks on the Ray cluster that RAY_ADDRESS names, or on this machine.
+
+    Ray starts a task again whose process was killed; what ends all of them is an error of the comparison.
+    """
+    ray = need("ray", "ray")
     ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)(work)
     tasks = [task.remote(str(folder.resolve())) for _ in range(workers)]
@@ -201,13 +233,7 @@ def by_slurm(folder: Path, script: str) -> Look:
     """Submit a batch script."""
     path = folder / "workers.sbatch"
     path.write_text(script, "utf-8")
-    try:
-        done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise ValueError(
-            "there is no sbatch here; call this on a node from which Slurm takes jobs, or print the script "
-            "with --dry-run"
-        ) from None
+    done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"sbatch has refused {path}: {done.stderr.strip()[:300]}")
     with suppress(OSError):

@@ -57,7 +57,16 @@ class RayOfOneProcess(SimpleNamespace):
 def test_a_version_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.9.3"))
     with pytest.raises(ValueError, match=r"ray 2\.9\.3 is too old, wanted 2\.50 or newer"):
-        workers.by_ray(tmp_path, 2, 0.0)
+        rlseq.compare(**SETTINGS, executor="ray", out=tmp_path / "ray")
+    assert not (tmp_path / "ray").exists()
+
+
+def test_an_address_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", RayOfOneProcess())
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:1 "):
+        rlseq.compare(**SETTINGS, executor="ray", out=tmp_path / "ray")
+    assert not (tmp_path / "ray").exists()
 
 
 def test_a_comparison_whose_workers_have_all_ended_says_why(

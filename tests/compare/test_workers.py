@@ -14,7 +14,7 @@ import pytest
 from rlseq.cli import main
 from rlseq.compare import claims
 from rlseq.compare.claims import claimed, failure_of_run, forget_failures, last_claim
-from rlseq.compare.workers import by_slurm, slurm_script, work
+from rlseq.compare.workers import by_slurm, check_executor, slurm_script, work
 
 WORK = Path(__file__).with_name("ten_workers.py")
 OF_THE_CLOCK = ("seconds", "seconds_of_runs", "tokens_per_second", "jobs", "command", "checksum")
@@ -109,7 +109,7 @@ def test_a_script_is_submitted_by_sbatch(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="there is no sbatch here"):
-        by_slurm(tmp_path, "#!/bin/bash\n")
+        check_executor("slurm")
     (tmp_path / "sbatch").write_text('#!/bin/sh\necho "Submitted batch job 7 of $1"\n')
     (tmp_path / "sbatch").chmod(0o755)
     by_slurm(tmp_path, "#!/bin/bash\n")
