@@ -104,7 +104,7 @@ class DQN(QLearning):
     """
 
     backup: Backup = maximum  # value of a state from those of its actions (rlseq.value_based.action_values)
-    explore: Explore = epsilon_greedy  # how it acts while it learns (rlseq.value_based.exploration)
+    explore: Explore = epsilon_greedy  # exploration while the agent learns (rlseq.value_based.exploration)
     epsilon: Share = 0.05  # ε at last; it is 1 at first
     exploration: Share = 0.5  # share of training in which ε falls
     temperature: PositiveFloat = 1.0  # τ of Boltzmann exploration, in units of the reward

@@ -21,9 +21,7 @@ class Antithetic(BlackBox):
     """Pairs of policies θ ± σε along some directions ε, whose returns are compared."""
 
     population: Annotated[int, Range(2)] = 8  # N, perturbed policies, an even number that divides the rows
-    fitness_shaping: Shaping = (
-        centred_ranks  # what a step is made from: centred_ranks of the returns, or none
-    )
+    fitness_shaping: Shaping = centred_ranks  # scores behind a step: centred_ranks of the returns, or none
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ class FiniteDifferences(Antithetic):
     """
 
     sigma: PositiveFloat = 0.1  # step to either side of a parameter
-    fitness_shaping: Shaping = as_they_are  # what a step is made from: the returns, or their centred_ranks
+    fitness_shaping: Shaping = as_they_are  # scores behind a step: the returns, or their centred_ranks
 
     def __post_init__(self) -> None:
         super().__post_init__()

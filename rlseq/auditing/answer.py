@@ -79,7 +79,7 @@ def explained(audit: Audit) -> str:
         *wrap(_answer(audit), WIDTH),
         "",
     ]
-    for title, rows in (("", _bias(audit)), ("What changes the gradient", _changes(audit))):
+    for title, rows in (("", _bias(audit)), ("Changes of the gradient", _changes(audit))):
         shown = [line for row in rows for line in _line(row)]
         lines += [title, *shown, ""] if title and shown else [*shown, ""] if shown else []
     return "\n".join(lines).rstrip()
