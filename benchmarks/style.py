@@ -11,20 +11,18 @@ one seed.
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import record
 import torch
+from recipes.seeds import watched
 
 import rlseq
 from rlseq.engine.evaluation import evaluate_texts
 from rlseq.metrics.algebra import Constant
-from rlseq.training.alarms import AlarmMonitor
 
 ID = "rlseq/Style-v0"
 FIGURES = ("style", "fluency", "content")
-TOLD = 20  # updates at the end over whose mean reconstruction is reported
 WAYS: dict[str, dict[str, Any]] = {
     "likelihood, longer": {"name": "mle", "lr": 4e-3},
     "constant reward": {"name": "rloo", "lr": 1e-3},
@@ -43,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start = made()
     results = {"copy of the source": copies(), "retrieved": retrieved()}
-    trained(rlseq.make_agent("mle", start, lr=4e-3), rlseq.make(ID, num_envs=64), seconds / 2)
+    watched(rlseq.make_agent("mle", start, lr=4e-3), rlseq.make(ID, num_envs=64), seconds / 2)
     results["likelihood"] = tested(start)
     for way, hyper in WAYS.items():
         policy = made()
@@ -51,8 +49,8 @@ def main() -> None:
             policy.load_state_dict(start.state_dict())
         reward: dict[str, Any] = {"reward": Constant()} if way == "constant reward" else {}
         agent = rlseq.make_agent(**hyper, policy=policy)
-        told, alarms = trained(agent, rlseq.make(ID, num_envs=64, **reward), seconds)
-        results[way] = {**tested(policy), "reconstruction": told, "alarms": alarms}
+        found = watched(agent, rlseq.make(ID, num_envs=64, **reward), seconds)
+        results[way] = {**tested(policy), **found}
         print(way, results[way], flush=True)
     print(record.write("style", {"seconds_of_each_row": seconds, "ways": results}))
 
@@ -60,18 +58,6 @@ def main() -> None:
 def made() -> Any:
     """Return a policy with random weights."""
     return rlseq.make_policy("seq2seq", rlseq.make(ID, num_envs=1), hidden=64, embedding=32)
-
-
-def trained(agent: Any, env: Any, seconds: float) -> tuple[float | None, list[str]]:
-    """Update for some CPU seconds; return the probability of a source's word at the end, and the alarms."""
-    start, watch = time.process_time(), AlarmMonitor("ignore")
-    rows: list[dict[str, float]] = []
-    while time.process_time() - start < seconds:
-        metrics = agent.update(agent.collect(env))
-        rows.append({"update": float(len(rows) + 1), **{name: float(x) for name, x in metrics.items()}})
-        watch(rows[-1])
-    told = [row["reconstruction"] for row in rows[-TOLD:] if "reconstruction" in row]
-    return (round(sum(told) / len(told), 4) if told else None), watch.said
 
 
 def tested(policy: Any) -> dict[str, Any]:

@@ -13,12 +13,12 @@ held-out texts; one seed; the intervals are over texts.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import record
 import torch
+from recipes.seeds import watched
 
 import rlseq
 from rlseq.data.news import sentences_of
@@ -27,10 +27,8 @@ from rlseq.engine.evaluation import evaluate_texts
 from rlseq.metrics import Constant
 from rlseq.metrics import evaluate as metrics_of
 from rlseq.recipe.difference import difference
-from rlseq.training.alarms import AlarmMonitor
 
 ID = "rlseq/Summary-v0"
-TOLD = 20  # updates at the end over whose mean reconstruction is reported
 SHOWN = 3
 ROUNDS = {"pretraining": 8, "d": 1, "k": 1, "g": 20}  # of the discriminator
 TEXTS, STEP = 200, 1e-3  # of a regeneration, and the step size of the discriminator
@@ -48,22 +46,6 @@ LONGER, PAIRS = "likelihood, longer", "likelihood with pairs"
 def made() -> Any:
     """Return a policy with random weights."""
     return rlseq.make_policy("seq2seq", rlseq.make(ID, num_envs=1), hidden=64, embedding=32)
-
-
-def trained(agent: Any, env: Any, seconds: float) -> dict[str, Any]:
-    """Update for some CPU seconds; return the number of updates, reconstruction at the end, and alarms."""
-    start, watch = time.process_time(), AlarmMonitor("ignore")
-    rows: list[dict[str, float]] = []
-    while time.process_time() - start < seconds:
-        metrics = agent.update(agent.collect(env))
-        rows.append({"update": float(len(rows) + 1), **{name: float(x) for name, x in metrics.items()}})
-        watch(rows[-1])
-    told = [row["reconstruction"] for row in rows[-TOLD:] if "reconstruction" in row]
-    return {
-        "updates": len(rows),
-        "reconstruction": round(sum(told) / len(told), 4) if told else None,
-        "alarms": watch.said,
-    }
 
 
 def written(policy: Any, env: Any) -> list[dict[str, Any]]:
@@ -103,7 +85,7 @@ def learned(seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "first sentence": judged([sentences_of(source)[0] for source in sources], items),
         "retrieved": judged(list(nearest(sources, sorted(set(heap)))), items),
     }
-    about = trained(rlseq.make_agent("mle", start, lr=4e-3), task(pairs=False), seconds)
+    about = watched(rlseq.make_agent("mle", start, lr=4e-3), task(pairs=False), seconds)
     found["likelihood"] = {**tested(start), **about}
     for way, hyper in WAYS.items():
         policy = made()
@@ -112,11 +94,11 @@ def learned(seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         agent: Any = rlseq.make_agent(**hyper, policy=policy)
         if hyper["name"] == "unpaired":
             agent.adversary.texts, agent.adversary.optimizer.param_groups[0]["lr"] = TEXTS, STEP
-        about = trained(agent, task(pairs=False, **reward), seconds)
+        about = watched(agent, task(pairs=False, **reward), seconds)
         found[way] = {**tested(policy), **about}
         print(way, {name: found[way][name] for name in ("rouge_l", "exact", "updates")}, flush=True)
     policy = made()
-    about = trained(rlseq.make_agent("mle", policy, lr=4e-3), task(), 2 * seconds)
+    about = watched(rlseq.make_agent("mle", policy, lr=4e-3), task(), 2 * seconds)
     found[PAIRS] = {**tested(policy), **about}
     return found, items
 

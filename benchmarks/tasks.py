@@ -18,6 +18,7 @@ from typing import Any
 
 import record
 import torch
+from recipes.seeds import trained
 from simple_rules import (
     Rule,
     backwards,
@@ -296,16 +297,6 @@ def learned(id: str, tuned: TunedSettings, seconds: float) -> dict[str, tuple[An
         hyper = tuned.hyper(name, after_likelihood=name in tuned.after_likelihood) or {"lr": 1e-3}
         found[name] = policy, trained(rlseq.make_agent(name, policy, **hyper), env, seconds)
     return found
-
-
-def trained(agent: Any, env: Any, seconds: float) -> int:
-    """Return the number of updates that fit into the time."""
-    start, updates = time.process_time(), 0
-    while (spent := time.process_time() - start) < seconds:
-        agent.set_progress(spent / seconds)
-        agent.update(agent.collect(env))
-        updates += 1
-    return updates
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What recipes share: stages of equal CPU time, several seeds, and differences over items and over seeds."""
+"""Stages of equal CPU time, several seeds, and differences over items and over seeds: for several recipes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,36 @@ from numpy.typing import NDArray
 
 from rlseq.compare.statistics import mean_interval
 from rlseq.recipe.difference import difference
+from rlseq.training.alarms import AlarmMonitor
+from rlseq.types import Metrics
 
+LAST = 20  # updates at the end over whose mean reconstruction is reported
 Scores = NDArray[np.float64]
 Pool = Callable[[Scores], Scores]  # scores of all seeds, [seeds, texts] -> of independent texts, [N]
 
 
+def updates_of(agent: Any, env: Any, seconds: float) -> Iterator[Metrics]:
+    """Update for some CPU seconds, and yield the metrics of every update."""
+    start = time.process_time()
+    while (spent := time.process_time() - start) < seconds:
+        agent.set_progress(spent / seconds)
+        yield agent.update(agent.collect(env))
+
+
 def trained(agent: Any, env: Any, seconds: float) -> int:
-    """Update for some CPU seconds; return the number of updates."""
-    start, updates = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        agent.update(agent.collect(env))
-        updates += 1
-    return updates
+    """Train for some CPU seconds; return the number of updates."""
+    return sum(1 for _ in updates_of(agent, env, seconds))
+
+
+def watched(agent: Any, env: Any, seconds: float) -> dict[str, Any]:
+    """Train for some CPU seconds; return the number of updates, reconstruction at the end, and alarms."""
+    watch, rows = AlarmMonitor("ignore"), list[dict[str, float]]()
+    for number, metrics in enumerate(updates_of(agent, env, seconds), 1):
+        rows.append({"update": float(number), **{name: float(x) for name, x in metrics.items()}})
+        watch(rows[-1])
+    last = [row["reconstruction"] for row in rows[-LAST:] if "reconstruction" in row]
+    reconstruction = round(sum(last) / len(last), 4) if last else None
+    return {"updates": len(rows), "reconstruction": reconstruction, "alarms": watch.said}
 
 
 def of_same_items(scores: Scores) -> Scores:
