@@ -115,33 +115,32 @@ def parts_of(mask: Tensor) -> Parts | None:
         return None
     last = lengths_of(mask)  # a part has one step at least
     order = last.argsort(descending=True, stable=True)
-    lengths = last[order].tolist()
-    cost, sizes = _division(lengths)
+    widths, counts = (x.tolist() for x in torch.unique_consecutive(last[order], return_counts=True))
+    cost, sizes, longest = _division(widths, counts)
     if cost > (1 - LEAST_SAVED) * (steps * rows + OVERHEAD):
         return None
     # In ascending order, so that texts of one source stay neighbours.
-    parts = [part.sort().values for part in torch.split(order, sizes)]
-    return Parts(
-        parts, [lengths[end - size] for end, size in zip(accumulate(sizes), sizes, strict=True)], steps
-    )
+    return Parts([part.sort().values for part in torch.split(order, sizes)], longest, steps)
 
 
-def _division(lengths: Sequence[int]) -> tuple[int, list[int]]:
-    """Return the least cost of parts, in steps of a row, and how many rows each has.
+def _division(lengths: Sequence[int], counts: Sequence[int]) -> tuple[int, list[int], list[int]]:
+    """Return the least cost of parts, in steps of a row, how many rows each has, and their longest texts.
 
-    A part takes all texts of some length or none of them: min over parts of Σ rows · longest + OVERHEAD.
+    The cost is Σ rows · longest + OVERHEAD over the parts. All texts of one length are in one part.
 
     Args:
-        lengths: of all rows, in descending order.
+        lengths: of texts, each once, in descending order.
+        counts: how many texts are so long.
     """
-    best: dict[int, tuple[int, list[int]]] = {0: (0, [])}  # of so many first rows
+    before = [0, *accumulate(counts)]  # rows that are longer
+    best: list[tuple[int, list[int], list[int]]] = [(0, [], [])]  # of so many of the lengths
     for end in range(1, len(lengths) + 1):
-        if end == len(lengths) or lengths[end] < lengths[end - 1]:
-            best[end] = min(
-                (cost + lengths[first] * (end - first) + OVERHEAD, [*sizes, end - first])
-                for first, (cost, sizes) in best.items()
-            )
-    return best[len(lengths)]
+        ways = []
+        for first, (cost, sizes, longest) in enumerate(best):
+            size, length = before[end] - before[first], lengths[first]
+            ways.append((cost + size * length + OVERHEAD, [*sizes, size], [*longest, length]))
+        best.append(min(ways))
+    return best[-1]
 
 
 def narrow_source(context: Context, pad: int) -> Context:

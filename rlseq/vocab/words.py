@@ -162,14 +162,13 @@ class Vocab:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a sequence of ids, up to and without the first EOS."""
-        words: list[str] = []
-        for i in ids:
-            if i == self.eos:
-                break
-            if not 0 <= i < len(self):
-                raise ValueError(f"ids must be 0 … {len(self) - 1}, got {i}")
-            words.append(self.words[i])
-        return self.join(words)
+        read, words = list(ids), self.words
+        if self.eos in read:
+            read = read[: read.index(self.eos)]
+        if read and not 0 <= min(read) <= max(read) < len(words):
+            wrong = next(i for i in read if not 0 <= i < len(words))
+            raise ValueError(f"ids must be 0 … {len(words) - 1}, got {wrong}")
+        return self.join([words[i] for i in read])
 
     def decode_batch(self, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
         """Texts of padded rows."""
