@@ -16,6 +16,7 @@ from rlseq.engine.decode import acting_logits
 from rlseq.policies.matmul import affine, product, product_of_columns
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, WordsRead
+from rlseq.utils.masks import lengths_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,46 @@ class TokenPolicy(BasePolicy):
         """Score whole sequences, reading the given actions, or `inputs` in their place."""
         read = self.words.before(actions if inputs is None else inputs)
         return self.head.evaluate(self.features(read, context), actions, behaviour)
+
+
+class PackingPolicy(TokenPolicy):
+    """A policy whose recurrence may read texts of several lengths without work on padding."""
+
+    decoder: Any  # a `rlseq.policies.recurrence.Recurrence`
+
+    @property
+    def packs(self) -> bool:
+        """Whether `evaluate` takes the mask of real actions, and does no work on padding."""
+        return bool(self.decoder.packs)
+
+    def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
+        """Read all words at once; of texts of some lengths `[B]`, what follows is padding."""
+        raise NotImplementedError
+
+    def evaluate(
+        self,
+        actions: Tensor,
+        context: Context,
+        behaviour: Behaviour = RAW,
+        inputs: WordsRead | None = None,
+        mask: Tensor | None = None,
+    ) -> Evaluation:
+        """Score whole sequences as any policy of words does; with a mask `[B, T]` real actions only."""
+        if mask is None:
+            return super().evaluate(actions, context, behaviour, inputs)
+        read = self.words.before(actions if inputs is None else inputs)
+        return self.head.evaluate(self.features(read, context, lengths_of(mask)), actions, behaviour, mask)
+
+
+def at_real_places(layer: Callable[[Tensor], Tensor], x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return a layer of x `[B, T, …]`, with zeros after the ends of texts, where their lengths are given."""
+    if lengths is None:
+        return layer(x)
+    real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+    places = real.flatten().nonzero().squeeze(1)
+    found = layer(x.flatten(0, 1).index_select(0, places))
+    whole = found.new_zeros(real.numel(), found.shape[1]).index_copy(0, places, found)
+    return whole.view(*real.shape, -1)
 
 
 def token_scores(

@@ -9,19 +9,18 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
-from rlseq.types import RAW, Behaviour, Context, Evaluation, WordsRead
+from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
-from rlseq.utils.masks import lengths_of
 
 RecurrentState = tuple[Tensor, ...]  # (memory… `[B, H]`, and the share of a source in the gates)
 
 
-class Recurrent(TokenPolicy):
+class Recurrent(PackingPolicy):
     """An LSTM or GRU language model; where there is a source, another one encodes it.
 
     The source is summed up in one vector (the encoder's state after its last real word), from which the
@@ -73,11 +72,6 @@ class Recurrent(TokenPolicy):
         h, memory = self.decoder.step(sum(source, start=entering), memory)
         return self.head(self.dropout(h)), (*memory, *source)
 
-    @property
-    def packs(self) -> bool:
-        """Whether `evaluate` takes the mask of real actions, and does no work on padding."""
-        return self.decoder.packs
-
     def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
         """Read all words at once; of texts of some lengths `[B]`, what follows is padding."""
         memory, source = self._read(context)
@@ -85,20 +79,6 @@ class Recurrent(TokenPolicy):
         beside = next(iter(source), None)
         h: Tensor = self.dropout(self.decoder.unroll(x, memory, which=which, beside=beside, lengths=lengths))
         return h
-
-    def evaluate(
-        self,
-        actions: Tensor,
-        context: Context,
-        behaviour: Behaviour = RAW,
-        inputs: WordsRead | None = None,
-        mask: Tensor | None = None,
-    ) -> Evaluation:
-        """Score whole sequences as any policy of words does; with a mask `[B, T]` real actions only."""
-        if mask is None:
-            return super().evaluate(actions, context, behaviour, inputs)
-        read = self.words.before(actions if inputs is None else inputs)
-        return self.head.evaluate(self.features(read, context, lengths_of(mask)), actions, behaviour, mask)
 
     def _read(self, context: Context) -> tuple[Memory, Sequence[Tensor]]:
         """Return the decoder's first memory, and the summary of the source, `[B, H]`, if there is one."""

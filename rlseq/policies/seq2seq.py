@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
-from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.head import Head, PackingPolicy, at_real_places
 from rlseq.policies.matmul import Linear
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up, reversed_within
 from rlseq.policies.sharing import each_once
@@ -26,7 +26,7 @@ EncodedSource = tuple[Tensor, Tensor, Tensor]  # K s̄, V s̄ `[B, S, H]`; 0 at 
 Seq2SeqState = tuple[Memory, EncodedSource]
 
 
-class Seq2Seq(TokenPolicy):
+class Seq2Seq(PackingPolicy):
     """A bidirectional encoder, attention, and a decoder.
 
     Args:
@@ -83,7 +83,7 @@ class Seq2Seq(TokenPolicy):
         back = self.backwards.unroll(turned[0], which=turned[1], lengths=lengths)
         first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
         read = self.dropout(torch.cat([there, reversed_within(back, present)], 2))
-        keys, values = self.keys_values(read).chunk(2, 2)
+        keys, values = at_real_places(self.keys_values, read, lengths if self.packs else None).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
     def step(self, token: WordsRead, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
@@ -93,15 +93,14 @@ class Seq2Seq(TokenPolicy):
         h, memory = self.decoder.step(entering, memory)
         return self.head(self._attend(h.unsqueeze(1), source).squeeze(1)), (memory, source)
 
-    def features(self, read: WordsRead, context: Context) -> Tensor:
-        """Read all words at once."""
+    def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
+        """Read all words at once; of texts of some lengths `[B]`, what follows is padding."""
         memory, source = self.start(context)
         x, which = looked_up(read, self.embedding, self.dropout)
-        h = self.decoder.unroll(x, memory, which=which)
-        return self._attend(h, source)
+        h = self.decoder.unroll(x, memory, which=which, lengths=lengths)
+        return self._attend(h, source, lengths)
 
-    def _attend(self, h: Tensor, source: EncodedSource) -> Tensor:
+    def _attend(self, h: Tensor, source: EncodedSource, lengths: Tensor | None = None) -> Tensor:
         """Return h̃ `[B, T, H]`."""
-        a = attention(h, *source)
-        attended: Tensor = self.dropout(self.combine(torch.cat([h, a], 2)).tanh())
-        return attended
+        both = torch.cat([h, attention(h, *source)], 2)
+        return at_real_places(lambda x: self.dropout(self.combine(x).tanh()), both, lengths)
