@@ -71,6 +71,9 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
 
 
+KEPT = 1 << 24  # probabilities of a batch that are kept for the backward pass, 64 MiB; otherwise made again
+
+
 class Head(nn.Module):
     """π(·|s) = softmax(W [h; 1]); with `value` also V(s) = w·h + c, on the same trunk h.
 
@@ -203,7 +206,7 @@ def _with_one(h: Tensor, weight: Tensor) -> Tensor:
 
 
 class _TokenScores(torch.autograd.Function):
-    """Scores computed chunk by chunk; the backward pass computes logits again, but those of a single chunk.
+    """Scores computed chunk by chunk; of a large batch the backward pass computes logits again.
 
     With p = softmax(z):  ∂log p_a/∂z = 1_a − p   and   ∂H/∂z = −p·(log p + H).
     """
@@ -220,6 +223,7 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
         log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
+        keeps, kept = any(ctx.needs_input_grad) and len(features) * len(weight) <= KEPT, []
         for rows in _chunks(features, len(weight)):
             z, p = _distribution(features[rows], weight, behaviour, states[rows], steps)
             # log Σ exp z, from the likeliest token, as softmax is faster than logsumexp.
@@ -227,8 +231,8 @@ class _TokenScores(torch.autograd.Function):
             log_norm[rows] = norm = z.amax(-1) - likeliest.log()
             log_prob[rows] = z.gather(1, actions[rows].unsqueeze(1)).squeeze(1) - norm
             entropy[rows] = norm - z.mul_(p).sum(-1)
-        kept = p if 0 < len(features) * len(weight) <= CHUNK else None
-        ctx.save_for_backward(features, weight, actions, states, entropy, log_norm, kept)
+            kept.append(p if keeps else None)
+        ctx.save_for_backward(features, weight, actions, states, entropy, log_norm, *kept)
         ctx.behaviour, ctx.steps = behaviour, steps
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.mark_non_differentiable(top)
@@ -239,15 +243,13 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, by_log_prob: Tensor | None, by_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        features, weight, actions, states, entropy, log_norm, kept = ctx.saved_tensors
+        features, weight, actions, states, entropy, log_norm, *kept = ctx.saved_tensors
         temperature = ctx.behaviour.temperature
         by_features = torch.empty_like(features)
         by_weight = torch.zeros_like(weight, dtype=entropy.dtype)  # a sum over chunks, precise under autocast
-        for rows in _chunks(features, len(weight)):
-            if kept is None or by_entropy is not None:
+        for rows, p in zip(_chunks(features, len(weight)), kept, strict=True):
+            if p is None or by_entropy is not None:
                 z, p = _distribution(features[rows], weight, ctx.behaviour, states[rows], ctx.steps)
-            else:
-                p = kept
             slope = torch.zeros_like(log_norm[rows]) if by_log_prob is None else by_log_prob[rows]
             slope = slope.unsqueeze(1) / temperature
             if by_entropy is None:
