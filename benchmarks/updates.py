@@ -18,25 +18,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import record
 import torch
-from matmul import speed
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear
-from torch.utils.flop_counter import FlopCounterMode
 
 import rlseq
-from rlseq.engine.parts import narrow_source
-from rlseq.engine.rollout import evaluate_actions
-from rlseq.policies.matmul import affine
-from rlseq.types import Rollout
 
 HERE = Path(__file__).resolve()
 
@@ -70,25 +60,35 @@ SETTINGS = {
 UPDATES = 4  # of a round
 
 
-def prepared(setting: Setting) -> tuple[Any, Any]:
-    """Return the task and the agent, after likelihood; the same in every round."""
+def prepared(setting: Setting, trained: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the task and the agent, after likelihood; the same in every round.
+
+    Args:
+        setting: what is timed.
+        trained: policies by what they have trained on, to which this one is added.
+    """
     torch.manual_seed(0)
     env = rlseq.make(setting.env, num_envs=setting.rows, **setting.options)
-    policy = rlseq.make_policy(setting.policy, env, **setting.sizes)
-    likelihood = rlseq.make_agent("mle", policy, lr=2e-3)
-    for _ in range(setting.likelihood):
-        likelihood.update(likelihood.collect(env))
-    return env, rlseq.make_agent(setting.agent, policy, lr=1e-6)
+    key = f"{setting.env} {setting.policy} {setting.likelihood}"
+    if key not in trained:
+        trained[key] = rlseq.make_policy(setting.policy, env, **setting.sizes)
+        likelihood = rlseq.make_agent("mle", trained[key], lr=2e-3)
+        for _ in range(setting.likelihood):
+            likelihood.update(likelihood.collect(env))
+    return env, rlseq.make_agent(setting.agent, deepcopy(trained[key]), lr=1e-6)
 
 
 def serve() -> None:
     """Prepare every setting, then measure what each line of standard input asks for."""
     torch.set_num_threads(1)
-    made = {name: prepared(setting) for name, setting in SETTINGS.items()}
-    measure = {"updates": timed, "floors": floor}
+    trained: dict[str, Any] = {}
+    made = {name: prepared(setting, trained) for name, setting in SETTINGS.items()}
     for line in sys.stdin:
-        found = {name: measure[line.strip()](SETTINGS[name], *made[name]) for name in made}
-        print(json.dumps(found), flush=True)
+        if line.strip() == "floors":
+            from floors import floor as measure  # only here: an older checkout has not what it imports
+        else:
+            measure = timed
+        print(json.dumps({name: measure(SETTINGS[name], *made[name]) for name in made}), flush=True)
 
 
 def timed(setting: Setting, env: Any, agent: Any) -> float:
@@ -97,60 +97,6 @@ def timed(setting: Setting, env: Any, agent: Any) -> float:
     for _ in range(UPDATES):
         agent.update(agent.collect(env))
     return (time.process_time() - began) / UPDATES
-
-
-# ── the floor ────────────────────────────────────────────────────────────────────────────────────────────
-
-COUNTED = 32  # rows of a batch whose products are counted, each alone, so that padding is not
-
-
-def floor(setting: Setting, env: Any, agent: Any) -> float:
-    """Return the seconds of the matrix products that an update needs, at the speed of its largest one.
-
-    Every real word is written once, and scored and differentiated once in every epoch; a source is encoded
-    once for all of its texts. What is no product (softmax, gates, rewards, Adam) is not counted.
-    """
-    policy, batch, epochs = agent.policy, agent.collect(env), getattr(agent, "epochs", 1)
-    share, total = len(batch.actions) // COUNTED, 0.0
-    for row in range(0, len(batch.actions), share):
-        scored, encoded = products(policy, alone(policy, batch, row))
-        words = (setting.written + 3 * epochs) * (scored - encoded)  # differentiated: twice as many again
-        total += share * (words + encoded * (bool(setting.written) + 3 * epochs) / batch.samples)
-    return total / (1e9 * fastest(policy, setting.rows))
-
-
-def alone(policy: Any, batch: Rollout, row: int) -> Rollout:
-    """Return one text of a batch without padding."""
-    text = batch.take(slice(row, row + 1)).trimmed()
-    if policy.words.source is None:
-        return text
-    return replace(text, context=narrow_source(text.context, policy.words.source_pad))
-
-
-@torch.no_grad()
-def products(policy: Any, text: Rollout) -> tuple[int, int]:
-    """Return the operations of the products that score a text, and those that encode its source."""
-    return (
-        operations(lambda: evaluate_actions(policy, text)),
-        operations(lambda: policy.start(text.context)),
-    )
-
-
-def operations(run: Callable[[], Any]) -> int:
-    """Return the operations of the matrix products in a call, by kernels that the counter knows."""
-    ours = {torch.ops.rlseq.affine: lambda x, weight, *_, **__: 2 * x[0] * x[1] * weight[0]}
-    counter = FlopCounterMode(display=False, custom_mapping=ours)
-    with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
-        run()
-    return counter.get_total_flops()
-
-
-def fastest(policy: Any, rows: int) -> float:
-    """Return billions of operations a second of the product of a batch with the policy's largest matrix."""
-    weight = max((p.detach() for p in policy.parameters() if p.ndim == 2), key=Tensor.numel)
-    x = torch.randn(rows, weight.shape[1])
-    with torch.no_grad():
-        return max(speed(partial(by, x, weight), 2 * rows * weight.numel()) for by in (affine, linear))
 
 
 # ── here and in another checkout ─────────────────────────────────────────────────────────────────────────

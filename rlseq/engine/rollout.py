@@ -414,7 +414,8 @@ def evaluate_actions(
         return _evaluate_whole(policy, batch, mode)
     words = getattr(policy, "words", None)
     pad = None if words is None or words.source is None else words.source_pad
-    return parts.joined([_evaluate_whole(policy, part, mode) for part in parts.of(batch, pad)])
+    with mode(policy):  # once for all parts: it looks at every module
+        return parts.joined([_evaluate_whole(policy, part, nullcontext) for part in parts.of(batch, pad)])
 
 
 def _evaluate_whole(

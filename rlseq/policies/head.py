@@ -71,7 +71,9 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
 
 
-KEPT = 1 << 24  # probabilities of a batch that are kept for the backward pass, 64 MiB; otherwise made again
+KEPT_PROBABILITIES = (
+    1 << 24
+)  # probabilities of a batch that are kept for the backward pass, 64 MiB; otherwise made again
 
 
 class Head(nn.Module):
@@ -223,7 +225,7 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(features.dtype, torch.float32)
         log_prob, entropy, top, log_norm = features.new_empty((4, len(features)), dtype=precise)
-        keeps, kept = any(ctx.needs_input_grad) and len(features) * len(weight) <= KEPT, []
+        keeps, kept = any(ctx.needs_input_grad) and len(features) * len(weight) <= KEPT_PROBABILITIES, []
         for rows in _chunks(features, len(weight)):
             z, p = _distribution(features[rows], weight, behaviour, states[rows], steps)
             # log Σ exp z, from the likeliest token, as softmax is faster than logsumexp.
