@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tabled import gain, markdown, origin, runs
+from tabled import by_seed, gain, markdown, origin, runs
 
 
 def style() -> str:
@@ -63,13 +63,13 @@ def molecules() -> str:
             rows.append(
                 [
                     stage,
-                    f"{found['syntax']:.3f}",
+                    f"{found['rules, by valences']:.3f}",
                     *_judged(found),
                     *(gains if stage != "longer" else ("", "")),
-                    "" if stage == "likelihood" else str(len(found["alarms"])),
+                    "" if stage == "likelihood" else by_seed(found["alarms"]),
                 ]
             )
-        head = ["samples", "rules, by syntax", "rules", "valid", "unique of valid", "diversity of valid"]
+        head = ["samples", "rules, by valences", "rules", "valid", "unique of valid", "diversity of valid"]
         head += ["QED of valid", "rules, against longer", "QED, against longer", "alarms"]
         text += markdown(head, rows) + origin(run)
     return text
