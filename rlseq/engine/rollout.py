@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -407,7 +408,7 @@ def evaluate_actions(
         batch: whose actions are scored.
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
-    if getattr(policy, "packs", False) and not now().learning:  # compiled code is for whole rectangles
+    if _packs(policy) and not now().learning:  # compiled code is for whole rectangles
         return _evaluate_whole(policy, batch, mode, batch.mask)
     parts = parts_of(batch.mask)
     if parts is None:
@@ -416,6 +417,11 @@ def evaluate_actions(
     pad = None if words is None or words.source is None else words.source_pad
     with mode(policy):  # once for all parts: it looks at every module
         return parts.joined([_evaluate_whole(policy, part, nullcontext) for part in parts.of(batch, pad)])
+
+
+def _packs(policy: Any) -> bool:
+    """Return whether a policy does no work on padding; an `evaluate` of your own may not take the mask."""
+    return getattr(policy, "packs", False) and "mask" in signature(policy.evaluate).parameters
 
 
 def _evaluate_whole(
