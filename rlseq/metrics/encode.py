@@ -83,11 +83,10 @@ class Encoder:
 
     def hypotheses(self, hypotheses: Sequence[Line]) -> Tensor:
         """Return ids [N, T]; words that no reference has get ids of their own."""
+        if self._reader is not None and isinstance(hypotheses, list) and set(map(type, hypotheses)) == {str}:
+            ids, _ = self._reader(hypotheses, PAD)
+            return ids if ids.shape[1] else ids.new_full((len(ids), 1), PAD)
         check_lines(hypotheses, "hypotheses")
-        if self._reader is not None and all(isinstance(line, str) for line in hypotheses):
-            ids, numbers = self._reader(hypotheses)  # type: ignore[arg-type]
-            real = torch.arange(max(1, ids.shape[1])) < numbers.unsqueeze(1)
-            return ids.where(real, PAD) if ids.shape[1] else ids.new_full(real.shape, PAD)
         unseen: dict[str, int] = {}
         rows = []
         for line in hypotheses:

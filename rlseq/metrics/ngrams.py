@@ -118,11 +118,21 @@ class Trie(Movable):
         """Yield for n = 1 … order the node [B, T] of the n-gram ending at each position, 0 if none."""
         # Tokens above all of the references become one id, stride − 1, that is in no key. PAD needs no care:
         # parent · stride − 1 is that id below the node before.
-        tokens, parent = ids.clamp(max=self.stride - 1), (rows + 1)[:, None]
+        tokens, parent = ids.clamp(max=self.stride - 1), (rows + 1)[:, None].expand_as(ids)
         for _ in range(self.order):
-            node = self.table.find(parent * self.stride + tokens)
+            node = self._child(parent, tokens)
             parent = _shift(node)
             yield node
+
+    def _child(self, parent: Tensor, tokens: Tensor) -> Tensor:
+        """Return the nodes below nodes, 0 if there are none."""
+        keys = parent * self.stride + tokens
+        if keys.device.type != "cpu":
+            return self.table.find(keys)
+        # "Nowhere", where most longer n-grams of a text are, has nothing below it.
+        somewhere = ((parent > 0) & (tokens >= 0)).view(-1).nonzero().squeeze(1)
+        found = self.table.find(take(keys.view(-1), somewhere))
+        return torch.zeros_like(tokens).view(-1).index_copy_(0, somewhere, found).view_as(tokens)
 
 
 def _shift(nodes: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from rlseq.metrics.tokenize import BETWEEN_BLANKS, Tokenize, mteval_13a
 from rlseq.vocab import ids_of
 
+END = "\0"  # of a text, among the parts of all texts
 MOST_PARTS = 1 << 18  # that are remembered; a policy near random writes new ones all the time
 
 
@@ -34,40 +34,48 @@ class WordsOfTexts:
         self._forget()
 
     def _forget(self) -> None:
-        """Start without any part of a text."""
+        """Start without any part of a text but the end."""
         self._fitted, self._others = len(self._known), dict[str, int]()
         self._entries = _Entries(self._learn)
-        self._flat, self._begins, self._lengths = array("q"), array("q"), array("q")
+        self._entries[END] = 0
+        self._flat, self._begins, self._lengths = array("q"), array("q", [0]), array("q", [0])
 
     def _learn(self, part: str) -> int:
         """Cut a part of a text into words; return its entry."""
-        words = map(str, self._tokenize(part))
+        words = map(str, self._tokenize(part.replace(2 * END, END)))
         ids = ids_of(words, self._known, self._others, self._first + self._fitted)
         self._begins.append(len(self._flat))
         self._lengths.append(len(ids))
         self._flat.extend(ids)
         return len(self._begins) - 1
 
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the ids of the words of texts `[B, L]`, 0 behind them, and their numbers `[B]`."""
+    def __call__(self, texts: Sequence[str], fill: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the ids of the words of texts `[B, L]`, `fill` behind them, and their numbers `[B]`."""
         if self._fitted != len(self._known) or len(self._entries) > MOST_PARTS:
             self._forget()
-        parts = [self._parts(text) for text in texts]
-        counts = np.fromiter(map(len, parts), np.int64, len(parts))
-        found = map(self._entries.__getitem__, chain.from_iterable(parts))
-        entry = np.fromiter(found, np.int64, int(counts.sum()))
-        lengths, row = np.array(self._lengths)[entry], np.arange(len(parts)).repeat(counts)
-        numbers = np.bincount(row, lengths, len(parts)).astype(np.int64)
+        parts = self._parts(texts)
+        entry = np.fromiter(map(self._entries.__getitem__, parts), np.int64, len(parts))
+        lengths = np.array(self._lengths)[entry]
         ends = lengths.cumsum()
-        place = np.arange(int(lengths.sum()))
+        numbers = np.diff(ends[entry == 0], prepend=0)
+        place = np.arange(int(ends[-1]) if len(ends) else 0)
         words = np.array(self._flat)[(np.array(self._begins)[entry] - ends + lengths).repeat(lengths) + place]
-        table = np.zeros((len(parts), int(numbers.max(initial=0))), np.int64)
+        table = np.full((len(texts), int(numbers.max(initial=0))), fill)
         table[np.arange(table.shape[1]) < numbers[:, None]] = words
         return torch.from_numpy(table), torch.from_numpy(numbers)
 
-    def _parts(self, text: str) -> list[str]:
-        """Return what stands between blanks; a text whose ends of lines may join words is one part."""
-        return [text] if self._tokenize is mteval_13a and "\n" in text else text.split()
+    def _parts(self, texts: Sequence[str]) -> list[str]:
+        """Return what stands between blanks, and `END` behind each text; an `END` in a text is doubled.
+
+        A text whose ends of lines may join words is one part.
+        """
+        whole = f" {END} ".join([*texts, ""])
+        if whole.count(END) > len(texts):
+            texts = [text.replace(END, 2 * END) for text in texts]
+            whole = f" {END} ".join([*texts, ""])
+        if self._tokenize is not mteval_13a or "\n" not in whole:
+            return whole.split()
+        return [part for text in texts for part in (*([text] if "\n" in text else text.split()), END)]
 
 
 class _Entries(dict[str, int]):

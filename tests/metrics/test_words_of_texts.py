@@ -18,7 +18,7 @@ from rlseq.metrics.words_of_texts import WordsOfTexts
 from rlseq.vocab import Vocab
 
 LETTERS = ["a", "B", "Σ", "7", ".", ",", "-", "'", "("]
-PARTS = [*LETTERS, " ", "  ", "\n", "\t", "\u3000", "\x1c", "<skipped>", "&quot;"]
+PARTS = [*LETTERS, " ", "  ", "\n", "\t", "\u3000", "\x1c", "\0", "<skipped>", "&quot;"]
 texts = st.lists(st.lists(st.sampled_from(PARTS), max_size=9).map("".join), min_size=1, max_size=5)
 
 
@@ -32,6 +32,7 @@ def words_of(ids: torch.Tensor, numbers: torch.Tensor, names: dict[int, str]) ->
 @given(lines=texts)
 @example(lines=["a-\nB", "a.\u3000.B", "ΑΣ Σ", ".,-", ""])
 @example(lines=["-<skipped>\na", "1.5-2 -\n", "<skip-\nped>"])
+@example(lines=["\0", "\0\0 a\0", " \0 a"])
 def test_the_words_are_those_of_each_text(tokenize: Any, lines: list[str]) -> None:
     known = {word: n for n, word in enumerate(["a", "B", "."])}
     read = WordsOfTexts(tokenize, known)
