@@ -25,10 +25,11 @@ import record
 
 import rlseq
 from rlseq.agents import AGENTS
-from tests.pretended import cuda
-from tests.pretended.exercises import Trial, answers, counted
+from tests.pretended import cuda, fusion
+from tests.pretended.exercises import Trial, answers, beside_the_step, counted
 
 POLICIES = ("lstm", "gru", "seq2seq", "transformer")
+MOST_KERNELS = {"lstm": 15, "transformer, 4 layers": 45}  # of a token, compiled
 LENGTHS = (3, 6)  # of texts, fewer than the steps between two looks at whether all are done
 
 
@@ -42,6 +43,20 @@ def rollouts(policy: str) -> dict[str, Any]:
         found.append((waits, kernels))
     (waits, few), (_, many) = found
     return {"waits": waits, "kernels_per_token": (many - few) / (LENGTHS[1] - LENGTHS[0])}
+
+
+def compiled(steps: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Return the kernels of a token where steps, which sample and append, too, are compiled; and the bar."""
+    beside = beside_the_step()
+    return {
+        name: {
+            "step": step,
+            "beside_the_step": beside,
+            "kernels_per_token": sum(step.values()) + beside,
+            "at_most": MOST_KERNELS[name],
+        }
+        for name, step in steps.items()
+    }
 
 
 def updates(agents: Sequence[str]) -> dict[str, Any]:
@@ -65,8 +80,11 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of discriminators that have hardly learned
     machine = record.machine()  # before there seems to be a GPU
     record.machine = lambda: machine
+    cuda.replace_cuda()
+    steps = {name: fusion.compiled_step(*how) for name, how in fusion.POLICIES.items()}
     cuda.install()
-    results = {"rollouts": {name: rollouts(name) for name in POLICIES}, "updates": updates(names)}
+    found = {"rollouts": {name: rollouts(name) for name in POLICIES}, "compiled": compiled(steps)}
+    results = {**found, "updates": updates(names)}
     print(record.write("pretended-device", results))
 
 

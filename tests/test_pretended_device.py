@@ -11,14 +11,22 @@ from typing import Any
 
 import pytest
 
+from rlseq.agents import AGENTS
+from rlseq.agents.adversarial import ThroughDiscriminator
+
 ROOT = Path(__file__).parent.parent
 TRIALS = 13
 
 
 @pytest.fixture(scope="module")
 def answers() -> Any:
-    """The answers of all exercises, of one process: the guard must be loaded before torch."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.pretended.exercises"]
+    """The answers of all exercises."""
+    return answers_of("exercises")
+
+
+def answers_of(module: str) -> Any:
+    """What a module prints in a process of its own: the guard must be loaded before torch."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.pretended.{module}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if "skipped: " in answer.stderr:
@@ -62,6 +70,30 @@ def test_the_host_waits_once_for_each_rollout_of_a_batch_and_once_in_an_update(a
             assert functions(answer["collect"]) == {"_read": ROLLOUTS[agent]}, name
         if agent in ROLLOUTS:
             assert functions(answer["update"]) == {"_read": 1}, name
+
+
+def test_compiled_tokens_need_few_kernels(answers: Any) -> None:
+    """The step is compiled, the loop around it is not."""
+    steps = answers_of("fusion")
+    assert {name: sum(kernels.values()) + answers["beside"] for name, kernels in steps.items()} == {
+        "lstm": 11,
+        "transformer, 4 layers": 45,
+    }
+
+
+RECORDED = json.loads((ROOT / "benchmarks/results/pretended-device.json").read_text())["results"]
+# Rollouts of a batch, where it is not one; of a dagger and an all_action one look more (docs/guides/gpus.md).
+WAITS = {"e2e": 0, "a3c": 0, "vineppo": 2, "pg_bleu": 2, "dagger": 2, "all_action": 3}
+
+
+def test_recorded_counts_of_agents_without_a_discriminator() -> None:
+    """Of the last run of `benchmarks/pretended_device.py`."""
+    recorded = {
+        name: [sum(counts[part].values()) for part in ("collect", "update")]
+        for name, counts in RECORDED["updates"].items()
+        if not issubclass(AGENTS[name], ThroughDiscriminator)
+    }
+    assert recorded == {name: [WAITS.get(name, 1), 1] for name in recorded}
 
 
 def test_a_gradient_that_is_no_number_changes_nothing_and_is_an_error(answers: Any) -> None:

@@ -1,8 +1,8 @@
-"""`rollout(…, compile=True)`: the same steps, compiled on a CPU, or as one captured graph on a GPU.
+"""`rollout(…, compile=True)`: the same steps, compiled, and on a GPU as one captured graph.
 
-On a CPU, `torch.compile` fuses what a step does (policy, sampler, transition). It takes seconds for each
-number of rows, once in a process; parameters are read anew at every step. Where there is no compiler, the
-steps run uncompiled, after one warning.
+`torch.compile` fuses what a step does (policy, sampler, transition). It takes seconds for each number of
+rows, once in a process; parameters are read anew at every step. Where there is no compiler, the steps run
+uncompiled, after one warning.
 
 On a GPU all steps become one graph, captured once for each number of rows and steps, and replayed: nothing is
 launched from the host, and it never waits. A captured step reads its inputs at fixed addresses: where
@@ -41,14 +41,15 @@ def compiled(
     """Return `decode_loop` with the steps of a policy and a decoder, compiled or captured."""
 
     def on_any_device(env: SequenceEnv, *rest: Any) -> Decoded:
-        loop = partial(decode_loop, partial(step, policy, decode))
-        if env.device.type == "cuda":
-            with torch.cuda.device(env.device):  # whose streams capture
+        device = env.device.type
+        fused = _fused(step, device) if compiler_works(device) else step
+        loop = partial(decode_loop, partial(fused, policy, decode))
+        if device == "cuda":
+            with torch.cuda.device(env.device), compiling():  # whose streams capture
                 return replayed(loop, (policy, decode), env, rest, captured)
-        if not compiler_works(env.device.type):
+        if fused is step:
             return loop(env, *rest)
-        fused = partial(decode_loop, partial(_fused(step), policy, decode), keep_finished=True)
-        return in_whole_blocks(fused, env, *rest)
+        return in_whole_blocks(partial(loop, keep_finished=True), env, *rest)
 
     return on_any_device
 
@@ -56,9 +57,11 @@ def compiled(
 # ── torch.compile ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(1)
-def _fused(step: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(step, dynamic=False, options={"cpp_wrapper": True})  # launched from C++, not Python
+@lru_cache
+def _fused(step: Callable[..., Any], device: str) -> Callable[..., Any]:
+    if device == "cpu":  # launched from C++, not Python
+        return torch.compile(step, dynamic=False, options={"cpp_wrapper": True})
+    return torch.compile(step, dynamic=False)
 
 
 def in_whole_blocks(
@@ -72,8 +75,15 @@ def in_whole_blocks(
     """Keep blocks of rows at their size while they are written, as each size would be compiled by itself."""
     size = blocks(env.num_envs, len(env.vocab), env.device)[0].stop
     at_work = [min(-(-n // size) * size, env.num_envs) for n in at_work]
-    with quietly(), torch._dynamo.config.patch(recompile_limit=BATCH_SIZES_COMPILED):
+    with compiling():
         return loop(env, token, state, at_work, *rest)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Compile for many numbers of rows, quietly."""
+    with quietly(), torch._dynamo.config.patch(recompile_limit=BATCH_SIZES_COMPILED):
+        yield
 
 
 @contextmanager
@@ -90,9 +100,10 @@ def compiler_works(device: str) -> bool:
     """Return whether torch.compile works on a device type; warn, once, if it does not."""
     reason = compiler_error(device)
     if reason is not None:
+        captured = " and captured" if device == "cuda" else ""
         warnings.warn(
-            f"torch.compile does not work here ({reason}); "
-            "rollouts run uncompiled; install a C++ compiler, or leave compile=True out",
+            f"torch.compile does not work here ({reason}); rollouts run uncompiled{captured}; install a C++ "
+            f"compiler{' and Triton' * bool(captured)}, or leave compile=True out",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -57,7 +57,8 @@ class Episodes:
 
     def append(self, actions: Tensor, pad: int, eos: int | None) -> None:
         """Write one token `[B]` in every row that is not done, in place."""
-        self.buffer.scatter_(1, self.length.unsqueeze(1), actions.masked_fill(self.done, pad).unsqueeze(1))
+        rows = torch.arange(len(self.buffer), device=self.buffer.device)
+        self.buffer[rows, self.length] = actions.masked_fill(self.done, pad)
         self.length += ~self.done
         self.done |= self.length >= self.buffer.shape[1] - 1
         if eos is not None:

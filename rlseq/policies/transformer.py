@@ -33,6 +33,7 @@ from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
 
 CachedSource = tuple[tuple[KeysValues, ...], Tensor]  # by layer; 0 where words are, else −∞, `[B, 1, 1, S]`
+ALIGNED = 8  # the width of a mask is a multiple of it, or a GPU's fused attention copies it in every call
 TransformerState = tuple[Tensor, tuple[KeysValues, ...], CachedSource | tuple[()]]  # next place `[B]`, caches
 
 
@@ -87,7 +88,8 @@ class Transformer(TokenPolicy):
     def start(self, context: Context) -> TransformerState:
         """Read the source, if there is one, and lay out the caches."""
         rows, weight = len(context["index"]), self.head.weight
-        shape = rows, self.heads, self.words.length, self.norm.weight.shape[0] // self.heads
+        places = self.words.length + (-self.words.length % ALIGNED if weight.is_cuda else 0)
+        shape = rows, self.heads, places, self.norm.weight.shape[0] // self.heads
         # Zeros, not whatever lies there: what is masked has weight 0, but 0 · NaN is NaN.
         empty = partial(weight.new_zeros, shape, dtype=working_dtype(weight))
         caches = tuple((empty(), empty()) for _ in self.decoder)
@@ -98,11 +100,12 @@ class Transformer(TokenPolicy):
         place, caches, source = state
         x, turn = self.positions(self.embedding(token).unsqueeze(1), place.unsqueeze(1))
         x = self.dropout(x)
-        so_far = torch.arange(self.words.length, device=place.device) <= place.view(-1, 1, 1, 1)
+        places = caches[0][0].shape[2]
+        so_far = torch.arange(places, device=place.device) <= place.view(-1, 1, 1, 1)
         seen = seen_where(so_far, caches[0][0].dtype)
         # A cache seen as lines of d numbers: this word's go to lines (row · heads + head) · T + place.
         lines = torch.arange(len(x) * self.heads, device=place.device).view(len(x), -1)
-        lines = (lines * self.words.length + place.unsqueeze(1)).flatten()
+        lines = (lines * places + place.unsqueeze(1)).flatten()
         for i, layer in enumerate(self.decoder):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)

@@ -30,6 +30,7 @@ import torch
 import rlseq
 from rlseq.agents import AGENTS
 from rlseq.agents.adversarial import AdversarialRounds, ThroughDiscriminator
+from rlseq.engine.rollout import decode_loop, draw_uniforms
 from rlseq.training import checkpoint
 from tests.pretended import cuda
 
@@ -154,6 +155,25 @@ def answers(trials: list[Trial]) -> dict[str, Any]:
     return found
 
 
+def beside_the_step() -> float:
+    """Return the kernels that a token needs beside the step of a rollout, which is all that is compiled."""
+
+    def kernels(length: int) -> int:
+        env = rlseq.make("rlseq/Copy-v0", num_envs=8, seed=0, device="cuda", vocab_size=4, length=length)
+        env.begin()
+        log_probs = torch.zeros(8, device="cuda")
+        uniform = draw_uniforms(env, env.max_len)
+
+        def step(part: Any, word: Any, *_: Any) -> Any:
+            return word, (), log_probs, None
+
+        loop = partial(decode_loop, step, env, env.length, (), [8] * env.max_len, uniform)
+        (_, found), _ = counted(loop)
+        return found
+
+    return (kernels(6) - kernels(3)) / 3
+
+
 # ── graphs ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -255,9 +275,8 @@ def main() -> None:
     """Print all answers."""
     cuda.install()
     graphs = {name: asdict(captured(name.split()[0], **how)) for name, how in GRAPHS.items()}
-    json.dump(
-        {"trials": answers(TRIALS), "graphs": graphs, "broken": broken(), "gpu": gpu_script()}, sys.stdout
-    )
+    found = {"trials": answers(TRIALS), "graphs": graphs, "broken": broken(), "gpu": gpu_script()}
+    json.dump({**found, "beside": beside_the_step()}, sys.stdout)
 
 
 if __name__ == "__main__":
