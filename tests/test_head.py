@@ -115,3 +115,9 @@ def test_the_head_scores_and_values(value: bool) -> None:
     assert (seen.values is not None) == value
     if seen.values is not None:
         assert seen.values.shape == (B, T)
+
+
+def test_a_gpu_takes_larger_chunks() -> None:
+    """A chunk is several kernels, of which 10,000 states and 50,000 words took 500 chunks."""
+    rows = [head.rows_at_once(50_000, torch.device(name)) for name in ("cpu", "cuda")]
+    assert rows == [20, 335]

@@ -31,7 +31,7 @@ class LinearLogits:
         """See `rlseq.types.Logits`."""
         views: list[Logits | Tensor] = [self, *others]
         shape = self.features.shape[:2]
-        step = max(1, CHUNK // len(self.weight))
+        step = rows_at_once(len(self.weight), self.features.device)
         rows = torch.arange(shape[0] * shape[1], device=self.features.device)
 
         def chunk(rows: Tensor) -> Tensor:
@@ -268,9 +268,14 @@ class _TokenScores(torch.autograd.Function):
         return by_features, by_weight, None, None, None, None
 
 
+def rows_at_once(words: int, device: torch.device) -> int:
+    """Return the number of states whose logits are held at a time."""
+    chunk = CHUNK if device.type == "cpu" else 16 * CHUNK  # a GPU wants larger kernels
+    return max(1, chunk // words)
+
+
 def _chunks(features: Tensor, words: int) -> list[slice]:
-    chunk = CHUNK if features.device.type == "cpu" else 16 * CHUNK  # a GPU wants larger kernels
-    step = max(1, chunk // words)
+    step = rows_at_once(words, features.device)
     return [slice(start, start + step) for start in range(0, len(features), step)]
 
 
