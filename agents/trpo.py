@@ -140,7 +140,7 @@ class TRPO(A2C, SampleReuse):
                 chosen = (evaluation.log_probs * part.mask * factors).sum()
                 used = torch.autograd.grad(chosen, parameters, allow_unused=True, retain_graph=True)
                 errs = (evaluation.values - part.targets).square() / 2 * part.mask
-                error = errs.sum() / total(part.mask.sum())
+                error = errs.sum() / total(part.mask.sum()).clamp(min=1)
                 found = torch.autograd.grad(error, parameters, allow_unused=True)
                 for p, policys, own in zip(parameters, used, found, strict=True):
                     mixed = None if policys is None else total((policys != 0).int())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlseq.agents import AGENTS
-from rlseq.agents.adversarial import ThroughDiscriminator
+from rlseq.agents.adversarial import AdversarialRounds
 
 ROOT = Path(__file__).parent.parent
 TRIALS = 13
@@ -91,7 +91,7 @@ def test_recorded_counts_of_agents_without_a_discriminator() -> None:
     recorded = {
         name: [sum(counts[part].values()) for part in ("collect", "update")]
         for name, counts in RECORDED["updates"].items()
-        if not issubclass(AGENTS[name], ThroughDiscriminator)
+        if not issubclass(AGENTS[name], AdversarialRounds)
     }
     assert recorded == {name: [WAITS.get(name, 1), 1] for name in recorded}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -233,3 +234,12 @@ def test_weights_do_not_decay(tiny: Any) -> None:
     _, policy = tiny()
     with pytest.raises(ValueError, match=r"leave weight_decay at 0, got 0.1"):
         rlseq.make_agent("trpo", policy, weight_decay=0.1)
+
+
+def test_a_batch_without_a_real_action_changes_nothing() -> None:
+    env, policy = bandit(8)
+    agent, before = plain(policy), weights(policy).clone()
+    batch = agent.collect(env)
+    nowhere = torch.zeros_like(batch.mask)
+    agent.update(replace(batch, mask=nowhere, ends=nowhere))
+    assert torch.equal(weights(policy), before)

@@ -40,7 +40,7 @@ class RecordedDivergence:
 
     def __init__(self, policy: Any, parts: Sequence[Rollout]) -> None:
         self.policy = policy
-        count = total(torch.stack([part.mask.sum() for part in parts]).sum())
+        count = total(torch.stack([part.mask.sum() for part in parts]).sum()).clamp(min=1)
         self._parts = [
             (part, recorded(_logits(evaluate_frozen(policy, part))), part.mask / count) for part in parts
         ]
