@@ -19,7 +19,7 @@ from torch import Tensor
 from rlseq.types import Context, Evaluation, Logits, Rollout
 from rlseq.utils.masks import lengths_of
 
-OVERHEAD = 64  # steps of a row that take as long as a further part does beside its steps; 30 … 200 measured
+OVERHEAD = 100  # steps of a row that take as long as a further part does beside its own; 30 … 200 measured
 LEAST_SAVED = 0.15  # share of the cost that a division must save
 
 
