@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from typing_extensions import get_original_bases, is_typeddict
@@ -23,20 +24,25 @@ def descriptions(cls: type) -> dict[str, str]:
 
     The keys of a `TypedDict` are its fields.
     """
-    found: dict[str, str] = {}
     bases = _typed_dicts(cls) if is_typeddict(cls) else filter(is_dataclass, reversed(cls.__mro__))
-    for base in bases:
-        try:
-            source = textwrap.dedent(inspect.getsource(base))
-        except OSError:  # a class that was typed into an interpreter has no source
-            continue
-        (tree,), lines = ast.parse(source).body, source.splitlines()
-        assert isinstance(tree, ast.ClassDef)
-        for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                comments = re.findall(r"  # (.+)", "\n".join(lines[node.lineno - 1 : node.end_lineno]))
-                text = _string(below)
-                found[node.target.id] = " ".join((text or " ".join(comments)).split())
+    return {name: text for base in bases for name, text in _stated_in(base).items()}
+
+
+@cache
+def _stated_in(base: type) -> Mapping[str, str]:
+    """Return the text beside each field that a class states itself."""
+    try:
+        source = textwrap.dedent(inspect.getsource(base))
+    except OSError:  # a class that was typed into an interpreter has no source
+        return {}
+    found: dict[str, str] = {}
+    (tree,), lines = ast.parse(source).body, source.splitlines()
+    assert isinstance(tree, ast.ClassDef)
+    for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            comments = re.findall(r"  # (.+)", "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+            text = _string(below)
+            found[node.target.id] = " ".join((text or " ".join(comments)).split())
     return found
 
 

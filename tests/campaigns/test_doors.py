@@ -87,7 +87,7 @@ def command(
     pairs = [f"{name}={value}" for name, value in options(id, place).items()] if small else []
     words = ["train", agent, "--env", id, *(["--option", *pairs] if pairs else [])]
     words += ["--policy", POLICIES.get(id, "gru"), "hidden=8"] if small else []
-    words += ["--budget-tokens", str(BUDGET), "--evaluations", "3", "--texts", "8"]
+    words += ["--budget-tokens", str(BUDGET), "--evaluations", "2", "--texts", "8"]
     words += [part for name, number in shorter(agent).items() for part in (f"--{name}", str(number))]
     whole, stopped = str(place / "whole"), str(place / "stopped")
     status, _, err = typed([*words, "--out", whole])
