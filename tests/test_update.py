@@ -14,7 +14,7 @@ from rlseq.agents.grpo import returns_differ
 from rlseq.agents.ppo import AdaptiveKL
 from rlseq.engine.decode import Greedy
 from rlseq.engine.rollout import rollout
-from rlseq.policy_gradient.baselines import MovingAverage, Regression, none
+from rlseq.policy_gradient.baselines import GreedyReturn, MovingAverage, Regression, none
 from rlseq.policy_gradient.credit import Completions
 from rlseq.policy_gradient.losses import per_token
 from rlseq.utils.masks import at_last
@@ -179,14 +179,17 @@ def test_an_update_of_plain_descent_follows_the_gradient_clipped(tiny: Any) -> N
 
 
 def test_each_text_is_compared_with_the_greedy_text_of_its_own_context(tiny: Any) -> None:
+    """It is written in the batch of the samples, or after them where an agent writes in its own way."""
     env, policy = tiny(rows=16)
     agent = SCST(policy, samples=4)
     for _ in range(4):
         batch = agent.collect(env)
         items = batch.context["index"]
         best = rollout(policy, env.replace(), decode=Greedy(), index=items).returns
-        assert batch.greedy is not None
-        torch.testing.assert_close(batch.greedy, best)
+        after = GreedyReturn().prepare(replace(batch, greedy=None), policy, env)
+        for greedy in (batch.greedy, after.greedy):
+            assert greedy is not None
+            torch.testing.assert_close(greedy, best)
         if len(set(items.tolist())) > 1 and len(set(best.tolist())) > 1:
             return
     pytest.fail("all contexts were alike")

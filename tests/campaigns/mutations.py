@@ -272,9 +272,8 @@ MUTATIONS = [
         (
             "greedy-all-rows",
             "rlseq/policy_gradient/baselines.py",
-            'samples of a context."""\n        index = batch.context["index"][:: batch.samples]',
-            'samples of a context."""\n        index = batch.context["index"][: len(batch.actions) '
-            "// batch.samples]",
+            'return batch\n        index = batch.context["index"][:: batch.samples]',
+            'return batch\n        index = batch.context["index"][: len(batch.actions) // batch.samples]',
             "update",
         ),
         # ── returns and credit ──
@@ -324,7 +323,7 @@ MUTATIONS = [
         (
             "per-text-sum",
             "rlseq/policy_gradient/losses.py",
-            "mask / mask.sum(1, keepdim=True).clamp(min=1) / this_rank().all(len(mask))",
+            "mask / mask.sum(1, keepdim=True).clamp(min=1) / _of_all(mask, len(mask))",
             "mask / mask.sum(1, keepdim=True).clamp(min=1)",
             "losses objectives",
         ),
@@ -663,11 +662,11 @@ MUTATIONS = [
             "return -ratio_weighted(evaluation.log_probs, batch.log_probs, batch.advantages)",
             "trpo",
         ),
-        ("trpo-any-step", "agents/trpo.py", "if after < before and moved", "if moved", "trpo"),
+        ("trpo-any-step", "agents/trpo.py", "(after < before) & (moved", "(moved", "trpo"),
         (
             "trpo-beyond",
             "agents/trpo.py",
-            " and moved <= self.kl_target",
+            " & (moved <= self.kl_target)",
             "",
             "trpo",
         ),
