@@ -155,6 +155,20 @@ def matmul() -> str:
     return text
 
 
+def padding() -> str:
+    """Return what scoring and differentiating a real word costs with padding and without."""
+    text = ""
+    for run in runs("padding"):
+        rows = [
+            [name, f"{found['none']:.1f}", f"{found['much']:.1f}", f"{found['ratio']:.2f}"]
+            for name, found in run["results"]["microseconds"].items()
+        ]
+        share = f"{100 * run['results']['share']:.0f} % padding"
+        head = ["µs for a real word", "no padding", share, "ratio"]
+        text += markdown(head, rows) + f"\n{origin(run).strip()}\n"
+    return text
+
+
 def updates() -> str:
     """Return the seconds of whole updates, the ratio to those of the commit before, and the floor."""
     text = ""
