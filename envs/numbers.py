@@ -84,7 +84,8 @@ class Numbers(SequenceEnv):
 
     def contexts(self, index: Tensor) -> dict[str, Tensor]:
         """Return sources, and the one reference of each."""
-        return {name: value.to(self.device) for name, value in self.corpus.encoded(index).items()}
+        made = self.corpus.encoded(index).items()
+        return {name: value.to(self.device, non_blocking=True) for name, value in made}  # the host goes on
 
     def as_source(self, source: str) -> str:
         """Return a number's words; where there are several languages, one of them is named before."""

@@ -72,6 +72,12 @@ def test_the_host_waits_once_for_each_rollout_of_a_batch_and_once_in_an_update(a
             assert functions(answer["update"]) == {"_read": 1}, name
 
 
+def test_metrics_wait_at_most_once(answers: Any) -> None:
+    """Self-BLEU, whose references are the texts of the batch, is computed on the host."""
+    waits = {name: functions(found) for name, found in answers["rewards"].items()}
+    assert waits == {"bleu": {"_read": 1}, "self_bleu": {"judge": 1, "_read": 1}}
+
+
 def test_compiled_tokens_need_few_kernels(answers: Any) -> None:
     """The step is compiled, the loop around it is not."""
     steps = answers_of("fusion")

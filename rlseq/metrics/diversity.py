@@ -175,16 +175,17 @@ class SelfBLEU(SetMetric):
         """Return BLEU of each row, [N], in one pass: of each n-gram only the two largest counts matter."""
         if len(ids) < 2:
             raise ValueError(f"SelfBLEU compares sequences with each other, got {len(ids)}")
+        device, ids = ids.device, ids.cpu()  # where a trie is made; one wait, not one for each order
         root = torch.zeros(len(ids), dtype=torch.int64)
-        trie, levels = Trie.grow(ids.cpu(), root, 1, self.order)
+        trie, levels = Trie.grow(ids, root, 1, self.order)
         matches = []
         for level, seen in zip(levels, repeats(ids, self.order), strict=True):
-            most = _most_elsewhere(level.to(ids.device), seen, trie.nodes)
-            matches.append((seen < most).sum(1))
+            matches.append((seen < _most_elsewhere(level, seen, trie.nodes)).sum(1))
         length = (ids >= 0).sum(1)
-        ngrams = (length[:, None] - torch.arange(self.order, device=ids.device)).clamp(min=0)
+        ngrams = (length[:, None] - torch.arange(self.order)).clamp(min=0)
         stats = [torch.stack(matches, -1), ngrams, length, _closest_other(length)]
-        return self.definition.scale * self.definition.sentence(*(s.to(self.dtype) for s in stats))
+        score = self.definition.scale * self.definition.sentence(*(s.to(self.dtype) for s in stats))
+        return score.to(device, non_blocking=True)
 
     def settings(self) -> dict[str, object]:
         """Return order, definition and scale."""

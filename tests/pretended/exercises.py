@@ -155,6 +155,15 @@ def answers(trials: list[Trial]) -> dict[str, Any]:
     return found
 
 
+def waits_of_reward(reward: str) -> Waits:
+    """Return what the host waits for in a rollout whose texts earn a metric."""
+    env = rlseq.make("rlseq/G2P-v0", num_envs=8, seed=0, device="cuda", reward=reward)
+    policy = rlseq.make_policy("gru", env, **SIZES)
+    rlseq.rollout(policy, env)  # which fits the metric
+    (waits, _), _ = counted(lambda: rlseq.rollout(policy, env))
+    return waits
+
+
 def beside_the_step() -> float:
     """Return the kernels that a token needs beside the step of a rollout, which is all that is compiled."""
 
@@ -276,7 +285,8 @@ def main() -> None:
     cuda.install()
     graphs = {name: asdict(captured(name.split()[0], **how)) for name, how in GRAPHS.items()}
     found = {"trials": answers(TRIALS), "graphs": graphs, "broken": broken(), "gpu": gpu_script()}
-    json.dump({**found, "beside": beside_the_step()}, sys.stdout)
+    rewards = {name: waits_of_reward(name) for name in ("bleu", "self_bleu")}
+    json.dump({**found, "beside": beside_the_step(), "rewards": rewards}, sys.stdout)
 
 
 if __name__ == "__main__":
