@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rlseq.engine.decode import acting_logits
-from rlseq.policies.matmul import affine, product, product_of_columns
+from rlseq.policies.matmul import ROUND, affine, product, product_of_columns
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, WordsRead
 from rlseq.utils.masks import lengths_of
@@ -71,9 +71,8 @@ def _logits(view: Logits | Tensor, rows: Tensor) -> Tensor:
 CHUNK = 1 << 20  # logits held at a time, 4 MiB: a processor's caches hold them; measured best of 2^18 … 2^22
 
 
-KEPT_PROBABILITIES = (
-    1 << 24
-)  # probabilities of a batch that are kept for the backward pass, 64 MiB; otherwise made again
+# Numbers that are kept for the backward pass, 64 MiB; of larger batches they are made again.
+KEPT_PROBABILITIES = 1 << 24
 
 
 class Head(nn.Module):
@@ -276,6 +275,8 @@ def rows_at_once(words: int, device: torch.device) -> int:
 
 def _chunks(features: Tensor, words: int) -> list[slice]:
     step = rows_at_once(words, features.device)
+    if features.device.type == "cpu" and step > ROUND:  # so that only the last chunk has a shape of its own
+        step -= step % ROUND
     return [slice(start, start + step) for start in range(0, len(features), step)]
 
 

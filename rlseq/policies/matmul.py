@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST = 1 << 20  # multiplications from which oneDNN's larger cost of a call does not matter
+ROUND = 32  # numbers of rows are multiples of it
 _torch: Any = torch  # whose functions below have no types
 AVAILABLE = _torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
@@ -44,6 +45,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     """Return aᵀ b: oneDNN copies the transposed first matrix, so that is the smaller."""
+    if _is_large(a.t(), b.t()):
+        a, b = _rounded(a), _rounded(b)
     return affine(a.t(), b.t()) if a.shape[1] <= b.shape[1] else affine(b.t(), a.t()).t()
 
 
@@ -104,8 +107,17 @@ torch.library.register_fake("rlseq::affine", _shape, lib=_LIBRARY)
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor = torch.ops.rlseq.affine(_dense(x), _dense(weight), bias)
-    return found
+    found: Tensor = torch.ops.rlseq.affine(_dense(_rounded(x)), _dense(weight), bias)
+    return found[: len(x)]
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """Return a matrix with rows of zeros up to a multiple of ROUND, where these are few.
+
+    oneDNN makes code for every new shape, which takes as long as the product of some hundred rows.
+    """
+    spare = -len(x) % ROUND
+    return F.pad(x, (0, 0, 0, spare)) if 0 < spare * 8 <= len(x) else x
 
 
 def _dense(x: Tensor) -> Tensor:
