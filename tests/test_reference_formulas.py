@@ -147,6 +147,28 @@ def maxrl(texts: Texts, batch: Any) -> Tensor:
     return total(loss) / len(texts)
 
 
+def dapo(overlong: int) -> Formula:
+    """Yu et al. 2025, eq. 8, 9, 11 and 13: of groups that differ, a mean over all tokens, clipped apart.
+
+    The penalty of length is 0 up to 3 − overlong tokens of 3, and falls to −1; 0 for none.
+    """
+
+    def formula(texts: Texts, batch: Any) -> Tensor:
+        terms = []
+        for group in groups(batch):
+            r = (long(batch.actions, batch.mask, None) + large(batch.actions, batch.mask, None)).tolist()
+            r = [r[i] - (max(len(texts[i]) - 3 + overlong, 0) / overlong if overlong else 0) for i in group]
+            mean = sum(r) / K
+            spread = math.sqrt(sum((x - mean) ** 2 for x in r) / (K - 1)) + 1e-4
+            if len(set(r)) > 1:
+                for i, x in zip(group, r, strict=True):
+                    old, a = batch.log_probs[i].tolist(), (x - mean) / spread
+                    terms += [clipped(lp, old[t], a, 0.2, 0.35) for t, lp in enumerate(texts[i])]
+        return -total(terms) / len(terms)
+
+    return formula
+
+
 def gdpo(texts: Texts, batch: Any) -> Tensor:
     """Liu et al. 2026: every metric standardised in its group, the sum whitened over the batch."""
     credit = []
@@ -284,6 +306,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Formula]] = {
     "pass@2 of 4": ("reinforce", {"credit": PassAtK(2), "baseline": "none"}, best_of(2)),
     "pass@4": ("reinforce", {"credit": PassAtK(), "baseline": "none"}, best_of(4)),
     "maxrl": ("grpo", {"scale": "by_mean", "kl": 0.0}, maxrl),
+    "dapo": ("dapo", {"clip_high": 0.35}, dapo(0)),
+    "dapo, overlong": ("dapo", {"clip_high": 0.35, "overlong": 2}, dapo(2)),
     "gdpo": ("reinforce", {"credit": "per_metric", "baseline": "none", "scale": "by_batch"}, gdpo),
     "dpo": ("dpo", {"beta": BETA}, dpo(returns_of)),
     "mbr-dpo": ("dpo", {"beta": BETA, "credit": CONSENSUS}, dpo(agreement)),
