@@ -91,6 +91,11 @@ def test_what_is_no_molecule_is_refused_with_the_reason(text: str, why: str) -> 
         read_smiles(text)
 
 
+def test_a_ring_of_thousands_of_atoms_is_read() -> None:
+    """As a line of a hostile file may hold one, whose double bonds are placed one after the other."""
+    assert len(read_smiles(f"c1{'c' * 2998}c1").atoms) == 3000
+
+
 def test_molecules_of_the_grammar_are_valid_different_and_not_all_alike() -> None:
     texts = [pair.target for pair in toy_molecules()]
     assert len(set(texts)) == len(texts)

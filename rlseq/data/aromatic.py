@@ -61,12 +61,16 @@ def can_alternate(must: Collection[int], may: Collection[int], bonds: Iterable[E
 
 def _placed(must: frozenset[int], free: frozenset[int], near: Mapping[int, set[int]]) -> bool:
     """Return whether every atom that must be paired can be, with a free neighbour; needs few, comes first."""
-    if not must:
-        return True
-    if must == free and len(free) % 2:
-        return False
-    atom = min(must, key=lambda one: len(near[one] & free))
-    return any(_placed(must - {atom, other}, free - {atom, other}, near) for other in near[atom] & free)
+    waiting = [(must, free)]  # without recursion, as a ring may have thousands of atoms
+    while waiting:
+        must, free = waiting.pop()
+        if not must:
+            return True
+        if must == free and len(free) % 2:
+            continue
+        atom = min(must, key=lambda one, free=free: len(near[one] & free))
+        waiting += [(must - {atom, other}, free - {atom, other}) for other in near[atom] & free]
+    return False
 
 
 def _connected(near: Mapping[int, set[int]]) -> Iterator[frozenset[int]]:
