@@ -127,6 +127,15 @@ def test_a_run_is_trained_scored_and_used(run: str, capsys: Any) -> None:
     assert float(lines[0][1]) >= float(lines[1][1])
 
 
+def test_a_setting_of_another_decoding_is_refused(run: str, capsys: Any) -> None:
+    assert typed("evaluate", run, "--temperature", "0.5") == 2
+    assert "--decode greedy has no setting --temperature; leave it out" in capsys.readouterr().err
+    assert typed("generate", run, "a b c", "--n", "7", "--top-k", "2") == 2
+    assert "--decode beam has no setting --top-k; leave it out, or take" in capsys.readouterr().err
+    assert typed("generate", run, "a b c", "--n", "7", "--decode", "sample", "--top-k", "2") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
 def test_minimum_bayes_risk_is_tested_with_settings(run: str, capsys: Any) -> None:
     mbr = ("evaluate", run, "--decode", "mbr", "--texts", "4", "--samples")
     assert typed(*mbr, "2") == 2
@@ -324,6 +333,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("train", "scst", "--env", "rlseq/Enumerable-v0", "--metrics", "bleu"), "cannot have the metric 'bleu'"),
     (("train", "scst", "--env", "rlseq/Copy-v0", "--option", "lenght=3"), "did you mean 'length'"),
     (("train", "scst", *TASK, "--config", "nothing.yaml"), "nothing.yaml"),
+    (("train", "mle", *TASK, "--epochs", "2"), "mle has no setting epochs; leave it out, or take an agent"),
+    (("train", "scst", *TASK, "--no-overlap"), "scst has no setting overlap; leave it out, or take"),
     (("train", "rloo", *TASK, "--samples", "3"), "samples=3 texts of each context must divide"),
     (
         ("train", "mle", *NUMBERS, "--option", "split=test"),

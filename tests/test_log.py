@@ -18,7 +18,7 @@ import torch
 
 import rlseq
 from rlseq.training.alarms import ALARMS, Alarm
-from rlseq.utils.files import locked, read_sealed, sign
+from rlseq.utils.files import locked, read_sealed, sign, write_sealed
 
 TASK: dict[str, Any] = {"num_envs": 8, "items": 20, "length": 3}
 
@@ -293,6 +293,12 @@ def of_another_version(folder: Path) -> None:
     path.write_text(path.read_text("utf-8").replace("rlseq.run/4", "rlseq.run/9"), "utf-8")
 
 
+def of_an_agent_with_more_settings(folder: Path) -> None:
+    config = read_sealed(folder / "config.json")
+    config["agent"]["removed"] = 1
+    write_sealed(folder / "config.json", config)
+
+
 REFUSALS: list[tuple[str, Callable[[Path], Any], dict[str, Any]]] = [
     ("another configuration", lambda folder: None, {"hyper": {"lr": 0.5}}),
     ("already holds a run", lambda folder: None, {"resume": False}),
@@ -304,6 +310,7 @@ REFUSALS: list[tuple[str, Callable[[Path], Any], dict[str, Any]]] = [
     (r"metrics\.jsonl cannot be read", lambda folder: (folder / "metrics.jsonl").unlink(), {}),
     (r"config\.json", lambda folder: flip(folder / "config.json"), {}),
     ("another version of rlseq", of_another_version, {}),
+    (r"another version of \w+, with the settings removed;", of_an_agent_with_more_settings, {}),
 ]
 
 

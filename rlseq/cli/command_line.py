@@ -274,7 +274,8 @@ def _generate(
     """
     from rlseq.cli.testing import generate
 
-    decoding = replace(decoding, width=max(decoding.width, n))
+    if decode == "beam":
+        decoding = replace(decoding, width=max(decoding.width, n))
     generate(run, texts, n, decode, decoding, best, too_long)
 
 

@@ -85,11 +85,25 @@ def say_tested(id: str, env: Any, texts: int | None, other: str = "") -> None:
 
 
 def _decoder(model: Model, name: str, given: Decoding) -> Any:
-    """Return a decoder by name with those of the settings that it has."""
+    """Return a decoder by name with its settings; refuse settings that it does not have."""
     decoder: Any = pick(DECODERS, name, "decoder")
+    _check_decoding(name, given)
     reward = model.run.options.get("reward")
     typed = {**vars(given), "utility": given.utility or (reward if isinstance(reward, str) else "")}
     return replace(decoder, **{f.name: typed[f.name] for f in fields(decoder) if f.name in typed})
+
+
+def _check_decoding(name: str, given: Decoding) -> None:
+    """Refuse a setting that was typed for another decoding, as it would change nothing."""
+    decoders: dict[str, Any] = {**DECODERS}
+    having = {decoding: {each.name for each in fields(decoder)} for decoding, decoder in decoders.items()}
+    for each in fields(given):
+        if each.name not in having[name] and getattr(given, each.name) != each.default:
+            others = " or ".join(decoding for decoding, names in having.items() if each.name in names)
+            flag = each.name.replace("_", "-")
+            raise ValueError(
+                f"--decode {name} has no setting --{flag}; leave it out, or take --decode {others}"
+            )
 
 
 def _say_changed(run: Path, model: Model) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -51,7 +51,9 @@ def train(name: str, words: Sequence[str]) -> None:
     import_modules(found.get("imports", ()))
     cls = pick(AGENTS, name, "agent")
     form_of_train = _form(cls)
-    check_setting_names(path, found, [field.name for field in fields(form_of_train)])
+    known = [field.name for field in fields(form_of_train)]
+    _check_agent_has(name, known, [*found, *_flag_names(words)])
+    check_setting_names(path, found, known)
     text = (cls.__doc__ or "").split("\n")[0] + f"\n\n{ABOUT_CONFIG}"
     start, tuned = _start_and_tuned(name, words, found)
     suited = tuned.hyper(name, after_likelihood=start is not None)
@@ -101,6 +103,23 @@ def _form(cls: type) -> Any:
         flags(TrainConfig, FLAGS_OF_TRAINING, NO_FLAGS_OF_TRAINING),
         flags(cls, {}, without=("policy",)),
     )
+
+
+def _flag_names(words: Sequence[str]) -> list[str]:
+    """Return the names of the settings whose flags were typed."""
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags]
+
+
+def _check_agent_has(name: str, known: Collection[str], given: Iterable[str]) -> None:
+    """Refuse a setting that other agents have, and this one does not."""
+    for setting in given:
+        having = [other for other, cls in AGENTS.items() if setting in {field.name for field in fields(cls)}]
+        if having and setting not in known:
+            raise ValueError(
+                f"{name} has no setting {setting}; leave it out, or take an agent that has it: "
+                f"{', '.join(having)}"
+            )
 
 
 def _job(name: str, given: Any, start: Model | None, tuned: TunedSettings) -> RunConfig:

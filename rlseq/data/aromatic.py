@@ -68,7 +68,7 @@ def _placed(must: frozenset[int], free: frozenset[int], near: Mapping[int, set[i
             return True
         if must == free and len(free) % 2:
             continue
-        atom = min(must, key=lambda one, free=free: len(near[one] & free))
+        atom = min((len(near[one] & free), one) for one in must)[1]
         waiting += [(must - {atom, other}, free - {atom, other}) for other in near[atom] & free]
     return False
 

@@ -50,12 +50,23 @@ def configuration(folder: Path) -> Json:
 def check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose run is of another configuration."""
     there = configuration(folder)
+    _check_settings_remain(folder, there["agent"], config["agent"])
     parts = [part for part in CHECKED_PARTS if config.get(part) is not None]  # a call from Python has no run
     differ = "\n  ".join(line for part in parts for line in differences(there.get(part), config[part], part))
     if differ:
         raise ValueError(
             f"{folder} holds a run of another configuration:\n  {differ}\n"
             "change it back, or write to another folder"
+        )
+
+
+def _check_settings_remain(folder: Path, there: Json, here: Json) -> None:
+    """Refuse a run whose agent had settings that it no longer has, which nobody can change back."""
+    removed = sorted(there.keys() - here.keys())
+    if removed and there["class"] == here["class"]:
+        raise ValueError(
+            f"{folder} was made by another version of {here['class']}, with the settings "
+            f"{', '.join(removed)}; to resume it, use that version, or write to another folder"
         )
 
 
