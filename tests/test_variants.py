@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import rlseq
@@ -16,8 +18,8 @@ from rlseq.agents import CISPO, DPPO, GMPO, GRPO, GSPO, SAPO
 from rlseq.engine.rollout import evaluate_actions
 from rlseq.policy_gradient import losses
 from rlseq.policy_gradient.baselines import CompletedValue, OptimalToken, OptimalValue, length_weighted
-from rlseq.policy_gradient.credit import PassAtK
-from rlseq.policy_gradient.exact import expected_gradient, gradient
+from rlseq.policy_gradient.credit import Consensus, PassAtK
+from rlseq.policy_gradient.exact import every_batch, expected_gradient, gradient, mean_gradient
 from rlseq.policy_gradient.factors import by_mean
 from rlseq.policy_gradient.losses import per_sequence
 from rlseq.types import Context
@@ -189,6 +191,30 @@ def test_reinforce_pp_and_opo_follow_their_advantages(tiny: Any) -> None:
         assert tiny.error(expected_gradient(agent, env), whole.slopes(policy, total)) < EQUAL
 
 
+def test_reinforce_pp_with_a_baseline_follows_its_advantages(tiny: Any) -> None:
+    """Of all batches of two groups: R less the mean of its group, whitened over the tokens of both groups."""
+    env, policy = tiny(vocab_size=2, length=2)
+    hyper = {"samples": 2, "baseline": "group_mean", "kl_reward": 0.0}
+    agent: Any = rlseq.make_agent("reinforce_pp", policy, **hyper)
+    whole, total = tiny.whole(policy, env), torch.zeros(())
+    p, returns = whole.log_p.view(whole.shape), whole.rewards.sum(1).view(whole.shape).tolist()
+    lengths = whole.mask.sum(1).tolist()
+    groups = list(product(range(env.size), *[range(whole.shape[1])] * 2))
+    for batch in product(groups, groups):
+        chance, leads, ways, counts = torch.ones(()), [], [], []
+        for item, *group in batch:
+            chance = chance * p[item, group].detach().sum().exp() / env.size
+            mean = (returns[item][group[0]] + returns[item][group[1]]) / 2
+            leads += [returns[item][i] - mean for i in group]
+            ways += [p[item, i] for i in group]
+            counts += [lengths[i] for i in group]
+        centre = sum(n * a for n, a in zip(counts, leads, strict=True)) / sum(counts)
+        spread = sum(n * (a - centre) ** 2 for n, a in zip(counts, leads, strict=True)) / sum(counts)
+        for a, log_p in zip(leads, ways, strict=True):
+            total = total + chance * (a - centre) / (spread**0.5 + 1e-8) / sum(counts) * log_p
+    assert tiny.error(expected_gradient(agent, env, rows=4), whole.slopes(policy, total)) < EQUAL
+
+
 def test_opo_weighs_returns_by_lengths(tiny: Any) -> None:
     env, policy = tiny(rows=24)
     agent: Any = rlseq.make_agent("reinforce", policy, samples=4, baseline="length_weighted")
@@ -223,6 +249,29 @@ def test_the_optimal_token_baseline_weighs_returns_by_squared_scores(tiny: Any) 
             alone = sum(w > 0 for w in weights) < 2
             b = sum(w * float(returns[j, t]) for w, j in zip(weights, group, strict=True)) / sum(weights)
             assert float(found[i, t]) == pytest.approx(0.0 if alone else b, abs=1e-5)
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_the_optimal_token_baseline_follows_its_advantages(tiny: Any, samples: int) -> None:
+    """Σ (R − b of each token) log π over all groups, b held fixed; not E[R], as b holds the text itself."""
+    env, policy = tiny(vocab_size=2)
+    agent = rlseq.make_agent("reinforce", policy, samples=samples, baseline="optimal_token")
+    whole, total = tiny.whole(policy, env), torch.zeros(())
+    norms = (F.one_hot(whole.tokens, 2) - whole.logits.detach().softmax(2)).square().sum(2) * whole.mask
+    norms, reach = norms.cumsum(1).view(*whole.shape, -1).tolist(), whole.mask.view(*whole.shape, -1).tolist()
+    log_probs, returns = whole.log_probs.view(*whole.shape, -1), whole.rewards.sum(1).view(whole.shape)
+    for item, *group in product(range(env.size), *[range(whole.shape[1])] * samples):
+        chance = log_probs[item, group].detach().sum().exp() / env.size
+        for t in range(env.max_len):
+            there = [i for i in group if reach[item][i][t]]
+            weights, paid = [norms[item][i][t] for i in there], returns[item, there].tolist()
+            b = sum(w * r for w, r in zip(weights, paid, strict=True)) / max(sum(weights), 1e-8)
+            b = b if len(there) > 1 else 0.0
+            for i, r in zip(there, paid, strict=True):
+                total = total + chance * (r - b) / samples * log_probs[item, i, t]
+    got = expected_gradient(agent, env)
+    assert tiny.error(got, whole.slopes(policy, total)) < EQUAL
+    assert tiny.error(got, gradient(policy, env)) > WRONG
 
 
 def paid_or_not(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -291,20 +340,43 @@ def test_gdpo_standardises_each_metric_before_the_sum(tiny: Any) -> None:
         torch.testing.assert_close(batch.advantages[i : i + 5, 0], wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [2, 3])
+def test_gdpo_follows_the_sum_of_what_each_metric_pays_standardised(tiny: Any, samples: int) -> None:
+    """The sum over metrics of Σ p(group) (r − mean) / s · log π, each metric alone; r and s held fixed."""
+    env, policy = tiny(vocab_size=2)
+    metrics = {"table": env.look_up, "large": lambda tokens, mask, context: 100.0 * mask.sum(1)}
+
+    def standardised(p: Tensor, q: Tensor, r: list[float]) -> Tensor:
+        mean = sum(r) / samples
+        spread = math.sqrt(sum((x - mean) ** 2 for x in r) / (samples - 1)) + 1e-4
+        return -sum(((x - mean) / spread * p[i] for i, x in enumerate(r)), torch.zeros(())) / samples
+
+    alone = []
+    for name, metric in metrics.items():
+        env.parts = {name: metric}
+        alone.append(over_groups(tiny, policy, env, policy, standardised, samples))
+    wanted = {name: alone[0][name] + alone[1][name] for name in alone[0]}
+    env.parts = metrics
+    agent = rlseq.make_agent("reinforce", policy, samples=samples, credit="per_metric", baseline="none")
+    assert tiny.error(expected_gradient(agent, env), wanted) < EQUAL
+    assert tiny.error(over_groups(tiny, policy, env, policy, standardised, samples), wanted) > WRONG
+
+
 # ── pairs, regressions, completions ──────────────────────────────────────────────────────────────────────
 
 
 def over_groups(
-    tiny: Any, policy: Any, env: Any, anchor: Any, loss: Callable[..., Tensor]
+    tiny: Any, policy: Any, env: Any, anchor: Any, loss: Callable[..., Tensor], samples: int = 3
 ) -> dict[str, Tensor]:
-    """−∇ Σ p(group) · loss(log p, log p of the anchor, returns) over all groups of three, held fixed."""
+    """−∇ Σ p(group) · loss(log p, log p of the anchor, returns) over all groups, whose p is held fixed."""
     ours, theirs = tiny.whole(policy, env), tiny.whole(anchor, env)
     p, q = ours.log_p.view(ours.shape), theirs.log_p.detach().view(ours.shape)
     returns, total = ours.rewards.sum(1).view(ours.shape), torch.zeros(())
     for item in range(env.size):
-        for group in torch.cartesian_prod(*[torch.arange(ours.shape[1])] * 3).tolist():
-            chance = p[item, group].detach().sum().exp() / env.size
-            total = total - chance * loss(p[item, group], q[item, group], returns[item, group].tolist())
+        for group in product(range(ours.shape[1]), repeat=samples):
+            rows = list(group)
+            chance = p[item, rows].detach().sum().exp() / env.size
+            total = total - chance * loss(p[item, rows], q[item, rows], returns[item, rows].tolist())
     slopes: dict[str, Tensor] = ours.slopes(policy, total)
     return slopes
 
@@ -335,6 +407,20 @@ def test_dpo_and_cpo_follow_the_likelihood_of_preferences(tiny: Any) -> None:
         agent, policy, env, anchor = paired(tiny, name, **hyper)
         wanted = over_groups(tiny, policy, env, anchor, loss)
         assert tiny.error(expected_gradient(agent, env), wanted) < EQUAL
+
+
+def test_mbr_dpo_follows_the_likelihood_of_preferences_by_consensus(tiny: Any) -> None:
+    """Of texts of no, one and two equal words: as many edits are between two as one has more words."""
+    agent, policy, env, anchor = paired(tiny, "dpo", credit=Consensus("edit_distance"))
+    env.parts = {"words": lambda tokens, mask, context: (tokens * mask).sum(1).float()}
+
+    def dpo(p: Tensor, q: Tensor, r: list[float]) -> Tensor:
+        agreed = [-sum(abs(x - y) for y in r) for x in r]
+        best, worst = agreed.index(max(agreed)), agreed.index(min(agreed))
+        lead = 0.5 * (p[best] - q[best]) - 0.5 * (p[worst] - q[worst])
+        return torch.log1p(torch.exp(-lead)) if best != worst else torch.zeros(())
+
+    assert tiny.error(expected_gradient(agent, env), over_groups(tiny, policy, env, anchor, dpo)) < EQUAL
 
 
 def test_pairs_that_tie_are_left_out_and_counted(tiny: Any) -> None:
@@ -395,6 +481,18 @@ def test_vineppo_credits_a_word_with_the_change_of_value(tiny: Any) -> None:
         torch.testing.assert_close(batch.advantages[i, :n], wanted, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="pass credit=Completions"):
         rlseq.make_agent("reinforce", policy, baseline="completed_value").collect(env)
+
+
+def test_vineppo_follows_the_expected_reward(tiny: Any) -> None:
+    """To rounding with the worth of prefixes in place of completions; near it with many completions."""
+    env, policy = tiny()
+    agent: Any = rlseq.make_agent("vineppo", policy, completions=1000, baseline=CompletedValue(1000))
+    wanted, whole = gradient(policy, env), tiny.whole(policy, env)
+    batch, chance = every_batch(agent, env, 1)
+    assert tiny.error(mean_gradient(agent, batch, chance), wanted) < 0.1  # 0.03 with this seed
+    credit, values = (whole.of(batch, worth) for worth in (whole.actions_worth(), whole.states_worth()))
+    exact = replace(batch, credit=credit, values=values)
+    assert tiny.error(mean_gradient(agent, exact, chance), wanted) < EQUAL
 
 
 @pytest.mark.parametrize(
