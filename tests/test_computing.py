@@ -90,6 +90,15 @@ def test_bfloat16_reaches_rollouts_completions_and_likelihood(monkeypatch: pytes
         assert rlseq.complete(agent.policy, env, batch, samples=1).behaviour.autocast is torch.bfloat16
 
 
+def test_a_loop_of_one_s_own_enters_the_context() -> None:
+    """As otherwise it would compute in float32, and say nothing."""
+    agent, env = agent_of(autocast="bfloat16")
+    with pytest.raises(RuntimeError, match=r"with agent\.computing\(\): agent\.update"):
+        agent.update(agent.collect(env))
+    with agent.computing():
+        assert agent.update(agent.collect(env))["loss"].isfinite()
+
+
 def test_auto_leaves_open_what_the_device_may_gain_from() -> None:
     assert ways("auto", "off", "cpu") == [Computing(), Computing(rollout=True)]
     assert ways("auto", "off", "cuda")[-1] == Computing(rollout=True, learning=True)

@@ -192,7 +192,9 @@ def test_a_sum_of_rewards_is_one_score(tmp_path: Path, monkeypatch: pytest.Monke
         assert tested[asked] == pytest.approx(tested["reward"], abs=1e-5)
         assert tested["reward"] > tested["distinct_2"] > 0, "a part, with its weight"
     assert f"{asked} ↑" in rlseq.Fit(Path("typed"), found).page.read_text("utf-8")
+    assert "update 1 " in capsys.readouterr().err
     again = rlseq.fit("pairs.tsv", out="called", reward=asked, quiet=True, **SMALL)
+    assert "update 1 " not in capsys.readouterr().err
     assert again.results["test"] == found["test"]
 
 

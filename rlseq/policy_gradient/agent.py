@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rlseq.engine.computing import OFF, Autocast, Compile, Trial, computing, ways, why_not
+from rlseq.engine.computing import OFF, UNSTATED, Autocast, Compile, Trial, computing, now, ways, why_not
 from rlseq.policy_gradient.diagnostics import merge_metrics
 from rlseq.types import Metrics, Rollout, SteppedEnv
 from rlseq.utils.arguments import (
@@ -162,6 +162,14 @@ class Agent(ABC):
             with computing(self.trial.way), self.trial.timed():
                 yield
 
+    def _check_entered(self) -> None:
+        """Refuse an update that is not made as `compile` and `autocast` say."""
+        if self.trial is not None and now() is UNSTATED:
+            raise RuntimeError(
+                f"compile={self.compile!r} and autocast={self.autocast!r} act in a context only; write "
+                "`with agent.computing(): agent.update(agent.collect(env))`"
+            )
+
     def check_computing(self, env: Any) -> None:
         """Refuse `compile` and `autocast` on a task without words, where they do nothing."""
         if self.trial is not None and isinstance(env, SteppedEnv):
@@ -209,6 +217,7 @@ class Agent(ABC):
 
     def step(self, parts: Iterable[Rollout]) -> Metrics:
         """Take one gradient step on the sum of the losses of the parts of a batch."""
+        self._check_entered()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for parameter in parameters:
             parameter.grad = None

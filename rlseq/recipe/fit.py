@@ -313,7 +313,9 @@ class _Fitting:
             policy.load_state_dict(weights)
             env, dev = plan.task("train", plan.rows), plan.task("dev", 250)
             folder = self.folder / "stages" / name
-            run = train_on_reward(make_one(policy), env, dev, folder, updates, texts.dev)
+            run = train_on_reward(
+                make_one(policy), env, dev, folder, updates, texts.dev, quiet=self.config.quiet
+            )
             stages[name] = {
                 "weights": deepcopy(policy.state_dict()),
                 "earned": run["best"]["reward"],

@@ -112,7 +112,13 @@ def scores_of(scores: Mapping[str, float], number: int) -> list[float]:
 
 
 def train_on_reward(
-    agent: Any, env: Any, dev: Any, folder: Path, updates: int, eval_texts: int | None = None
+    agent: Any,
+    env: Any,
+    dev: Any,
+    folder: Path,
+    updates: int,
+    eval_texts: int | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train by the reward of an env, or by likelihood, and keep the weights that earn most on dev.
 
@@ -121,7 +127,8 @@ def train_on_reward(
     """
     torch.manual_seed(env.seed)
     every = max(1, updates // EVALUATIONS)
-    train(agent, env, updates, dev, eval_every=every, eval_texts=eval_texts, out=folder, probe=False)
+    settings: dict[str, Any] = {"eval_every": every, "eval_texts": eval_texts, "quiet": quiet}
+    train(agent, env, updates, dev, out=folder, probe=False, **settings)
     results = read_results(folder)
     state = checkpoint.read(folder / "checkpoints", results["best"]["update"])
     agent.policy.load_state_dict(state["policy"])
