@@ -43,15 +43,16 @@ TEXTS, BATCHES, LESSONS, STEPS = 64, 400, 800, 50
 LEARNED = (MovingAverage, Regression)  # baselines that learn from batches
 
 
-def better(env: Any, policy: Any) -> dict[str, Any]:
-    """Return the policy after some steps along the exact gradient, as a teacher."""
-    teacher = deepcopy(policy)
-    optimizer = torch.optim.Adam(teacher.parameters(), 0.02)
-    for _ in range(STEPS):
-        for name, slope in rlseq.exact.gradient(teacher, env).items():
-            teacher.get_parameter(name).grad = -slope
-        optimizer.step()
-    return {"teacher": [teacher.requires_grad_(False)]}
+def better(env: Any, policy: Any, rates: tuple[float, ...] = (0.02,)) -> dict[str, Any]:
+    """Return the policy after some steps along the exact gradient, at each of the rates, as teachers."""
+    teachers = [deepcopy(policy) for _ in rates]
+    for teacher, rate in zip(teachers, rates, strict=True):
+        optimizer = torch.optim.Adam(teacher.parameters(), rate)
+        for _ in range(STEPS):
+            for name, slope in rlseq.exact.gradient(teacher, env).items():
+                teacher.get_parameter(name).grad = -slope
+            optimizer.step()
+    return {"teacher": [teacher.requires_grad_(False) for teacher in teachers]}
 
 
 @dataclass
@@ -116,6 +117,9 @@ CASES = {
         f"GKD, {name}": Case("gkd", {"distance": name}, factor=None, needs=better)
         for name in ("reverse_kl", "forward_kl", "jensen_shannon")
     },
+    "GKD, reverse_kl, two teachers": Case(
+        "gkd", factor=None, needs=lambda env, policy: better(env, policy, (0.02, 0.01))
+    ),
     "MaxRL, K = 4": Case("grpo", {"scale": "by_mean", **MOVED}, factor=None),
     "best of 2 (pass@2), K = 4": Case(
         "reinforce", {"credit": PassAtK(2), "baseline": "none", **K4}, factor=None
