@@ -99,6 +99,15 @@ def test_a_loop_of_one_s_own_enters_the_context() -> None:
         assert agent.update(agent.collect(env))["loss"].isfinite()
 
 
+def test_a_thread_that_writes_ahead_computes_as_stated() -> None:
+    agent, env = agent_of("grpo", samples=2, autocast="bfloat16", overlap=True)
+    for _ in range(2):
+        with agent.computing():
+            batch = agent.collect(env)
+            assert batch.behaviour.autocast == torch.bfloat16
+            agent.update(batch)
+
+
 def test_auto_leaves_open_what_the_device_may_gain_from() -> None:
     assert ways("auto", "off", "cpu") == [Computing(), Computing(rollout=True)]
     assert ways("auto", "off", "cuda")[-1] == Computing(rollout=True, learning=True)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from rlseq.engine.computing import computing, now
 from rlseq.mdp.starts import Starts
 from rlseq.types import Counts, SteppedEnv
 from rlseq.utils.ranks import this_rank
@@ -60,8 +61,14 @@ class Worker(Generic[Found]):
         assert self.seed is not None
         generator = torch.Generator(env.device).manual_seed(self.seed)
         own = env.replace(generator=generator, counts=Counts())
+        how = now()  # which a thread does not inherit
+
+        def work() -> tuple[Found, Counts]:
+            with computing(how):
+                return self.work(self.agent, own), own.counts
+
         pool = ThreadPoolExecutor(1)
-        self._found = pool.submit(lambda: (self.work(self.agent, own), own.counts))
+        self._found = pool.submit(work)
         pool.shutdown(wait=False)  # no further work; this one goes on
 
     def state_dict(self) -> dict[str, Any]:
