@@ -14,7 +14,7 @@ from rlseq.data.locate import Origin
 from rlseq.metrics import BLEU, ChrF, EditDistance, Exact
 from rlseq.metrics.fitting import LazyMetric, ReadTokens, ReadWords
 from rlseq.metrics.tokenize import whitespace
-from rlseq.training.experiment_envs import testing_env
+from rlseq.training import experiment_envs as tasks
 
 TRAIN = [
     ("a", "the cat sits on the mat"),
@@ -145,7 +145,7 @@ def test_it_is_a_reward_like_any_other_and_fitted_late() -> None:
 def test_a_sum_that_is_reported_is_the_sum_of_the_rewards() -> None:
     """The task reports chrF of 100, and its reward by name is 1 at best."""
     asked = "chrf + 0.5*exact"
-    env = testing_env("rlseq/Parallel-v0", {}, None, trained_on=asked)
+    env = tasks.testing_env("rlseq/Parallel-v0", {}, None, trained_on=asked)
     context = env.context_of(torch.arange(4))
     tokens, lengths = context["references"][:, 0], context["reference_lengths"][:, 0]
     mask = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)

@@ -143,7 +143,7 @@ class PolicyGradient(Agent):
 
     def write(self, env: Any) -> Rollout:
         """Return texts of the policy, K of each source."""
-        decode = self.baseline.decoder(self.decode) if isinstance(self.baseline, Factor) else self.decode
+        decode = self.baseline.decoder(self.decode, env) if isinstance(self.baseline, Factor) else self.decode
         batch = rollout(self.policy, env, decode=decode, repeat=self.samples)
         return replace(batch, samples=self.samples)
 

@@ -35,8 +35,8 @@ class Factor:
     Plain functions are factors, too: only what overrides one of these methods derives from this class.
     """
 
-    def decoder(self, decode: Decode) -> Decode | Search:
-        """Return the decoder that writes a batch, or one that also writes what the factor needs."""
+    def decoder(self, decode: Decode, env: Any) -> Decode | Search:
+        """Return the decoder that writes a batch of a task, or one that also writes what the factor needs."""
         return decode
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
@@ -245,8 +245,9 @@ def values_of(batch: Rollout) -> Tensor:
 class GreedyReturn(Factor):
     """R of the greedy text of the same context, less past rewards (Rennie et al. 2017; "ReMax")."""
 
-    def decoder(self, decode: Decode) -> Decode | Search:
-        """Return a decoder that writes the greedy texts in the same batch."""
+    def decoder(self, decode: Decode, env: Any) -> Decode | Search:
+        """Return a decoder that writes greedy texts in the same batch; only texts have them."""
+        sequence_env(env)
         return BesideGreedy(decode)
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
@@ -287,9 +288,9 @@ class Regression(TensorState, Factor):
         if isinstance(self.beside, Factor) and type(self.beside).learn is not Factor.learn:
             raise ValueError(f"the baseline beside a regression must not learn, got {shown(self.beside)}")
 
-    def decoder(self, decode: Decode) -> Decode | Search:
-        """Return what writes the texts for the baseline beside the regression."""
-        return self.beside.decoder(decode) if isinstance(self.beside, Factor) else decode
+    def decoder(self, decode: Decode, env: Any) -> Decode | Search:
+        """Return the decoder of the baseline beside the regression."""
+        return self.beside.decoder(decode, env) if isinstance(self.beside, Factor) else decode
 
     def prepare(self, batch: Rollout, policy: Any, env: Any) -> Rollout:
         """Add h, and what the baseline beside the regression needs."""
