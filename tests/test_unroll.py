@@ -1,4 +1,4 @@
-"""An LSTM that is unrolled here against PyTorch's layer: values, gradients, padding."""
+"""LSTMs and GRUs that are unrolled here against PyTorch's layer: values, gradients, padding."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlseq.policies.recurrence import Recurrence, looked_up
 from rlseq.utils.kernels import twice_differentiable
 
 B, T, E, H, BESIDE = 7, 5, 3, 4, 2
+CELLS = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -33,18 +34,21 @@ def answers(recurrence: Recurrence, inputs: dict[str, Any], lengths: Tensor) -> 
     return [found[0].detach(), *torch.autograd.grad(found[1], leaves)]
 
 
+@CELLS
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("more", ["", "lookup", "memory beside", "lookup memory beside"])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_values_and_gradients_are_those_of_torch(layers: int, more: str, ragged: bool) -> None:
+def test_values_and_gradients_are_those_of_torch(cell: Any, layers: int, more: str, ragged: bool) -> None:
     torch.manual_seed(0)
-    recurrence = Recurrence(nn.LSTM, E + BESIDE * ("beside" in more), H, layers).double()
+    recurrence = Recurrence(cell, E + BESIDE * ("beside" in more), H, layers).double()
     lengths = torch.tensor([2, 5, 1, 5, 3, 1, 4] if ragged else [T] * B)
     inputs: dict[str, Any] = {"x": numbers(B, T, E), "lengths": lengths if ragged else None}
     if "lookup" in more:
         inputs |= {"x": numbers(3, E), "which": torch.arange(B * T).view(B, T) % 3}
     if "memory" in more:
-        inputs["memory"] = tuple(numbers(B, H, seed=2 + i).requires_grad_() for i in range(2 * layers))
+        inputs["memory"] = tuple(
+            numbers(B, H, seed=2 + i).requires_grad_() for i in range(recurrence.memories)
+        )
     if "beside" in more:
         inputs["beside"] = numbers(B, BESIDE, seed=9).requires_grad_()
     inputs["x"].requires_grad_()
@@ -55,9 +59,27 @@ def test_values_and_gradients_are_those_of_torch(layers: int, more: str, ragged:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-def test_large_matrices_take_other_products() -> None:
+@CELLS
+def test_values_and_gradients_are_those_of_steps(cell: Any) -> None:
     torch.manual_seed(0)
-    recurrence, words = Recurrence(nn.LSTM, 64, 128), torch.arange(64 * 6).view(64, 6) % 9
+    recurrence, x = Recurrence(cell, E, H, layers=2).double(), numbers(B, T, E).requires_grad_()
+    memory = recurrence.from_first(numbers(B, H, seed=2).requires_grad_())
+    leaves, states, later = [x, memory[0], *recurrence.parameters()], [], memory
+    for t in range(T):
+        h, later = recurrence.step(recurrence.entering(x[:, t]), later)
+        states.append(h)
+    found, wanted = recurrence.unroll(x, memory), torch.stack(states, 1)
+    slopes = [torch.autograd.grad(each.sin().sum(), leaves) for each in (found, wanted)]
+    for one, other in zip((found, *slopes[0]), (wanted, *slopes[1]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(recurrence.unroll(x, memory), found)
+
+
+@CELLS
+def test_large_matrices_take_other_products(cell: Any) -> None:
+    torch.manual_seed(0)
+    recurrence, words = Recurrence(cell, 64, 128), torch.arange(64 * 6).view(64, 6) % 9
     embedding = nn.Embedding(9, 64)
     x, which = looked_up(words, embedding, nn.Dropout())
     assert which is None, "dropout is on"
@@ -76,8 +98,9 @@ def test_large_matrices_take_other_products() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_frozen_weights_get_no_gradient_and_a_second_gradient_is_torchs() -> None:
-    recurrence = Recurrence(nn.LSTM, E, H).double().requires_grad_(False)
+@CELLS
+def test_frozen_weights_get_no_gradient_and_a_second_gradient_is_torchs(cell: Any) -> None:
+    recurrence = Recurrence(cell, E, H).double().requires_grad_(False)
     x = numbers(B, T, E).requires_grad_()
     recurrence.unroll(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
@@ -90,18 +113,20 @@ def test_frozen_weights_get_no_gradient_and_a_second_gradient_is_torchs() -> Non
     assert torch.backends.mkldnn.enabled
 
 
-def test_texts_of_one_word_have_no_gradient_of_the_recurrent_weight() -> None:
-    recurrence = Recurrence(nn.LSTM, E, H).double()
+@CELLS
+def test_texts_of_one_word_have_no_gradient_of_the_recurrent_weight(cell: Any) -> None:
+    recurrence = Recurrence(cell, E, H).double()
     recurrence.unroll(numbers(B, 1, E)).sum().backward()  # type: ignore[no-untyped-call]
     slope = dict(recurrence.rnn.named_parameters())["weight_hh_l0"].grad
     assert slope is not None
     assert not slope.any()
 
 
-def test_padding_of_a_source_is_not_read() -> None:
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_padding_of_a_source_is_not_read(name: str) -> None:
     """A source that is padded further has the same answers, bit for bit."""
     env = rlseq.make("rlseq/G2P-v0", num_envs=48)
-    policy = rlseq.make_policy("lstm", env, hidden=16, embedding=8)
+    policy = rlseq.make_policy(name, env, hidden=16, embedding=8)
     context = dict(env.begin())
     narrow = int((context["source"] != policy.words.source_pad).sum(1).max())
     (start, *_), context["source"] = policy.start(context), context["source"][:, :narrow]

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlseq.policies.cells import GRU, LSTM
 from rlseq.policies.matmul import affine
-from rlseq.policies.unroll import Packed, unrolled
+from rlseq.policies.packed import Packed
+from rlseq.policies.unroll import unrolled
 from rlseq.types import WordsRead
 from rlseq.utils.kernels import backward_in_full_precision, full_precision
 
@@ -30,7 +32,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, cell: Cell, width: int, hidden: int, layers: int = 1) -> None:
         super().__init__()
-        self.layers, self.kinds = layers, 2 if cell is nn.LSTM else 1  # a layer remembers h and c, or h alone
+        self.layers, self.cell = layers, LSTM if cell is nn.LSTM else GRU
         self.rnn = cell(width, hidden, layers, batch_first=True)
         self._look_up()
         self.register_load_state_dict_post_hook(Recurrence._look_up)  # type: ignore[no-untyped-call]
@@ -48,11 +50,11 @@ class Recurrence(nn.Module):
     @property
     def memories(self) -> int:
         """The number of tensors in a memory."""
-        return self.layers * self.kinds
+        return self.layers * self.cell.memories
 
     def from_first(self, first: Tensor) -> Memory:
         """Return a memory in which every layer's h is `first` `[B, H]`, and every c is zero."""
-        return (first, *[torch.zeros_like(first)] * (self.kinds - 1)) * self.layers
+        return (first, *[torch.zeros_like(first)] * (self.cell.memories - 1)) * self.layers
 
     def entering(self, x: Tensor, first: int = 0) -> Tensor:
         """Return W x of the gates of the first layer, for some of the columns of W.
@@ -79,16 +81,16 @@ class Recurrence(nn.Module):
             entering: W x of the first layer, `[B, 4H]` of an LSTM, `[B, 3H]` of a GRU.
             memory: of the step before.
         """
-        cell = _lstm_cell if self.kinds == 2 else _gru_cell
+        kinds = self.cell.memories
         new: list[Tensor] = []
         with torch.autocast(entering.device.type, enabled=False):
             memory = tuple(map(self._precise, memory))
             for layer, (_, recurrent, *biases) in enumerate(self._weights):
-                at = layer * self.kinds
+                at = layer * kinds
                 if layer:
-                    entering = F.linear(new[at - self.kinds], self._weights[layer][0])
-                new += cell(entering, memory[at : at + self.kinds], recurrent, *biases)
-        return new[-self.kinds], tuple(new)
+                    entering = F.linear(new[at - kinds], self._weights[layer][0])
+                new += self.cell.step(entering, memory[at : at + kinds], recurrent, *biases)
+        return new[-kinds], tuple(new)
 
     def unroll(
         self,
@@ -123,21 +125,22 @@ class Recurrence(nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether whole texts are read without work on padding: LSTMs are, on a CPU."""
-        return self.kinds == 2 and self._weights[0][0].device.type == "cpu"
+        """Whether whole texts are read without work on padding, as they are on a CPU."""
+        return self._weights[0][0].device.type == "cpu"
 
     def _unrolled(
         self, x: Tensor, memory: Memory, which: Tensor, beside: Tensor | None, packed: Packed
     ) -> Tensor:
         """Unroll layer by layer."""
-        which = which.flatten()[packed.places]
+        which, kinds = which.flatten()[packed.places], self.cell.memories
         for layer, (weight, recurrent, *biases) in enumerate(self._weights):
+            bias, recalled = biases if self.cell.apart else (biases[0] + biases[1], None)
             share, width = None, x.shape[1]
             if beside is not None:
                 share = affine(packed.sorted(beside), weight[:, width:])
-            entering = affine(x, weight[:, :width], biases[0] + biases[1])
-            first = [packed.sorted(part) for part in memory[2 * layer : 2 * layer + 2]]
-            x = unrolled(entering, which, share, recurrent, first, packed.at_work)
+            entering = affine(x, weight[:, :width], bias)
+            first = [packed.sorted(part) for part in memory[kinds * layer : kinds * (layer + 1)]]
+            x = unrolled(self.cell, entering, which, share, recurrent, recalled, first, packed.at_work)
             which, beside = torch.arange(len(x)), None
         return packed.unpacked(x)
 
@@ -145,8 +148,9 @@ class Recurrence(nn.Module):
         """Unroll by PyTorch; cuDNN, which does it on a GPU, multiplies as precisely as `step` does."""
         first: Any = None
         if memory:
-            kinds = (torch.stack([*memory[kind :: self.kinds]]) for kind in range(self.kinds))
-            first = tuple(kinds) if self.kinds == 2 else next(kinds)
+            kinds = self.cell.memories
+            first = tuple(torch.stack([*memory[kind::kinds]]) for kind in range(kinds))
+            first = first if kinds > 1 else first[0]
         with full_precision() if x.is_cuda else nullcontext():
             features: Tensor = self.rnn(x, first)[0]
         if x.is_cuda:
@@ -161,25 +165,6 @@ class Recurrence(nn.Module):
         super().train(mode)
         self.rnn.train(True)
         return self
-
-
-def _lstm_cell(entering: Tensor, memory: Memory, weight: Tensor, *biases: Tensor) -> Memory:
-    """Return hₜ and cₜ: i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c = f c + i g, h = o tanh(c)."""
-    h, c = memory
-    gates = torch.addmm(entering + (biases[0] + biases[1]), h, weight.t())
-    enter, keep, candidate, show = gates.chunk(4, 1)
-    c = torch.addcmul(keep.sigmoid() * c, enter.sigmoid(), candidate.tanh())
-    return show.sigmoid() * c.tanh(), c
-
-
-def _gru_cell(entering: Tensor, memory: Memory, weight: Tensor, *biases: Tensor) -> Memory:
-    """Return hₜ: r, z = σ(W x + U h + b), n = tanh(W x + b + r (U h + b)), h = (1 − z) n + z h."""
-    (h,) = memory
-    reset, update, candidate = (entering + biases[0]).chunk(3, 1)
-    recalled = torch.addmm(biases[1], h, weight.t()).chunk(3, 1)
-    update = (update + recalled[1]).sigmoid()
-    candidate = torch.addcmul(candidate, (reset + recalled[0]).sigmoid(), recalled[2]).tanh()
-    return (torch.lerp(candidate, h, update),)
 
 
 def looked_up(words: WordsRead, embedding: nn.Embedding, dropout: nn.Dropout) -> tuple[Tensor, Tensor | None]:
