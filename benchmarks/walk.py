@@ -3,7 +3,7 @@
     python benchmarks/walk.py
 
 A reader who follows one update of REINFORCE from the agent to the gradient enters these packages in this
-order. The counts are printed; the bars are at most 5 packages and at most 15 switches. Sums over the
+order. The counts are printed; the bars are at most 5 packages and at most 16 switches. Sums over the
 processes of a run (`rlseq/utils/ranks.py`), which return their argument where there is one process, are read
 like `sum` and not entered.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import rlseq
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES, SWITCHES = 5, 15
+PACKAGES, SWITCHES = 5, 16
 PASSED_OVER = ("rlseq", "utils", "ranks.py")
 
 

@@ -182,11 +182,7 @@ class BasePolicy(nn.Module):
     """A policy that offers agents more than `Policy` asks for; by default it offers nothing more."""
 
     differentiable_step: bool = True  # False where `step` writes its state in place
-
-    @property
-    def packs(self) -> bool:
-        """Whether `evaluate` takes the mask of real actions, and does no work on padding."""
-        return False
+    packs: bool = False  # True where `evaluate` takes the mask of real actions, to skip padding on a CPU
 
     def update_statistics(self, batch: Rollout) -> None:
         """Update running statistics of the inputs; called after a batch, never while it is learned from."""

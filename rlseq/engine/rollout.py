@@ -408,7 +408,7 @@ def evaluate_actions(
         batch: whose actions are scored.
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
-    if _packs(policy) and not now().learning:  # compiled code is for whole rectangles
+    if _packs(policy, batch) and not now().learning:  # compiled code is for whole rectangles
         return _evaluate_whole(policy, batch, mode, batch.mask)
     parts = parts_of(batch.mask)
     if parts is None:
@@ -419,9 +419,10 @@ def evaluate_actions(
         return parts.joined([_evaluate_whole(policy, part, nullcontext) for part in parts.of(batch, pad)])
 
 
-def _packs(policy: Any) -> bool:
-    """Return whether a policy does no work on padding; an `evaluate` of your own may not take the mask."""
-    return getattr(policy, "packs", False) and "mask" in signature(policy.evaluate).parameters
+def _packs(policy: Any, batch: Rollout) -> bool:
+    """Return whether no work is done on padding; the `evaluate` of a subclass may not take the mask."""
+    packs = batch.mask.device.type == "cpu" and getattr(policy, "packs", False)
+    return packs and "mask" in signature(policy.evaluate).parameters
 
 
 def _evaluate_whole(

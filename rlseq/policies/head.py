@@ -130,12 +130,7 @@ class TokenPolicy(BasePolicy):
 class PackingPolicy(TokenPolicy):
     """A policy whose recurrence may read texts of several lengths without work on padding."""
 
-    decoder: Any  # a `rlseq.policies.recurrence.Recurrence`
-
-    @property
-    def packs(self) -> bool:
-        """Whether `evaluate` takes the mask of real actions, and does no work on padding."""
-        return bool(self.decoder.packs)
+    packs = True
 
     def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
         """Read all words at once; of texts of some lengths `[B]`, what follows is padding."""
@@ -157,8 +152,8 @@ class PackingPolicy(TokenPolicy):
 
 
 def at_real_places(layer: Callable[[Tensor], Tensor], x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return a layer of x `[B, T, …]`, with zeros after the ends of texts, where their lengths are given."""
-    if lengths is None:
+    """Return a layer of x `[B, T, …]`; on a CPU 0 after the ends of texts, if there are lengths."""
+    if lengths is None or x.device.type != "cpu":
         return layer(x)
     real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
     places = real.flatten().nonzero().squeeze(1)

@@ -114,7 +114,7 @@ class Recurrence(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x, memory = self._precise(x), tuple(map(self._precise, memory))
             beside = None if beside is None else self._precise(beside)
-            if self.packs and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
+            if x.device.type == "cpu" and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
                 if which is None:
                     which, x = torch.arange(x[..., 0].numel()).view(x.shape[:2]), x.flatten(0, 1)
                 return self._unrolled(x, memory, which, beside, Packed.of(which, lengths))
@@ -122,11 +122,6 @@ class Recurrence(nn.Module):
             if beside is not None:
                 x = torch.cat([x, beside.unsqueeze(1).expand(-1, x.shape[1], -1)], 2)
             return self._by_torch(x, memory)
-
-    @property
-    def packs(self) -> bool:
-        """Whether whole texts are read without work on padding, as they are on a CPU."""
-        return self._weights[0][0].device.type == "cpu"
 
     def _unrolled(
         self, x: Tensor, memory: Memory, which: Tensor, beside: Tensor | None, packed: Packed

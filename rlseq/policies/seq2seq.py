@@ -83,7 +83,7 @@ class Seq2Seq(PackingPolicy):
         back = self.backwards.unroll(turned[0], which=turned[1], lengths=lengths)
         first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
         read = self.dropout(torch.cat([there, reversed_within(back, present)], 2))
-        keys, values = at_real_places(self.keys_values, read, lengths if self.packs else None).chunk(2, 2)
+        keys, values = at_real_places(self.keys_values, read, lengths).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
     def step(self, token: WordsRead, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
