@@ -32,7 +32,7 @@ from rlseq.training.model import Model, load
 from rlseq.training.run_config import RunConfig
 from rlseq.training.run_folder import read_results
 from rlseq.training.tuned_settings import TunedSettings, settings_for, tuned_settings
-from rlseq.utils.errors import pick
+from rlseq.utils.errors import ours, pick
 from rlseq.utils.imports import import_modules
 from rlseq.utils.ranks import launched_as
 from rlseq.utils.settings import descriptions
@@ -114,6 +114,8 @@ def _flag_names(words: Sequence[str]) -> list[str]:
 def _check_agent_has(name: str, known: Collection[str], given: Iterable[str]) -> None:
     """Refuse a setting that other agents have, and this one does not."""
     for setting in given:
+        if ours(setting, known) is not None:  # the name of another library for a flag of ours, which is said
+            continue
         having = [other for other, cls in AGENTS.items() if setting in {field.name for field in fields(cls)}]
         if having and setting not in known:
             raise ValueError(
