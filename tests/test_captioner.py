@@ -117,3 +117,17 @@ def test_what_captioner_cannot_read() -> None:
     two = TokenSpec(written=5, read=5, source=4, observed={"image": (3, 9, 9)})
     with pytest.raises(ValueError, match=r"one source or one picture, this task shows \['image', 'source'\]"):
         Transformer(two, hidden=8)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_captions_without_work_on_padding_have_the_same_scores_and_gradients(decoder: str) -> None:
+    env = task(8)
+    policy = captioner(env, decoder=DECODERS[decoder], value=True).double()
+    batch = rlseq.rollout(policy, env)
+    mask = torch.arange(env.max_len) < (torch.arange(8) * 5 % 8 + 1).unsqueeze(1)
+    found = {}
+    for name, given in (("packed", mask), ("whole", None)):
+        evaluation = policy.evaluate(batch.actions, batch.context, mask=given)
+        scores = evaluation.log_probs.where(mask, 0.0) + evaluation.values.where(mask, 0.0)
+        found[name] = scores, torch.autograd.grad(scores.sin().sum(), [*policy.parameters()])
+    torch.testing.assert_close(found["packed"], found["whole"])

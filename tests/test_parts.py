@@ -19,13 +19,17 @@ from rlseq.policies.head import LinearLogits
 from rlseq.types import Evaluation, Rollout, SoftTokens
 
 NAMES = ("lstm", "gru", "seq2seq", "transformer")
+ALL_NAMES = (*NAMES, "in parts")
 
 
-def uneven(name: str = "transformer", rows: int = 40) -> tuple[Any, Rollout]:
-    """A policy, and texts of which few are long."""
+def uneven(name: str = "in parts", rows: int = 40) -> tuple[Any, Rollout]:
+    """A policy, which packs or is scored in parts, and texts of which few are long."""
     env = rlseq.make("rlseq/Copy-v0", num_envs=rows, length=23, shortest=1)
     torch.manual_seed(0)
-    policy = rlseq.make_policy(name, env, hidden=16, embedding=8, value=True)
+    kind = "transformer" if name == "in parts" else name
+    policy = rlseq.make_policy(kind, env, hidden=16, embedding=8, value=True)
+    if name == "in parts":
+        policy.packs = False
     batch = rlseq.rollout(policy, env, decode=Sample(temperature=0.7))
     lengths = torch.arange(rows) % 5 + 1
     lengths[::8] = 24
@@ -36,8 +40,7 @@ def uneven(name: str = "transformer", rows: int = 40) -> tuple[Any, Rollout]:
 def whole(policy: Any, batch: Rollout, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     with monkeypatch.context() as patch:
         patch.setattr(engine, "parts_of", lambda mask: None)
-        if policy.packs:
-            patch.setattr(type(policy), "packs", False)
+        patch.setattr(policy, "packs", False)
         return evaluate_actions(policy, batch)
 
 
@@ -47,7 +50,7 @@ def gradient(policy: Any, evaluation: Any, mask: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in found])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_scores_and_gradients_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, batch = uneven(name)
     parts = parts_of(batch.mask)
@@ -91,7 +94,7 @@ def test_logits_of_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch)
         found.logits.divergence(wanted.logits)
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm"])
+@pytest.mark.parametrize("name", ["in parts", "transformer", "lstm"])
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_what_was_allowed_is_divided_too(name: str, ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, batch = uneven(name)
@@ -105,8 +108,11 @@ def test_what_was_allowed_is_divided_too(name: str, ndim: int, monkeypatch: pyte
     torch.testing.assert_close(found.log_probs[batch.mask], wanted.log_probs[batch.mask])
 
 
-def test_what_is_read_instead_of_the_actions_is_divided_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, batch = uneven()
+@pytest.mark.parametrize("name", ["in parts", "transformer"])
+def test_what_is_read_instead_of_the_actions_is_divided_too(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, batch = uneven(name)
     words = batch.actions.unsqueeze(2).expand(-1, -1, 2)
     for inputs in (batch.actions.flip(1), SoftTokens(words, torch.full(words.shape, 0.5))):
         read = replace(batch, inputs=inputs)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.policies.matmul import Linear
+from rlseq.policies.packed import ALL, RealPlaces
 from rlseq.policies.spec import TokenEmbedding
 from rlseq.types import Shifted, WordsRead
 
@@ -71,23 +72,27 @@ class TransformerLayer(nn.Module):
         seen: Tensor | None = None,
         recall: Recall = lambda *new: new,
         source: tuple[KeysValues, Tensor] | None = None,
+        real: RealPlaces = ALL,
     ) -> Tensor:
-        """Return the new x `[B, n, H]`.
+        """Return the new x, `[B, n, H]`, or of the real places only, `[N, H]`.
 
         Args:
-            x: n words.
+            x: n words of every row.
             turn: what positions do to queries and keys.
             seen: which words may be looked at (`rlseq.policies.attention`); None for the words so far.
             recall: adds the n words to a memory of m ≥ n; without it only they are seen.
             source: keys and values (see `look_at`), and what of them may be looked at, as `seen`.
+            real: which places x has; queries, keys and values of padding are 0.
         """
-        q, k, v = self._split(self.qkv(self.norm(x)), 3)
+        q, k, v = self._split(real.spread(self.qkv(self.norm(x))), 3)
         keys, values = recall(turn(k), v)
-        x = x + self.dropout(self.out(_side_by_side(attention(turn(q), keys, values, seen))))
+        looked = _side_by_side(attention(turn(q), keys, values, seen))
+        x = x + self.dropout(self.out(real.gathered(looked)))
         if source is not None:
             (keys, values), present = source
-            (q,) = self._split(self.source_q(self.source_norm(x)), 1)
-            x = x + self.dropout(self.source_out(_side_by_side(attention(q, keys, values, present))))
+            (q,) = self._split(real.spread(self.source_q(self.source_norm(x))), 1)
+            looked = _side_by_side(attention(q, keys, values, present))
+            x = x + self.dropout(self.source_out(real.gathered(looked)))
         added: Tensor = self.dropout(self.wide(x))
         return x + added
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from rlseq.engine.state import fork
 from rlseq.policies.encoders import PICTURE_READERS, picture_reader
-from rlseq.policies.head import Head, TokenPolicy
+from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
+from rlseq.policies.packed import Packed
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
@@ -20,7 +23,7 @@ EncodedPicture = tuple[Tensor, Tensor, Tensor]
 CaptionerState = tuple[Tensor, Tensor, EncodedPicture]  # h and c, `[B, H]` each
 
 
-class Att2in(TokenPolicy):
+class Att2in(PackingPolicy):
     """An LSTM in which attention enters the cell alone (Att2in, Rennie et al. 2017).
 
         αₜ = softmaxᵢ(w · tanh(K x̄ᵢ + Q hₜ₋₁)),   aₜ = Σᵢ αₜᵢ x̄ᵢ
@@ -79,14 +82,26 @@ class Att2in(TokenPolicy):
         state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
         return self.head(self.dropout(state[0])), state
 
-    def features(self, read: WordsRead, context: Context) -> Tensor:
-        """Read word by word, as attention needs the state; words and picture are mapped at once."""
+    def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
+        """Read word by word, as attention needs the state; words and picture are mapped at once.
+
+        Of texts of some lengths `[B]`, what follows is padding: in every step texts that have ended leave.
+        """
         state, found = self.start(context), []
-        for word in self.read_word(self.dropout(self.embedding(read))).unbind(1):
-            state = self._advance(word, state)
+        x = self.dropout(self.embedding(read))
+        if lengths is None or x.device.type != "cpu":
+            for word in self.read_word(x).unbind(1):
+                state = self._advance(word, state)
+                found.append(state[0])
+            h: Tensor = self.dropout(torch.stack(found, 1))
+            return h
+        packed = Packed.of(x[..., 0], lengths)
+        state = state if packed.order is None else cast(CaptionerState, fork(state, packed.order))
+        words = self.read_word(x.flatten(0, 1).index_select(0, packed.places))
+        for word in words.split([*packed.at_work]):
+            state = self._advance(word, _first(state, len(word)))
             found.append(state[0])
-        h: Tensor = self.dropout(torch.stack(found, 1))
-        return h
+        return packed.unpacked(self.dropout(torch.cat(found)))
 
     def _advance(self, word: Tensor, state: CaptionerState) -> CaptionerState:
         """Return hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
@@ -105,6 +120,11 @@ class Att2in(TokenPolicy):
         scores = 2 * self.weigh(seen).squeeze(2) + absent
         looked: Tensor = (scores.softmax(1).unsqueeze(1) @ values).squeeze(1)
         return looked
+
+
+def _first(state: CaptionerState, n: int) -> CaptionerState:
+    """Return the state of the first n rows."""
+    return state if n == len(state[0]) else cast(CaptionerState, fork(state, slice(n)))
 
 
 @checked_arguments

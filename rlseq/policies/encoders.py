@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rlseq.policies.attention import FactorizedEmbedding, Positions, TransformerLayer, seen_where
 from rlseq.policies.head import working_dtype
 from rlseq.policies.matmul import Linear
+from rlseq.policies.packed import RealPlaces
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context
 
@@ -53,11 +54,12 @@ class WordReader(nn.Module):
         present = self.words.present(context["source"])
         x = self.embedding(context["source"])
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        x = self.dropout(x)
+        real = RealPlaces.of(present)
+        x = self.dropout(real.gathered(x))
         seen = seen_where(present[:, None, None], working_dtype(x))
         for layer in self.layers:
-            x = layer(x, turn, seen)
-        return self.norm(x), present
+            x = layer(x, turn, seen, real=real)
+        return real.spread(self.norm(x)), present
 
 
 class ConvNet(nn.Module):

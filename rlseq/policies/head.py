@@ -128,7 +128,7 @@ class TokenPolicy(BasePolicy):
 
 
 class PackingPolicy(TokenPolicy):
-    """A policy whose recurrence may read texts of several lengths without work on padding."""
+    """A policy that may read texts of several lengths without work on padding."""
 
     packs = True
 
@@ -149,17 +149,6 @@ class PackingPolicy(TokenPolicy):
             return super().evaluate(actions, context, behaviour, inputs)
         read = self.words.before(actions if inputs is None else inputs)
         return self.head.evaluate(self.features(read, context, lengths_of(mask)), actions, behaviour, mask)
-
-
-def at_real_places(layer: Callable[[Tensor], Tensor], x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return a layer of x `[B, T, …]`; on a CPU 0 after the ends of texts, if there are lengths."""
-    if lengths is None or x.device.type != "cpu":
-        return layer(x)
-    real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
-    places = real.flatten().nonzero().squeeze(1)
-    found = layer(x.flatten(0, 1).index_select(0, places))
-    whole = found.new_zeros(real.numel(), found.shape[1]).index_copy(0, places, found)
-    return whole.view(*real.shape, -1)
 
 
 def token_scores(

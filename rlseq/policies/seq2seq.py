@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
-from rlseq.policies.head import Head, PackingPolicy, at_real_places
+from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
+from rlseq.policies.packed import ALL, RealPlaces
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up, reversed_within
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
+from rlseq.utils.masks import until
 
 EncodedSource = tuple[Tensor, Tensor, Tensor]  # K s̄, V s̄ `[B, S, H]`; 0 at words, else −∞, `[B, 1, S]`
 Seq2SeqState = tuple[Memory, EncodedSource]
@@ -82,8 +84,9 @@ class Seq2Seq(PackingPolicy):
         there = self.forwards.unroll(x, which=which, lengths=lengths)
         back = self.backwards.unroll(turned[0], which=turned[1], lengths=lengths)
         first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
-        read = self.dropout(torch.cat([there, reversed_within(back, present)], 2))
-        keys, values = at_real_places(self.keys_values, read, lengths).chunk(2, 2)
+        real = RealPlaces.of(present)
+        read = torch.cat([real.gathered(there), real.gathered(reversed_within(back, present))], -1)
+        keys, values = real.spread(self.keys_values(self.dropout(read))).chunk(2, 2)
         return self.decoder.from_first(first), (keys, values, seen_where(present.unsqueeze(1), keys.dtype))
 
     def step(self, token: WordsRead, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
@@ -98,9 +101,9 @@ class Seq2Seq(PackingPolicy):
         memory, source = self.start(context)
         x, which = looked_up(read, self.embedding, self.dropout)
         h = self.decoder.unroll(x, memory, which=which, lengths=lengths)
-        return self._attend(h, source, lengths)
+        return self._attend(h, source, ALL if lengths is None else RealPlaces.of(until(lengths, h.shape[1])))
 
-    def _attend(self, h: Tensor, source: EncodedSource, lengths: Tensor | None = None) -> Tensor:
-        """Return h̃ `[B, T, H]`."""
-        both = torch.cat([h, attention(h, *source)], 2)
-        return at_real_places(lambda x: self.dropout(self.combine(x).tanh()), both, lengths)
+    def _attend(self, h: Tensor, source: EncodedSource, real: RealPlaces = ALL) -> Tensor:
+        """Return h̃ `[B, T, H]`, 0 on padding."""
+        both = torch.cat([real.gathered(h), real.gathered(attention(h, *source))], -1)
+        return real.spread(self.dropout(self.combine(both).tanh()))

@@ -26,18 +26,20 @@ from rlseq.policies.attention import (
     seen_where,
 )
 from rlseq.policies.encoders import WordReader, picture_reader
-from rlseq.policies.head import Head, TokenPolicy, working_dtype
+from rlseq.policies.head import Head, PackingPolicy, working_dtype
+from rlseq.policies.packed import ALL, RealPlaces
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import Context, WordsRead
 from rlseq.utils.arguments import PositiveInt, ShareBelowOne, checked_arguments
+from rlseq.utils.masks import until
 
 CachedSource = tuple[tuple[KeysValues, ...], Tensor]  # by layer; 0 where words are, else −∞, `[B, 1, 1, S]`
 ALIGNED = 8  # the width of a mask is a multiple of it, or a GPU's fused attention copies it in every call
 TransformerState = tuple[Tensor, tuple[KeysValues, ...], CachedSource | tuple[()]]  # next place `[B]`, caches
 
 
-class Transformer(TokenPolicy):
+class Transformer(PackingPolicy):
     """A transformer policy.
 
     `step` writes each word's keys and values into its place of a cache `[B, heads, T, d]`, **in place**. An
@@ -110,15 +112,16 @@ class Transformer(TokenPolicy):
             x = layer(x, turn, seen, partial(_write, caches[i], lines), _of_layer(source, i))
         return self.head(self.norm(x.squeeze(1))), (place + 1, caches, source)
 
-    def features(self, read: WordsRead, context: Context) -> Tensor:
-        """Read all words at once."""
+    def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
+        """Read all words at once; of texts of some lengths `[B]`, what follows is padding."""
         source = self._read(context)
         x = self.embedding(read)
         x, turn = self.positions(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        x = self.dropout(x)
+        real = ALL if lengths is None else RealPlaces.of(until(lengths, x.shape[1]))
+        x = self.dropout(real.gathered(x))
         for i, layer in enumerate(self.decoder):
-            x = layer(x, turn, source=_of_layer(source, i))
-        h: Tensor = self.norm(x)
+            x = layer(x, turn, source=_of_layer(source, i), real=real)
+        h: Tensor = real.spread(self.norm(x))
         return h
 
     def _read(self, context: Context) -> CachedSource | tuple[()]:

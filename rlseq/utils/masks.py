@@ -31,3 +31,8 @@ def last_of(mask: Tensor) -> Tensor:
 def lengths_of(mask: Tensor) -> Tensor:
     """The number of steps up to the last real action of every row, at least 1, `[B]`."""
     return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
+
+
+def until(lengths: Tensor, steps: int) -> Tensor:
+    """True on the first steps of every row, as many as its length `[B]`, `[B, T]`."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
