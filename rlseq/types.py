@@ -110,6 +110,15 @@ class Behaviour(NamedTuple):
         support = support[(None,) * (3 - support.ndim)]
         return self._replace(support=support[row % support.shape[0], step % support.shape[1]])
 
+    def take(self, rows: Tensor | slice) -> Behaviour:
+        """Return the behaviour in some rows: a support of every row, or one of all."""
+        support = self.support
+        if isinstance(support, RuleSupport):
+            return self._replace(support=replace(support, tokens=support.tokens[rows]))
+        if support is None or support.ndim < 3 or len(support) == 1:
+            return self
+        return self._replace(support=support[rows])
+
 
 RAW = Behaviour()  # the policy as it is
 NOISE = "noise"  # the entry of a context that holds z, `[B, Z]`, where a task draws it
@@ -333,18 +342,11 @@ def _rows(part: Any, rows: Tensor | slice) -> Any:
     """Return some rows of a field of a rollout; fields that have no rows stay as they are."""
     if isinstance(part, Tensor):
         return part[rows]
-    if isinstance(part, Behaviour):  # a support of every row, or one of all
-        support = part.support
-        if isinstance(support, RuleSupport):
-            return part._replace(support=replace(support, tokens=support.tokens[rows]))
-        if support is None or support.ndim < 3 or len(support) == 1:
-            return part
-        return part._replace(support=support[rows])
     if isinstance(part, SoftTokens):
         return SoftTokens(part.words[rows], part.weights[rows])
     if isinstance(part, Mapping):
         return {name: value[rows] for name, value in part.items()}
-    return part.take(rows) if isinstance(part, Rollout) else part
+    return part.take(rows) if isinstance(part, (Behaviour, Rollout)) else part
 
 
 def _with_rows(part: Any, rows: Tensor, new: Any, shape: Sequence[int]) -> Any:

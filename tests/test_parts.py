@@ -90,8 +90,32 @@ def test_logits_of_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch)
     assert later_whole is not None
     one, two = later.divergence(found.logits), later_whole.divergence(wanted.logits)
     torch.testing.assert_close(one[batch.mask], two[batch.mask], rtol=1e-4, atol=1e-5)
+    shorter = evaluate_actions(policy, batch.take(slice(20))).logits
+    assert shorter is not None
     with pytest.raises(TypeError, match="of another"):
-        found.logits.divergence(wanted.logits)
+        found.logits.divergence(shorter)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_logits_of_parts_are_compared_with_those_of_a_policy_that_packs(restricted: bool) -> None:
+    """Of a teacher and a student, say; both ways, and where some words were not allowed."""
+    policy, batch = uneven()
+    student, _ = uneven("lstm")
+    if restricted:
+        allowed = torch.rand(*batch.mask.shape, policy.words.written) < 0.7
+        allowed.scatter_(2, batch.actions.unsqueeze(2), True)
+        batch = replace(batch, behaviour=batch.behaviour._replace(support=allowed))
+    in_parts, packed = evaluate_actions(policy, batch).logits, evaluate_actions(student, batch).logits
+    policy.packs = True
+    both_packed = evaluate_actions(policy, batch).logits
+    assert isinstance(in_parts, JoinedLogits)
+    assert isinstance(packed, LinearLogits)
+    assert both_packed is not None
+    for found, wanted in (
+        (in_parts.divergence(packed), both_packed.divergence(packed)),
+        (packed.divergence(in_parts), packed.divergence(both_packed)),
+    ):
+        torch.testing.assert_close(found[batch.mask], wanted[batch.mask], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["in parts", "transformer", "lstm"])
@@ -133,3 +157,12 @@ def test_parts_cost_least_and_a_batch_of_equal_lengths_stays_whole() -> None:
     nothing = parts_of(torch.zeros(64, 20, dtype=torch.bool))
     assert nothing is not None, "64 rows of one step instead of 20"
     assert set(nothing.widths) == {1}
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_batch_without_texts_is_refused_and_one_without_real_words_is_scored(name: str) -> None:
+    policy, batch = uneven(name)
+    with pytest.raises(ValueError, match="one text at least"):
+        evaluate_actions(policy, batch.take(slice(0)))
+    empty = replace(batch, mask=torch.zeros_like(batch.mask))
+    assert evaluate_actions(policy, empty).log_probs.shape == batch.mask.shape

@@ -94,11 +94,17 @@ class JoinedLogits:
         """Return the logits with those of every part changed."""
         return replace(self, logits=[change(each) for each in self.logits])
 
+    def divided(self, other: Any) -> JoinedLogits:
+        """Return other logits of the same batch, divided as these are."""
+        return replace(self, logits=self._parts(other))
+
     def _parts(self, other: Any) -> Sequence[Any]:
         """Return the parts of other logits of the same batch, or of a number for every state."""
+        divided = zip(self.parts.rows, self.parts.widths, strict=True)
         if isinstance(other, Tensor):
-            divided = zip(self.parts.rows, self.parts.widths, strict=True)
             return [other[rows, :width] for rows, width in divided]
+        if hasattr(other, "part"):
+            return [other.part(rows, width) for rows, width in divided]
         if not isinstance(other, JoinedLogits) or other.parts.widths != self.parts.widths:
             raise TypeError("logits can be compared with logits of the same batch, and these are of another")
         return other.logits

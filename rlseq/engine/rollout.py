@@ -408,6 +408,8 @@ def evaluate_actions(
         batch: whose actions are scored.
         mode: of the policy; `nullcontext` leaves it as it is, so that dropout acts in training.
     """
+    if not len(batch.actions):
+        raise ValueError("a batch that is scored must have one text at least, got none")
     if _packs(policy, batch) and not now().learning:  # compiled code is for whole rectangles
         return _evaluate_whole(policy, batch, mode, batch.mask)
     parts = parts_of(batch.mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rlseq.engine.decode import acting_logits
+from rlseq.engine.parts import JoinedLogits
 from rlseq.policies.matmul import ROUND, affine, product, product_of_columns
 from rlseq.policies.spec import TokenSpec
 from rlseq.types import RAW, BasePolicy, Behaviour, Context, Evaluation, Logits, WordsRead
@@ -29,6 +30,9 @@ class LinearLogits:
 
     def reduce(self, what: Callable[..., Tensor], *others: Logits | Tensor) -> Tensor:
         """See `rlseq.types.Logits`."""
+        for other in others:
+            if isinstance(other, JoinedLogits):  # of a policy that is scored in parts, as pretrained ones are
+                return other.divided(self).reduce(what, *others)
         views: list[Logits | Tensor] = [self, *others]
         shape = self.features.shape[:2]
         step = rows_at_once(len(self.weight), self.features.device)
@@ -44,6 +48,10 @@ class LinearLogits:
     def divergence(self, other: Logits) -> Tensor:
         """Return the divergence over the whole vocabulary."""
         return self.reduce(divergence, other)
+
+    def part(self, rows: Tensor, width: int) -> LinearLogits:
+        """Return the logits of the first steps of some rows."""
+        return replace(self, features=self.features[rows, :width], behaviour=self.behaviour.take(rows))
 
 
 def divergence(z: Tensor, other: Tensor) -> Tensor:
