@@ -73,9 +73,19 @@ def test_the_host_waits_once_for_each_rollout_of_a_batch_and_once_in_an_update(a
 
 
 def test_metrics_wait_at_most_once(answers: Any) -> None:
-    """Self-BLEU, whose references are the texts of the batch, is computed on the host."""
-    waits = {name: functions(found) for name, found in answers["rewards"].items()}
-    assert waits == {"bleu": {"_read": 1}, "self_bleu": {"judge": 1, "_read": 1}}
+    """Those whose steps depend on the texts, or that fit on each batch, are computed on the host.
+
+    A task of numbers writes its sources on the host, too.
+    """
+    waits = {name: functions(found["waits"]) for name, found in answers["rewards"].items()}
+    assert waits == {
+        "G2P bleu": {"_read": 1},
+        "G2P self_bleu": {"judge": 1, "_read": 1},
+        "G2P ter": {"on_host": 1, "_read": 1},
+        "G2P cer": {"on_host": 1, "_read": 1},
+        "Numbers bleu": {"asked": 1, "on_host": 1, "_read": 1},
+    }
+    assert {name: found["gap"] for name, found in answers["rewards"].items() if found["gap"] > 1e-6} == {}
 
 
 def test_compiled_tokens_need_few_kernels(answers: Any) -> None:
@@ -100,6 +110,17 @@ def test_recorded_counts_of_agents_without_a_discriminator() -> None:
         if not issubclass(AGENTS[name], AdversarialRounds)
     }
     assert recorded == {name: [WAITS.get(name, 1), 1] for name in recorded}
+
+
+def test_recorded_counts_of_a_round_with_a_discriminator() -> None:
+    """Of its texts, pairs that do not match, its loss, the variety of texts; and of the policy's texts."""
+    recorded = {
+        name: sum(RECORDED["updates"][name]["collect"].values())
+        for name, agent in AGENTS.items()
+        if issubclass(agent, AdversarialRounds)
+    }
+    assert recorded
+    assert max(recorded.values()) <= 6, recorded
 
 
 def test_a_gradient_that_is_no_number_changes_nothing_and_is_an_error(answers: Any) -> None:

@@ -87,13 +87,13 @@ def real_texts(env: SequenceEnv, number: int) -> TextBatch:
 def mismatched(texts: TextBatch) -> TextBatch:
     """Return texts with the source or picture of another, where the two differ (Reed et al. 2016)."""
     context = {name: value.roll(1, 0) for name, value in texts.context.items()}
-    differs = sources_differ(context, texts.context)
-    if not differs.any():
+    rows = sources_differ(context, texts.context).nonzero().squeeze(1)
+    if not len(rows):
         raise ValueError(
             "mismatched pairs need different sources, but all of a batch are the same; give the task more "
             "items, or the discriminator mismatch=False"
         )
-    return TextBatch(texts.tokens, texts.mask, context).take(differs)
+    return TextBatch(texts.tokens, texts.mask, context).take(rows)
 
 
 def sources_differ(a: Context, b: Context) -> Tensor:

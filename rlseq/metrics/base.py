@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -248,6 +248,42 @@ class Metric(Composable, Movable):
     def cells(self, width: int) -> int:
         """Return the memory cells that one row of this width needs."""
         return (width + 1) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class HostContext(Mapping[str, Tensor]):
+    """A context whose entries are copied to the host when they are asked for.
+
+    Args:
+        entries: on a device.
+        index: the entry "index", on the host already.
+    """
+
+    entries: Context
+    index: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.index if name == "index" else self.entries[name].cpu()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def on_host(reward: Callable[..., Tensor], tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+    """Return a reward that is computed on the host, on the device of the texts.
+
+    The host waits for one copy. A reward whose steps depend on the data would make it wait at each of them.
+    """
+    if tokens.device.type == "cpu" or "index" not in context:
+        return reward(tokens, mask, context)
+    width = tokens.shape[1]
+    copied = torch.cat([tokens, mask, context["index"].unsqueeze(1)], 1).cpu()
+    texts, real, index = torch.split(copied, [width, width, 1], 1)
+    found = reward(texts, real.bool(), HostContext(context, index.squeeze(1)))
+    return found.to(tokens.device, non_blocking=True)
 
 
 def scored(tokens: Tensor, mask: Tensor, eos: int | None) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import Composable
-from rlseq.metrics.base import SIGNATURE_VERSION, scored
+from rlseq.metrics.base import SIGNATURE_VERSION, on_host, scored
 from rlseq.metrics.encode import References, check_count, check_references
 from rlseq.types import Context
 
@@ -186,13 +186,17 @@ class _Judge(Composable):
         return self.judge([_clean(text) for text in hypotheses], range(len(hypotheses)))
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """Return the reward, [B], by way of texts on the CPU."""
+        """Return the reward, [B], by way of texts on the host."""
         if self.detokenize is None:
             raise TypeError(f"{self.name} as a reward needs detokenize=, from token ids to a text")
+        return on_host(self._of_texts, tokens, mask, context)
+
+    def _of_texts(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        assert self.detokenize is not None
         ids = scored(tokens, mask, self.eos).tolist()
         texts = [self.detokenize([t for t in row if t >= 0 and t != self.eos]) for row in ids]
         scores = self.judge([_clean(text) for text in texts], context["index"].tolist())[0]
-        return torch.tensor(scores, device=tokens.device)
+        return torch.tensor(scores)
 
     def without_first_reference(self, items: Tensor) -> None:
         """Return None: the references are those that it was made with."""

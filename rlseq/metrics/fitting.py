@@ -10,13 +10,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlseq.metrics.algebra import Composable, WeightedSum, increments, signature_of
+from rlseq.metrics.base import on_host
 from rlseq.metrics.encode import RefTable, pad, table_of, table_of_rows
 from rlseq.metrics.pieces import RunWords, run_words
 from rlseq.metrics.registry import METRICS, MetricRow, row_of
@@ -88,6 +89,11 @@ class MetricReader(ABC):
     corpus: HasReferences
 
     @property
+    def on_device(self) -> bool:
+        """Whether texts are read where they are, as opposed to on the host."""
+        return True
+
+    @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options with which the metric is made."""
@@ -126,6 +132,11 @@ class ReadTexts(MetricReader):
     ends: bool
 
     @property
+    def on_device(self) -> bool:
+        """Texts are strings, which are made on the host."""
+        return False
+
+    @property
     def options(self) -> dict[str, Any]:
         """The function from ids to a text."""
         return {"detokenize": self.text}
@@ -153,6 +164,11 @@ class ReadWords(MetricReader):
     tokenize: Tokenize
     ends: bool
     ids: dict[str, int] = field(default_factory=dict, init=False)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether words are read from pieces; texts are decoded on the host."""
+        return self.runs is not None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -225,15 +241,12 @@ class LazyMetric(Composable):
 
     def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the reward, `[B]`."""
-        metric, text = self._fit(tokens, mask, context)
-        reward: Tensor = metric(*text)
+        reward = self._asked(lambda metric: metric, tokens, mask, context)
         return reward if self.scale == 1 else self.scale * reward
 
     def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return the metric's own figure, `[B]`; of a metric without one its reward, unscaled."""
-        metric, text = self._fit(tokens, mask, context)
-        figure: Tensor = getattr(metric, "value", metric)(*text)
-        return figure
+        return self._asked(lambda metric: getattr(metric, "value", metric), tokens, mask, context)
 
     def increments(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
         """Return what each token adds, `[B, T]`."""
@@ -241,8 +254,7 @@ class LazyMetric(Composable):
             raise TypeError(
                 f"{self.name} reads words, so that it cannot be paid token by token; use level='word'"
             )
-        metric, text = self._fit(tokens, mask, context)
-        return self.scale * increments(metric, *text)
+        return self.scale * self._asked(lambda metric: partial(increments, metric), tokens, mask, context)
 
     def without_first_reference(self, items: Tensor) -> Reward:
         """Return the metric, fitted on the other references of items `[n]`, for texts of these in order."""
@@ -264,6 +276,19 @@ class LazyMetric(Composable):
 
     def _made(self, index: Tensor | None) -> Any:
         return self.make(self.read.references(index), **self.read.options)
+
+    def _asked(
+        self, what: Callable[[Any], Callable[..., Tensor]], tokens: Tensor, mask: Tensor, context: Context
+    ) -> Tensor:
+        """Return the answer of the fitted metric; on the host if it is fitted on each batch, or decodes."""
+
+        def answer(tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+            metric, text = self._fit(tokens, mask, context)
+            return what(metric)(*text)
+
+        if self.once and self.read.on_device:
+            return answer(tokens, mask, context)
+        return on_host(answer, tokens, mask, context)
 
     def _fit(
         self, tokens: Tensor, mask: Tensor, context: Context

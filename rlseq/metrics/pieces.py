@@ -107,11 +107,16 @@ class RunWords:
     ) -> tuple[Tensor, Tensor] | None:
         """Read runs that were not met before, on the host, and look again; None where these are most."""
         strange = there & ~self._entries(keys)[1] if len(self.keys) else there
+        of_batch = ids, real, run, keys, there, strange
+        ids, real, run, on_host, there, strange = torch.stack(
+            [x.long() for x in of_batch]
+        ).cpu()  # one transfer
         if len(self.keys) and strange.sum() > MOST_NEW * there.sum():
             return None
+        real, strange = real.bool(), strange.bool()
         pieces = real & strange.gather(1, run)
-        belongs = torch.arange(len(ids), device=ids.device).unsqueeze(1) * ids.shape[1] + run
-        first, key = (run == 0).expand_as(ids)[pieces], keys.gather(1, run)[pieces]
+        belongs = torch.arange(len(ids)).unsqueeze(1) * ids.shape[1] + run
+        first, key = (run == 0)[pieces], on_host.gather(1, run)[pieces]
         new: dict[int, Run] = {}
         silent = strange[:, 0] & ~real.any(1)
         if silent.any():
@@ -124,7 +129,7 @@ class RunWords:
                 new.setdefault(number, (begins, seen))
             seen.append(id)
         self._add(new)
-        return self._look_up(keys, there)
+        return self._look_up(keys, of_batch[4])
 
     def _add(self, new: Mapping[int, Run]) -> None:
         """Add the words of runs by their keys."""
@@ -133,10 +138,14 @@ class RunWords:
         ids = ids_of(chain.from_iterable(words), self.known, self.others, self.fitted + 1)
         device, lengths = self.keys.device, torch.tensor([*map(len, words)])
         ends = lengths.cumsum(0)
-        self.begins = torch.cat([self.begins, (ends - lengths).to(device) + len(self.flat)])
-        self.lengths = torch.cat([self.lengths, lengths.to(device)])
-        self.flat = torch.cat([self.flat, torch.tensor(ids, dtype=torch.int64, device=device)])
-        keys = torch.cat([self.keys, torch.tensor([*new], device=device)])
+        grown = (
+            ("begins", ends - lengths + len(self.flat)),
+            ("lengths", lengths),
+            ("flat", torch.tensor(ids, dtype=torch.int64)),
+        )
+        for name, more in grown:
+            setattr(self, name, torch.cat([getattr(self, name), more.to(device, non_blocking=True)]))
+        keys = torch.cat([self.keys, torch.tensor([*new]).to(device, non_blocking=True)])
         entries = torch.arange(len(self.keys), len(keys), device=device)
         self.keys, order = keys.sort()
         self.entry = torch.cat([self.entry, entries])[order]
@@ -144,7 +153,8 @@ class RunWords:
     def _powers(self, width: int) -> Tensor:
         """Return an odd multiplier for each place in a run."""
         draw = torch.Generator().manual_seed(1)
-        return (torch.randint(1 << 62, (width,), generator=draw) * 2 + 1).to(self.value.device)
+        powers = torch.randint(1 << 62, (width,), generator=draw) * 2 + 1
+        return powers.to(self.value.device, non_blocking=True)
 
 
 def run_words(pieces: Pieces | None, tokenize: Tokenize, known: dict[str, int]) -> RunWords | None:

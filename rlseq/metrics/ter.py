@@ -5,8 +5,8 @@
 Finding the best shifts is hard, so Tercom searches greedily by rules of its own, and sacreBLEU
 follows Tercom. This module follows the same rules, for all pairs of sentence and reference of a
 batch at once: all candidate shifts of all pairs form one flat list, which one dynamic programme
-prices. The list's length depends on the data, so that TER is for judging rather than for rewards
-inside a captured graph.
+prices. The list's length depends on the data, so that texts on a GPU are copied to the host first:
+every look at a length there would wait for the GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from rlseq.metrics.base import Metric, WholeTexts
+from rlseq.metrics.base import Metric, WholeTexts, on_host
 from rlseq.metrics.encode import Line, RefTable
 from rlseq.metrics.ngrams import PAD
 from rlseq.metrics.tokenize import Tokenize, lowercase
@@ -62,6 +62,14 @@ class TER(Metric):
         self.ref_lengths = table.spread(table.lengths, fill=-1)
         total = self.ref_lengths.clamp(min=0).sum(1)
         self.mean_length = total.double() / torch.tensor(self.counts)
+
+    def __call__(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Return the reward, [B], computed on the host."""
+        return on_host(super().__call__, tokens, mask, context)
+
+    def value(self, tokens: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """Return the rate, [B], computed on the host."""
+        return on_host(super().value, tokens, mask, context)
 
     def judge(self, batch: WholeTexts) -> Tensor:
         """Return the rate, [B, 1]."""

@@ -155,13 +155,19 @@ def answers(trials: list[Trial]) -> dict[str, Any]:
     return found
 
 
-def waits_of_reward(reward: str) -> Waits:
-    """Return what the host waits for in a rollout whose texts earn a metric."""
-    env = rlseq.make("rlseq/G2P-v0", num_envs=8, seed=0, device="cuda", reward=reward)
+REWARDS = (*(("G2P", name) for name in ("bleu", "self_bleu", "ter", "cer")), ("Numbers", "bleu"))
+
+
+def reward_on_the_device(task: str, reward: str) -> dict[str, Any]:
+    """Return the waits in a rollout with a metric as reward, and the distance to rewards on a CPU."""
+    env = rlseq.make(f"rlseq/{task}-v0", num_envs=8, seed=0, device="cuda", reward=reward)
     policy = rlseq.make_policy("gru", env, **SIZES)
     rlseq.rollout(policy, env)  # which fits the metric
-    (waits, _), _ = counted(lambda: rlseq.rollout(policy, env))
-    return waits
+    (waits, _), batch = counted(lambda: rlseq.rollout(policy, env))
+    there = rlseq.make(f"rlseq/{task}-v0", num_envs=8, seed=0, device="cpu", reward=reward)
+    texts, mask, index = (on_host(x) for x in (batch.actions, batch.mask, batch.context["index"]))
+    wanted = there.total_reward(texts, mask, {**there.contexts(index), "index": index})
+    return {"waits": waits, "gap": float((on_host(batch.rewards) - wanted).abs().max())}
 
 
 def beside_the_step() -> float:
@@ -285,7 +291,7 @@ def main() -> None:
     cuda.install()
     graphs = {name: asdict(captured(name.split()[0], **how)) for name, how in GRAPHS.items()}
     found = {"trials": answers(TRIALS), "graphs": graphs, "broken": broken(), "gpu": gpu_script()}
-    rewards = {name: waits_of_reward(name) for name in ("bleu", "self_bleu")}
+    rewards = {" ".join(which): reward_on_the_device(*which) for which in REWARDS}
     json.dump({**found, "beside": beside_the_step(), "rewards": rewards}, sys.stdout)
 
 
