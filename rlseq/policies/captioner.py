@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.engine.state import fork
+from rlseq.policies.cells import tanh
 from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
@@ -110,7 +111,7 @@ class Att2in(PackingPolicy):
         enter, keep, show = gates.sigmoid().chunk(3, 1)
         candidates = (cell + self._look(h, picture)).unflatten(1, (2, -1))
         c = enter * candidates.amax(1) + keep * c
-        return show * c.tanh(), c, picture
+        return show * tanh(c), c, picture
 
     def _look(self, h: Tensor, picture: EncodedPicture) -> Tensor:
         """Return V aₜ, `[B, 2H]`."""

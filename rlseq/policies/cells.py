@@ -31,8 +31,9 @@ class Equations:
         apart: whether the gates see U h + b' apart from W x + b. If not, only their sum matters: they have
             one bias and one gradient.
         step: (W x, memory, U, b, b') → memory, whose first tensor is h.
-        forward: (W x + b `[n, g H]`, U h + b', memory) → (h, memory, what else `backward` needs). The gates
-            are made of the first argument, in place. Where h = 0, the second is b' or None, the third None.
+        forward: (W x + b `[n, g H]`, U h + b', memory) → (h, memory, what else `backward` needs, gates). The
+            gates are made of one of the first two, in place. Where h = 0, the second is b' or None, the
+            third None.
         backward: (gradient of h `[n, H]`; that of the memory from later steps, of the first texts; memory of
             the step before; what else is kept; gates; two results that it writes, `[n, g H]`: the gradient of
             W x + b, and of U h + b' where that is apart) → gradient of the memory of the step before. The
@@ -42,7 +43,7 @@ class Equations:
     memories: int
     apart: bool
     step: Callable[..., tuple[Tensor, ...]]
-    forward: Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+    forward: Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
     backward: Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -52,22 +53,23 @@ def _lstm_step(
     h, c = memory
     gates = torch.addmm(entering + (biases[0] + biases[1]), h, weight.t())
     enter, keep, candidate, show = gates.chunk(4, 1)
-    c = torch.addcmul(keep.sigmoid() * c, enter.sigmoid(), candidate.tanh())
-    return show.sigmoid() * c.tanh(), c
+    c = torch.addcmul(keep.sigmoid() * c, enter.sigmoid(), tanh(candidate))
+    return show.sigmoid() * tanh(c), c
 
 
-def _lstm_forward(gates: Tensor, recalled: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    if recalled is not None:
-        gates += recalled
+def _lstm_forward(
+    entering: Tensor, recalled: Tensor | None, c: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gates = entering if recalled is None else recalled.add_(entering)
     enter, keep, candidate, show = gates.chunk(4, 1)
-    gates[:, : 2 * enter.shape[1]].sigmoid_()
-    _tanh_(candidate)
-    show.sigmoid_()
+    candidate.mul_(2)
+    gates.sigmoid_()
+    candidate.mul_(2).sub_(1)
     new = enter * candidate
     if c is not None:
         new.addcmul_(keep, c)
-    shown = _tanh_(new.clone())
-    return show * shown, new, shown
+    shown = (new * 2).sigmoid_().mul_(2).sub_(1)
+    return show * shown, new, shown, gates
 
 
 def _lstm_backward(
@@ -100,11 +102,13 @@ def _gru_step(
     reset, update, candidate = (entering + biases[0]).chunk(3, 1)
     recalled = torch.addmm(biases[1], h, weight.t()).chunk(3, 1)
     update = (update + recalled[1]).sigmoid()
-    candidate = torch.addcmul(candidate, (reset + recalled[0]).sigmoid(), recalled[2]).tanh()
+    candidate = tanh(torch.addcmul(candidate, (reset + recalled[0]).sigmoid(), recalled[2]))
     return (torch.lerp(candidate, h, update),)
 
 
-def _gru_forward(gates: Tensor, recalled: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _gru_forward(
+    gates: Tensor, recalled: Tensor | None, h: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert recalled is not None, "there is a bias"
     reset, update, candidate = gates.chunk(3, 1)
     to_candidate = recalled.chunk(3, -1)[2]
@@ -112,7 +116,7 @@ def _gru_forward(gates: Tensor, recalled: Tensor | None, h: Tensor | None) -> tu
     gates[:, :both].add_(recalled[..., :both]).sigmoid_()
     _tanh_(candidate.addcmul_(reset, to_candidate))
     new = candidate * (1 - update) if h is None else torch.lerp(candidate, h, update)
-    return new, new, to_candidate
+    return new, new, to_candidate, gates
 
 
 def _gru_backward(
@@ -138,8 +142,13 @@ def _gru_backward(
     return by_before
 
 
+def tanh(x: Tensor) -> Tensor:
+    """Return the hyperbolic tangent; on a CPU as 2σ(2x) − 1, as PyTorch's σ takes a ninth of the time."""
+    return 2 * (2 * x).sigmoid() - 1 if x.device.type == "cpu" else x.tanh()
+
+
 def _tanh_(x: Tensor) -> Tensor:
-    """Return tanh(x) = 2σ(2x) − 1, in place: PyTorch's σ takes a ninth of the time of its tanh."""
+    """Return tanh(x) = 2σ(2x) − 1, in place."""
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 

@@ -45,9 +45,13 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def product_of_columns(a: Tensor, b: Tensor) -> Tensor:
     """Return aᵀ b: oneDNN copies the transposed first matrix, so that is the smaller."""
-    if _is_large(a.t(), b.t()):
-        a, b = _rounded(a), _rounded(b)
-    return affine(a.t(), b.t()) if a.shape[1] <= b.shape[1] else affine(b.t(), a.t()).t()
+    if a.shape[1] > b.shape[1]:
+        return product_of_columns(b, a).t()
+    spare = len(a) % ROUND if _is_large(a.t(), b.t()) else 0
+    if not spare:
+        return affine(a.t(), b.t())
+    # oneDNN makes code for every new number of rows, which takes longer than a product of a few of them.
+    return torch.addmm(affine(a[:-spare].t(), b[:-spare].t()), a[-spare:].t(), b[-spare:])
 
 
 class Linear(nn.Linear):
@@ -117,7 +121,7 @@ def _rounded(x: Tensor) -> Tensor:
     oneDNN makes code for every new shape, which takes as long as the product of some hundred rows.
     """
     spare = -len(x) % ROUND
-    return F.pad(x, (0, 0, 0, spare)) if 0 < spare * 8 <= len(x) else x
+    return torch.cat([x, x.new_zeros(spare, x.shape[1])]) if 0 < spare * 8 <= len(x) else x
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -130,10 +130,9 @@ class Recurrence(nn.Module):
         which, kinds = which.flatten()[packed.places], self.cell.memories
         for layer, (weight, recurrent, *biases) in enumerate(self._weights):
             bias, recalled = biases if self.cell.apart else (biases[0] + biases[1], None)
-            share, width = None, x.shape[1]
-            if beside is not None:
-                share = affine(packed.sorted(beside), weight[:, width:])
-            entering = affine(x, weight[:, :width], bias)
+            of_x, of_beside = torch.split(weight, [x.shape[1], weight.shape[1] - x.shape[1]], 1)
+            share = None if beside is None else affine(packed.sorted(beside), of_beside)
+            entering = affine(x, of_x, bias)
             first = [packed.sorted(part) for part in memory[kinds * layer : kinds * (layer + 1)]]
             x = unrolled(self.cell, entering, which, share, recurrent, recalled, first, packed.at_work)
             which, beside = torch.arange(len(x)), None

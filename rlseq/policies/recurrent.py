@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from rlseq.policies.cells import tanh
 from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
 from rlseq.policies.recurrence import Cell, Memory, Recurrence, last_state, looked_up
@@ -93,4 +94,4 @@ class Recurrent(PackingPolicy):
         present = self.words.present(source)
         x, which = looked_up(source, self.source_embedding, self.dropout)
         summary = last_state(self.encoder.unroll(x, which=which, lengths=present.sum(1)), present)
-        return self.decoder.from_first(self.bridge(summary).tanh()), summary
+        return self.decoder.from_first(tanh(self.bridge(summary))), summary

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlseq.policies.attention import attention, seen_where
+from rlseq.policies.cells import tanh
 from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
 from rlseq.policies.packed import ALL, RealPlaces
@@ -83,7 +84,7 @@ class Seq2Seq(PackingPolicy):
         lengths = present.sum(1)
         there = self.forwards.unroll(x, which=which, lengths=lengths)
         back = self.backwards.unroll(turned[0], which=turned[1], lengths=lengths)
-        first = self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)).tanh()
+        first = tanh(self.bridge(torch.cat([last_state(there, present), last_state(back, present)], 1)))
         real = RealPlaces.of(present)
         read = torch.cat([real.gathered(there), real.gathered(reversed_within(back, present))], -1)
         keys, values = real.spread(self.keys_values(self.dropout(read))).chunk(2, 2)
@@ -106,4 +107,4 @@ class Seq2Seq(PackingPolicy):
     def _attend(self, h: Tensor, source: EncodedSource, real: RealPlaces = ALL) -> Tensor:
         """Return h̃ `[B, T, H]`, 0 on padding."""
         both = torch.cat([real.gathered(h), real.gathered(attention(h, *source))], -1)
-        return real.spread(self.dropout(self.combine(both).tanh()))
+        return real.spread(self.dropout(tanh(self.combine(both))))

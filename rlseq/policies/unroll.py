@@ -65,11 +65,11 @@ class _Unrolled(torch.autograd.Function):
         ctx.save_for_backward(entering, which, share, weight, h, c)
         ctx.cell, ctx.at_work, ctx.steps, states = cell, at_work, [], []
         for n, read in zip(at_work, torch.split(which, [*at_work]), strict=True):
-            gates = entering.index_select(0, read)
+            at_place = entering.index_select(0, read)
             if share is not None:
-                gates += share[:n]
+                at_place += share[:n]
             recalled = bias if h is None else affine(h[:n], weight, bias)
-            h, c, kept = cell.forward(gates, recalled, None if c is None else c[:n])
+            h, c, kept, gates = cell.forward(at_place, recalled, None if c is None else c[:n])
             states.append(h)
             if any(ctx.needs_input_grad):
                 ctx.steps.append((h, c, kept, gates))
@@ -85,8 +85,11 @@ class _Unrolled(torch.autograd.Function):
         by_h = by_c = by_states.new_zeros(0, weight.shape[1])  # of texts that go on
         parts = (torch.split(x, [*ctx.at_work]) for x in (by_states, by_gates, by_recalled))
         for t, (by_state, *by_products) in reversed([*enumerate(zip(*parts, strict=True))]):
-            by_state = by_state.clone()
-            by_state[: len(by_h)] += by_h
+            if len(by_h) == len(by_state):
+                by_state = by_state + by_h
+            else:
+                by_state = by_state.clone()
+                by_state[: len(by_h)] += by_h
             before = ctx.steps[t - 1][1] if t else first_c
             by_c = ctx.cell.backward(by_state, by_c, before, *ctx.steps[t][2:], *by_products)
             if by_share is not None:
