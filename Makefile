@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test floor campaign check bench tables docs clean
 
-demo: $(READY) ## compare agents in five minutes: a table, and a page
+demo: $(READY) ## compare agents in about two minutes: a table, and a page
 	@$(BIN)/python -m rlseq demo
 
 test: $(READY) ## all tests

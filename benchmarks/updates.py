@@ -137,6 +137,7 @@ def main() -> None:
     if options.serve:
         serve()
         return
+    torch.set_num_threads(1)  # as in the processes that measure, for the record
     checkouts = {"here": HERE.parents[1]}
     if options.against is not None:
         checkouts["before"] = options.against.resolve()

@@ -380,7 +380,7 @@ def _doctor() -> None:
 def _demo(
     out: Path = Path("runs/demo"), seeds: int = 4, budget_tokens: float = 8e5, quiet: bool = False
 ) -> None:
-    """Compare likelihood training on few references with three policy gradients, in five minutes.
+    """Compare likelihood training on few references with three policy gradients, in about two minutes.
 
     Args:
         out: the folder of the comparison; the same command resumes it.

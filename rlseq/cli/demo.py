@@ -1,4 +1,4 @@
-"""The demonstration: a comparison of five minutes, like those of `rlseq compare`."""
+"""The demonstration: a comparison of about two minutes, like those of `rlseq compare`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def demo(out: Path, seeds: int = 4, budget_tokens: int = 800_000, **changes: Any
         "   REINFORCE, RLOO and SCST on 10,000 sources without references, which are only told\n"
         "   what share of their letters is right.\n"
         "3. All are tested on fresh sources: a table with intervals, and a page to look at.\n"
-        "Three to five minutes on two cores; Ctrl-C stops; the same command continues.\n"
+        "One to three minutes on two cores; Ctrl-C stops; the same command continues.\n"
     )
     comparison = compare(
         **{**SETTINGS, "seeds": seeds, "budget_tokens": budget_tokens, "out": out, **changes}
