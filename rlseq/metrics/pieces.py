@@ -107,16 +107,20 @@ class RunWords:
     ) -> tuple[Tensor, Tensor] | None:
         """Read runs that were not met before, on the host, and look again; None where these are most."""
         strange = there & ~self._entries(keys)[1] if len(self.keys) else there
-        of_batch = ids, real, run, keys, there, strange
-        ids, real, run, on_host, there, strange = torch.stack(
-            [x.long() for x in of_batch]
-        ).cpu()  # one transfer
+        parts = ids, real, run, keys, there, strange
+        seen = torch.stack([part.long() for part in parts]).cpu()  # one transfer
+        return self._look_up(keys, there) if self._learns(*seen) else None
+
+    def _learns(
+        self, ids: Tensor, real: Tensor, run: Tensor, keys: Tensor, there: Tensor, strange: Tensor
+    ) -> bool:
+        """Read the strange runs of a batch on the host; return False where they are too many."""
         if len(self.keys) and strange.sum() > MOST_NEW * there.sum():
-            return None
+            return False
         real, strange = real.bool(), strange.bool()
         pieces = real & strange.gather(1, run)
         belongs = torch.arange(len(ids)).unsqueeze(1) * ids.shape[1] + run
-        first, key = (run == 0)[pieces], on_host.gather(1, run)[pieces]
+        first, key = (run == 0)[pieces], keys.gather(1, run)[pieces]
         new: dict[int, Run] = {}
         silent = strange[:, 0] & ~real.any(1)
         if silent.any():
@@ -129,7 +133,7 @@ class RunWords:
                 new.setdefault(number, (begins, seen))
             seen.append(id)
         self._add(new)
-        return self._look_up(keys, of_batch[4])
+        return True
 
     def _add(self, new: Mapping[int, Run]) -> None:
         """Add the words of runs by their keys."""
