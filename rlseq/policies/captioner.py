@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlseq.engine.state import fork
@@ -14,6 +15,7 @@ from rlseq.policies.encoders import PICTURE_READERS, picture_reader
 from rlseq.policies.head import Head, PackingPolicy
 from rlseq.policies.matmul import Linear
 from rlseq.policies.packed import Packed
+from rlseq.policies.recurrence import looked_up
 from rlseq.policies.sharing import each_once
 from rlseq.policies.spec import TokenEmbedding, TokenSpec
 from rlseq.types import Context, WordsRead
@@ -80,7 +82,8 @@ class Att2in(PackingPolicy):
 
     def step(self, token: WordsRead, state: CaptionerState) -> tuple[Tensor, CaptionerState]:
         """Read a word."""
-        state = self._advance(self.read_word(self.dropout(self.embedding(token))), state)
+        words, which = self._words(token)
+        state = self._advance(_each(words, which), state)
         return self.head(self.dropout(state[0])), state
 
     def features(self, read: WordsRead, context: Context, lengths: Tensor | None = None) -> Tensor:
@@ -89,20 +92,28 @@ class Att2in(PackingPolicy):
         Of texts of some lengths `[B]`, what follows is padding: in every step texts that have ended leave.
         """
         state, found = self.start(context), []
-        x = self.dropout(self.embedding(read))
-        if lengths is None or x.device.type != "cpu":
-            for word in self.read_word(x).unbind(1):
+        words, which = self._words(read)
+        if lengths is None or words.device.type != "cpu":
+            for word in _each(words, which).unbind(1):
                 state = self._advance(word, state)
                 found.append(state[0])
             h: Tensor = self.dropout(torch.stack(found, 1))
             return h
-        packed = Packed.of(x[..., 0], lengths)
+        packed = Packed.of(words.shape[:2] if which is None else which.shape, lengths)
         state = state if packed.order is None else cast(CaptionerState, fork(state, packed.order))
-        words = self.read_word(x.flatten(0, 1).index_select(0, packed.places))
-        for word in words.split([*packed.at_work]):
+        if which is None:
+            real = words.flatten(0, 1).index_select(0, packed.places)
+        else:
+            real = F.embedding(which.flatten()[packed.places], words)
+        for word in torch.split(real, [*packed.at_work]):
             state = self._advance(word, _first(state, len(word)))
             found.append(state[0])
         return packed.unpacked(self.dropout(torch.cat(found)))
+
+    def _words(self, read: WordsRead) -> tuple[Tensor, Tensor | None]:
+        """Return W x + b of words, and which of them is read at each place; None where each has its own."""
+        x, which = looked_up(read, self.embedding, self.dropout)
+        return self.read_word(x), which
 
     def _advance(self, word: Tensor, state: CaptionerState) -> CaptionerState:
         """Return hₜ and cₜ, of W xₜ + b `[B, 5H]` for the gates and the two candidates of the cell."""
@@ -121,6 +132,11 @@ class Att2in(PackingPolicy):
         scores = 2 * self.weigh(seen).squeeze(2) + absent
         looked: Tensor = (scores.softmax(1).unsqueeze(1) @ values).squeeze(1)
         return looked
+
+
+def _each(words: Tensor, which: Tensor | None) -> Tensor:
+    """Return a vector for every place."""
+    return words if which is None else F.embedding(which, words)
 
 
 def _first(state: CaptionerState, n: int) -> CaptionerState:

@@ -55,9 +55,9 @@ class Packed:
     order: Tensor | None  # the rows, the longest text first, [B]; None where all are as long
 
     @classmethod
-    def of(cls, words: Tensor, lengths: Tensor | None) -> Packed:
+    def of(cls, shape: Sequence[int], lengths: Tensor | None) -> Packed:
         """Return the places of texts `[B, T]` of these lengths `[B]`, at least 1; None where all have T."""
-        rows, steps = words.shape
+        rows, steps = shape
         places = torch.arange(rows * steps).view(rows, steps)
         if lengths is None:
             return cls((rows, steps), places.t().flatten(), [rows] * steps, None)

@@ -117,7 +117,7 @@ class Recurrence(nn.Module):
             if x.device.type == "cpu" and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
                 if which is None:
                     which, x = torch.arange(x[..., 0].numel()).view(x.shape[:2]), x.flatten(0, 1)
-                return self._unrolled(x, memory, which, beside, Packed.of(which, lengths))
+                return self._unrolled(x, memory, which, beside, Packed.of(which.shape, lengths))
             x = x if which is None else F.embedding(which, x)
             if beside is not None:
                 x = torch.cat([x, beside.unsqueeze(1).expand(-1, x.shape[1], -1)], 2)
