@@ -14,8 +14,6 @@ from rlseq.metrics.diversity import SelfBLEU
 from rlseq.types import Metrics
 from rlseq.utils.arguments import Checked, PositiveInt, Share
 
-Texts = tuple[Tensor, Tensor]  # words, and where they are real, `[B, T]` each
-
 
 class ModeCollapse(UserWarning):
     """A warning that a generator repeats itself."""
@@ -40,7 +38,7 @@ class Collapse(Checked):
         number = min(self.texts, len(real.tokens), len(generated.tokens))
         if number < 2:
             return {}
-        wanted, got = map(varied, on_host([texts.take(slice(number)) for texts in (real, generated)]))
+        wanted, got = map(varied, _on_host([texts.take(slice(number)) for texts in (real, generated)]))
         if got[0] < self.distinct * wanted[0]:
             self._warn(f"{got[0]:.0%} of its texts are distinct, {wanted[0]:.0%} of real ones", number)
         if got[1] > wanted[1] + self.alike * (100 - wanted[1]):
@@ -55,7 +53,7 @@ class Collapse(Checked):
         warnings.warn(message, ModeCollapse, stacklevel=4)
 
 
-def on_host(batches: Sequence[TextBatch]) -> list[Texts]:
+def _on_host(batches: Sequence[TextBatch]) -> list[tuple[Tensor, Tensor]]:
     """Return the words of batches and where they are real, on the host, which waits for one copy."""
     parts = [torch.cat([texts.tokens, texts.mask], 1) for texts in batches]
     copied = torch.split(torch.cat(parts, 1).cpu(), [part.shape[1] for part in parts], 1)
@@ -63,8 +61,8 @@ def on_host(batches: Sequence[TextBatch]) -> list[Texts]:
     return [(tokens, mask.bool()) for tokens, mask in pairs]
 
 
-def varied(texts: Texts) -> tuple[Tensor, Tensor]:
-    """Return the share of distinct texts, and their mean Self-BLEU."""
+def varied(texts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the share of distinct texts (words, and where they are real), and their mean Self-BLEU."""
     tokens, mask = texts
     rows = torch.cat([tokens.where(mask, 0), mask.sum(1, keepdim=True)], 1)
     share = torch.tensor(len(torch.unique(rows, dim=0)) / len(rows))
